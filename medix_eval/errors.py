@@ -1,0 +1,89 @@
+"""Every error that this package raises on purpose.
+
+MedixError
+|-- ConfigError             a flag or a file that the user can fix           exit 2
+|   |-- UnknownName         a task, group or protocol that does not exist
+|   `-- RunMismatch         a run folder that was made with other settings
+|-- DatasetError            data that is not what its task says              exit 3
+|-- ServerError             the model or the judge cannot be used at all     exit 4
+`-- ModelError              one request failed: recorded with its sample
+    |-- RequestRejected     the server will not take this prompt             never retried
+    |-- RequestFailed       time-out, overload, broken connection            retried
+    |   `-- Unreachable     no connection at all                             retried, counted
+    `-- ReplyUnusable       an answer that is not a completion               recorded
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+class MedixError(Exception):
+    """An error with one line for the user, a hint what to do, and an exit code."""
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(MedixError):
+    """A flag or a file that the user can fix."""
+
+    exit_code = 2
+
+
+class UnknownName(ConfigError):
+    """A name that nothing carries; the hint suggests the nearest one."""
+
+    def __init__(self, what: str, name: str, known: Collection[str], *, listed_by: str) -> None:
+        close = get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"list them with `{listed_by}`"
+        super().__init__(f"no {what} is named {name!r}", hint=hint)
+
+
+class RunMismatch(ConfigError):
+    """A run folder that was made with other settings than the ones asked for."""
+
+
+class DatasetError(MedixError):
+    """Data that is not what its task file says."""
+
+    exit_code = 3
+
+
+class ServerError(MedixError):
+    """A model or judge server that cannot be used: unreachable, unauthorised, died."""
+
+    exit_code = 4
+
+
+class ModelError(MedixError):
+    """One request that failed; the pipeline records it with its sample."""
+
+    exit_code = 4
+
+
+class RequestRejected(ModelError):
+    """The server will not take this prompt: too long, a bad image. Asking again cannot help."""
+
+
+class RequestFailed(ModelError):
+    """A request that may succeed later; `retry_after_s` is what the server asked for."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(RequestFailed):
+    """No connection to the server; many in a row stop the run."""
+
+
+class ReplyUnusable(ModelError):
+    """The server answered with something that is not a completion."""

@@ -1,0 +1,152 @@
+"""What passes between the stages, and what a run folder keeps: one frozen record each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Kind(StrEnum):
+    """What sort of answer a task asks for."""
+
+    MULTIPLE_CHOICE = "multiple_choice"
+    CLOSED = "closed"
+    OPEN = "open"
+    REPORT = "report"
+
+
+class Outcome(StrEnum):
+    """How a sample ended: always exactly one of these."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    PARTIAL = "partial"
+    TRUNCATED = "truncated"
+    EMPTY = "empty"
+    REFUSED = "refused"
+    REJECTED = "rejected"
+    UNJUDGED = "unjudged"
+    JUDGE_FAILED = "judge_failed"
+    REQUEST_FAILED = "request_failed"
+    SKIPPED = "skipped"
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the sample is in the denominator; the others only widen the bounds."""
+        return self not in _UNSCORED
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something broke, so that the run ends with exit code 1."""
+        return self in _FAILURES
+
+
+_FAILURES = frozenset({Outcome.JUDGE_FAILED, Outcome.REQUEST_FAILED, Outcome.SKIPPED})
+_UNSCORED = _FAILURES | {Outcome.UNJUDGED}
+
+IMAGE_MARK = "<image>"
+"""Where an image stands in a prompt's text, as in stock lm-eval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One question of a task, ready to be sent."""
+
+    id: str
+    task: str
+    """Task and version, such as `medqa@1`."""
+    row: int
+    """Row number in the dataset split, after the task's own filter."""
+    kind: Kind
+    prompt: str
+    """The rendered `doc_to_text`; each image stands at its `<image>` mark."""
+    reference: str
+    options: tuple[str, ...] = ()
+    images: tuple[bytes, ...] = ()
+    """Encoded image files, exactly as the dataset stores them."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What a report must state, by name; only for tasks that list their facts."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Slice, cluster and kept columns of the row, as text."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Failure(_Record):
+    """Why a request or a vote gave nothing."""
+
+    error: str
+    """Name of the error class, such as `RequestFailed`."""
+    message: str
+
+
+class RuleVerdict(_Record):
+    """What the rules said of an answer, and which rule it was."""
+
+    score: float
+    rule: str
+
+
+class Vote(_Record):
+    """One call to one judge: the raw reply is kept, so that a person can disagree with it."""
+
+    judge: str
+    prompt: str
+    """Name of the rubric prompt, such as `question_1`."""
+    points: float | None = None
+    """The number the judge gave, on the rubric's own scale; None if the vote failed."""
+    reply: str | None = None
+    failure: Failure | None = None
+    cached: bool = False
+
+
+class CompletionRecord(_Record):
+    """What the candidate returned for one sample: one line of `completions.jsonl`.
+
+    It carries all that judging needs, so saved completions can be judged again anywhere.
+    """
+
+    schema_version: Literal[1] = 1
+    task: str
+    sample_id: str
+    row: int
+    kind: Kind
+    prompt: str
+    reference: str
+    options: tuple[str, ...] = ()
+    facts: dict[str, str] = {}
+    columns: dict[str, str] = {}
+    image_sha256: tuple[str, ...] = ()
+    completion: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    requests: int = 0
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+
+class VerdictRecord(_Record):
+    """How one sample was scored: one line of `verdicts.jsonl`."""
+
+    schema_version: Literal[1] = 1
+    task: str
+    sample_id: str
+    outcome: Outcome
+    score: float | None
+    """In [0, 1]; None exactly when the outcome is outside the denominator."""
+    answer: str | None = None
+    """The part of the completion that was judged."""
+    votes: tuple[Vote, ...] = ()
+    rule: RuleVerdict | None = None
+    """What the rules say of the same answer, whoever decided."""
+    reason: str = ""
+    """Why a sample was skipped, refused or could not be judged."""
+
+
