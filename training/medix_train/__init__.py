@@ -1,0 +1,1 @@
+"""Train medical language models with the judges and scorers that evaluate them."""
