@@ -5,12 +5,14 @@ MedixError
 |   |-- UnknownName         a task, group or protocol that does not exist
 |   `-- RunMismatch         a run folder that was made with other settings
 |-- DatasetError            data that is not what its task says              exit 3
+|   `-- BadRow              one row that cannot be asked                     skipped
 |-- ServerError             the model or the judge cannot be used at all     exit 4
 `-- ModelError              one request failed: recorded with its sample
     |-- RequestRejected     the server will not take this prompt             never retried
     |-- RequestFailed       time-out, overload, broken connection            retried
     |   `-- Unreachable     no connection at all                             retried, counted
-    `-- ReplyUnusable       an answer that is not a completion               recorded
+    |-- ReplyUnusable       an answer that is not a completion               recorded
+    `-- NoAnswer            a replay without this sample                     skipped
 """
 
 from __future__ import annotations
@@ -87,3 +89,11 @@ class Unreachable(RequestFailed):
 
 class ReplyUnusable(ModelError):
     """The server answered with something that is not a completion."""
+
+
+class NoAnswer(ModelError):
+    """A file of answers that holds none for this sample; the sample is skipped."""
+
+
+class BadRow(DatasetError):
+    """One row that cannot be asked; the sample is skipped, its reason names task and row."""

@@ -99,11 +99,16 @@ class Vote(_Record):
     judge: str
     prompt: str
     """Name of the rubric prompt, such as `question_1`."""
+    key: str
+    """Digest of all that can move this vote; the verdict cache knows it by this."""
     points: float | None = None
     """The number the judge gave, on the rubric's own scale; None if the vote failed."""
     reply: str | None = None
     failure: Failure | None = None
+    calls: int = 0
+    """Requests that were made for it; 0 where the verdict cache knew the answer."""
     cached: bool = False
+    seconds: float = 0.0
 
 
 class CompletionRecord(_Record):

@@ -1,0 +1,73 @@
+"""The verdict cache: one SQLite file beside the runs, shared by runs, models and training.
+
+It is keyed by everything that can move a vote. A cache that cannot be read is set aside and
+begun anew: losing it costs calls, never a result.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from medix_eval.records import Vote
+
+_LOG = logging.getLogger(__name__)
+_SCHEMA = "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, points REAL, reply TEXT)"
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictCache:
+    """Votes by the digest of what was asked; `with VerdictCache.at(path) as cache`."""
+
+    connection: sqlite3.Connection
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Open the cache, or begin it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return cls(_opened(path))
+        except sqlite3.DatabaseError:
+            aside = path.with_suffix(".corrupt")
+            path.replace(aside)
+            _LOG.warning("the verdict cache could not be read; it is set aside as %s", aside)
+            return cls(_opened(path))
+
+    def find(self, key: str) -> tuple[float, str | None] | None:
+        """Return the points and the reply of a vote that was asked before."""
+        query = "SELECT points, reply FROM votes WHERE key = ?"
+        row: tuple[float, str | None] | None = self.connection.execute(query, (key,)).fetchone()
+        return row
+
+    def keep(self, votes: Iterable[Vote], *, restricted: bool) -> None:
+        """Keep valid votes by key; of restricted data only the points, never the words."""
+        rows = [
+            (vote.key, vote.points, None if restricted else vote.reply)
+            for vote in votes
+            if vote.points is not None and not vote.cached
+        ]
+        if rows:
+            with self.connection:
+                self.connection.executemany("INSERT OR IGNORE INTO votes VALUES (?, ?, ?)", rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=30)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(_SCHEMA)
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
+    return connection

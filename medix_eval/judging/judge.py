@@ -1,0 +1,162 @@
+"""The LLM judge: independent votes, each with a prompt of its own, read strictly.
+
+Three turns of one dialogue at temperature 0 only invite a flip, so the votes are separate calls
+that differ in order and wording. A vote that cannot change the decision is not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import jinja2
+
+from medix_eval.digests import digest
+from medix_eval.errors import ModelError, ReplyUnusable, RequestRejected
+from medix_eval.judging.cache import VerdictCache
+from medix_eval.judging.replies import read_points, verdict_schema
+from medix_eval.models.chat import Completion, Prompt, Sampling
+from medix_eval.protocol import LLMJudge, Rubric
+from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Vote
+
+Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
+_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 (text)
+_NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """What the votes came to: a score in [0, 1], or None where too few were valid."""
+
+    score: float | None
+    votes: tuple[Vote, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Judge:
+    """One judge under one protocol."""
+
+    name: str
+    identity: Mapping[str, Any]
+    ask: Ask
+    """Sends one prompt; retries are inside."""
+    spec: LLMJudge
+    texts: Mapping[str, str]
+    cache: VerdictCache | None
+    _templates: dict[str, jinja2.Template] = field(init=False)
+    _structured: bool = field(init=False, default=True)
+
+    def __post_init__(self) -> None:
+        self._templates = {name: _JINJA.from_string(text) for name, text in self.texts.items()}
+
+    async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
+        """Ask for as many votes as the decision needs."""
+        rubric = self.spec.rubric(record.kind)
+        votes: list[Vote] = []
+        score = None
+        for names in _rounds(rubric):
+            asked = [self._vote(name, rubric, record, answer) for name in names]
+            votes += await asyncio.gather(*asked)
+            score = decide([vote.points for vote in votes], rubric)
+            if score is not None:
+                break
+        return Grade(score=score, votes=tuple(votes))
+
+    async def _vote(
+        self, name: str, rubric: Rubric, record: CompletionRecord, answer: str
+    ) -> Vote:
+        """Ask for one vote, or take it from the cache; a failure becomes part of the vote."""
+        fields = {
+            "question": record.prompt.replace(IMAGE_MARK, "").strip(),
+            "reference": record.reference,
+            "answer": answer,
+        }
+        asked = [dict(self.identity), self.spec.sampling.model_dump(), self.texts[name]]
+        key = digest([*asked, fields, rubric.scale])
+        short_name = name.rsplit("/", 1)[-1].removesuffix(".jinja")
+        vote = Vote(judge=self.name, prompt=short_name, key=key)
+        if self.cache is not None and (known := self.cache.find(key)) is not None:
+            points, reply = known
+            return vote.model_copy(update={"points": points, "reply": reply, "cached": True})
+        text = self._templates[name].render(**fields, fence=fence(record.sample_id, answer))
+        started = time.monotonic()
+        found: dict[str, Any] = {}
+        for number in range(1, self.spec.tries + 1):
+            found = await self._attempt(text, rubric, number=number)
+            found["calls"] = number
+            if "points" in found or "reply" not in found:
+                break
+        seconds = round(time.monotonic() - started, 3)
+        return vote.model_copy(update={**found, "seconds": seconds})
+
+    async def _attempt(self, text: str, rubric: Rubric, *, number: int) -> dict[str, Any]:
+        """Send the prompt once; an unreadable reply is worth another try with another seed."""
+        spec = self.spec.sampling
+        sampling = Sampling(
+            max_tokens=spec.max_tokens,
+            temperature=spec.temperature,
+            top_p=spec.top_p,
+            seed=spec.seed + number - 1,
+        )
+        try:
+            completion = await self._ask(text, verdict_schema(rubric.scale), sampling)
+        except ModelError as error:
+            return {"failure": Failure(error=type(error).__name__, message=str(error))}
+        reply = completion.text or ""
+        try:
+            return {"reply": reply, "points": read_points(reply, scale=rubric.scale)}
+        except ReplyUnusable as error:
+            failure = Failure(error=type(error).__name__, message=str(error))
+            return {"reply": reply, "failure": failure}
+
+    async def _ask(self, text: str, schema: Mapping[str, Any], sampling: Sampling) -> Completion:
+        """Ask with the schema where the server takes one, else without, and remember which."""
+        if self._structured:
+            try:
+                return await self.ask(Prompt(text=text, schema=schema), sampling)
+            except RequestRejected as error:
+                if not any(word in str(error).lower() for word in _NO_SCHEMA):
+                    raise
+                self._structured = False
+        return await self.ask(Prompt(text=text), sampling)
+
+
+def decide(points: list[float | None], rubric: Rubric) -> float | None:
+    """Turn the votes so far into a score in [0, 1], or None while they do not decide.
+
+    A majority is counted of all prompts, so two equal votes of three decide although the third
+    failed or was never asked. A mean needs every vote.
+    """
+    lowest, highest = rubric.scale
+    valid = [point for point in points if point is not None]
+    if rubric.decide == "mean":
+        value = fmean(valid) if len(valid) == len(rubric.prompts) else None
+    else:
+        most = Counter(valid).most_common(1)
+        value = most[0][0] if most and 2 * most[0][1] > len(rubric.prompts) else None
+    return None if value is None else (value - lowest) / (highest - lowest)
+
+
+def fence(sample_id: str, answer: str) -> str:
+    """Return the mark around an answer in a judge's prompt.
+
+    It depends on the answer, so no answer can hold its own fence; and on nothing else that
+    changes, so the prompt is the same in every run.
+    """
+    code = hmac.new(sample_id.encode(), answer.encode(errors="replace"), hashlib.sha256)
+    return f"=== answer {code.hexdigest()[:16]} ==="
+
+
+def _rounds(rubric: Rubric) -> list[tuple[str, ...]]:
+    """Group the prompts into calls that go out together: first the fewest that can decide."""
+    if rubric.decide == "mean":
+        return [rubric.prompts]
+    first = len(rubric.prompts) // 2 + 1
+    return [rubric.prompts[:first], *((name,) for name in rubric.prompts[first:])]

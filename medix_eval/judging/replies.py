@@ -1,0 +1,63 @@
+"""Read a judge's reply strictly: the last verdict counts, and only a number that was offered.
+
+A reply without a usable verdict raises; it must never count for or against the candidate.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from medix_eval.errors import ReplyUnusable
+
+_OBJECT = re.compile(r"\{[^{}]*\}")
+_THINKING_ENDS = re.compile(r"</think(?:ing)?>")
+_THINKING_STARTS = re.compile(r"<think(?:ing)?>")
+
+
+def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
+    """Return the JSON schema of a reply, for servers that can enforce one."""
+    lowest, highest = scale
+    return {
+        "type": "object",
+        "properties": {"score": {"type": "integer", "enum": list(range(lowest, highest + 1))}},
+        "required": ["score"],
+        "additionalProperties": False,
+    }
+
+
+def read_points(reply: str, *, scale: tuple[int, int]) -> int:
+    """Return the points of the last `{"score": N}` after the judge's thinking.
+
+    The last one wins because a reply may quote the answer it grades. Raises `ReplyUnusable` for
+    no verdict, a verdict cut off, a number off the scale, or one that is not a whole number.
+
+    >>> read_points('The student wrote {"score": 1}. Verdict: {"score": 0}', scale=(0, 1))
+    0
+    """
+    said = _THINKING_ENDS.split(reply)[-1]
+    if _THINKING_STARTS.search(said):
+        raise ReplyUnusable(f"the reply ends while thinking: {_tail(reply)}")
+    verdicts = [text for text in _OBJECT.findall(said) if '"score"' in text]
+    if not verdicts:
+        raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
+    try:
+        points = json.loads(verdicts[-1], object_pairs_hook=_without_repeats)["score"]
+    except (ValueError, KeyError) as error:
+        raise ReplyUnusable(f"the verdict is not JSON: {_tail(verdicts[-1])}") from error
+    lowest, highest = scale
+    if type(points) is not int or not lowest <= points <= highest:
+        raise ReplyUnusable(f"score {points!r} is none of {lowest} to {highest}")
+    return points
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a verdict that says two things at once."""
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
+def _tail(text: str) -> str:
+    return repr(text[-120:])

@@ -1,0 +1,84 @@
+"""What every model adapter is: one method that turns a prompt into a completion.
+
+An adapter translates, and nothing else. It does not retry, cache, score, log or print: those are
+the pipeline's, once, for all adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from medix_eval.records import Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a model picks its tokens; all of it is in the digest."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What a model is sent: one user turn, its images at their `<image>` marks."""
+
+    text: str
+    images: tuple[bytes, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    """JSON schema that the reply must follow, where the server can enforce one."""
+    sample: Sample | None = None
+    """The sample asked about, for adapters that look answers up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a model returned; `text` is None where the server sent no content at all."""
+
+    text: str | None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class ChatModel(Protocol):
+    """A model that is open and answers prompts."""
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        """Return one completion, or raise `ModelError` (this prompt) or `ServerError` (all)."""
+        ...
+
+
+class ModelSource(Protocol):
+    """A model by name, not yet open: cheap to make, so that `--dry-run` loads nothing."""
+
+    @property
+    def name(self) -> str:
+        """The name that appears in tables and folders."""
+        ...
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Hosts that will be sent samples; empty for a model in this process."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many prompts to keep in flight."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that tells this model from another; it goes into the digest.
+
+        Raises `ConfigError` or `ServerError` where the model cannot be found.
+        """
+        ...
+
+    def open(self) -> AbstractAsyncContextManager[ChatModel]:
+        """Load or connect, and check that the model really answers under its name."""
+        ...
