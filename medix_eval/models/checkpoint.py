@@ -1,0 +1,114 @@
+"""A checkpoint on disk or on the hub: where it is, and which one it is. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from medix_eval.errors import ConfigError, ServerError
+
+_IDENTITY_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+_BLOCK = 4096
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Split `ORG/NAME@REV`; a folder's name is left alone.
+
+    >>> split_revision("Qwen/Qwen3-14B@0a1b")
+    ('Qwen/Qwen3-14B', '0a1b')
+    """
+    if Path(name).is_dir():
+        return name, None
+    repo, _, revision = name.partition("@")
+    return repo, revision or None
+
+
+def folder_identity(folder: Path) -> dict[str, Any]:
+    """Tell this checkpoint from any other, also from the same folder trained again in place.
+
+    Hashes the configuration, tokenizer and chat template, and of each weight file the header and
+    one block of every tensor: reading all of 60 GB would take a minute, and training moves every
+    tensor. Raises `ConfigError` where the folder holds no model.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder} holds no model: it has no config.json")
+    hashes = {
+        name: _sha256((folder / name).read_bytes())
+        for name in _IDENTITY_FILES
+        if (folder / name).is_file()
+    }
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ConfigError(f"{folder} holds no weights: it has no *.safetensors file")
+    hashes |= {path.name: _weights_sha256(path) for path in weights}
+    return {"kind": "folder", "files": hashes}
+
+
+def hub_identity(repo: str, revision: str | None) -> dict[str, Any]:
+    """Return the commit that a hub name stands for, from the hub or, offline, from its cache.
+
+    Raises `ServerError` where neither knows it.
+    """
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
+
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            info = HfApi().model_info(repo, revision=revision, timeout=10)
+        except HfHubHTTPError as error:
+            code = getattr(error.response, "status_code", None)
+            if code in {401, 403, 404}:
+                raise ServerError(
+                    f"the hub does not give out {repo!r} ({code})",
+                    hint="check the name, and log in with `hf auth login` if it is gated",
+                ) from error
+        except (OSError, OfflineModeIsEnabled, ValueError):
+            pass
+        except Exception as error:  # the hub's HTTP library differs by version
+            if not type(error).__module__.startswith(("http", "requests", "urllib3")):
+                raise
+        else:
+            return {"kind": "hub", "repo": repo, "commit": str(info.sha)}
+    found = try_to_load_from_cache(repo, "config.json", revision=revision)
+    if not isinstance(found, str):
+        raise ServerError(
+            f"model {repo!r} is neither on this machine nor can the hub be reached",
+            hint="give a local folder, or download it first with `hf download`",
+        )
+    return {"kind": "hub", "repo": repo, "commit": Path(found).parent.name}
+
+
+def _weights_sha256(path: Path) -> str:
+    """Hash a safetensors file's header and the first block of each tensor."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        raw = file.read(length)
+        sha.update(raw)
+        try:
+            header = json.loads(raw)
+        except ValueError as error:
+            raise ConfigError(f"{path} is not a safetensors file") from error
+        starts = sorted(
+            (tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"),
+        )
+        for start, end in starts:
+            file.seek(8 + length + start)
+            sha.update(file.read(min(_BLOCK, end - start)))
+    return sha.hexdigest()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

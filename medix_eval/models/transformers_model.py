@@ -1,0 +1,258 @@
+"""A checkpoint that runs in this process through transformers, in batches, on CPU or CUDA."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medix_eval.errors import ConfigError, RequestRejected
+from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.checkpoint import folder_identity, hub_identity, split_revision
+from medix_eval.records import IMAGE_MARK
+
+_DEFAULT_CONTEXT = 32_768
+_GATHER_S = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformersModel:
+    """A folder or a hub name, answered by `generate` in this process."""
+
+    name: str
+    location: str
+    """Folder or `ORG/NAME[@REV]`."""
+    concurrency: int = 16
+    """Prompts in one batch."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """None: nothing leaves this process."""
+        return ()
+
+    def identity(self) -> dict[str, Any]:
+        """Hash of the folder or commit on the hub, and what computes with it."""
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+        try:
+            engine = {name: version(name) for name in ("transformers", "torch")}
+        except PackageNotFoundError as error:
+            raise ConfigError(
+                f"{self.name} needs the package {error.name!r}, which is not installed",
+                hint="install it with `pip install 'medix-eval[hf]'`",
+            ) from error
+        repo, revision = split_revision(self.location)
+        local = Path(repo).is_dir()
+        weights = folder_identity(Path(repo)) if local else hub_identity(repo, revision)
+        return {**weights, "engine": {"name": "transformers", "dtype": _dtype(), **engine}}
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[ChatModel]:
+        """Load the checkpoint; one thread computes, prompts wait for their batch."""
+        loaded = await asyncio.to_thread(_load, self.location)
+        batcher = _Batcher(loaded, batch_size=self.concurrency)
+        worker = asyncio.create_task(batcher.work())
+        try:
+            yield batcher
+        finally:
+            worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    model: Any
+    processor: Any
+    takes_images: bool
+    context: int
+
+
+@dataclass(slots=True)
+class _Batcher:
+    """Gathers the prompts in flight into batches; `complete` waits for its own row."""
+
+    loaded: _Loaded
+    batch_size: int
+    _waiting: asyncio.Queue[_Job] = field(default_factory=asyncio.Queue)
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        if prompt.images and not self.loaded.takes_images:
+            raise RequestRejected("a text-only model cannot see images")
+        done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        await self._waiting.put((prompt, sampling, done))
+        return await done
+
+    async def work(self) -> None:
+        while True:
+            jobs = [await self._waiting.get()]
+            # Prompts arrive one by one as earlier ones finish; a moment's patience fills a batch.
+            await asyncio.sleep(_GATHER_S)
+            while len(jobs) < self.batch_size and not self._waiting.empty():
+                jobs.append(self._waiting.get_nowait())
+            for sampling in dict.fromkeys(job[1] for job in jobs):
+                await self._answer([job for job in jobs if job[1] == sampling], sampling)
+
+    async def _answer(self, jobs: list[_Job], sampling: Sampling) -> None:
+        """Run one batch; an error is every row's error, so a batch is halved to find its cause."""
+        try:
+            prompts = [prompt for prompt, _, _ in jobs]
+            answers = await asyncio.to_thread(_generate, self.loaded, prompts, sampling)
+        except Exception as error:  # noqa: BLE001 (a batch fails as a whole; found by halving)
+            if len(jobs) > 1:
+                half = len(jobs) // 2
+                await self._answer(jobs[:half], sampling)
+                await self._answer(jobs[half:], sampling)
+                return
+            _resolve(jobs[0][2], _rejection(error))
+            return
+        for (_, _, done), answer in zip(jobs, answers, strict=True):
+            _resolve(done, answer)
+
+
+_Job = tuple[Prompt, Sampling, "asyncio.Future[Completion]"]
+
+
+def _resolve(done: asyncio.Future[Completion], answer: Completion | RequestRejected) -> None:
+    if done.done():  # the run was interrupted meanwhile
+        return
+    if isinstance(answer, Completion):
+        done.set_result(answer)
+    else:
+        done.set_exception(answer)
+
+
+def _rejection(error: Exception) -> RequestRejected:
+    if isinstance(error, RequestRejected):
+        return error
+    return RequestRejected(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _dtype() -> str:
+    import torch  # noqa: PLC0415
+
+    return "bfloat16" if torch.cuda.is_available() else "float32"
+
+
+def _load(location: str) -> _Loaded:
+    """Load processor and weights; a vision-language class first, a text model otherwise."""
+    from medix_eval.torchvision_cpu import declare_missing_operators  # noqa: PLC0415
+
+    declare_missing_operators()
+    import torch  # noqa: PLC0415
+    from transformers import (  # noqa: PLC0415
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+    )
+    from transformers.models.auto.modeling_auto import (  # noqa: PLC0415
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    repo, revision = split_revision(location)
+    kwargs = {"revision": revision} if revision else {}
+    try:
+        config = AutoConfig.from_pretrained(repo, **kwargs)
+        takes_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        reader = AutoProcessor if takes_images else AutoTokenizer
+        kind = AutoModelForImageTextToText if takes_images else AutoModelForCausalLM
+        processor = reader.from_pretrained(repo, **kwargs)
+        model = kind.from_pretrained(repo, dtype=getattr(torch, _dtype()), **kwargs)
+    except (OSError, ValueError, KeyError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{location} does not load: {said}") from error
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if not getattr(processor, "chat_template", None) and not tokenizer.chat_template:
+        raise ConfigError(
+            f"{location} has no chat template", hint="an instruction-tuned model has one"
+        )
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    text = getattr(model.config, "text_config", model.config)
+    context = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return _Loaded(
+        model=model.to(device).eval(),
+        processor=processor,
+        takes_images=takes_images,
+        context=context,
+    )
+
+
+def _messages(prompt: Prompt) -> list[dict[str, Any]]:
+    """Return the user turn in the form of chat templates, images decoded to RGB."""
+    from PIL import Image  # noqa: PLC0415
+
+    if not prompt.images:
+        return [{"role": "user", "content": [{"type": "text", "text": prompt.text}]}]
+    content: list[dict[str, Any]] = []
+    for index, text in enumerate(prompt.text.split(IMAGE_MARK, len(prompt.images))):
+        if index:
+            image = Image.open(io.BytesIO(prompt.images[index - 1])).convert("RGB")
+            content.append({"type": "image", "image": image})
+        if text.strip():
+            content.append({"type": "text", "text": text.strip("\n")})
+    return [{"role": "user", "content": content}]
+
+
+def _generate(loaded: _Loaded, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
+    """Answer one batch; greedy at temperature 0, else seeded sampling."""
+    import torch  # noqa: PLC0415
+
+    tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
+    batch = loaded.processor.apply_chat_template(
+        [_messages(prompt) for prompt in prompts],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        padding=True,
+    ).to(loaded.model.device)
+    lengths = batch["attention_mask"].sum(dim=1).tolist()
+    room = loaded.context - batch["input_ids"].shape[1]
+    if room < 1:
+        raise RequestRejected(
+            f"the prompt has {max(lengths)} tokens, the model takes {loaded.context}"
+        )
+    how: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature:
+        torch.manual_seed(sampling.seed)
+        how = {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": 0,
+        }
+    with torch.inference_mode():
+        tokens = loaded.model.generate(
+            **batch, **how, max_new_tokens=min(sampling.max_tokens, room)
+        )
+    fresh = tokens[:, batch["input_ids"].shape[1] :]
+    ends = _end_tokens(loaded.model, tokenizer)
+    completions = []
+    for row, length in zip(fresh, lengths, strict=True):
+        ids = row.tolist()
+        stop = next((at for at, token in enumerate(ids) if token in ends), None)
+        kept = ids if stop is None else ids[:stop]
+        completions.append(
+            Completion(
+                text=tokenizer.decode(kept, skip_special_tokens=True),
+                finish_reason="length" if stop is None else "stop",
+                prompt_tokens=int(length),
+                completion_tokens=len(kept) + (stop is not None),
+            )
+        )
+    return completions
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    configured = model.generation_config.eos_token_id
+    ends = set(configured if isinstance(configured, list) else [configured])
+    return {token for token in ends | {tokenizer.eos_token_id} if token is not None}
