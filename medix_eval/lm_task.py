@@ -1,0 +1,399 @@
+"""The one task class behind every task file, in stock lm-eval and in this harness alike.
+
+lm-eval builds it through a task file's `class:` field. It keeps images as stored bytes (stock
+decodes a whole split when a task opens), and checks every row it reads: a withheld label or a
+missing option is an error that names the row, never a silently wrong reference.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+from jinja2 import TemplateError
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+from PIL import Image, UnidentifiedImageError
+
+from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.mirror import Mirror, read_mirror
+from medix_eval.records import Kind
+from medix_eval.row_images import ImageFiles, column_images, undecoded
+from medix_eval.tasks import TaskFile, read_settings
+from medix_eval.templates import columns_of, template
+
+Row = Mapping[str, Any]
+"""One row of a dataset, as `datasets` gives it, images not decoded."""
+
+_UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
+_NOISY = ("lm_eval", "datasets", "huggingface_hub")
+
+
+def open_task(task_file: TaskFile, *, data_root: Path | None = None) -> MedixTask:
+    """Load a task's dataset, from a local mirror if `data_root` is given.
+
+    Every way in which the data can be wrong is a `DatasetError` that names the task.
+    """
+    override: dict[str, Any] = {"task": task_file.name}
+    if data_root is not None and task_file.dataset_path:
+        folder = data_root.absolute() / task_file.dataset_path
+        if not folder.is_dir():
+            raise DatasetError(
+                f"task {task_file.name}: there is no folder {folder}",
+                hint=f"--data-root holds each dataset as ORG/NAME, here {task_file.dataset_path}",
+            )
+        override["dataset_path"] = str(folder)
+    with _quiet():
+        manager = TaskManager(include_path=str(task_file.path.parent), include_defaults=False)
+        try:
+            # Only a group's member may override single fields of a task that a file defines.
+            loaded = manager.load({"group": "opened", "task": [override]})
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{task_file.path}: {_one_line(error)}") from error
+    task = loaded["tasks"][task_file.name]
+    if not isinstance(task, MedixTask):
+        raise ConfigError(f"{task_file.path}: class: name medix_eval.lm_task.MedixTask")
+    return task
+
+
+class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
+    """A benchmark with its rows open.
+
+    `rows` is what the task asks, after its own filter. The accessors take one of these rows, and
+    its number for the error message.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.name = str(config.get("task"))
+        self.settings = read_settings(config.get("metadata"), where=f"task {self.name}")
+        self._splits: dict[str, datasets.Dataset] = {}
+        try:
+            # lm-eval hands over its own `class` field too, and then refuses it.
+            super().__init__(config={key: config[key] for key in config if key != "class"})
+        except _UNREADABLE as error:
+            if hasattr(self, "features"):
+                # lm-eval renders row 0 when it opens a task, and trips over a bad one.
+                self.check(self.rows[0], row=0)
+            raise DatasetError(f"task {self.name}: {_one_line(error)}") from error
+
+    # What lm-eval calls
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Load the dataset and see that it is what the task file says."""
+        try:
+            super().download(dataset_kwargs)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DatasetError(
+                f"task {self.name}: cannot load {self.DATASET_PATH}: {_one_line(error)}",
+                hint="without network, point --data-root at a folder with a copy as ORG/NAME",
+            ) from error
+        if self._test_split not in self.dataset:
+            known = ", ".join(self.dataset)
+            raise DatasetError(
+                f"task {self.name}: there is no split {self._test_split!r}, only {known}"
+            )
+        self._check_columns(self.dataset[self._test_split].features)
+        self._check_size()
+
+    def training_docs(self) -> datasets.Dataset | None:
+        """Return the training rows, images not decoded."""
+        return self._split(self.config.training_split)
+
+    def validation_docs(self) -> datasets.Dataset | None:
+        """Return the validation rows, images not decoded."""
+        return self._split(self.config.validation_split)
+
+    def test_docs(self) -> datasets.Dataset | None:
+        """Return the test rows, images not decoded."""
+        return self._split(self.config.test_split)
+
+    # A function in place of a template's text: compiled once, and a target such as "[L] lung"
+    # stays text (lm-eval would read a Python list).
+
+    def doc_to_text(self, doc: Row, doc_to_text: Any = None) -> Any:
+        """Render the prompt."""
+        return super().doc_to_text(doc, self._compiled(doc_to_text or self.config.doc_to_text, str))
+
+    def doc_to_target(self, doc: Row, doc_to_target: Any = None) -> Any:
+        """Render the reference, or where there are options the index of the right one."""
+        read = str if self.config.doc_to_choice is None else _index_or_text
+        source = doc_to_target or self.config.doc_to_target
+        return super().doc_to_target(doc, self._compiled(source, read))
+
+    def doc_to_choice(self, doc: Row, doc_to_choice: Any = None) -> Any:
+        """Render the options."""
+        source = doc_to_choice or self.config.doc_to_choice
+        return super().doc_to_choice(doc, self._compiled(source, ast.literal_eval))
+
+    def doc_to_image(self, doc: Row, doc_to_image: Any = None) -> list[Image.Image] | None:
+        """Decode the images, always to RGB: stock lm-eval cannot log a CMYK one."""
+        if self.config.doc_to_image is None:
+            return None
+        try:
+            return [_decoded(image) for image in self.stored_images(doc)]
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise self._fault(None, f"image does not decode: {_one_line(error)}") from error
+
+    def process_results(self, doc: Row, results: list[str]) -> dict[str, float]:
+        """Score one completion without a judge: what no rule can decide counts 0 here.
+
+        Stock lm-eval has no undecided answers. This harness has, and does not call this.
+        """
+        from medix_eval.judging.answers import extract_answer  # noqa: PLC0415
+        from medix_eval.judging.rules import decide, normalise  # noqa: PLC0415
+
+        answer = extract_answer(results[0])
+        reference = self.reference(doc)
+        if self.settings.kind in {Kind.OPEN, Kind.REPORT}:
+            return {"exact_match": float(normalise(answer) == normalise(reference))}
+        verdict = decide(
+            answer,
+            kind=self.settings.kind,
+            reference=reference,
+            options=self.options(doc),
+            facts=self.facts(doc),
+        )
+        return {"acc": verdict.score if verdict else 0.0}
+
+    # What this harness calls
+
+    @property
+    def rows(self) -> datasets.Dataset:
+        """The rows of the task, after its own filter."""
+        return self.eval_docs
+
+    @cached_property
+    def mirror(self) -> Mirror | None:
+        """The manifest of the local copy that is read, if there is one."""
+        return read_mirror(self._folder) if self._folder else None
+
+    @property
+    def revision(self) -> str | None:
+        """The dataset commit that was loaded; None for rows that come from no hub."""
+        if self._folder or not self.DATASET_PATH:
+            return self.mirror.revision if self.mirror else None
+        # The cache keeps hub data in a folder named for the commit it came from.
+        return Path(self.rows.cache_files[0]["filename"]).parent.name
+
+    def prompt_text(self, doc: Row, *, row: int | None = None) -> str:
+        """Return the prompt; each image stands at its `<image>` mark."""
+        for column in self._template_columns:
+            value = doc.get(column)
+            # Jinja would print a missing value as the word None.
+            if value is None or (isinstance(value, str) and not value.strip()):
+                raise self._fault(row, f"column {column!r} is empty")
+        with self._reading("prompt", row):
+            text = self.doc_to_text(doc)
+        if not isinstance(text, str):
+            raise self._fault(row, f"the prompt is no text but {text!r}")
+        return text
+
+    def options(self, doc: Row, *, row: int | None = None) -> tuple[str, ...]:
+        """Return the texts of the options in their order; none if the task offers none."""
+        if self.config.doc_to_choice is None:
+            return ()
+        with self._reading("options", row):
+            options = list(self.doc_to_choice(doc))
+        while options and options[-1] is None:
+            options.pop()  # a table with room for nine options leaves the last ones empty
+        for number, option in enumerate(options):
+            if not isinstance(option, str) or not option.strip():
+                letter = chr(ord("A") + number)
+                raise self._fault(row, f"option {letter} is no text but {option!r}")
+        if len(options) < 2:  # noqa: PLR2004
+            raise self._fault(row, f"a choice needs two options, here are {len(options)}")
+        return tuple(options)
+
+    def reference(self, doc: Row, *, row: int | None = None) -> str:
+        """Return the gold answer: of a choice, the text of the right option."""
+        with self._reading("reference", row):
+            target = self.doc_to_target(doc)
+        options = self.options(doc, row=row)
+        if options:
+            if isinstance(target, bool) or not isinstance(target, int):
+                raise self._fault(row, f"the answer {target!r} is no index of an option")
+            if not 0 <= target < len(options):
+                why = "the label is withheld" if target < 0 else f"{len(options)} options"
+                raise self._fault(row, f"the answer index is {target}: {why}")
+            return options[target]
+        if not isinstance(target, str) or not target.strip():
+            raise self._fault(row, f"the reference is no text but {target!r}")
+        return target
+
+    def facts(self, doc: Row) -> dict[str, str]:
+        """Return what a report must state, by column; a fact that a row lacks is left out."""
+        return self._texts(doc, self.settings.facts)
+
+    def columns(self, doc: Row) -> dict[str, str]:
+        """Return slice, cluster and kept columns as text; an image becomes its hash."""
+        return self._texts(doc, self.settings.row_columns)
+
+    def stored_images(self, doc: Row, *, row: int | None = None) -> list[bytes]:
+        """Return the encoded images, exactly as the dataset stores them."""
+        if self.config.doc_to_image is None:
+            return []
+        try:
+            if self._image_files:
+                return [self._image_files.read(doc)]
+            columns = self._image_columns
+            images = [image for column in columns for image in column_images(doc[column])]
+        except DatasetError as error:
+            raise self._fault(row, str(error)) from error
+        if not images:
+            raise self._fault(row, f"no image in {', '.join(columns)}")
+        return images
+
+    def slice_values(self) -> list[tuple[str, ...]]:
+        """Return every row's slice values; only these columns are read."""
+        columns = [map(str, self.rows[column]) for column in self.settings.slices]
+        return list(zip(*columns, strict=True)) if columns else [()] * len(self.rows)
+
+    def check(self, doc: Row, *, row: int) -> None:
+        """Raise `DatasetError` if this row cannot be asked or scored; no image is opened."""
+        self.prompt_text(doc, row=row)
+        self.reference(doc, row=row)
+
+    # Inside
+
+    @property
+    def _test_split(self) -> str:
+        return str(self.config.test_split or self.config.validation_split)
+
+    @cached_property
+    def _folder(self) -> Path | None:
+        """The local folder that stands for the dataset, found as `datasets` finds it."""
+        folder = Path(self.DATASET_PATH) if self.DATASET_PATH else None
+        return folder.absolute() if folder and folder.is_dir() else None
+
+    @cached_property
+    def _image_columns(self) -> list[str]:
+        columns = self.config.doc_to_image
+        return [columns] if isinstance(columns, str) else list(columns or [])
+
+    @cached_property
+    def _image_files(self) -> ImageFiles | None:
+        source = self.settings.image_source
+        return ImageFiles(source, locate=self._repository_file) if source else None
+
+    @cached_property
+    def _template_columns(self) -> tuple[str, ...]:
+        """The columns that prompt, options and reference are made of."""
+        config = self.config
+        sources = (config.doc_to_text, config.doc_to_choice, config.doc_to_target)
+        texts = [source for source in sources if isinstance(source, str)]
+        return tuple(dict.fromkeys(column for text in texts for column in columns_of(text)))
+
+    def _split(self, split: str | None) -> datasets.Dataset | None:
+        if split is None:
+            return None
+        if split not in self._splits:
+            rows = undecoded(self.dataset[split])
+            for column, value in self.settings.keep_rows.items():
+                # Reads this column only; `Dataset.filter` would also write to the cache.
+                rows = rows.select([i for i, found in enumerate(rows[column]) if found == value])
+            self._splits[split] = rows
+        return self._splits[split]
+
+    def _check_columns(self, features: Mapping[str, Any]) -> None:
+        settings = self.settings
+        needed = [*self._template_columns, *self._image_columns, *settings.keep_rows]
+        for column in (*needed, *settings.facts, *settings.row_columns):
+            if column not in features:
+                raise DatasetError(
+                    f"task {self.name}: the dataset has no column {column!r}, "
+                    f"only {', '.join(features)}"
+                )
+
+    def _check_size(self) -> None:
+        split = self._test_split
+        if self.mirror:
+            listed = self.mirror.rows.get(f"{self.DATASET_NAME or 'default'}/{split}")
+            self._expect(listed, found=len(self.dataset[split]), where="the mirror's manifest")
+        if not (self.mirror and self.mirror.synthetic):
+            self._expect(self.settings.num_samples, found=len(self.rows), where="the task file")
+        if not len(self.rows):
+            raise DatasetError(f"task {self.name}: split {split!r} has no rows")
+
+    def _expect(self, expected: int | None, *, found: int, where: str) -> None:
+        if expected not in {None, found}:
+            raise DatasetError(
+                f"task {self.name}: {found} rows, but {where} says {expected}",
+                hint="a dataset that changed gives another score: see what changed",
+            )
+
+    def _compiled(self, source: Any, read: Callable[[str], Any]) -> Any:
+        if isinstance(source, str) and source not in self.features:
+            compiled = template(source)
+            return lambda doc: read(compiled.render(**doc))
+        return source
+
+    def _texts(self, doc: Row, columns: tuple[str, ...]) -> dict[str, str]:
+        texts = {}
+        for column in columns:
+            value = doc[column]
+            if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:
+                value = hashlib.sha256(b"".join(column_images(value))).hexdigest()
+            if value is not None:
+                texts[column] = str(value)
+        return texts
+
+    def _repository_file(self, name: str) -> Path:
+        if self._folder:
+            return self._folder / name
+        revision = (self.config.dataset_kwargs or {}).get("revision")
+        return Path(
+            huggingface_hub.hf_hub_download(
+                self.DATASET_PATH, name, repo_type="dataset", revision=revision
+            )
+        )
+
+    @contextmanager
+    def _reading(self, what: str, row: int | None) -> Iterator[None]:
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise self._fault(row, f"the {what} cannot be read: {_one_line(error)}") from error
+
+    def _fault(self, row: int | None, message: str) -> DatasetError:
+        place = f"task {self.name}" if row is None else f"task {self.name}, row {row}"
+        return DatasetError(f"{place}: {message}")
+
+
+def _index_or_text(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _decoded(image: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(image)) as opened:
+        return opened.convert("RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence progress bars and log lines of the libraries while a task opens."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    was_disabled = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if not was_disabled:
+            datasets.enable_progress_bars()

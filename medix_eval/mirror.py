@@ -1,0 +1,65 @@
+"""A local copy of a dataset and its manifest: what was copied, from where, and whether it is real.
+
+The manifest is what tells invented rows from real ones, so a score on a stand-in can be marked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from medix_eval.errors import DatasetError
+
+MIRROR_FILE = "medix-mirror.json"
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MirrorFile(_Manifest):
+    """One file of a mirror."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: NonNegativeInt
+
+
+class Mirror(_Manifest):
+    """The manifest of a local copy of a dataset."""
+
+    source: str
+    """Where the copy was made from, such as `ORG/NAME`."""
+    revision: str | None
+    """The commit that was copied; None for rows that were made, not copied."""
+    files: dict[str, MirrorFile]
+    rows: dict[str, NonNegativeInt]
+    """Number of rows by `CONFIG/SPLIT` (`default/…` where the dataset has no configs)."""
+    synthetic: bool
+    """Whether the rows only stand in for the real ones."""
+
+
+def read_mirror(folder: Path) -> Mirror | None:
+    """Return a mirror's manifest, or None for a folder that has none.
+
+    The files are compared by size only: hashing gigabytes is no part of opening a task.
+    """
+    path = folder / MIRROR_FILE
+    if not path.is_file():
+        return None
+    try:
+        mirror = Mirror.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise DatasetError(f"{path}: {field}: {first['msg']}") from None
+    for name, listed in mirror.files.items():
+        copied = folder / name
+        if not copied.is_file() or copied.stat().st_size != listed.bytes:
+            found = f"{copied.stat().st_size} bytes" if copied.is_file() else "missing"
+            raise DatasetError(
+                f"{copied}: {found}, but the manifest lists {listed.bytes} bytes",
+                hint="copy the dataset again",
+            )
+    return mirror

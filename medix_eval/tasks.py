@@ -1,0 +1,332 @@
+"""The task files: what each benchmark is, read without opening any dataset.
+
+A task file is an lm-evaluation-harness task config, so stock lm-eval runs it unchanged; what only
+this harness needs sits under `metadata.medix`. lm-eval forgives much (an unquoted `no` becomes
+False, an unknown key fails late), so the files are read strictly here, and cheaply: listing the
+tasks imports neither lm-eval nor datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
+
+from medix_eval.digests import digest
+from medix_eval.errors import ConfigError, UnknownName
+from medix_eval.records import Kind
+
+_ALIASES = {"all": "medix"}
+
+# lm-eval raises TypeError on any other key, but only when the task is opened.
+_TASK_FIELDS = frozenset({
+    "task", "task_alias", "tag", "custom_dataset", "dataset_path", "dataset_name",
+    "dataset_kwargs", "training_split", "validation_split", "test_split", "fewshot_split",
+    "process_docs", "doc_to_text", "doc_to_target", "doc_to_image", "doc_to_audio",
+    "unsafe_code", "doc_to_choice", "process_results", "use_prompt", "description",
+    "target_delimiter", "fewshot_delimiter", "fewshot_config", "num_fewshot", "metric_list",
+    "output_type", "generation_kwargs", "repeats", "filter_list", "should_decontaminate",
+    "doc_to_decontamination_query", "gen_prefix", "metadata", "class",
+})  # fmt: skip
+_GROUP_FIELDS = frozenset({"group", "group_alias", "task", "aggregate_metric_list", "metadata"})
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageSource(_Settings):
+    """Where a task's images are, when they are files beside the dataset's table."""
+
+    zip: str | None = None
+    """A zip file of the dataset's repository, such as `imgs.zip`."""
+    folder: str | None = None
+    """A folder of the local mirror; the file is found in it by its bare name."""
+    member: str
+    """The image's name, with columns in braces, such as `imgs/{img_name}`."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.zip is None) == (self.folder is None):
+            raise ValueError("name either a zip or a folder")
+        return self
+
+
+class TaskSettings(_Settings):
+    """What this harness must know of a task beyond lm-eval's own fields: `metadata.medix`."""
+
+    kind: Kind
+    """What sort of answer is asked for; it picks the rules and the judge's rubric."""
+    score_range: tuple[int, int] = (0, 1)
+    """The scale a judge grades on: 0 to 1, or 0 to 5 for reports."""
+    modality: Literal["text", "image"]
+    """Whether the prompt carries images."""
+    data_class: Literal["public", "gated", "dua"]
+    """Who may see the data; `dua` (a data use agreement) never leaves the machine."""
+    licence: str
+    """The dataset's licence, or what is known of it."""
+    num_samples: PositiveInt | None
+    """How many rows the task has, after `keep_rows`; None only where nobody could check it."""
+    cluster: str | None = None
+    """Column that says which samples share an image or a patient."""
+    slices: tuple[str, ...] = ()
+    """Columns to report the score by."""
+    keep_rows: dict[str, str] = {}
+    """Only rows with these values belong to the task, such as `q_lang: en`."""
+    kept_columns: tuple[str, ...] = ()
+    """Columns stored beside each sample although nothing is scored on them."""
+    facts: tuple[str, ...] = ()
+    """Columns that list what a report must state."""
+    image_source: ImageSource | None = None
+    """Where the images are, if not in an image column."""
+    fallbacks: tuple[str, ...] = ()
+    """Other places that hold the same benchmark, for when this one is gone."""
+
+    @model_validator(mode="after")
+    def _known_scale(self) -> Self:
+        if self.score_range not in {(0, 1), (0, 5)}:
+            raise ValueError("score_range is [0, 1] or [0, 5]")
+        if self.image_source and self.modality != "image":
+            raise ValueError("image_source is only for modality: image")
+        return self
+
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """The columns that are stored beside each sample, each once."""
+        cluster = (self.cluster,) if self.cluster else ()
+        return tuple(dict.fromkeys((*self.slices, *cluster, *self.kept_columns)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFile:
+    """One benchmark, as its YAML file says."""
+
+    name: str
+    version: str
+    """Goes up with any change that can move a score."""
+    path: Path
+    settings: TaskSettings
+    dataset_path: str | None
+    """`ORG/NAME` on the hub; None if the task makes its own rows."""
+    dataset_name: str | None
+    revision: str | None
+    """The dataset commit the file pins, if it pins one."""
+    split: str
+    digest: str
+    """Hash of the resolved file, with what it includes."""
+
+    @property
+    def key(self) -> str:
+        """Name and version; two results are comparable only if their keys are equal."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """All tasks and groups of some folders."""
+
+    tasks: Mapping[str, TaskFile]
+    groups: Mapping[str, tuple[str, ...]]
+    """Task names of each group; groups inside groups are flattened."""
+
+    def groups_of(self, task: str) -> tuple[str, ...]:
+        """Return the groups that a task is in."""
+        return tuple(name for name, members in self.groups.items() if task in members)
+
+    def select(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the tasks that these names stand for, in order, each once.
+
+        A name is a task, a group, or several with commas between them.
+        """
+        wanted = [name.strip() for argument in names for name in argument.split(",")]
+        wanted = [name for name in wanted if name]
+        if not wanted:
+            raise ConfigError("no task is named", hint="list them with `medix-eval tasks`")
+        selected: dict[str, None] = {}
+        for name in wanted:
+            members = self.groups.get(_ALIASES.get(name, name), (name,))
+            if members == (name,) and name not in self.tasks:
+                known = [*self.tasks, *self.groups, *_ALIASES]
+                raise UnknownName("task or group", name, known, listed_by="medix-eval tasks")
+            selected |= dict.fromkeys(members)
+        return tuple(selected)
+
+
+def load_tasks(folders: Iterable[Path]) -> Catalogue:
+    """Read the task and group files of these folders; a leading `_` marks a file to include."""
+    tasks: dict[str, TaskFile] = {}
+    groups: dict[str, tuple[Path, list[str]]] = {}
+    seen: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is not a folder of task files")
+        for path in sorted(folder.rglob("*.yaml")):
+            if path.name.startswith("_"):
+                continue
+            fields = _resolved(path)
+            if "group" in fields:
+                name = str(fields["group"])
+                groups[name] = (path, _group_members(path, fields))
+            else:
+                task = _task_file(path, fields)
+                name = task.name
+                tasks[name] = task
+            if name in seen:
+                raise ConfigError(f"{path}: {name!r} is already defined in {seen[name]}")
+            seen[name] = path
+    flat = {name: tuple(_flattened(name, tasks=tasks, groups=groups)) for name in groups}
+    return Catalogue(tasks=tasks, groups=flat)
+
+
+def read_settings(metadata: object, *, where: str) -> TaskSettings:
+    """Read `metadata.medix`; a field that is missing, misspelt or wrong is named."""
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("medix"), dict):
+        raise ConfigError(f"{where}: metadata.medix is missing")
+    try:
+        return TaskSettings.model_validate(metadata["medix"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in ("metadata", "medix", *first["loc"]))
+        hint = ""
+        if first["type"] == "extra_forbidden":
+            hint = _nearest(str(first["loc"][-1]), TaskSettings.model_fields)
+        raise ConfigError(f"{where}: {field}: {first['msg']}", hint=hint) from None
+
+
+# A `!function` is kept as text: nothing is imported for a listing.
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    pass
+
+
+_Loader.add_constructor("!function", lambda loader, node: str(loader.construct_scalar(node)))
+
+
+def _resolved(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a file with what it includes, merged as lm-eval does: shallow, its own keys win."""
+    try:
+        fields = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a safe loader
+    except FileNotFoundError:
+        raise ConfigError(f"{seen[-1]}: include: there is no file {path}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path}: a task file is a mapping of fields")
+    included = fields.pop("include", None)
+    if included is None:
+        return fields
+    if not isinstance(included, str):
+        # lm-eval changed which file of a list wins, so a list means two things.
+        raise ConfigError(f"{path}: include: name one file")
+    base = path.parent / included
+    if base in seen:
+        raise ConfigError(f"{path}: include: {included} includes itself")
+    return _resolved(base, (*seen, path)) | fields
+
+
+def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
+    _forbid_unknown(path, fields, _TASK_FIELDS)
+    name = fields.get("task")
+    if not isinstance(name, str):
+        raise ConfigError(f"{path}: task: the file names neither a task nor a group")
+    metadata = fields.get("metadata")
+    settings = read_settings(metadata, where=str(path))
+    _check_prompt_fields(path, fields, settings)
+    split = fields.get("test_split") or fields.get("validation_split")
+    if not split:
+        raise ConfigError(f"{path}: test_split: the file names no split to test on")
+    kwargs = fields.get("dataset_kwargs") or {}
+    return TaskFile(
+        name=name,
+        version=_version(path, metadata),
+        path=path,
+        settings=settings,
+        dataset_path=fields.get("dataset_path"),
+        dataset_name=fields.get("dataset_name"),
+        revision=kwargs.get("revision"),
+        split=split,
+        digest=digest(fields),
+    )
+
+
+def _check_prompt_fields(path: Path, fields: dict[str, Any], settings: TaskSettings) -> None:
+    if not fields.get("dataset_path") and not fields.get("custom_dataset"):
+        raise ConfigError(f"{path}: dataset_path: the file names no dataset")
+    for field in ("class", "doc_to_text", "doc_to_target"):
+        if field not in fields:
+            raise ConfigError(f"{path}: {field}: the field is missing")
+    choices = fields.get("doc_to_choice")
+    if settings.kind is Kind.MULTIPLE_CHOICE and choices is None:
+        raise ConfigError(f"{path}: doc_to_choice: a multiple_choice task needs its options")
+    texts = choices.values() if isinstance(choices, dict) else choices
+    for choice in [] if texts is None or isinstance(texts, str) else texts:
+        if not isinstance(choice, str):
+            raise ConfigError(
+                f"{path}: doc_to_choice: {choice!r} is not text",
+                hint='quote it: YAML reads an unquoted yes or no as true or false, so write "yes"',
+            )
+    if (settings.modality == "image") != ("doc_to_image" in fields):
+        raise ConfigError(
+            f"{path}: doc_to_image: a task of modality {settings.modality} "
+            f"{'needs' if settings.modality == 'image' else 'has no'} images"
+        )
+
+
+def _version(path: Path, metadata: Any) -> str:
+    version = metadata.get("version")
+    # 1.10 would be read as the number 1.1, and so would be another version than the one written.
+    if isinstance(version, bool) or not isinstance(version, int | str) or not str(version):
+        raise ConfigError(f"{path}: metadata.version: write a whole number or quoted text")
+    return str(version)
+
+
+def _group_members(path: Path, fields: dict[str, Any]) -> list[str]:
+    _forbid_unknown(path, fields, _GROUP_FIELDS)
+    members = fields.get("task")
+    if not isinstance(members, list) or not members:
+        raise ConfigError(f"{path}: task: a group lists its tasks")
+    for member in members:
+        if not isinstance(member, str):
+            raise ConfigError(f"{path}: task: {member!r} is not a name")
+    return members
+
+
+def _flattened(
+    name: str,
+    *,
+    tasks: Mapping[str, TaskFile],
+    groups: Mapping[str, tuple[Path, list[str]]],
+    above: tuple[str, ...] = (),
+) -> dict[str, None]:
+    """Return the tasks of a group as an ordered set."""
+    path, members = groups[name]
+    if name in above:
+        raise ConfigError(f"{path}: task: group {name!r} contains itself")
+    flat: dict[str, None] = {}
+    for member in members:
+        if member in groups:
+            flat |= _flattened(member, tasks=tasks, groups=groups, above=(*above, name))
+        elif member in tasks:
+            flat[member] = None
+        else:
+            hint = _nearest(member, [*tasks, *groups])
+            raise ConfigError(f"{path}: task: no task or group is named {member!r}", hint=hint)
+    return flat
+
+
+def _forbid_unknown(path: Path, fields: Mapping[str, Any], known: Iterable[str]) -> None:
+    for field in fields:
+        if field not in known:
+            raise ConfigError(
+                f"{path}: {field}: lm-eval knows no such field",
+                hint=_nearest(str(field), known) or "settings of this harness: metadata.medix",
+            )
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close: Sequence[str] = get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
