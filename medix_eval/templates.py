@@ -5,6 +5,8 @@ lm-eval compiles a template anew for every row, which takes 1.3 ms where renderi
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from jinja2 import Template, meta, nodes
@@ -35,3 +37,24 @@ def columns_of(source: str) -> list[str]:
         if test.name == "defined" and isinstance(test.node, nodes.Name)
     }
     return sorted(meta.find_undeclared_variables(tree) - optional)
+
+
+def unlettered(options: Mapping[str, str] | Sequence[str]) -> list[str]:
+    """Return option texts without their own letters, if every option carries its own.
+
+    Only then: the `E.` of "E. coli" is no letter of an option.
+
+    >>> unlettered(["A: lung", " B:liver"])
+    ['lung', 'liver']
+    >>> unlettered(["E. coli", "B. cereus"])
+    ['E. coli', 'B. cereus']
+    """
+    texts = list(options.values() if isinstance(options, Mapping) else options)
+    letters = [re.match(rf"\s*{chr(ord('A') + n)}\s*[:.)]", text) for n, text in enumerate(texts)]
+    return [
+        (text[letter.end() :] if letter and all(letters) else text).strip()
+        for text, letter in zip(texts, letters, strict=True)
+    ]
+
+
+env.filters["unlettered"] = unlettered
