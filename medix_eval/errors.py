@@ -69,6 +69,8 @@ class ModelError(MedixError):
     """One request that failed; the pipeline records it with its sample."""
 
     exit_code = 4
+    requests = 0
+    """How many requests were made, tries included."""
 
 
 class RequestRejected(ModelError):

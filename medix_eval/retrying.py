@@ -10,9 +10,9 @@ import asyncio
 import logging
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from medix_eval.errors import RequestFailed, ServerError, Unreachable
+from medix_eval.errors import ModelError, RequestFailed, ServerError, Unreachable
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 
 _LOG = logging.getLogger(__name__)
@@ -38,31 +38,39 @@ class RetryingModel:
     model: ChatModel
     policy: RetryPolicy
     role: str
-    requests: int = 0
-    """Requests sent so far, tries included."""
+    in_flight: int
+    """Requests under way at once; waiting for the next try takes no place."""
     _failures_in_a_row: int = 0
     _last_answer_at: float = field(default_factory=time.monotonic)
     # Only spreads waiting times, so its seed moves no score.
     _random: random.Random = field(default_factory=random.Random)
 
+    _gate: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._gate = asyncio.Semaphore(self.in_flight)
+
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Return the first completion, or raise the last failure once the tries are used up."""
-        for number in range(1, self.policy.tries + 1):
-            self.requests += 1
+        number = 0
+        while True:
+            number += 1
             try:
-                completion = await self.model.complete(prompt, sampling)
+                async with self._gate:
+                    completion = await self.model.complete(prompt, sampling)
             except RequestFailed as error:
                 self._count(error)
-                if number == self.policy.tries:
+                error.requests = number
+                if number >= self.policy.tries:
                     raise
                 await asyncio.sleep(self._wait_s(error, number=number))
-            except Exception:
+            except ModelError as error:
                 self._answered()
+                error.requests = number
                 raise
             else:
                 self._answered()
-                return completion
-        raise AssertionError("unreachable: the last try returns or raises")
+                return replace(completion, requests=number)
 
     def _answered(self) -> None:
         self._failures_in_a_row = 0

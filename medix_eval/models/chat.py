@@ -44,6 +44,8 @@ class Completion:
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    requests: int = 1
+    """How many requests it took, tries included."""
 
 
 class ChatModel(Protocol):

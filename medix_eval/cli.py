@@ -1,0 +1,361 @@
+"""The command line: flags in, tables out; nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medix_eval import __version__
+from medix_eval.bundled import bundled
+from medix_eval.errors import ConfigError, MedixError
+
+if TYPE_CHECKING:
+    from medix_eval.scores import Scores
+    from medix_eval.tasks import Catalogue
+
+# typer carries a click of its own and shows only its subclasses.
+_UsageError = next(base for base in typer.BadParameter.mro() if base.__name__ == "ClickException")
+_INTERRUPTED = 130
+_FAILURES = 1
+_DONE = 0
+
+app = typer.Typer(
+    name="medix-eval",
+    help="Evaluate medical language models, with and without images, so that the number is true.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_WHAT, _MODELS, _JUDGES, _OUTPUT = "What to run", "The model", "The judge", "Results"
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Partial = Annotated[
+    bool,
+    typer.Option(
+        "--allow-partial", help="Average incomplete groups too; they stay marked.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tasks", metavar="T[,T]", help="Tasks and groups; commas or repeats.",
+        rich_help_panel=_WHAT,
+    ),
+]
+Include = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--include-path", help="A folder of task files of your own.", rich_help_panel=_WHAT
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", help="A local mirror of the datasets: DIR/ORG/NAME.",
+        rich_help_panel=_WHAT,
+    ),
+]  # fmt: skip
+
+
+@app.callback(invoke_without_command=True)
+def evaluate(
+    context: typer.Context,
+    *,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", metavar="M", rich_help_panel=_MODELS,
+            help="ORG/NAME[@REV], a folder, openai:NAME, replay:FILE.jsonl or phantom.",
+        ),
+    ] = "",
+    tasks: Tasks = None,
+    protocol: Annotated[
+        str,
+        typer.Option("--protocol", metavar="P", rich_help_panel=_WHAT,
+                     help="What fixes all that can move a score: a name or a YAML file."),
+    ] = "medix",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=_WHAT,
+                     help="Change one key of the protocol; the result then says so."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", rich_help_panel=_WHAT,
+                     help="At most N samples a task: a seeded, stratified subset."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", rich_help_panel=_WHAT, help="Seed of that subset.")
+    ] = 0,
+    data_root: DataRoot = None,
+    include_path: Include = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", rich_help_panel=_WHAT, help="Print what would be sent.")
+    ] = False,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", metavar="URL", rich_help_panel=_MODELS,
+                     help="Address of the server behind openai:NAME, such as http://host:8000/v1."),
+    ] = None,
+    api_key_env: Annotated[
+        str,
+        typer.Option("--api-key-env", metavar="VAR", rich_help_panel=_MODELS,
+                     help="Environment variable that holds the key."),
+    ] = "OPENAI_API_KEY",
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", metavar="N", rich_help_panel=_MODELS,
+                     help="Requests in flight (64 to a server; the batch size in this process)."),
+    ] = None,
+    request_timeout: Annotated[
+        float,
+        typer.Option("--request-timeout", metavar="S", rich_help_panel=_MODELS,
+                     help="Seconds until a request counts as lost."),
+    ] = 600.0,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="J", rich_help_panel=_JUDGES,
+                     help="The model that grades; the protocol names the default."),
+    ] = None,
+    judge_base_url: Annotated[
+        str | None,
+        typer.Option("--judge-base-url", metavar="URL", rich_help_panel=_JUDGES,
+                     help="Address of the judge's server."),
+    ] = None,
+    judge_api_key_env: Annotated[
+        str,
+        typer.Option("--judge-api-key-env", metavar="VAR", rich_help_panel=_JUDGES,
+                     help="Environment variable that holds the judge's key."),
+    ] = "OPENAI_API_KEY",
+    judge_concurrency: Annotated[
+        int | None,
+        typer.Option("--judge-concurrency", metavar="N", rich_help_panel=_JUDGES,
+                     help="Judge calls in flight."),
+    ] = None,
+    judge_request_timeout: Annotated[
+        float,
+        typer.Option("--judge-request-timeout", metavar="S", rich_help_panel=_JUDGES,
+                     help="Seconds until a judge call counts as lost."),
+    ] = 600.0,
+    no_cache: Annotated[
+        bool,
+        typer.Option("--no-cache", rich_help_panel=_JUDGES,
+                     help="Ask the judge anew, whatever it said before."),
+    ] = False,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", rich_help_panel=_OUTPUT, help="Where runs go.")
+    ] = Path("results"),
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", rich_help_panel=_OUTPUT, help="Print scores.json, not the table."),
+    ] = False,
+    allow_partial: Partial = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", rich_help_panel=_OUTPUT, help="Log every retry.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:  # fmt: skip
+    """Evaluate medical language models, with and without images, so that the number is true."""
+    logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
+    if version:
+        typer.echo(f"medix-eval {__version__}")
+        return
+    if context.invoked_subcommand is not None:
+        return
+    from medix_eval.evaluation import Settings  # noqa: PLC0415
+    from medix_eval.models.resolve import ModelFlags  # noqa: PLC0415
+    from medix_eval.protocol import load_protocol  # noqa: PLC0415
+
+    if not model:
+        raise ConfigError("--model is missing", hint="for example --model phantom")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit {limit} asks for no sample", hint="leave it out to run all")
+    catalogue = _catalogue(include_path)
+    settings = Settings(
+        model=model,
+        model_flags=ModelFlags(
+            role="model",
+            base_url=base_url,
+            key_env=api_key_env,
+            concurrency=_positive("--concurrency", concurrency),
+            request_timeout_s=_seconds("--request-timeout", request_timeout),
+        ),
+        tasks=catalogue.select(tasks or []),
+        protocol=load_protocol(protocol, overrides=overrides or []),
+        judge=judge,
+        judge_flags=ModelFlags(
+            role="judge",
+            base_url=judge_base_url,
+            key_env=judge_api_key_env,
+            concurrency=_positive("--judge-concurrency", judge_concurrency),
+            request_timeout_s=_seconds("--judge-request-timeout", judge_request_timeout),
+        ),
+        limit=limit,
+        seed=seed,
+        out=out,
+        data_root=_folder("--data-root", data_root),
+        use_cache=not no_cache,
+        allow_partial=allow_partial,
+    )
+    if dry_run:
+        from medix_eval.dry_run import estimate  # noqa: PLC0415
+
+        typer.echo(estimate(settings, catalogue, as_json=as_json))
+        return
+    from medix_eval.evaluation import evaluate as run_evaluation  # noqa: PLC0415
+
+    scores = run_evaluation(settings, catalogue)
+    _show(scores, as_json=as_json)
+    raise typer.Exit(_FAILURES if scores.num_failures else _DONE)
+
+
+@app.command("tasks")
+def list_tasks(
+    *,
+    as_json: Json = False,
+    path: Annotated[
+        bool, typer.Option("--path", help="Print the folder, for `lm_eval --include_path`.")
+    ] = False,
+    include_path: Include = None,
+) -> None:
+    """List the tasks and the groups."""
+    if path:
+        typer.echo(str(bundled("tasks")))
+        return
+    catalogue = _catalogue(include_path)
+    if as_json:
+        typer.echo(json.dumps(_listing(catalogue), indent=2))
+        return
+    width = max(map(len, catalogue.tasks))
+    for name, task in catalogue.tasks.items():
+        size = f"{task.settings.num_samples or '?':>5}"
+        what = f"{task.settings.kind.value:<15} {task.settings.modality:<5}"
+        typer.echo(f"{name:<{width}}  {size}  {what} {task.settings.data_class}")
+    typer.echo("")
+    for name, members in catalogue.groups.items():
+        typer.echo(f"{name:<{width}}  {len(members):>5}  {' '.join(members)}")
+
+
+@app.command("show")
+def show(
+    task: Annotated[str, typer.Argument(metavar="TASK")],
+    *,
+    num: Annotated[int, typer.Option("--num", "-n", help="How many prompts.")] = 1,
+    data_root: DataRoot = None,
+    include_path: Include = None,
+) -> None:
+    """Print the first prompts of a task, as they will be sent."""
+    catalogue = _catalogue(include_path)
+    from medix_eval.dry_run import shown_prompts  # noqa: PLC0415
+
+    for name in catalogue.select([task]):
+        root = _folder("--data-root", data_root)
+        typer.echo(shown_prompts(catalogue.tasks[name], data_root=root, num=num))
+
+
+@app.command("score")
+def score(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    *,
+    as_json: Json = False,
+    allow_partial: Partial = False,
+    include_path: Include = None,
+) -> None:
+    """Score a run folder again from its verdicts; nothing is sent anywhere."""
+    from medix_eval.evaluation import write_scores  # noqa: PLC0415
+    from medix_eval.store import find_run  # noqa: PLC0415
+
+    folder, judged = find_run(run)
+    if judged is None:
+        raise ConfigError(f"{run} has no verdicts yet", hint="run the evaluation to its end first")
+    scores = write_scores(folder, judged, _catalogue(include_path), allow_partial=allow_partial)
+    _show(scores, as_json=as_json)
+    raise typer.Exit(_FAILURES if scores.num_failures else _DONE)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command; a deliberate error becomes one line, a hint and an exit code."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        code = app(argv, standalone_mode=False)
+    except MedixError as error:
+        typer.echo(f"error: {error}", err=True)
+        if error.hint:
+            typer.echo(f"hint: {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    except _UsageError as error:
+        typer.echo(f"error: {error.format_message()}", err=True)  # type: ignore[attr-defined]
+        typer.echo("hint: `medix-eval --help` lists the flags", err=True)
+        sys.exit(ConfigError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted: finished work is kept; start the same command again", err=True)
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_DONE)
+    sys.exit(code if isinstance(code, int) else _DONE)
+
+
+def _catalogue(include_path: list[Path] | None) -> Catalogue:
+    from medix_eval.tasks import load_tasks  # noqa: PLC0415
+
+    return load_tasks([bundled("tasks"), *(include_path or [])])
+
+
+def _listing(catalogue: Catalogue) -> dict[str, Any]:
+    return {
+        "tasks": [
+            {
+                "name": name,
+                "version": task.version,
+                "kind": task.settings.kind.value,
+                "modality": task.settings.modality,
+                "data_class": task.settings.data_class,
+                "num_samples": task.settings.num_samples,
+                "groups": list(catalogue.groups_of(name)),
+            }
+            for name, task in catalogue.tasks.items()
+        ],
+        "groups": {name: list(members) for name, members in catalogue.groups.items()},
+    }
+
+
+def _show(scores: Scores, *, as_json: bool) -> None:
+    """Print the scores to stdout, and where the report is to stderr."""
+    if as_json:
+        typer.echo(scores.model_dump_json(indent=2))
+    else:
+        from rich.console import Console  # noqa: PLC0415
+
+        from medix_eval.tables import for_terminal  # noqa: PLC0415
+
+        # In a file a line may be long; only a terminal has an edge.
+        width = None if sys.stdout.isatty() else 160
+        Console(width=width, highlight=False).print(for_terminal(scores))
+    typer.echo(f"report: {Path(scores.run) / 'report.md'}", err=True)
+
+
+def _folder(flag: str, path: Path | None) -> Path | None:
+    if path is not None and not path.is_dir():
+        raise ConfigError(f"{flag} {path} is not a folder")
+    return path
+
+
+def _positive(flag: str, number: int | None) -> int | None:
+    if number is not None and number < 1:
+        raise ConfigError(f"{flag} {number} leaves nothing in flight")
+    return number
+
+
+def _seconds(flag: str, number: float) -> float:
+    if number <= 0:
+        raise ConfigError(f"{flag} {number} is no time at all")
+    return number

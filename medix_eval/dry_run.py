@@ -1,0 +1,103 @@
+"""What would be sent, without sending it: `--dry-run` and `medix-eval show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from medix_eval.errors import BadRow
+from medix_eval.evaluation import Settings, resolve_judge
+from medix_eval.models.resolve import resolve_model
+from medix_eval.protocol import LLMJudge
+from medix_eval.records import Kind
+from medix_eval.tasks import Catalogue, TaskFile
+
+_CHARACTERS_PER_TOKEN = 4
+"""A rule of thumb; the model's own tokenizer is not loaded for an estimate."""
+_MEASURED_ROWS = 64
+
+
+def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
+    """Return what an evaluation would send where: requests, images, tokens, hosts."""
+    candidate = resolve_model(settings.model, settings.model_flags)
+    judge = resolve_judge(settings)
+    tasks = {name: _task(settings, catalogue.tasks[name]) for name in settings.tasks}
+    spec = settings.protocol.judge
+    votes = 0
+    if isinstance(spec, LLMJudge):
+        votes = sum(
+            task["requests"] * len(spec.rubric(Kind(task["kind"])).prompts)
+            for task in tasks.values()
+        )
+    result = {
+        "model": candidate.name,
+        "protocol": settings.protocol.name,
+        "tasks": tasks,
+        "requests": sum(task["requests"] for task in tasks.values()),
+        "images": sum(task["images"] for task in tasks.values()),
+        "prompt_tokens": sum(task["prompt_tokens"] for task in tasks.values()),
+        "max_completion_tokens": settings.protocol.generation.max_tokens,
+        "judge": judge.name if judge else None,
+        "max_judge_calls": votes,
+        "hosts": sorted({*candidate.hosts, *(judge.hosts if judge else ())}),
+    }
+    return json.dumps(result, indent=2) if as_json else _text(result)
+
+
+def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> str:
+    """Return the first prompts of a task with their references."""
+    from medix_eval.lm_task import open_task  # noqa: PLC0415
+
+    task = open_task(task_file, data_root=data_root)
+    parts = []
+    for row in range(min(num, len(task.rows))):
+        fields = task.rows[row]
+        images = len(task.stored_images(fields, row=row))
+        head = f"--- {task_file.key}, row {row}" + (f", {images} image(s)" if images else "")
+        reference = task.reference(fields, row=row)
+        parts += [head, task.prompt(fields, row=row), f"--- reference: {reference}"]
+    return "\n".join(parts)
+
+
+def _task(settings: Settings, file: TaskFile) -> dict[str, Any]:
+    """Measure one task: the first rows stand for all, so no image is read for nothing."""
+    from medix_eval.lm_task import open_task  # noqa: PLC0415
+
+    task = open_task(file, data_root=settings.data_root)
+    num = len(task.rows) if settings.limit is None else min(settings.limit, len(task.rows))
+    lengths, images = [], []
+    for row in range(min(_MEASURED_ROWS, len(task.rows))):
+        fields = task.rows[row]
+        try:
+            lengths.append(len(task.prompt(fields, row=row)))
+            images.append(len(task.stored_images(fields, row=row)))
+        except BadRow:
+            continue
+    measured = len(lengths) or 1
+    return {
+        "kind": file.settings.kind.value,
+        "data_class": file.settings.data_class,
+        "requests": num,
+        "images": round(num * sum(images) / measured),
+        "prompt_tokens": round(num * sum(lengths) / measured / _CHARACTERS_PER_TOKEN),
+    }
+
+
+def _text(result: dict[str, Any]) -> str:
+    width = max(map(len, result["tasks"]))
+    lines = [
+        f"{name:<{width}}  {task['requests']:>6} requests  {task['images']:>6} images  "
+        f"~{task['prompt_tokens']} prompt tokens  {task['data_class']}"
+        for name, task in result["tasks"].items()
+    ]
+    hosts = ", ".join(result["hosts"]) or "none: nothing leaves this machine"
+    lines += [
+        "",
+        f"model {result['model']}: {result['requests']} requests, {result['images']} images, "
+        f"~{result['prompt_tokens']} tokens sent, at most {result['max_completion_tokens']} "
+        "written to each",
+        f"judge {result['judge'] or 'none'}: at most {result['max_judge_calls']} calls",
+        f"hosts contacted: {hosts}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,278 @@
+"""One evaluation from its settings to its scores: everything is checked before anything is sent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medix_eval.digests import digest
+from medix_eval.errors import BadRow, ConfigError, DatasetError, ServerError
+from medix_eval.models.chat import ModelSource
+from medix_eval.models.resolve import ModelFlags, resolve_model
+from medix_eval.progress import shown_progress
+from medix_eval.protocol import LLMJudge, Protocol
+from medix_eval.retrying import RetryPolicy
+from medix_eval.scores import Scores, TaskScore, score_run
+from medix_eval.store import (
+    JudgingManifest,
+    RunManifest,
+    TaskEntry,
+    load_judging_manifest,
+    load_run_manifest,
+    newest_completions,
+    open_judging,
+    open_run,
+    write_text,
+)
+from medix_eval.tables import as_csv, as_markdown
+from medix_eval.tasks import Catalogue
+
+_LOG = logging.getLogger(__name__)
+_RECORDED = (
+    "medix-eval", "lm-eval", "datasets", "transformers", "torch", "tokenizers", "pillow",
+    "aiohttp", "numpy", "jinja2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the user asked for."""
+
+    model: str
+    model_flags: ModelFlags
+    tasks: tuple[str, ...]
+    protocol: Protocol
+    judge: str | None
+    judge_flags: ModelFlags
+    limit: int | None
+    seed: int
+    out: Path
+    data_root: Path | None
+    use_cache: bool
+    allow_partial: bool
+
+
+def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
+    """Run an evaluation, or go on with it, and write its tables.
+
+    Raises `ConfigError`, `DatasetError` or `ServerError` before the first request where something
+    is missing, and later only where nothing can go on; finished work is kept.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from medix_eval.judging.cache import VerdictCache  # noqa: PLC0415
+    from medix_eval.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
+
+    candidate = resolve_model(settings.model, settings.model_flags)
+    judge = resolve_judge(settings)
+    generation = {"model": candidate.identity(), **settings.protocol.generation_settings()}
+    identity = _judge_identity(judge) if judge else {}
+    opened = _open_tasks(settings, catalogue)
+    policies = {
+        "model": _policy(settings.model_flags),
+        "judge": _policy(settings.judge_flags),
+    }
+    manifest = RunManifest(
+        model=candidate.name,
+        generation_digest=digest(generation),
+        generation=generation,
+        tasks={one.file.name: _entry(one, settings) for one in opened},
+        limits={
+            "model": {**asdict(settings.model_flags), **asdict(policies["model"])},
+            "judge": {**asdict(settings.judge_flags), **asdict(policies["judge"])},
+        },
+        versions=_versions(),
+        hardware=_hardware(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    with ExitStack() as stack:
+        run = stack.enter_context(open_run(settings.out, manifest))
+        judging = stack.enter_context(
+            open_judging(run, _judging_manifest(settings.protocol, judge, identity))
+        )
+        cache = None
+        if settings.use_cache and judge is not None:
+            path = settings.out / ".cache" / "verdicts.sqlite"
+            cache = stack.enter_context(VerdictCache.at(path))
+        pipeline = Pipeline(
+            tasks=tuple(opened),
+            protocol=settings.protocol,
+            wrap=_wrapper(settings.protocol),
+            candidate=candidate,
+            judge=judge,
+            judge_identity=identity,
+            policies=policies,
+            run=run,
+            judging=judging,
+            cache=cache,
+            progress=stack.enter_context(shown_progress()),
+        )
+        asyncio.run(pipeline.evaluate())
+        scores = write_scores(
+            run.path, judging.path, catalogue, allow_partial=settings.allow_partial
+        )
+    _refuse_unusable(run.path, {name: scores.tasks[name] for name in settings.tasks})
+    return scores
+
+
+def write_scores(
+    run: Path, judged: Path, catalogue: Catalogue, *, allow_partial: bool = False
+) -> Scores:
+    """Score what the folders hold, and write `scores.json`, `scores.csv` and `report.md`."""
+    scores = score_run(
+        run,
+        judged,
+        manifest=load_run_manifest(run),
+        judging=load_judging_manifest(judged),
+        groups=catalogue.groups,
+        allow_partial=allow_partial,
+    )
+    write_text(judged / "scores.json", scores.model_dump_json(indent=2) + "\n")
+    write_text(judged / "scores.csv", as_csv(scores))
+    write_text(judged / "report.md", as_markdown(scores))
+    return scores
+
+
+def resolve_judge(settings: Settings) -> ModelSource | None:
+    """Return the judge that the protocol asks for; none if it uses no language model."""
+    spec = settings.protocol.judge
+    if not isinstance(spec, LLMJudge):
+        if settings.judge:
+            raise ConfigError(
+                f"protocol {settings.protocol.name!r} uses no judge, but --judge names one",
+                hint="--protocol medix lets a language model judge",
+            )
+        return None
+    return resolve_model(settings.judge or spec.model, settings.judge_flags)
+
+
+def _judge_identity(judge: ModelSource) -> dict[str, Any]:
+    """Find out who the judge is; without one nothing is generated."""
+    try:
+        return judge.identity()
+    except (ConfigError, ServerError) as error:
+        raise ServerError(
+            f"no judge: {error}",
+            hint="name one with --judge (openai:NAME --judge-base-url URL, or a local folder), "
+            "or score without a language model: --protocol rules",
+        ) from error
+
+
+def _open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
+    from medix_eval.lm_task import open_task  # noqa: PLC0415
+    from medix_eval.pipeline import OpenedTask  # noqa: PLC0415
+    from medix_eval.samples import select_rows  # noqa: PLC0415
+
+    opened = []
+    for name in settings.tasks:
+        file = catalogue.tasks[name]
+        task = open_task(file, data_root=settings.data_root)
+        rows = select_rows(
+            task.slice_values(), limit=settings.limit, seed=settings.seed, task=name
+        )
+        opened.append(
+            OpenedTask(
+                file=file,
+                task=task,
+                rows=list(range(len(task.rows))) if rows is None else rows,
+                is_limited=rows is not None,
+            )
+        )
+    return opened
+
+
+def _entry(opened: Any, settings: Settings) -> TaskEntry:
+    """Describe a task as `run.json` keeps it."""
+    file, task = opened.file, opened.task
+    mirror = task.mirror
+    source: dict[str, Any] = {"path": file.dataset_path, "revision": task.revision}
+    if mirror is not None:
+        source["files"] = {name: listed.sha256 for name, listed in mirror.files.items()}
+    return TaskEntry(
+        version=file.version,
+        digest=file.digest,
+        source=source,
+        synthetic=bool(mirror and mirror.synthetic),
+        num_rows=len(task.rows),
+        data_class=file.settings.data_class,
+        modality=file.settings.modality,
+        kind=file.settings.kind,
+        limit=settings.limit,
+        seed=settings.seed,
+        rows=opened.rows if opened.is_limited else None,
+    )
+
+
+def _judging_manifest(
+    protocol: Protocol, judge: ModelSource | None, identity: Mapping[str, Any]
+) -> JudgingManifest:
+    judging = {**protocol.judging_settings(), "judges": [identity] if judge else []}
+    revision = identity.get("commit") or identity.get("id")
+    judges = (
+        [{"id": judge.name, "revision": revision, "digest": digest(dict(identity))}]
+        if judge
+        else []
+    )
+    return JudgingManifest(
+        protocol={"name": protocol.name, "digest": protocol.digest},
+        judges=judges,
+        judging_digest=digest(judging),
+        judging=judging,
+    )
+
+
+def _wrapper(protocol: Protocol) -> Callable[[str], str]:
+    """Return what puts the protocol's template around a prompt, or leaves it alone."""
+    name = protocol.prompt.template
+    if name is None:
+        return lambda prompt: prompt
+    import jinja2  # noqa: PLC0415
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+    try:
+        template = environment.from_string(protocol.texts[name])
+        template.render(prompt="")
+    except jinja2.TemplateError as error:
+        raise ConfigError(f"prompt template {name}: {error}", hint="it sees `prompt`") from error
+    return lambda prompt: template.render(prompt=prompt)
+
+
+def _refuse_unusable(run: Path, tasks: Mapping[str, TaskScore]) -> None:
+    """Stop with the data's fault where a task had not one row that could be asked."""
+    broken = {name for name, task in tasks.items() if task.n == task.outcomes["skipped"]}
+    if not broken:
+        return
+    for record in newest_completions(run):
+        name = record.task.partition("@")[0]
+        if name in broken and record.failure and record.failure.error == BadRow.__name__:
+            raise DatasetError(f"task {name} has no usable row: {record.failure.message}")
+
+
+def _policy(flags: ModelFlags) -> RetryPolicy:
+    return RetryPolicy(silence_s=flags.request_timeout_s)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _RECORDED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> dict[str, Any]:
+    return {
+        "platform": platform.platform(terse=True),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+    }

@@ -1,0 +1,137 @@
+"""From the rows of an open task to samples: read one at a time, in the order they are sent."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from medix_eval.digests import canonical
+from medix_eval.errors import BadRow
+from medix_eval.images import damage
+from medix_eval.lm_task import MedixTask
+from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Kind, Sample
+
+_ID_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadSample:
+    """A row that cannot be asked, as the record that says so."""
+
+    record: CompletionRecord
+
+
+def select_rows(
+    slices: Sequence[tuple[str, ...]], *, limit: int | None, seed: int, task: str
+) -> list[int] | None:
+    """Return the rows of a limited run, or None for all of them.
+
+    Within each stratum (rows of equal slice values) the order is a seeded permutation; the strata
+    are merged in proportion to their size. So every prefix is stratified, and the first 50 are
+    among the first 100: a limited run can grow without generating again.
+    """
+    if limit is None or limit >= len(slices):
+        return None
+    strata: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for row, values in enumerate(slices):
+        strata[values].append(row)
+    placed: list[tuple[float, int]] = []
+    for values, rows in sorted(strata.items()):
+        shuffled = random.Random(canonical([seed, task, list(values)]))  # noqa: S311 (no secret)
+        shuffled.shuffle(rows)
+        offset = shuffled.random()
+        placed += [((rank + offset) / len(rows), row) for rank, row in enumerate(rows)]
+    return [row for _, row in sorted(placed)[:limit]]
+
+
+def read_samples(
+    task: MedixTask,
+    rows: Sequence[int],
+    *,
+    key: str,
+    done: AbstractSet[int],
+    taken: set[str],
+) -> Iterator[Sample | BadSample]:
+    """Yield the samples of these rows that are not done; a done row is not even read.
+
+    `taken` holds the ids that are in use, and grows: a true duplicate gets `#2` behind its id.
+    """
+    for row in rows:
+        if row in done:
+            continue
+        fields = task.rows[row]
+        try:
+            sample = _sample(task, fields, row=row, key=key, taken=taken)
+        except BadRow as error:
+            sample_id = _unique(_sample_id(task.name, fields, images=()), taken)
+            yield BadSample(record=_unreadable(error, sample_id=sample_id, row=row, key=key))
+        else:
+            yield sample
+
+
+def _sample(
+    task: MedixTask, fields: Mapping[str, Any], *, row: int, key: str, taken: set[str]
+) -> Sample:
+    prompt = task.prompt(fields, row=row)
+    reference = task.reference(fields, row=row)
+    images = tuple(task.stored_images(fields, row=row))
+    for image in images:
+        if problem := damage(image):
+            raise BadRow(f"task {task.name}, row {row}: {problem}")
+    if images and prompt.count(IMAGE_MARK) < len(images):
+        raise BadRow(
+            f"task {task.name}, row {row}: {len(images)} images, "
+            f"but {prompt.count(IMAGE_MARK)} {IMAGE_MARK} marks in the prompt"
+        )
+    return Sample(
+        id=_unique(_sample_id(task.name, fields, images=images), taken),
+        task=key,
+        row=row,
+        kind=task.settings.kind,
+        prompt=prompt,
+        reference=reference,
+        options=task.options(fields, row=row),
+        images=images,
+        facts=task.facts(fields, row=row),
+        columns=task.columns(fields, row=row),
+    )
+
+
+def _sample_id(task: str, fields: Mapping[str, Any], *, images: Sequence[bytes]) -> str:
+    """Hash what the sample is: its task, its text fields and its stored images."""
+    texts = {name: value for name, value in fields.items() if not _holds_image(value)}
+    pictures = [hashlib.sha256(image).hexdigest() for image in images]
+    content = canonical([task, {name: str(value) for name, value in texts.items()}, pictures])
+    return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:_ID_DIGITS]
+
+
+def _holds_image(value: object) -> bool:
+    if isinstance(value, list):
+        return any(_holds_image(item) for item in value)
+    return isinstance(value, Mapping) and "bytes" in value
+
+
+def _unique(sample_id: str, taken: set[str]) -> str:
+    number, found = 1, sample_id
+    while found in taken:
+        number += 1
+        found = f"{sample_id}#{number}"
+    taken.add(found)
+    return found
+
+
+def _unreadable(error: BadRow, *, sample_id: str, row: int, key: str) -> CompletionRecord:
+    return CompletionRecord(
+        task=key,
+        sample_id=sample_id,
+        row=row,
+        kind=Kind.OPEN,
+        prompt="",
+        reference="",
+        failure=Failure(error=type(error).__name__, message=str(error)),
+    )

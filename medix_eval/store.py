@@ -1,0 +1,335 @@
+"""A run folder: what was asked, what came back, and how it was judged.
+
+    OUT/<model>/<generation8>/                    run.json  completions.jsonl
+    OUT/<model>/<generation8>/judged/<judging8>/  judging.json  verdicts.jsonl  scores.json ...
+
+Generation and judging have a digest each, so saved completions can be judged again. A sample's
+newest line counts: a failure that is tried again gets a second line, nothing is ever rewritten.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medix_eval.digests import differences
+from medix_eval.errors import ConfigError, RunMismatch
+from medix_eval.jsonl import JsonLines, read_lines
+from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
+
+_SHORT = 8
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TaskEntry(_Manifest):
+    """One task of a run: which rows were asked, of which data."""
+
+    version: str
+    digest: str
+    """Digest of the task file."""
+    source: dict[str, Any]
+    """Where the rows come from: path, revision, number of rows, hashes where known."""
+    synthetic: bool
+    num_rows: int
+    data_class: str
+    modality: str
+    kind: str
+    limit: int | None
+    seed: int
+    rows: list[int] | None
+    """The rows that belong to the run, if limited; all of them otherwise."""
+
+    @property
+    def num_selected(self) -> int:
+        """How many samples the task has in this run."""
+        return self.num_rows if self.rows is None else len(self.rows)
+
+
+class RunManifest(_Manifest):
+    """`run.json`: everything that made the completions."""
+
+    schema_version: int = 1
+    model: str
+    generation_digest: str
+    generation: dict[str, Any]
+    """Everything that can move a completion; the digest is of this."""
+    tasks: dict[str, TaskEntry]
+    limits: dict[str, Any]
+    """Time-outs, tries and prompts in flight: they move no score."""
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    started: str
+
+
+class JudgingManifest(_Manifest):
+    """`judging.json`: everything that made the verdicts."""
+
+    schema_version: int = 1
+    protocol: dict[str, str]
+    judges: list[dict[str, Any]]
+    judging_digest: str
+    judging: dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What a run already holds of one sample."""
+
+    row: int
+    line: int
+    answered: bool
+    """Whether the completion stands; a failed request is asked again."""
+
+
+@dataclass(slots=True)
+class Run:
+    """An open run folder: one writer, the index of what is there in memory."""
+
+    path: Path
+    manifest: RunManifest
+    lines: JsonLines
+    seen: dict[tuple[str, str], Seen] = field(default_factory=dict)
+    """By task and sample id."""
+    num_lines: int = 0
+
+    def append(self, record: CompletionRecord) -> None:
+        """Keep one completion."""
+        self.lines.append(record.model_dump_json(exclude_defaults=True))
+        self._index(record.task, record.sample_id, record.row, failed=record.failure is not None)
+
+    def save_manifest(self) -> None:
+        """Write `run.json`."""
+        _write(self.path / "run.json", self.manifest.model_dump(mode="json"))
+
+    def answered_rows(self, task: str) -> set[int]:
+        """Return the rows of a task whose completions stand."""
+        return {
+            seen.row for (name, _), seen in self.seen.items() if name == task and seen.answered
+        }
+
+    def answered_ids(self, task: str) -> set[str]:
+        """Return the ids of a task whose completions stand."""
+        return {name for (key, name), seen in self.seen.items() if key == task and seen.answered}
+
+    def _index(self, task: str, sample_id: str, row: int, *, failed: bool) -> None:
+        self.num_lines += 1
+        self.seen[task, sample_id] = Seen(row=row, line=self.num_lines, answered=not failed)
+
+
+def slug(name: str) -> str:
+    """Turn a model's name into a folder's; the digest below it keeps two models apart.
+
+    >>> slug("MBZUAI/MediX-R1-8B")
+    'MBZUAI__MediX-R1-8B'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "__")).strip(".-_")[-80:] or "model"
+
+
+@contextmanager
+def open_run(out: Path, manifest: RunManifest) -> Iterator[Run]:
+    """Begin a run folder, or go on with the one of equal settings.
+
+    Raises `RunMismatch` naming the keys where the folder was made with other settings, other
+    task files or other data, and `ConfigError` where another process writes to it.
+    """
+    path = out / slug(manifest.model) / manifest.generation_digest[:_SHORT]
+    path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(_locked(path))
+        if (path / "run.json").exists():
+            manifest = _continued(load_run_manifest(path), manifest, path=path)
+        lines = stack.enter_context(JsonLines(path / "completions.jsonl"))
+        if any(task.data_class == "dua" for task in manifest.tasks.values()):
+            lines.restrict()
+        run = Run(path, manifest, lines)
+        run.save_manifest()
+        for row in read_lines(lines.path):
+            failed = row.get("failure") is not None
+            run._index(row["task"], row["sample_id"], row["row"], failed=failed)  # noqa: SLF001
+        yield run
+
+
+@dataclass(slots=True)
+class Judging:
+    """An open `judged/` folder: one writer, and which samples have a verdict that stands."""
+
+    path: Path
+    manifest: JudgingManifest
+    lines: JsonLines
+    judged: set[tuple[str, str]] = field(default_factory=set)
+
+    def append(self, verdict: VerdictRecord) -> None:
+        """Keep one verdict."""
+        self.lines.append(verdict.model_dump_json(exclude_defaults=True))
+        if not verdict.outcome.is_failure:
+            self.judged.add((verdict.task, verdict.sample_id))
+
+
+@contextmanager
+def open_judging(run: Run, manifest: JudgingManifest) -> Iterator[Judging]:
+    """Begin the folder of one judging of a run, or go on with it."""
+    path = run.path / "judged" / manifest.judging_digest[:_SHORT]
+    path.mkdir(parents=True, exist_ok=True)
+    _write(path / "judging.json", manifest.model_dump(mode="json"))
+    with JsonLines(path / "verdicts.jsonl") as lines:
+        if any(task.data_class == "dua" for task in run.manifest.tasks.values()):
+            lines.restrict()
+        judging = Judging(path, manifest, lines)
+        for row in read_lines(lines.path):
+            key = (row["task"], row["sample_id"])
+            if Outcome(row["outcome"]).is_failure:
+                judging.judged.discard(key)
+            else:
+                judging.judged.add(key)
+        yield judging
+
+
+def newest_completions(
+    path: Path, *, wanted: Mapping[tuple[str, str], int] | None = None
+) -> Iterator[CompletionRecord]:
+    """Yield the newest line of each sample, one at a time.
+
+    `wanted` maps task and sample id to the number of the line that counts; without it the file is
+    read twice, first for the numbers.
+    """
+    file = path / "completions.jsonl"
+    if wanted is None:
+        wanted = {
+            (row["task"], row["sample_id"]): number
+            for number, row in enumerate(read_lines(file), 1)
+        }
+    for number, row in enumerate(read_lines(file), 1):
+        if wanted.get((row["task"], row["sample_id"])) == number:
+            yield _parsed(CompletionRecord, row, file=file, number=number)
+
+
+def newest_verdicts(path: Path) -> dict[tuple[str, str], int]:
+    """Return the number of the line that counts for each judged sample."""
+    return {
+        (row["task"], row["sample_id"]): number
+        for number, row in enumerate(read_lines(path / "verdicts.jsonl"), 1)
+    }
+
+
+def verdicts(path: Path) -> Iterator[VerdictRecord]:
+    """Yield the newest verdict of each sample, one at a time."""
+    file = path / "verdicts.jsonl"
+    wanted = newest_verdicts(path)
+    for number, row in enumerate(read_lines(file), 1):
+        if wanted[row["task"], row["sample_id"]] == number:
+            yield _parsed(VerdictRecord, row, file=file, number=number)
+
+
+def find_run(path: Path) -> tuple[Path, Path | None]:
+    """Return the run folder and the judging folder that a RUN argument names.
+
+    Either level is taken; of a run folder the newest judging. Raises `ConfigError` for a folder
+    that is not a run.
+    """
+    if (path / "judging.json").is_file() and (path.parent.parent / "run.json").is_file():
+        return path.parent.parent, path
+    if not (path / "run.json").is_file():
+        nearest = sorted(path.glob("*/run.json")) + sorted(path.glob("*/*/run.json"))
+        hint = f"did you mean {nearest[0].parent}?" if nearest else "a run folder holds a run.json"
+        raise ConfigError(f"{path} is not a run", hint=hint)
+    judgings = sorted(
+        path.glob("judged/*/verdicts.jsonl"), key=lambda file: file.stat().st_mtime_ns
+    )
+    return path, judgings[-1].parent if judgings else None
+
+
+def load_run_manifest(path: Path) -> RunManifest:
+    """Read `run.json`."""
+    return _load(RunManifest, path / "run.json")
+
+
+def load_judging_manifest(path: Path) -> JudgingManifest:
+    """Read `judging.json`."""
+    return _load(JudgingManifest, path / "judging.json")
+
+
+def write_text(path: Path, text: str, *, restricted: bool = False) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", encoding="utf-8", opener=_private if restricted else None) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _continued(old: RunManifest, new: RunManifest, *, path: Path) -> RunManifest:
+    """Join this invocation's tasks to those of the run, if they can stand in one run."""
+    differ = differences(old.generation, new.generation)
+    for name in old.tasks.keys() & new.tasks.keys():
+        before, now = old.tasks[name], new.tasks[name]
+        for key in ("version", "digest", "source", "synthetic", "num_rows"):
+            differ += differences(
+                getattr(before, key), getattr(now, key), at=f"tasks.{name}.{key}"
+            )
+    if differ:
+        raise RunMismatch(
+            f"{path} was made with other settings: {'; '.join(differ[:5])}",
+            hint="choose another --out, or the settings it was made with",
+        )
+    return new.model_copy(update={"tasks": old.tasks | new.tasks, "started": old.started})
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep a second process out of this folder; the system frees the lock if we are killed."""
+    with (path / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise ConfigError(
+                f"{path} is in use by process {lock.read().strip() or 'unknown'}",
+                hint="wait for it to finish, or give another --out",
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _load(kind: type[_M], path: Path) -> _M:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path} is damaged: {where}: {first['msg']}") from error
+
+
+def _parsed(kind: type[_M], row: dict[str, Any], *, file: Path, number: int) -> _M:
+    try:
+        return kind.model_validate(row)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{file}, line {number} is damaged: {error.errors(include_url=False)[0]['msg']}",
+            hint="delete that line; its sample is then done again",
+        ) from error
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,170 @@
+"""Scores as tables: one list of rows, shown in the terminal, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from medix_eval.records import Outcome
+from medix_eval.scores import Scores, TaskScore
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_SHOWN_APART = ("correct", "wrong", "partial")
+"""Outcomes that the score itself tells; the others are listed behind it."""
+_NUMERIC_FROM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    header: tuple[str, ...]
+    tasks: list[tuple[str, ...]]
+    groups: list[tuple[str, ...]]
+    notes: list[str]
+
+
+def title(scores: Scores) -> str:
+    """Return one line that says what was measured, and by whom."""
+    judges = ", ".join(str(judge["id"]) for judge in scores.judges) or "no language model"
+    stamp = "SYNTHETIC DATA · " if scores.synthetic else ""
+    return f"{stamp}{scores.model} · protocol {scores.protocol['name']} · judged by {judges}"
+
+
+def for_terminal(scores: Scores) -> RenderableType:
+    """Return the table for a terminal; it reads the same without colour."""
+    from rich import box  # noqa: PLC0415 (rich only where a table is shown)
+    from rich.console import Group  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    rows = _rows(scores)
+    table = Table(
+        title=title(scores), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
+    for number, name in enumerate(rows.header):
+        numeric = _NUMERIC_FROM <= number < len(rows.header) - 1
+        table.add_column(
+            name, justify="right" if numeric else "left", no_wrap=numeric or number == 0
+        )
+    for row in rows.tasks:
+        table.add_row(*row)
+    table.add_section()
+    for row in rows.groups:
+        table.add_row(*row, style="bold")
+    return Group(table, *(Text(note, style="dim") for note in rows.notes))
+
+
+def as_markdown(scores: Scores) -> str:
+    """Return `report.md`: the table, the notes and what made the numbers."""
+    rows = _rows(scores)
+    lines = [f"# {title(scores)}", "", *_markdown(rows.header, [*rows.tasks, *rows.groups]), ""]
+    lines += [f"{note}\n" for note in rows.notes]
+    usage = scores.usage
+    lines += [
+        "| what | value |",
+        "|---|---|",
+        f"| run | `{scores.run}` |",
+        f"| protocol | {scores.protocol['name']} `{scores.protocol['digest'][:8]}` |",
+        f"| generation, judging | `{scores.generation_digest[:8]}`, `{scores.judging_digest[:8]}` |",
+        *(f"| judge | {judge['id']} `{judge['digest'][:8]}` |" for judge in scores.judges),
+        f"| candidate | {usage['candidate']['requests']} requests, "
+        f"{usage['candidate']['completion_tokens']} tokens written |",
+        f"| judge calls | {usage['judge']['calls']}, {usage['judge']['cached']} from the cache |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(scores: Scores) -> str:
+    """Return `scores.csv`: one line a task, every outcome in a column of its own."""
+    out = io.StringIO()
+    fields = ["task", "version", "kind", "n", "n_scored", "score", "stderr", "low", "high"]
+    fields += ["rules_score", "rules_n", *(outcome.value for outcome in Outcome)]
+    writer = csv.DictWriter(out, fields, lineterminator="\n")
+    writer.writeheader()
+    for name, task in scores.tasks.items():
+        low, high = task.bounds or (None, None)
+        row = task.model_dump(include=set(fields)) | {"task": name, "low": low, "high": high}
+        writer.writerow(row | task.outcomes)
+    for name, group in scores.groups.items():
+        n = sum(scores.tasks[task].n for task in group.tasks if task in scores.tasks)
+        writer.writerow({"task": name, "kind": "group", "n": n, "score": group.score})
+    return out.getvalue()
+
+
+def _rows(scores: Scores) -> _Table:
+    """Lay the scores out as text, in percent."""
+    judged = bool(scores.judges)
+    header = ["task", "score", "± s.e.", "n", "scored", *(["rules"] if judged else []), "other outcomes"]
+    tasks = [
+        (
+            f"{name}@{task.version}" + (f" (limit {task.limit})" if task.limit else ""),
+            _percent(task.score) + task.mark,
+            _percent(task.stderr),
+            str(task.n),
+            str(task.n_scored),
+            *([f"{_percent(task.rules_score)} of {task.rules_n}"] if judged else []),
+            _others(task),
+        )
+        for name, task in scores.tasks.items()
+    ]
+    groups = []
+    for name, group in scores.groups.items():
+        here = [scores.tasks[task] for task in group.tasks if task in scores.tasks]
+        missing = len(group.tasks) - len(here)
+        said = [f"mean of {len(group.tasks)} tasks"]
+        said += [f"{missing} not run"] if missing else []
+        said += ["incomplete"] if not group.complete and not missing else []
+        mark = "†" if any(task.mark for task in here) or not group.complete else ""
+        groups.append(
+            (
+                name,
+                _percent(group.score) + (mark if group.score is not None else ""),
+                "",
+                str(sum(task.n for task in here)),
+                str(sum(task.n_scored for task in here)),
+                *([""] if judged else []),
+                ", ".join(said),
+            )
+        )
+    return _Table(tuple(header), tasks, groups, _notes(scores))
+
+
+def _others(task: TaskScore) -> str:
+    """List the outcomes that are neither right nor wrong, and what they leave open."""
+    found = [
+        f"{count} {name}"
+        for name, count in task.outcomes.items()
+        if count and name not in _SHOWN_APART
+    ]
+    if task.mark and task.bounds:
+        low, high = task.bounds
+        found.append(f"bounds {_percent(low)} to {_percent(high)}")
+    return ", ".join(found)
+
+
+def _notes(scores: Scores) -> list[str]:
+    notes = []
+    if scores.synthetic:
+        notes.append(
+            "SYNTHETIC: made-up rows stand in for a real benchmark; these numbers say nothing of it."
+        )
+    if any(task.mark for task in scores.tasks.values()):
+        notes.append("† part of the samples is outside the score; bounds say how far it could move.")
+    if any(not group.complete for group in scores.groups.values()):
+        notes.append(
+            "A group has a score only when all its tasks are complete (--allow-partial prints it)."
+        )
+    return notes
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---" if number in {0, len(header) - 1} else "---:" for number in range(len(header))]
+    return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
