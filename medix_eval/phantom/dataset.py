@@ -61,8 +61,8 @@ def _row(question: Question) -> dict[str, Any]:
         "topic": question.topic,
         "modality": facts.modality,
         "count": str(facts.count),
-        "side": facts.side,
-        "size": facts.size,
+        "side": facts.side or None,
+        "size": facts.size or None,
     }
     if question.options:
         row["choices"] = list(question.options)

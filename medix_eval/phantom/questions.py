@@ -137,7 +137,7 @@ def prompt(question: Question) -> str:
     if not question.options:
         return question.text
     lines = [f"{letter}. {option}" for letter, option in zip("ABCD", question.options, strict=True)]
-    return "\n".join([question.text, "Choices:", *lines])
+    return "\n".join([question.text, "", "Choices:", *lines])
 
 
 def _facts(rng: np.random.Generator, *, topic: str) -> Facts:
