@@ -1,0 +1,145 @@
+"""A scripted OpenAI-compatible server, for tests that want the real wire without a real model.
+
+    with ScriptedServer(lambda request: "The answer is B.") as server:
+        ...  # medix-eval --model openai:scripted --base-url {server.url}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer in full; a plain string stands for `Reply(text=...)`."""
+
+    text: str | None = None
+    finish_reason: str = "stop"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str | None = None
+    """Sent as it is, in place of a completion: an error, HTML, half a JSON."""
+    delay_s: float = 0.0
+    drop: bool = False
+    """Close the connection without an answer."""
+
+
+Script = Callable[[dict[str, Any]], str | None | Reply]
+
+
+class ScriptedServer:
+    """A server in a thread of its own; it keeps every request body it was sent."""
+
+    def __init__(self, script: Script, *, model: str = "scripted", models_status: int = 200) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.most_in_flight = 0
+        self._script = script
+        self._model = model
+        self._models_status = models_status
+        self._in_flight = 0
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """What goes behind `--base-url`."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.wait(timeout=30)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=30)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = web.Application(client_max_size=256 * 1024**2)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._loop.run_until_complete(runner.setup())
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        self._port = runner.addresses[0][1]
+        self._started.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        del request
+        if self._models_status != 200:  # noqa: PLR2004
+            return web.json_response({"error": "no"}, status=self._models_status)
+        return web.json_response({"object": "list", "data": [{"id": self._model}]})
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.read())
+        self.requests.append(body)
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            said = self._script(body)
+            reply = said if isinstance(said, Reply) else Reply(text=said)
+            await asyncio.sleep(reply.delay_s)
+        finally:
+            self._in_flight -= 1
+        if reply.drop:
+            assert request.transport is not None  # noqa: S101 (the request is being served)
+            request.transport.close()
+            return web.Response()
+        if reply.body is not None or reply.status != 200:  # noqa: PLR2004
+            text = reply.body or json.dumps({"error": {"message": reply.text or "scripted"}})
+            kind = "text/html" if text.lstrip().startswith("<") else "application/json"
+            return web.Response(
+                text=text, status=reply.status, headers=dict(reply.headers), content_type=kind
+            )
+        return web.json_response(_completion(body, reply), headers=dict(reply.headers))
+
+
+def prompt_text(body: Mapping[str, Any]) -> str:
+    """Return the text of a request's user turn, images left out."""
+    content = body["messages"][-1]["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _completion(body: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
+    words = len((reply.text or "").split())
+    asked = len(prompt_text(body).split())
+    return {
+        "id": "scripted",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": reply.text},
+                "finish_reason": reply.finish_reason,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": asked,
+            "completion_tokens": words,
+            "total_tokens": asked + words,
+        },
+    }

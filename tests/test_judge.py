@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medix_eval.errors import RequestFailed, RequestRejected
+from medix_eval.judging.cache import VerdictCache
+from medix_eval.judging.judge import Grade, Judge, decide, fence
+from medix_eval.models.chat import Completion, Prompt, Sampling
+from medix_eval.protocol import LLMJudge, Rubric, load_protocol
+from medix_eval.records import CompletionRecord, Kind
+
+RECORD = CompletionRecord(
+    task="t@1",
+    sample_id="s1",
+    row=0,
+    kind=Kind.OPEN,
+    prompt="<image>Which organ?",
+    reference="Liver",
+    completion="The liver",
+)
+REPORT = RECORD.model_copy(update={"kind": Kind.REPORT})
+NO, YES, BROKEN = '{"score": 0}', '{"score": 1}', "no idea"
+
+
+class Scripted:
+    """Gives the replies in order, the last one for ever; keeps what it was asked."""
+
+    def __init__(self, *replies: str | Exception) -> None:
+        self.replies = list(replies)
+        self.prompts: list[Prompt] = []
+
+    async def ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        self.prompts.append(prompt)
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(reply, Exception):
+            raise reply
+        return Completion(text=reply)
+
+
+def a_judge(scripted: Scripted, *, tries: int = 1, cache: VerdictCache | None = None) -> Judge:
+    protocol = load_protocol("medix", overrides=[f"judge.tries={tries}"])
+    assert isinstance(protocol.judge, LLMJudge)
+    return Judge(
+        name="scripted",
+        identity={"id": "scripted"},
+        ask=scripted.ask,
+        spec=protocol.judge,
+        texts=protocol.texts,
+        cache=cache,
+    )
+
+
+def grade(judge: Judge, record: CompletionRecord = RECORD, answer: str = "The liver") -> Grade:
+    return asyncio.run(judge.grade(record, answer=answer))
+
+
+@pytest.mark.parametrize("votes", list(itertools.product([NO, YES, BROKEN], repeat=3)))
+def test_stopping_early_never_changes_the_majority(votes: tuple[str, str, str]) -> None:
+    points = {NO: 0.0, YES: 1.0, BROKEN: None}
+    everyone = [points[vote] for vote in votes]
+    majority = next((side for side in (0.0, 1.0) if everyone.count(side) >= 2), None)
+    scripted = Scripted(*votes)
+
+    assert grade(a_judge(scripted)).score == majority
+    assert len(scripted.prompts) == (2 if everyone[0] == everyone[1] is not None else 3)
+
+
+def test_the_three_votes_are_three_different_prompts() -> None:
+    scripted = Scripted(YES, NO, YES)
+
+    grade(a_judge(scripted))
+
+    assert len({prompt.text for prompt in scripted.prompts}) == 3
+    orders = [p.text.index("Liver") < p.text.index("The liver") for p in scripted.prompts]
+    assert len(set(orders)) == 2
+
+
+def test_a_report_needs_every_vote_and_gets_their_mean() -> None:
+    scripted = Scripted('{"score": 5}', '{"score": 2}', '{"score": 2}')
+
+    assert grade(a_judge(scripted), REPORT).score == pytest.approx(0.6)
+
+
+def test_a_report_with_a_failed_vote_has_no_score() -> None:
+    assert grade(a_judge(Scripted('{"score": 5}', "?", '{"score": 5}')), REPORT).score is None
+
+
+def test_an_unreadable_reply_is_asked_again_and_the_tries_are_bounded() -> None:
+    scripted = Scripted(BROKEN)
+
+    found = grade(a_judge(scripted, tries=2))
+
+    assert found.score is None
+    assert len(scripted.prompts) == 2 * 3
+    assert [vote.calls for vote in found.votes] == [2, 2, 2]
+    assert all(vote.failure and vote.reply == BROKEN for vote in found.votes)
+
+
+def test_a_request_that_failed_for_good_is_a_failed_vote_and_not_asked_again() -> None:
+    scripted = Scripted(RequestFailed("overloaded"))
+
+    found = grade(a_judge(scripted, tries=3))
+
+    assert found.score is None
+    assert len(scripted.prompts) == 3
+    assert {vote.failure.error for vote in found.votes if vote.failure} == {"RequestFailed"}
+
+
+def test_a_server_without_json_schema_is_asked_in_words_from_then_on() -> None:
+    scripted = Scripted(
+        RequestRejected("response_format is not supported"), YES
+    )
+
+    assert grade(a_judge(scripted)).score == 1.0
+    assert [prompt.schema is None for prompt in scripted.prompts] == [False, True, True]
+
+
+def test_a_second_run_takes_its_votes_from_the_cache(tmp_path: Path) -> None:
+    with VerdictCache.at(tmp_path / "verdicts.sqlite") as cache:
+        first = grade(a_judge(Scripted(YES), cache=cache))
+        cache.keep(first.votes, restricted=False)
+        silent = Scripted(RequestFailed("must not be asked"))
+        again = grade(a_judge(silent, cache=cache))
+
+    assert again.score == 1.0
+    assert all(vote.cached and vote.calls == 0 and vote.reply == YES for vote in again.votes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"reference": "Spleen"}, {"prompt": "Which side?"}],
+    ids=["reference", "question"],
+)
+def test_the_cache_never_answers_another_question(tmp_path: Path, change: dict[str, str]) -> None:
+    with VerdictCache.at(tmp_path / "verdicts.sqlite") as cache:
+        cache.keep(grade(a_judge(Scripted(YES), cache=cache)).votes, restricted=False)
+        other = grade(a_judge(Scripted(NO), cache=cache), RECORD.model_copy(update=change))
+
+    assert other.score == 0.0
+
+
+def test_the_cache_keeps_no_words_of_restricted_data(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.sqlite"
+    with VerdictCache.at(path) as cache:
+        secret = '{"score": 1, "why": "patient Jane Doe"}'
+        cache.keep(grade(a_judge(Scripted(secret), cache=cache)).votes, restricted=True)
+
+    assert b"Jane" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_a_corrupt_cache_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "verdicts.sqlite"
+    path.write_bytes(b"this is no database" * 100)
+
+    with VerdictCache.at(path) as cache:
+        assert cache.find("key") is None
+
+    assert path.with_suffix(".corrupt").exists()
+    assert "set aside" in caplog.text
+
+
+@given(answer=st.text())
+def test_no_answer_holds_its_own_fence(answer: str) -> None:
+    assert fence("s1", answer) not in answer
+
+
+@given(answer=st.text(alphabet=st.characters(codec="utf-8")))
+def test_the_answer_stands_in_the_prompt_as_it_is(answer: str) -> None:
+    scripted = Scripted(YES)
+
+    grade(a_judge(scripted), answer=answer)
+
+    mark = fence("s1", answer)
+    assert all(f"{mark}\n{answer}\n{mark}" in prompt.text for prompt in scripted.prompts)
+
+
+def test_a_template_in_an_answer_stays_text() -> None:
+    scripted = Scripted(YES)
+
+    grade(a_judge(scripted), answer="{{ reference }} {% raw %}")
+
+    assert all("{{ reference }} {% raw %}" in prompt.text for prompt in scripted.prompts)
+
+
+@given(points=st.lists(st.sampled_from([0.0, 1.0, None]), max_size=3))
+def test_a_majority_is_of_all_prompts_not_of_the_valid_votes(points: list[float | None]) -> None:
+    rubric = Rubric(scale=(0, 1), prompts=("a", "b", "c"), decide="majority")
+
+    score = decide(points, rubric)
+
+    assert score is None or points.count(score) >= 2
