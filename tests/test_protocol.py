@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medix_eval.errors import ConfigError
+from medix_eval.protocol import load_protocol, protocol_names
+
+
+def test_every_bundled_protocol_loads_with_its_prompts() -> None:
+    assert {"medix", "rules"} <= set(protocol_names())
+
+    for name in protocol_names():
+        protocol = load_protocol(name)
+        assert protocol.name == name
+        assert all(protocol.texts.values())
+
+
+def test_an_override_changes_the_digest_and_the_name() -> None:
+    plain, longer = load_protocol("medix"), load_protocol("medix", overrides=["judge.tries=3"])
+
+    assert plain.digest != longer.digest
+    assert longer.name == "medix+judge.tries=3"
+    assert plain.generation_settings() == longer.generation_settings()
+
+
+def test_the_digest_is_of_a_prompts_text_and_not_of_its_path(tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ prompt }} Think first.")
+    first = load_protocol("rules", overrides=[f"prompt.template={template}"]).generation_settings()
+    template.write_text("{{ prompt }} Be short.")
+    second = load_protocol("rules", overrides=[f"prompt.template={template}"]).generation_settings()
+
+    assert first != second
+
+
+def test_both_protocols_share_their_completions() -> None:
+    medix, rules = load_protocol("medix"), load_protocol("rules")
+
+    assert medix.generation_settings() == rules.generation_settings()
+    assert medix.digest != rules.digest
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("generation.max_token=1", "unknown key 'generation.max_token'"),
+        ("generation.max_tokens=0", "generation.max_tokens: Input should be greater than or"),
+        ("judge.tries=many", "judge.tries: Input should be a valid integer"),
+        ("judge.scorer=oracle", "judge: Input tag 'oracle'"),
+        ("generation", "is not key=value"),
+        ("name.first=x", "has no keys below it"),
+        ("generation.max_tokens=[", "the value is not YAML"),
+        ("prompt.template=nowhere.jinja", "prompt file 'nowhere.jinja' does not exist"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_protocol("medix", overrides=[override])
+
+    assert message in str(caught.value)
+
+
+def test_a_protocol_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nversion: 1\nsummary: s\njugde: {}\n")
+
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        load_protocol(str(path))
