@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub
 from jinja2 import TemplateError
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from PIL import Image, UnidentifiedImageError
 
-from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.mirror import Mirror, read_mirror
 from medix_eval.records import Kind
-from medix_eval.row_images import ImageFiles, column_images, undecoded
+from medix_eval.row_images import ImageFiles, column_images, open_image_files, undecoded
 from medix_eval.tasks import TaskFile, read_settings
 from medix_eval.templates import columns_of, template
 
@@ -35,6 +34,7 @@ Row = Mapping[str, Any]
 """One row of a dataset, as `datasets` gives it, images not decoded."""
 
 _UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
+_HINT = "point --data-root at a folder that holds a full copy as ORG/NAME"
 _NOISY = ("lm_eval", "datasets", "huggingface_hub")
 
 
@@ -80,10 +80,10 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             # lm-eval hands over its own `class` field too, and then refuses it.
             super().__init__(config={key: config[key] for key in config if key != "class"})
         except _UNREADABLE as error:
-            if hasattr(self, "features"):
-                # lm-eval renders row 0 when it opens a task, and trips over a bad one.
-                self.check(self.rows[0], row=0)
-            raise DatasetError(f"task {self.name}: {_one_line(error)}") from error
+            # Last of all lm-eval renders row 0. A bad one must not close the task to the others:
+            # like any other row it is reported when it is read.
+            if not hasattr(self, "features"):
+                raise DatasetError(f"task {self.name}: {_one_line(error)}") from error
 
     # What lm-eval calls
 
@@ -94,7 +94,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetError(
                 f"task {self.name}: cannot load {self.DATASET_PATH}: {_one_line(error)}",
-                hint="without network, point --data-root at a folder with a copy as ORG/NAME",
+                hint=_HINT,
             ) from error
         if self._test_split not in self.dataset:
             known = ", ".join(self.dataset)
@@ -103,6 +103,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             )
         self._check_columns(self.dataset[self._test_split].features)
         self._check_size()
+        # A missing zip is found now, not after the first requests.
+        self._image_files = self._open_image_files()
 
     def training_docs(self) -> datasets.Dataset | None:
         """Return the training rows, images not decoded."""
@@ -229,25 +231,25 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             raise self._fault(row, f"the reference is no text but {target!r}")
         return target
 
-    def facts(self, doc: Row) -> dict[str, str]:
+    def facts(self, doc: Row, *, row: int | None = None) -> dict[str, str]:
         """Return what a report must state, by column; a fact that a row lacks is left out."""
-        return self._texts(doc, self.settings.facts)
+        return self._texts(doc, self.settings.facts, row)
 
-    def columns(self, doc: Row) -> dict[str, str]:
+    def columns(self, doc: Row, *, row: int | None = None) -> dict[str, str]:
         """Return slice, cluster and kept columns as text; an image becomes its hash."""
-        return self._texts(doc, self.settings.row_columns)
+        return self._texts(doc, self.settings.row_columns, row)
 
     def stored_images(self, doc: Row, *, row: int | None = None) -> list[bytes]:
         """Return the encoded images, exactly as the dataset stores them."""
         if self.config.doc_to_image is None:
             return []
-        try:
-            if self._image_files:
+        if self._image_files:
+            try:
                 return [self._image_files.read(doc)]
-            columns = self._image_columns
-            images = [image for column in columns for image in column_images(doc[column])]
-        except DatasetError as error:
-            raise self._fault(row, str(error)) from error
+            except BadRow as error:
+                raise self._fault(row, str(error)) from error
+        columns = self._image_columns
+        images = [image for name in columns for image in self._column_images(doc[name], row)]
         if not images:
             raise self._fault(row, f"no image in {', '.join(columns)}")
         return images
@@ -256,11 +258,6 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         """Return every row's slice values; only these columns are read."""
         columns = [map(str, self.rows[column]) for column in self.settings.slices]
         return list(zip(*columns, strict=True)) if columns else [()] * len(self.rows)
-
-    def check(self, doc: Row, *, row: int) -> None:
-        """Raise `DatasetError` if this row cannot be asked or scored; no image is opened."""
-        self.prompt_text(doc, row=row)
-        self.reference(doc, row=row)
 
     # Inside
 
@@ -279,10 +276,18 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         columns = self.config.doc_to_image
         return [columns] if isinstance(columns, str) else list(columns or [])
 
-    @cached_property
-    def _image_files(self) -> ImageFiles | None:
-        source = self.settings.image_source
-        return ImageFiles(source, locate=self._repository_file) if source else None
+    def _open_image_files(self) -> ImageFiles | None:
+        if self.settings.image_source is None:
+            return None
+        try:
+            return open_image_files(
+                self.settings.image_source,
+                repository=str(self.DATASET_PATH),
+                folder=self._folder,
+                revision=(self.config.dataset_kwargs or {}).get("revision"),
+            )
+        except DatasetError as error:
+            raise DatasetError(f"task {self.name}: {_one_line(error)}", hint=_HINT) from error
 
     @cached_property
     def _template_columns(self) -> tuple[str, ...]:
@@ -336,25 +341,21 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             return lambda doc: read(compiled.render(**doc))
         return source
 
-    def _texts(self, doc: Row, columns: tuple[str, ...]) -> dict[str, str]:
+    def _texts(self, doc: Row, columns: tuple[str, ...], row: int | None) -> dict[str, str]:
         texts = {}
         for column in columns:
             value = doc[column]
             if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:
-                value = hashlib.sha256(b"".join(column_images(value))).hexdigest()
+                value = hashlib.sha256(*self._column_images(value, row)).hexdigest()
             if value is not None:
                 texts[column] = str(value)
         return texts
 
-    def _repository_file(self, name: str) -> Path:
-        if self._folder:
-            return self._folder / name
-        revision = (self.config.dataset_kwargs or {}).get("revision")
-        return Path(
-            huggingface_hub.hf_hub_download(
-                self.DATASET_PATH, name, repo_type="dataset", revision=revision
-            )
-        )
+    def _column_images(self, value: Any, row: int | None) -> list[bytes]:
+        try:
+            return column_images(value)
+        except BadRow as error:
+            raise self._fault(row, str(error)) from error
 
     @contextmanager
     def _reading(self, what: str, row: int | None) -> Iterator[None]:
@@ -363,9 +364,9 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         except _UNREADABLE as error:
             raise self._fault(row, f"the {what} cannot be read: {_one_line(error)}") from error
 
-    def _fault(self, row: int | None, message: str) -> DatasetError:
+    def _fault(self, row: int | None, message: str) -> BadRow:
         place = f"task {self.name}" if row is None else f"task {self.name}, row {row}"
-        return DatasetError(f"{place}: {message}")
+        return BadRow(f"{place}: {message}")
 
 
 def _index_or_text(text: str) -> int | str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub
 
-from medix_eval.errors import DatasetError
+from medix_eval.errors import BadRow, DatasetError
 from medix_eval.tasks import ImageSource
 
 
@@ -30,29 +30,48 @@ def column_images(value: Any) -> list[bytes]:
     return [_stored(image) for image in images if image is not None]
 
 
+def open_image_files(
+    source: ImageSource, *, repository: str, folder: Path | None, revision: str | None
+) -> ImageFiles:
+    """Find a dataset's image files: in its local copy if there is one, else on the hub."""
+    place = str(source.zip or source.folder)
+    if folder:
+        return ImageFiles(source, folder / place)
+    try:
+        downloaded = huggingface_hub.hf_hub_download(
+            repository, place, repo_type="dataset", revision=revision
+        )
+    except OSError as error:  # all of its network and not-found errors are among these
+        raise DatasetError(f"cannot get {place} of {repository}: {error}") from error
+    return ImageFiles(source, Path(downloaded))
+
+
 class ImageFiles:
     """The image files that a dataset keeps beside its table, in a zip or in a folder."""
 
-    def __init__(self, source: ImageSource, *, locate: Callable[[str], Path]) -> None:
-        """`locate` gives the path of a file or folder of the dataset's repository."""
+    def __init__(self, source: ImageSource, place: Path) -> None:
+        """`place` is the zip or the folder; that it is there is checked before any row is read."""
         self._source = source
-        self._locate = locate
+        self._folder = place
+        self._zip = None
+        try:
+            if source.zip:
+                self._zip = zipfile.ZipFile(place)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DatasetError(f"cannot read the images in {place}: {error}") from error
+        if source.folder and not place.is_dir():
+            raise DatasetError(f"there is no folder of images {place}")
 
     def read(self, row: Mapping[str, Any]) -> bytes:
         """Return the encoded image of one row."""
         member = self._source.member.format_map(row)
         try:
-            if self._source.zip:
+            if self._zip:
                 return self._zip.read(member)
             # The bare name only: a table must not reach files outside the folder.
-            return (self._locate(str(self._source.folder)) / Path(member).name).read_bytes()
+            return (self._folder / Path(member).name).read_bytes()
         except (KeyError, OSError, zipfile.BadZipFile) as error:
-            place = self._source.zip or self._source.folder
-            raise DatasetError(f"no image {member} in {place}: {error}") from error
-
-    @cached_property
-    def _zip(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self._locate(str(self._source.zip)))
+            raise BadRow(f"no image {member} in {self._folder.name}: {error}") from error
 
 
 def _stored(image: Mapping[str, Any]) -> bytes:
@@ -61,4 +80,4 @@ def _stored(image: Mapping[str, Any]) -> bytes:
     try:
         return Path(image["path"]).read_bytes()
     except (OSError, TypeError) as error:
-        raise DatasetError(f"no image {image['path']}: {error}") from error
+        raise BadRow(f"no image {image['path']}: {error}") from error
