@@ -97,6 +97,16 @@ def evaluate(
     ] = 0,
     data_root: DataRoot = None,
     include_path: Include = None,
+    local_host: Annotated[
+        list[str] | None,
+        typer.Option("--local-host", metavar="HOST", rich_help_panel=_WHAT,
+                     help="A host that may see restricted (dua) data."),
+    ] = None,
+    allow_egress: Annotated[
+        str | None,
+        typer.Option("--allow-egress", metavar="REASON", rich_help_panel=_WHAT,
+                     help="Send restricted data to foreign hosts; the reason is recorded."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=_WHAT, help="Print what would be sent.")
     ] = False,
@@ -204,6 +214,8 @@ def evaluate(
         data_root=_folder("--data-root", data_root),
         use_cache=not no_cache,
         allow_partial=allow_partial,
+        local_hosts=tuple(local_host or ()),
+        egress_reason=allow_egress,
     )
     if dry_run:
         from medix_eval.dry_run import estimate  # noqa: PLC0415
@@ -345,17 +357,19 @@ def _show(scores: Scores, *, as_json: bool) -> None:
 
 def _folder(flag: str, path: Path | None) -> Path | None:
     if path is not None and not path.is_dir():
-        raise ConfigError(f"{flag} {path} is not a folder")
+        raise ConfigError(
+            f"{flag} {path} is not a folder", hint="it holds a copy of each dataset as ORG/NAME"
+        )
     return path
 
 
 def _positive(flag: str, number: int | None) -> int | None:
     if number is not None and number < 1:
-        raise ConfigError(f"{flag} {number} leaves nothing in flight")
+        raise ConfigError(f"{flag} {number} leaves nothing in flight", hint="1 or more")
     return number
 
 
 def _seconds(flag: str, number: float) -> float:
     if number <= 0:
-        raise ConfigError(f"{flag} {number} is no time at all")
+        raise ConfigError(f"{flag} {number} is no time at all", hint="seconds, such as 600")
     return number

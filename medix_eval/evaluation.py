@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.digests import digest
+from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError, ServerError
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.resolve import ModelFlags, resolve_model
@@ -58,6 +59,8 @@ class Settings:
     data_root: Path | None
     use_cache: bool
     allow_partial: bool
+    local_hosts: tuple[str, ...] = ()
+    egress_reason: str | None = None
 
 
 def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
@@ -73,6 +76,12 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
 
     candidate = resolve_model(settings.model, settings.model_flags)
     judge = resolve_judge(settings)
+    refuse_foreign_hosts(
+        tasks=[n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"],
+        hosts=(*candidate.hosts, *(judge.hosts if judge else ())),
+        vouched=settings.local_hosts,
+        reason=settings.egress_reason,
+    )
     generation = {"model": candidate.identity(), **settings.protocol.generation_settings()}
     identity = _judge_identity(judge) if judge else {}
     opened = _open_tasks(settings, catalogue)
@@ -88,6 +97,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         limits={
             "model": {**asdict(settings.model_flags), **asdict(policies["model"])},
             "judge": {**asdict(settings.judge_flags), **asdict(policies["judge"])},
+            "egress_reason": settings.egress_reason,
         },
         versions=_versions(),
         hardware=_hardware(),

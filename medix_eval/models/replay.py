@@ -44,7 +44,9 @@ class ReplayFile:
     def identity(self) -> dict[str, Any]:
         """Hash of the file."""
         if not self.path.is_file():
-            raise ConfigError(f"the replay file {self.path} does not exist")
+            raise ConfigError(
+                f"the replay file {self.path} does not exist", hint="replay:FILE.jsonl takes a path"
+            )
         sha = hashlib.sha256(self.path.read_bytes()).hexdigest()
         return {"kind": "replay", "sha256": sha}
 
