@@ -28,7 +28,7 @@ def columns_of(source: str) -> list[str]:
     >>> columns_of("answer")
     ['answer']
     """
-    if "{" not in source:
+    if source.isidentifier():
         return [source]
     tree = env.parse(source)
     optional = {
