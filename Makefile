@@ -1,0 +1,36 @@
+# Every target first makes or completes .venv with what it needs (.ci/venv).
+.DEFAULT_GOAL := help
+.NOTPARALLEL:   # two targets must not install into .venv at once
+.PHONY: help demo test lint check bench build clean dev
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo 'No GPU: add TORCH_INDEX=https://download.pytorch.org/whl/cpu to the first one.'
+
+demo: ## evaluate the model that ships with the package on its own benchmark
+	@.ci/venv hf
+	.venv/bin/medix-eval --model phantom --tasks phantom --protocol rules --out results
+
+test: dev ## run the tests
+	.venv/bin/python -m pytest
+
+lint: dev ## check format, style and types
+	.venv/bin/python -m ruff format --check
+	.venv/bin/python -m ruff check
+	.venv/bin/python -m mypy
+	.venv/bin/python -m pyright
+
+check: lint test ## lint and test: what a change must pass
+
+bench: dev ## measure speed and memory
+	.venv/bin/python tests/bench/run.py
+
+build: dev ## make the wheel and the sdist in dist/
+	.venv/bin/python -m hatchling build
+
+clean: ## remove what was built and cached; .venv and results stay
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+dev:
+	@.ci/venv hf embed train dev

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+
+DATA_FOLDERS = ("tasks", "judges", "leaderboard")
+Tracked = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("dist")
+    built = build_wheel(repository, out=folder)
+    assert built.returncode == 0, built.stderr
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_has_two_import_names(wheel: zipfile.ZipFile) -> None:
+    names = {name.split("/")[0] for name in wheel.namelist() if ".dist-info" not in name}
+
+    assert names == {"medix_eval", "medix_train"}
+
+
+@pytest.mark.parametrize("folder", DATA_FOLDERS)
+def test_the_wheel_has_every_data_file(
+    wheel: zipfile.ZipFile, tracked_files: Tracked, folder: str
+) -> None:
+    files = tracked_files(folder)
+
+    assert files
+    assert {f"medix_eval/_bundled/{name}" for name in files} <= set(wheel.namelist())
+
+
+def test_the_wheel_has_every_file_of_the_packages(
+    wheel: zipfile.ZipFile, tracked_files: Tracked
+) -> None:
+    files = [
+        *tracked_files("medix_eval"),
+        *(name.removeprefix("training/") for name in tracked_files("training/medix_train")),
+    ]
+
+    assert "medix_eval/py.typed" in files
+    assert set(files) <= set(wheel.namelist())
+
+
+def test_the_core_install_asks_for_no_torch(wheel: zipfile.ZipFile) -> None:
+    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    requirements = message_from_bytes(wheel.read(metadata)).get_all("Requires-Dist", [])
+    core = [line for line in requirements if "extra ==" not in line]
+
+    assert core
+    assert not [line for line in core if line.startswith(("torch", "transformers", "vllm"))]
+
+
+@pytest.mark.slow
+def test_a_missing_data_folder_stops_the_build(repository: Path, tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(repository / name, tmp_path)
+    shutil.copytree(repository / "medix_eval", tmp_path / "medix_eval")
+    shutil.copytree(repository / "training", tmp_path / "training")
+
+    built = build_wheel(tmp_path, out=tmp_path / "dist")
+
+    assert built.returncode != 0
+    assert "data folder 'tasks' is missing" in built.stderr
+
+
+def build_wheel(root: Path, *, out: Path) -> subprocess.CompletedProcess[str]:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    return subprocess.run(build, cwd=root, capture_output=True, text=True, check=False)
