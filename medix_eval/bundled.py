@@ -1,4 +1,4 @@
-"""Locate the data folders (`tasks`, `judges`, `leaderboard`, `recipes`) in a wheel or a checkout."""
+"""Locate the data folders (`tasks`, `judges` and others) in a wheel or in a checkout."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from medix_eval.tasks import Catalogue
 
 # typer carries a click of its own and shows only its subclasses.
-_UsageError = next(base for base in typer.BadParameter.mro() if base.__name__ == "ClickException")
+_UsageError: Any = next(
+    base for base in typer.BadParameter.mro() if base.__name__ == "ClickException"
+)
 _INTERRUPTED = 130
 _FAILURES = 1
 _DONE = 0
@@ -39,14 +41,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Partial = Annotated[
     bool,
     typer.Option(
-        "--allow-partial", help="Average incomplete groups too; they stay marked.",
+        "--allow-partial",
+        help="Average incomplete groups too; they stay marked.",
         rich_help_panel=_OUTPUT,
     ),
 ]
 Tasks = Annotated[
     list[str] | None,
     typer.Option(
-        "--tasks", metavar="T[,T]", help="Tasks and groups; commas or repeats.",
+        "--tasks",
+        metavar="T[,T]",
+        help="Tasks and groups; commas or repeats.",
         rich_help_panel=_WHAT,
     ),
 ]
@@ -304,7 +309,7 @@ def main(argv: list[str] | None = None) -> None:
             typer.echo(f"hint: {error.hint}", err=True)
         sys.exit(error.exit_code)
     except _UsageError as error:
-        typer.echo(f"error: {error.format_message()}", err=True)  # type: ignore[attr-defined]
+        typer.echo(f"error: {error.format_message()}", err=True)
         typer.echo("hint: `medix-eval --help` lists the flags", err=True)
         sys.exit(ConfigError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -313,6 +318,9 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_DONE)
+    except Exception:
+        logging.getLogger(__name__).exception("this is a fault of medix-eval; please report it")
+        sys.exit(MedixError.exit_code)
     sys.exit(code if isinstance(code, int) else _DONE)
 
 

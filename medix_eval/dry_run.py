@@ -56,7 +56,7 @@ def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> s
         images = len(task.stored_images(fields, row=row))
         head = f"--- {task_file.key}, row {row}" + (f", {images} image(s)" if images else "")
         reference = task.reference(fields, row=row)
-        parts += [head, task.prompt(fields, row=row), f"--- reference: {reference}"]
+        parts += [head, task.prompt_text(fields, row=row), f"--- reference: {reference}"]
     return "\n".join(parts)
 
 
@@ -70,7 +70,7 @@ def _task(settings: Settings, file: TaskFile) -> dict[str, Any]:
     for row in range(min(_MEASURED_ROWS, len(task.rows))):
         fields = task.rows[row]
         try:
-            lengths.append(len(task.prompt(fields, row=row)))
+            lengths.append(len(task.prompt_text(fields, row=row)))
             images.append(len(task.stored_images(fields, row=row)))
         except BadRow:
             continue
@@ -94,9 +94,9 @@ def _text(result: dict[str, Any]) -> str:
     hosts = ", ".join(result["hosts"]) or "none: nothing leaves this machine"
     lines += [
         "",
-        f"model {result['model']}: {result['requests']} requests, {result['images']} images, "
-        f"~{result['prompt_tokens']} tokens sent, at most {result['max_completion_tokens']} "
-        "written to each",
+        f"model {result['model']}: {result['requests']} requests, {result['images']} images",
+        f"about {result['prompt_tokens']} tokens sent",
+        f"at most {result['max_completion_tokens']} written to each request",
         f"judge {result['judge'] or 'none'}: at most {result['max_judge_calls']} calls",
         f"hosts contacted: {hosts}",
     ]

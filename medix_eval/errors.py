@@ -7,6 +7,7 @@ MedixError
 |-- DatasetError            data that is not what its task says              exit 3
 |   `-- BadRow              one row that cannot be asked                     skipped
 |-- ServerError             the model or the judge cannot be used at all     exit 4
+|   `-- NoJudge             there is no judge to grade with
 `-- ModelError              one request failed: recorded with its sample
     |-- RequestRejected     the server will not take this prompt             never retried
     |-- RequestFailed       time-out, overload, broken connection            retried
@@ -63,6 +64,17 @@ class ServerError(MedixError):
     """A model or judge server that cannot be used: unreachable, unauthorised, died."""
 
     exit_code = 4
+
+
+class NoJudge(ServerError):
+    """A judge that cannot be used; found out before the candidate answers anything."""
+
+    def __init__(self, cause: MedixError) -> None:
+        ways = (
+            "name one with --judge (a folder, or openai:NAME with --judge-base-url), "
+            "or score without a language model: --protocol rules"
+        )
+        super().__init__(f"no judge: {cause}", hint=f"{cause.hint}; {ways}" if cause.hint else ways)
 
 
 class ModelError(MedixError):

@@ -15,7 +15,7 @@ from typing import Any
 
 from medix_eval.digests import digest
 from medix_eval.egress import refuse_foreign_hosts
-from medix_eval.errors import BadRow, ConfigError, DatasetError, ServerError
+from medix_eval.errors import BadRow, ConfigError, DatasetError, NoJudge, ServerError
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.resolve import ModelFlags, resolve_model
 from medix_eval.progress import shown_progress
@@ -84,7 +84,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     )
     generation = {"model": candidate.identity(), **settings.protocol.generation_settings()}
     identity = _judge_identity(judge) if judge else {}
-    opened = _open_tasks(settings, catalogue)
+    opened = open_tasks(settings, catalogue)
     policies = {
         "model": _policy(settings.model_flags),
         "judge": _policy(settings.judge_flags),
@@ -169,14 +169,11 @@ def _judge_identity(judge: ModelSource) -> dict[str, Any]:
     try:
         return judge.identity()
     except (ConfigError, ServerError) as error:
-        raise ServerError(
-            f"no judge: {error}",
-            hint="name one with --judge (openai:NAME --judge-base-url URL, or a local folder), "
-            "or score without a language model: --protocol rules",
-        ) from error
+        raise NoJudge(error) from error
 
 
-def _open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
+def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
+    """Open every task's data and pick its rows."""
     from medix_eval.lm_task import open_task  # noqa: PLC0415
     from medix_eval.pipeline import OpenedTask  # noqa: PLC0415
     from medix_eval.samples import select_rows  # noqa: PLC0415
@@ -185,9 +182,7 @@ def _open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
     for name in settings.tasks:
         file = catalogue.tasks[name]
         task = open_task(file, data_root=settings.data_root)
-        rows = select_rows(
-            task.slice_values(), limit=settings.limit, seed=settings.seed, task=name
-        )
+        rows = select_rows(task.slice_values(), limit=settings.limit, seed=settings.seed, task=name)
         opened.append(
             OpenedTask(
                 file=file,

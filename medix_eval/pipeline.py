@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from medix_eval.errors import MedixError, ModelError
+from medix_eval.errors import ConfigError, MedixError, ModelError, NoJudge, ServerError
 from medix_eval.images import as_jpeg
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Judge
@@ -156,7 +156,10 @@ class Pipeline:
             self._scorer = Scorer(self.protocol, None)
             return
         assert isinstance(self.protocol.judge, LLMJudge)  # noqa: S101 (a judge needs a rubric)
-        model = await stack.enter_async_context(self.judge.open())
+        try:
+            model = await stack.enter_async_context(self.judge.open())
+        except (ConfigError, ServerError) as error:
+            raise NoJudge(error) from error
         asker = RetryingModel(
             model=model,
             policy=self.policies["judge"],
@@ -220,7 +223,7 @@ async def _each(
     except BaseExceptionGroup as errors:
         # Several requests in flight find out that a server is gone; one line is enough.
         known = [error for error in errors.exceptions if isinstance(error, MedixError)]
-        raise (known or list(errors.exceptions))[0] from None
+        raise (known[0] if known else errors.exceptions[0]) from None
 
 
 def _record(sample: Sample, *, started: float, **result: Any) -> CompletionRecord:

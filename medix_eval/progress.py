@@ -30,11 +30,14 @@ class Progress(Protocol):
 class Silent:
     """Tells nothing."""
 
-    def begin(self, stage: str, total: int) -> None: ...
+    def begin(self, stage: str, total: int) -> None:
+        """Tell nothing."""
 
-    def answered(self, record: CompletionRecord) -> None: ...
+    def answered(self, record: CompletionRecord) -> None:
+        """Tell nothing."""
 
-    def judged(self, verdict: VerdictRecord) -> None: ...
+    def judged(self, verdict: VerdictRecord) -> None:
+        """Tell nothing."""
 
 
 @contextmanager
@@ -44,9 +47,13 @@ def shown_progress() -> Iterator[Progress]:
         yield Silent()
         return
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars  # noqa: PLC0415
-    from rich.progress import TimeRemainingColumn  # noqa: PLC0415
 
     columns = (
         TextColumn("{task.description}"),

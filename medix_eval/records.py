@@ -153,5 +153,3 @@ class VerdictRecord(_Record):
     """What the rules say of the same answer, whoever decided."""
     reason: str = ""
     """Why a sample was skipped, refused or could not be judged."""
-
-

@@ -98,7 +98,7 @@ class RetryingModel:
         cap = self.policy.longest_wait_s
         if error.retry_after_s is not None:
             return min(error.retry_after_s, cap)
-        grown = min(_FIRST_WAIT_S * 2 ** (number - 1), cap)
+        grown = min(_FIRST_WAIT_S * 2.0 ** (number - 1), cap)
         wait_s = grown * self._random.uniform(0.5, 1.0)
         _LOG.debug("try %d failed (%s); waiting %.1f s", number, error, wait_s)
         return wait_s

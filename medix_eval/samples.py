@@ -77,7 +77,7 @@ def read_samples(
 def _sample(
     task: MedixTask, fields: Mapping[str, Any], *, row: int, key: str, taken: set[str]
 ) -> Sample:
-    prompt = task.prompt(fields, row=row)
+    prompt = task.prompt_text(fields, row=row)
     reference = task.reference(fields, row=row)
     images = tuple(task.stored_images(fields, row=row))
     for image in images:

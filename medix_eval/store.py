@@ -116,9 +116,7 @@ class Run:
 
     def answered_rows(self, task: str) -> set[int]:
         """Return the rows of a task whose completions stand."""
-        return {
-            seen.row for (name, _), seen in self.seen.items() if name == task and seen.answered
-        }
+        return {seen.row for (name, _), seen in self.seen.items() if name == task and seen.answered}
 
     def answered_ids(self, task: str) -> set[str]:
         """Return the ids of a task whose completions stand."""
@@ -261,10 +259,10 @@ def load_judging_manifest(path: Path) -> JudgingManifest:
     return _load(JudgingManifest, path / "judging.json")
 
 
-def write_text(path: Path, text: str, *, restricted: bool = False) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", encoding="utf-8", opener=_private if restricted else None) as file:
+    with part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -277,9 +275,7 @@ def _continued(old: RunManifest, new: RunManifest, *, path: Path) -> RunManifest
     for name in old.tasks.keys() & new.tasks.keys():
         before, now = old.tasks[name], new.tasks[name]
         for key in ("version", "digest", "source", "synthetic", "num_rows"):
-            differ += differences(
-                getattr(before, key), getattr(now, key), at=f"tasks.{name}.{key}"
-            )
+            differ += differences(getattr(before, key), getattr(now, key), at=f"tasks.{name}.{key}")
     if differ:
         raise RunMismatch(
             f"{path} was made with other settings: {'; '.join(differ[:5])}",
@@ -329,7 +325,3 @@ def _parsed(kind: type[_M], row: dict[str, Any], *, file: Path, number: int) -> 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

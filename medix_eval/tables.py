@@ -69,10 +69,11 @@ def as_markdown(scores: Scores) -> str:
         "|---|---|",
         f"| run | `{scores.run}` |",
         f"| protocol | {scores.protocol['name']} `{scores.protocol['digest'][:8]}` |",
-        f"| generation, judging | `{scores.generation_digest[:8]}`, `{scores.judging_digest[:8]}` |",
+        f"| generation | `{scores.generation_digest[:8]}` |",
+        f"| judging | `{scores.judging_digest[:8]}` |",
         *(f"| judge | {judge['id']} `{judge['digest'][:8]}` |" for judge in scores.judges),
-        f"| candidate | {usage['candidate']['requests']} requests, "
-        f"{usage['candidate']['completion_tokens']} tokens written |",
+        f"| candidate requests | {usage['candidate']['requests']} |",
+        f"| tokens written | {usage['candidate']['completion_tokens']} |",
         f"| judge calls | {usage['judge']['calls']}, {usage['judge']['cached']} from the cache |",
     ]
     return "\n".join(lines) + "\n"
@@ -98,7 +99,15 @@ def as_csv(scores: Scores) -> str:
 def _rows(scores: Scores) -> _Table:
     """Lay the scores out as text, in percent."""
     judged = bool(scores.judges)
-    header = ["task", "score", "± s.e.", "n", "scored", *(["rules"] if judged else []), "other outcomes"]
+    header = [
+        "task",
+        "score",
+        "± s.e.",
+        "n",
+        "scored",
+        *(["rules"] if judged else []),
+        "other outcomes",
+    ]
     tasks = [
         (
             f"{name}@{task.version}" + (f" (limit {task.limit})" if task.limit else ""),
@@ -150,10 +159,12 @@ def _notes(scores: Scores) -> list[str]:
     notes = []
     if scores.synthetic:
         notes.append(
-            "SYNTHETIC: made-up rows stand in for a real benchmark; these numbers say nothing of it."
+            "SYNTHETIC: made-up rows stand in for a benchmark; these numbers say nothing of it."
         )
     if any(task.mark for task in scores.tasks.values()):
-        notes.append("† part of the samples is outside the score; bounds say how far it could move.")
+        notes.append(
+            "† part of the samples is outside the score; bounds say how far it could move."
+        )
     if any(not group.complete for group in scores.groups.values()):
         notes.append(
             "A group has a score only when all its tasks are complete (--allow-partial prints it)."
@@ -167,4 +178,4 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
+    return "-" if value is None else f"{100 * value:.1f}"

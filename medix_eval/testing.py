@@ -1,7 +1,7 @@
 """A scripted OpenAI-compatible server, for tests that want the real wire without a real model.
 
-    with ScriptedServer(lambda request: "The answer is B.") as server:
-        ...  # medix-eval --model openai:scripted --base-url {server.url}
+with ScriptedServer(lambda request: "The answer is B.") as server:
+    ...  # medix-eval --model openai:scripted --base-url {server.url}
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ class Reply:
     """Close the connection without an answer."""
 
 
-Script = Callable[[dict[str, Any]], str | None | Reply]
+Script = Callable[[dict[str, Any]], str | Reply | None]
 
 
 class ScriptedServer:
     """A server in a thread of its own; it keeps every request body it was sent."""
 
-    def __init__(self, script: Script, *, model: str = "scripted", models_status: int = 200) -> None:
+    def __init__(
+        self, script: Script, *, model: str = "scripted", models_status: int = 200
+    ) -> None:
         self.requests: list[dict[str, Any]] = []
         self.most_in_flight = 0
         self._script = script

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from medix_eval import retrying
 from medix_eval.errors import ModelError, RequestFailed, RequestRejected, ServerError, Unreachable
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.retrying import RetryingModel, RetryPolicy
@@ -33,14 +32,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         found.append(seconds)
 
-    monkeypatch.setattr(retrying.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     return found
 
 
 def ask(model: Failing, policy: RetryPolicy | None = None) -> Completion:
-    retried = RetryingModel(
-        model=model, policy=policy or RetryPolicy(), role="model", in_flight=4
-    )
+    retried = RetryingModel(model=model, policy=policy or RetryPolicy(), role="model", in_flight=4)
     return asyncio.run(retried.complete(PROMPT, SAMPLING))
 
 
@@ -78,7 +75,8 @@ def test_the_server_says_how_long_to_wait_but_not_for_ever(waits: list[float]) -
     assert waits == [7, 60.0]
 
 
-def test_many_failed_connections_in_a_row_stop_the_run(waits: list[float]) -> None:
+@pytest.mark.usefixtures("waits")
+def test_many_failed_connections_in_a_row_stop_the_run() -> None:
     policy = RetryPolicy(tries=50)
     model = Failing(*(Unreachable("refused") for _ in range(50)))
 
@@ -88,14 +86,16 @@ def test_many_failed_connections_in_a_row_stop_the_run(waits: list[float]) -> No
     assert model.calls == 20
 
 
-def test_an_answer_in_between_starts_the_count_again(waits: list[float]) -> None:
+@pytest.mark.usefixtures("waits")
+def test_an_answer_in_between_starts_the_count_again() -> None:
     refused = [Unreachable("refused") for _ in range(15)]
     policy = RetryPolicy(tries=50)
 
     assert ask(Failing(*refused, RequestFailed("503"), *refused), policy).requests == 32
 
 
-def test_silence_for_one_request_timeout_stops_the_run(waits: list[float]) -> None:
+@pytest.mark.usefixtures("waits")
+def test_silence_for_one_request_timeout_stops_the_run() -> None:
     policy = RetryPolicy(silence_s=-1.0)
 
     with pytest.raises(ServerError, match="has not answered anything"):

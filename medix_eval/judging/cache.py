@@ -6,10 +6,11 @@ begun anew: losing it costs calls, never a result.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,8 @@ class VerdictCache:
     """Votes by the digest of what was asked; `with VerdictCache.at(path) as cache`."""
 
     connection: sqlite3.Connection
+    under_way: dict[str, asyncio.Future[Vote]] = field(default_factory=dict)
+    """Votes that are asked but not yet kept: a second sample that needs one waits for it."""
 
     @classmethod
     def at(cls, path: Path) -> Self:
@@ -43,8 +46,10 @@ class VerdictCache:
         row: tuple[float, str | None] | None = self.connection.execute(query, (key,)).fetchone()
         return row
 
-    def keep(self, votes: Iterable[Vote], *, restricted: bool) -> None:
+    def keep(self, votes: Collection[Vote], *, restricted: bool) -> None:
         """Keep valid votes by key; of restricted data only the points, never the words."""
+        for vote in votes:
+            self.under_way.pop(vote.key, None)
         rows = [
             (vote.key, vote.points, None if restricted else vote.reply)
             for vote in votes

@@ -69,23 +69,44 @@ class Judge:
                 break
         return Grade(score=score, votes=tuple(votes))
 
-    async def _vote(
-        self, name: str, rubric: Rubric, record: CompletionRecord, answer: str
-    ) -> Vote:
-        """Ask for one vote, or take it from the cache; a failure becomes part of the vote."""
+    async def _vote(self, name: str, rubric: Rubric, record: CompletionRecord, answer: str) -> Vote:
+        """Return one vote: asked now, or known from the cache, or just being asked elsewhere."""
         fields = {
             "question": record.prompt.replace(IMAGE_MARK, "").strip(),
             "reference": record.reference,
             "answer": answer,
         }
-        asked = [dict(self.identity), self.spec.sampling.model_dump(), self.texts[name]]
-        key = digest([*asked, fields, rubric.scale])
+        key = digest(
+            [
+                dict(self.identity),
+                self.spec.sampling.model_dump(),
+                self.texts[name],
+                fields,
+                rubric.scale,
+            ]
+        )
         short_name = name.rsplit("/", 1)[-1].removesuffix(".jinja")
         vote = Vote(judge=self.name, prompt=short_name, key=key)
-        if self.cache is not None and (known := self.cache.find(key)) is not None:
+        text = self._templates[name].render(**fields, fence=fence(record.sample_id, answer))
+        if self.cache is None:
+            return await self._asked(vote, text, rubric)
+        if (known := self.cache.find(key)) is not None:
             points, reply = known
             return vote.model_copy(update={"points": points, "reply": reply, "cached": True})
-        text = self._templates[name].render(**fields, fence=fence(record.sample_id, answer))
+        if (other := self.cache.under_way.get(key)) is not None:
+            shared = await asyncio.shield(other)
+            return shared.model_copy(update={"cached": True, "calls": 0, "seconds": 0.0})
+        asked = self.cache.under_way[key] = asyncio.get_running_loop().create_future()
+        try:
+            vote = await self._asked(vote, text, rubric)
+        except BaseException:
+            asked.cancel()
+            raise
+        asked.set_result(vote)
+        return vote
+
+    async def _asked(self, vote: Vote, text: str, rubric: Rubric) -> Vote:
+        """Ask for a vote; a failure becomes part of it."""
         started = time.monotonic()
         found: dict[str, Any] = {}
         for number in range(1, self.spec.tries + 1):

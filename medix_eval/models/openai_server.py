@@ -64,7 +64,7 @@ class OpenAIServer:
         return (urlsplit(self.base_url).hostname or "",)
 
     def identity(self) -> dict[str, Any]:
-        """The served id and the host: all that an endpoint tells of what runs behind it."""
+        """Return the served id and the host: all that an endpoint tells of itself."""
         return {"kind": "openai", "id": self.model, "host": urlsplit(self.base_url).netloc}
 
     @asynccontextmanager

@@ -179,7 +179,7 @@ def _load(location: str) -> _Loaded:
     context = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return _Loaded(
-        model=model.to(device).eval(),
+        model=model.eval().to(torch.device(device)),
         processor=processor,
         takes_images=takes_images,
         context=context,

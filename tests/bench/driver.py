@@ -13,11 +13,12 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+from medix_eval import cli, evaluation
+from medix_eval.testing import ScriptedServer
+
 
 def serve(pipe: Connection) -> None:
     """Answer everything at once; tell when the first request came."""
-    from medix_eval.testing import ScriptedServer
-
     first: list[float] = []
 
     def script(_: dict[str, Any]) -> str:
@@ -39,17 +40,15 @@ def main() -> None:
     server.start()
     url = ours.recv()
 
-    from medix_eval import cli, evaluation
-
     opened: list[float] = []
-    open_tasks = evaluation._open_tasks
+    open_tasks = evaluation.open_tasks
 
     def timed(*args: Any) -> Any:
         tasks = open_tasks(*args)
         opened.append(time.time())
         return tasks
 
-    evaluation._open_tasks = timed
+    evaluation.open_tasks = timed
     started = time.time()
     stdout, sys.stdout = sys.stdout, sys.stderr
     try:

@@ -19,6 +19,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import datasets
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("driver.py")
 TASK = """
@@ -55,7 +58,7 @@ class Figure:
 
 def start_up() -> list[Figure]:
     """Seconds of light commands as multiples of an empty Python."""
-    runs = {"pass": [], "--help": [], "tasks": []}
+    runs: dict[str, list[float]] = {"pass": [], "--help": [], "tasks": []}
     command = str(Path(sys.executable).with_name("medix-eval"))
     commands = {
         "pass": [sys.executable, "-c", "pass"],
@@ -73,7 +76,12 @@ def start_up() -> list[Figure]:
         median = statistics.median(runs[name])
         detail = f"{1000 * median:.0f} ms, an empty Python {1000 * empty:.0f} ms"
         figures.append(
-            Figure(name=f"`{name}` / `python -c pass`", value=median / empty, bound=bound, detail=detail)
+            Figure(
+                name=f"`{name}` / `python -c pass`",
+                value=median / empty,
+                bound=bound,
+                detail=detail,
+            )
         )
     return figures
 
@@ -134,10 +142,7 @@ def drive(folder: Path, mirror: Path, *, out: Path) -> dict[str, float]:
 
 def make_mirror(folder: Path, *, num: int) -> Path:
     """Write a dataset of `num` small JPEG images, each different."""
-    import datasets
-    from PIL import Image
-
-    random.seed(num)
+    noise = random.Random(num)  # noqa: S311 (no secret)
     rows = folder / "bench" / "vqa"
     (rows / "data").mkdir(parents=True)
     features = datasets.Features(
@@ -150,7 +155,7 @@ def make_mirror(folder: Path, *, num: int) -> Path:
 
     def row(number: int) -> dict[str, object]:
         out = io.BytesIO()
-        Image.frombytes("L", (96, 96), random.randbytes(96 * 96)).save(out, format="JPEG")
+        Image.frombytes("L", (96, 96), noise.randbytes(96 * 96)).save(out, format="JPEG")
         image = {"bytes": out.getvalue(), "path": None}
         return {"image": image, "question": f"What is number {number}?", "answer": "a lesion"}
 

@@ -1,0 +1,90 @@
+"""Find the part of a completion that is judged.
+
+A reasoning model thinks, then answers. Only the answer counts: what it thought on the way may name
+every option. Where the tags are broken, the reading is the one that cannot count a thought.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_THINKING = re.compile(r"<(/?)think(?:ing)?\s{0,9}>", re.IGNORECASE)
+_ANSWER = re.compile(r"<(/?)answer\s{0,9}>", re.IGNORECASE)
+_MODALITY = re.compile(r"\s*<[A-Z][A-Z0-9_-]{0,39}>")
+"""What MediX-R1 models write first, such as `<CT_SCAN>`."""
+
+
+def extract_answer(completion: str) -> str:
+    """Return the part of a completion that is judged; empty if there is none.
+
+    - The answer comes after the last `</think>` or `</thinking>`. An opening tag is not needed:
+      some chat templates put it at the end of the prompt. Tags are not counted against each other,
+      because models write about them while they think.
+    - Thinking that is opened and not closed has no answer, whatever stands before it.
+    - Of several `<answer>` blocks the last complete one counts, and of two nested openings the
+      inner one. An empty block is an empty answer.
+    - A block that is opened and never closed, with no complete one, is read to the end.
+    - Without any block the whole text counts, but for a modality tag in front.
+
+    >>> extract_answer("<CT_SCAN><thinking>A or B?</thinking><answer> B </answer>")
+    'B'
+    >>> extract_answer("<think>It may be B")
+    ''
+    """
+    spoken = _after_thinking(completion)
+    blocks = list(_answer_blocks(spoken))
+    if blocks:
+        return blocks[-1].strip()
+    opened = _after_last_opening(spoken)
+    text = spoken if opened is None else opened
+    while tag := _MODALITY.match(text):
+        text = text[tag.end() :]
+    return text.strip()
+
+
+def has_final_answer(completion: str) -> bool:
+    """Tell whether a completion that was cut off still holds an answer that can be judged.
+
+    It does with a complete answer block, or with text after closed thinking. Plain text that was
+    cut off may have said anything next; so may an answer block that was never closed.
+
+    >>> has_final_answer("<answer>B</answer> Let me expl")
+    True
+    >>> has_final_answer("The most likely diagnosis is a")
+    False
+    """
+    spoken = _after_thinking(completion)
+    if any(block.strip() for block in _answer_blocks(spoken)):
+        return True
+    was_thinking = any(tag[1] for tag in _THINKING.finditer(completion))
+    is_cut_block = _after_last_opening(spoken) is not None
+    return was_thinking and not is_cut_block and bool(extract_answer(completion))
+
+
+def _after_thinking(completion: str) -> str:
+    """Return what follows the last thinking; nothing if the model was still thinking."""
+    last = None
+    for last in _THINKING.finditer(completion):
+        pass
+    if last is None:
+        return completion
+    return completion[last.end() :] if last[1] else ""
+
+
+def _answer_blocks(spoken: str) -> Iterator[str]:
+    start: int | None = None
+    for tag in _ANSWER.finditer(spoken):
+        if not tag[1]:
+            start = tag.end()
+        elif start is not None:
+            yield spoken[start : tag.start()]
+            start = None
+
+
+def _after_last_opening(spoken: str) -> str | None:
+    """Return the text after the last `<answer>` that no `</answer>` follows."""
+    start: int | None = None
+    for tag in _ANSWER.finditer(spoken):
+        start = None if tag[1] else tag.end()
+    return None if start is None else spoken[start:]
