@@ -51,6 +51,23 @@ def test_the_wheel_has_every_file_of_the_packages(
     assert set(files) <= set(wheel.namelist())
 
 
+def test_an_installed_wheel_finds_its_own_data(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path)
+    find = "from medix_eval.bundled import bundled; print(*map(bundled, ('tasks', 'judges')))"
+
+    found = subprocess.run(
+        [sys.executable, "-c", find],
+        env={"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    bundle = tmp_path / "medix_eval" / "_bundled"
+    assert found.stdout.split() == [str(bundle / "tasks"), str(bundle / "judges")]
+
+
 def test_the_core_install_asks_for_no_torch(wheel: zipfile.ZipFile) -> None:
     (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     requirements = message_from_bytes(wheel.read(metadata)).get_all("Requires-Dist", [])
