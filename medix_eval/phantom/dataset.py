@@ -44,7 +44,9 @@ def load(
     from datasets import Dataset, Features, Image, List, Value  # noqa: PLC0415  # heavy
 
     kind = Kind(medix["kind"])
-    rows = [_row(question) for question in questions(kind, num_samples=medix["num_samples"], seed=seed)]
+    rows = [
+        _row(question) for question in questions(kind, num_samples=medix["num_samples"], seed=seed)
+    ]
     features: dict[str, Any] = {name: Value("string") for name in rows[0]}
     features["image"] = Image()
     if kind is Kind.MULTIPLE_CHOICE:

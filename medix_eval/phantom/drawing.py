@@ -113,9 +113,7 @@ def _tissue(
     return plane
 
 
-def _places(
-    organ: _Organ, *, facts: Facts, rng: np.random.Generator
-) -> list[tuple[float, float]]:
+def _places(organ: _Organ, *, facts: Facts, rng: np.random.Generator) -> list[tuple[float, float]]:
     """Choose where the lesions lie in their organ, never touching each other."""
     for gap in _GAPS:
         apart = 2 * _RADIUS[facts.size] + gap
@@ -136,10 +134,10 @@ def _places(
 def _noise(plane: _Plane, *, modality: str, rng: np.random.Generator) -> Pixels:
     """Add the grain of a modality: speckle on ultrasound, blur on an X-ray."""
     if modality == "ultrasound":
-        plane = plane * rng.rayleigh(0.75, plane.shape).clip(0.15, 1.6)
+        grainy = plane * rng.rayleigh(0.75, plane.shape).clip(0.15, 1.6)
     else:
-        plane = plane + rng.normal(0, 0.015 if modality == "X-ray" else 0.03, plane.shape)
-    pixels = (plane.clip(0, 1) * 255).astype(np.uint8)
+        grainy = plane + rng.normal(0, 0.015 if modality == "X-ray" else 0.03, plane.shape)
+    pixels: Pixels = (grainy.clip(0, 1) * 255).astype(np.uint8)
     if modality == "X-ray":
         blurred = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(0.8))
         pixels = np.asarray(blurred, dtype=np.uint8)

@@ -75,6 +75,7 @@ _WORDINGS = {
         "What does this image show?",
     ),
 }
+_EVEN_ODDS = 0.5
 _WITH_LESION = frozenset({"side", "size"})
 
 
@@ -142,7 +143,7 @@ def prompt(question: Question) -> str:
 
 def _facts(rng: np.random.Generator, *, topic: str) -> Facts:
     """Draw facts, such that no answer to a question of this topic is much rarer than another."""
-    if topic in _WITH_LESION or (topic == "lesion" and rng.random() < 0.5):
+    if topic in _WITH_LESION or (topic == "lesion" and rng.random() < _EVEN_ODDS):
         count = int(rng.integers(1, MAX_LESIONS + 1))
     elif topic == "lesion":
         count = 0
@@ -151,13 +152,11 @@ def _facts(rng: np.random.Generator, *, topic: str) -> Facts:
     modality = _one_of(rng, MODALITIES)
     if not count:
         return Facts(modality=modality, count=0)
-    return Facts(
-        modality=modality, count=count, side=_one_of(rng, SIDES), size=_one_of(rng, SIZES)
-    )
+    return Facts(modality=modality, count=count, side=_one_of(rng, SIDES), size=_one_of(rng, SIZES))
 
 
 def _named_modality(rng: np.random.Generator, *, shown: str) -> str:
-    if rng.random() < 0.5:
+    if rng.random() < _EVEN_ODDS:
         return shown
     return _one_of(rng, [modality for modality in MODALITIES if modality != shown])
 
