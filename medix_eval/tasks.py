@@ -190,9 +190,11 @@ def read_settings(metadata: object, *, where: str) -> TaskSettings:
     try:
         return TaskSettings.model_validate(metadata["medix"])
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt field is also a missing one; the misspelling is the cause.
+        found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        first = found[0]
         field = ".".join(str(part) for part in ("metadata", "medix", *first["loc"]))
-        hint = ""
+        hint = "the settings are described in `TaskSettings`, medix_eval/tasks.py"
         if first["type"] == "extra_forbidden":
             hint = _nearest(str(first["loc"][-1]), TaskSettings.model_fields)
         raise ConfigError(f"{where}: {field}: {first['msg']}", hint=hint) from None

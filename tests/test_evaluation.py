@@ -13,7 +13,7 @@ import pytest
 
 from medix_eval.cli import main
 from medix_eval.records import Outcome
-from medix_eval.testing import Reply, ScriptedServer, Script, prompt_text
+from medix_eval.testing import Reply, Script, ScriptedServer, prompt_text
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
 Run = Callable[..., tuple[int, str, str]]
@@ -432,15 +432,15 @@ STYLES: dict[str, Callable[[dict[str, Any], str], str]] = {
 }
 
 
-@pytest.mark.parametrize("right", [True, False], ids=["right", "wrong"])
+@pytest.mark.parametrize("score", [1.0, 0.0], ids=["right", "wrong"])
 @pytest.mark.parametrize("style", STYLES)
 def test_replayed_choices_score_full_marks_or_none(
-    run: Run, answered: list[dict[str, Any]], tmp_path: Path, style: str, right: bool
+    run: Run, answered: list[dict[str, Any]], tmp_path: Path, style: str, score: float
 ) -> None:
     lines = []
     for record in answered:
         chosen = record["reference"]
-        if record["kind"] == "multiple_choice" and not right:
+        if record["kind"] == "multiple_choice" and not score:
             chosen = next(text for text in record["options"] if text != chosen)
         write = STYLES[style] if record["kind"] == "multiple_choice" else STYLES["text"]
         completion = write(record, chosen)
@@ -457,7 +457,7 @@ def test_replayed_choices_score_full_marks_or_none(
         if task["kind"] == "multiple_choice"
     }
     assert len(choices) == 11
-    assert choices == dict.fromkeys(choices, (True, 1.0 if right else 0.0))
+    assert choices == dict.fromkeys(choices, (True, score))
 
 
 def test_all_seventeen_tasks_add_up_and_are_stamped(

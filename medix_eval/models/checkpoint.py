@@ -62,8 +62,18 @@ def hub_identity(repo: str, revision: str | None) -> dict[str, Any]:
     Raises `ServerError` where neither knows it.
     """
     from huggingface_hub import HfApi, constants, try_to_load_from_cache  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        HfHubHTTPError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+    )
 
+    try:
+        found = try_to_load_from_cache(repo, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise ConfigError(
+            f"{repo!r} is neither a folder nor a name on the hub", hint="expected ORG/NAME"
+        ) from error
     if not constants.HF_HUB_OFFLINE:
         try:
             info = HfApi().model_info(repo, revision=revision, timeout=10)
@@ -74,14 +84,13 @@ def hub_identity(repo: str, revision: str | None) -> dict[str, Any]:
                     f"the hub does not give out {repo!r} ({code})",
                     hint="check the name, and log in with `hf auth login` if it is gated",
                 ) from error
-        except (OSError, OfflineModeIsEnabled, ValueError):
+        except (OSError, OfflineModeIsEnabled):
             pass
         except Exception as error:  # the hub's HTTP library differs by version
             if not type(error).__module__.startswith(("http", "requests", "urllib3")):
                 raise
         else:
             return {"kind": "hub", "repo": repo, "commit": str(info.sha)}
-    found = try_to_load_from_cache(repo, "config.json", revision=revision)
     if not isinstance(found, str):
         raise ServerError(
             f"model {repo!r} is neither on this machine nor can the hub be reached",
