@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -66,6 +68,11 @@ def test_constraints_pin_all_that_the_extras_bring() -> None:
     brought = {name for name in everything_below(wanted) if not name.startswith(OF_CUDA)}
 
     assert sorted(brought - pinned) == []
+
+
+def test_no_test_leaves_the_machine() -> None:
+    with pytest.raises(RuntimeError, match="mark it `network`"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
 
 
 def everything_below(wanted: list[str]) -> set[str]:
