@@ -24,6 +24,8 @@ from lm_eval.tasks import TaskManager
 from PIL import Image, UnidentifiedImageError
 
 from medix_eval.errors import BadRow, ConfigError, DatasetError
+from medix_eval.judging.answers import extract_answer
+from medix_eval.judging.rules import decide, normalise
 from medix_eval.mirror import Mirror, read_mirror
 from medix_eval.records import Kind
 from medix_eval.row_images import ImageFiles, column_images, open_image_files, undecoded
@@ -150,9 +152,6 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
 
         Stock lm-eval has no undecided answers. This harness has, and does not call this.
         """
-        from medix_eval.judging.answers import extract_answer  # noqa: PLC0415
-        from medix_eval.judging.rules import decide, normalise  # noqa: PLC0415
-
         answer = extract_answer(results[0])
         reference = self.reference(doc)
         if self.settings.kind in {Kind.OPEN, Kind.REPORT}:
