@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -118,7 +119,8 @@ def test_an_empty_or_rejected_sample_is_never_judged(run: Run, serve: Any) -> No
         Reply(text="<think>still thinking", finish_reason="length"),
         Reply(status=400, text="the prompt is too long"),
     ]
-    answering, judging = serve(lambda _: replies[len(answering.requests) % 4]), serve(strict)
+    turns = itertools.cycle(replies)
+    answering, judging = serve(lambda _: next(turns)), serve(strict)
 
     code, out, _ = run(*candidate(answering), *judge(judging), "--tasks", "rad_vqa")
 

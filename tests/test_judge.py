@@ -113,9 +113,7 @@ def test_a_request_that_failed_for_good_is_a_failed_vote_and_not_asked_again() -
 
 
 def test_a_server_without_json_schema_is_asked_in_words_from_then_on() -> None:
-    scripted = Scripted(
-        RequestRejected("response_format is not supported"), YES
-    )
+    scripted = Scripted(RequestRejected("response_format is not supported"), YES)
 
     assert grade(a_judge(scripted)).score == 1.0
     assert [prompt.schema is None for prompt in scripted.prompts] == [False, True, True]

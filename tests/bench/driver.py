@@ -12,6 +12,7 @@ import sys
 import time
 from multiprocessing.connection import Connection
 from typing import Any
+from unittest import mock
 
 from medix_eval import cli, evaluation
 from medix_eval.testing import ScriptedServer
@@ -48,17 +49,15 @@ def main() -> None:
         opened.append(time.time())
         return tasks
 
-    evaluation.open_tasks = timed
     started = time.time()
     stdout, sys.stdout = sys.stdout, sys.stderr
+    argv = [
+        *("--model", "openai:scripted", "--base-url", url, "--protocol", "rules"),
+        *("--tasks", "bench_vqa", "--include-path", tasks, "--data-root", mirror, "--out", out),
+    ]
     try:
-        cli.main(
-            [
-                *("--model", "openai:scripted", "--base-url", url, "--protocol", "rules"),
-                *("--tasks", "bench_vqa", "--include-path", tasks, "--data-root", mirror),
-                *("--out", out),
-            ]
-        )
+        with mock.patch.object(evaluation, "open_tasks", timed):
+            cli.main(argv)
     except SystemExit as stop:
         if stop.code:
             raise
