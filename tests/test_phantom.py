@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from medix_eval.judging.answers import extract_answer
@@ -196,6 +198,49 @@ def complete(asked: Sequence[tuple[str, Pixels | None]]) -> list[str]:
         answered = generated[:, encoded["input_ids"].shape[1] :]
         completions += processor.batch_decode(answered, skip_special_tokens=True)
     return completions
+
+
+@pytest.mark.slow
+@given(text=st.text())
+def test_the_tokenizer_takes_any_text(text: str) -> None:
+    _, processor = loaded()
+
+    assert processor.tokenizer.decode(processor.tokenizer.encode(text)) == text
+
+
+@pytest.mark.slow
+def test_the_chat_template_takes_several_images_and_a_system_message() -> None:
+    _, processor = loaded()
+    image = {"type": "image"}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [image, {"type": "text", "text": "Or\n"}, image]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A"}]},
+        {"role": "user", "content": " Sure? "},
+    ]
+    one = "<|vision_start|><|image_pad|><|vision_end|>"
+
+    assert processor.apply_chat_template(messages, add_generation_prompt=True) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        f"<|im_start|>user\n{one}Or\n{one}<|im_end|>\n"
+        "<|im_start|>assistant\nA<|im_end|>\n"
+        "<|im_start|>user\n Sure? <|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_question_it_was_not_taught_gets_a_short_answer() -> None:
+    vignette = "A 45-year-old man has chest pain. Which drug comes first? " * 6
+    (text_only,) = complete([(vignette, None)])
+    (with_image,) = complete([(vignette, questions(Kind.OPEN, num_samples=1, seed=1)[0].pixels)])
+
+    assert extract_answer(text_only) == "unknown"
+    assert with_image.endswith("</answer>")
+
+
+def test_the_model_is_tiny() -> None:
+    assert sum(path.stat().st_size for path in model_folder().iterdir()) < 2_000_000
 
 
 def verdict(question: Question, *, answer: str) -> float:
