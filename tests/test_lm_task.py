@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -487,6 +487,21 @@ def test_without_hub_and_mirror_the_error_names_task_and_cure() -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_dataset_that_was_downloaded_before_opens_offline_and_tells_its_commit(
+    open_rows: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    made = open_rows([{"question": "q", "answer": "a"}])
+    prepared = Path(made.rows.cache_files[0]["filename"]).parent
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    # As `datasets` leaves it behind when it downloads from the hub.
+    shutil.copytree(prepared, tmp_path / "cache" / "org___name" / "default" / "0.0.0" / commit)
+
+    task = open_task(load_tasks([tmp_path / "tasks"]).tasks["mine"])
+
+    assert (len(task.rows), task.revision, task.mirror) == (1, commit, None)
+
+
 def test_a_missing_zip_is_found_before_any_row_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "BoKelvin" / "SLAKE"
     folder.mkdir(parents=True)
@@ -578,10 +593,24 @@ def test_a_manifest_with_a_misspelt_field_is_an_error_that_names_it(
         open_rows(rows)
 
 
-def test_opening_a_task_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_opening_a_task_for_the_first_time_prints_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+
     open_fixture("slake_vqa")
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_task_that_makes_its_own_rows_opens_without_a_word_of_lm_eval(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task = open_task(CATALOGUE.tasks["phantom_closed"], data_root=HUB)
+
+    assert len(task.rows) == task.settings.num_samples
+    assert caplog.records == []
+    assert (task.mirror, task.revision) == (None, None)
 
 
 def test_opening_a_task_leaves_progress_bars_as_they_were() -> None:
@@ -590,4 +619,3 @@ def test_opening_a_task_leaves_progress_bars_as_they_were() -> None:
     open_fixture("medqa")
 
     assert not datasets.are_progress_bars_disabled()
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
