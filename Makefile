@@ -5,7 +5,7 @@
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
-	@echo 'No GPU: add TORCH_INDEX=https://download.pytorch.org/whl/cpu to the first one.'
+	@echo 'No GPU: add TORCH_INDEX=URL, with the index of CPU wheels that pytorch.org names.'
 
 demo: ## evaluate the model that ships with the package on its own benchmark
 	@.ci/venv hf

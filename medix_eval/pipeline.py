@@ -63,7 +63,8 @@ class Pipeline:
     progress: Progress
     _asker: RetryingModel | None = field(init=False, default=None)
     _scorer: Scorer | None = field(init=False, default=None)
-    _scored: set[tuple[str, str]] = field(init=False, default_factory=set)
+    _failed: set[tuple[str, str]] = field(init=False, default_factory=set)
+    """Samples that this run has tried in vain; the next run may try them again."""
 
     async def evaluate(self) -> None:
         """Answer what has no completion, then judge what has no verdict.
@@ -142,8 +143,9 @@ class Pipeline:
     async def _score(self, record: CompletionRecord) -> None:
         """Bring one completion to its verdict."""
         assert self._scorer is not None  # noqa: S101 (opened before the first verdict)
-        self._scored.add((record.task, record.sample_id))
         verdict = await self._scorer.score(record)
+        if verdict.outcome.is_failure:
+            self._failed.add((record.task, record.sample_id))
         self.judging.append(verdict)
         # Only now: a kill between the two must not make a vote look as if it had been free.
         if self.cache is not None:
@@ -191,7 +193,7 @@ class Pipeline:
 
     def _unjudged(self) -> dict[tuple[str, str], int]:
         """Return the lines of the completions of this run that have no verdict that stands."""
-        settled = self.judging.judged | self._scored
+        settled = self.judging.judged | self._failed
         rows = {opened.file.key: set(opened.rows) for opened in self.tasks}
         return {
             key: seen.line

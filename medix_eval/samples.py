@@ -14,9 +14,11 @@ from medix_eval.digests import canonical
 from medix_eval.errors import BadRow
 from medix_eval.images import damage
 from medix_eval.lm_task import MedixTask
+from medix_eval.mapped_files import release
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Kind, Sample
 
 _ID_DIGITS = 16
+_RELEASE_EVERY = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +63,10 @@ def read_samples(
 
     `taken` holds the ids that are in use, and grows: a true duplicate gets `#2` behind its id.
     """
-    for row in rows:
-        if row in done:
-            continue
+    mapped = [file["filename"] for file in task.rows.cache_files]
+    for num_read, row in enumerate((row for row in rows if row not in done), 1):
+        if num_read % _RELEASE_EVERY == 0:
+            release(mapped)
         fields = task.rows[row]
         try:
             sample = _sample(task, fields, row=row, key=key, taken=taken)

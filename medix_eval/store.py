@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -156,7 +157,8 @@ def open_run(out: Path, manifest: RunManifest) -> Iterator[Run]:
         run.save_manifest()
         for row in read_lines(lines.path):
             failed = row.get("failure") is not None
-            run._index(row["task"], row["sample_id"], row["row"], failed=failed)  # noqa: SLF001
+            task = sys.intern(row["task"])
+            run._index(task, row["sample_id"], row["row"], failed=failed)  # noqa: SLF001
         yield run
 
 

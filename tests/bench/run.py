@@ -135,7 +135,7 @@ def drive(folder: Path, mirror: Path, *, out: Path) -> dict[str, float]:
         "HF_HUB_OFFLINE": "1",
     }
     command = [sys.executable, str(DRIVER), str(folder / "tasks"), str(mirror), str(out)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+    done = subprocess.run(command, check=True, capture_output=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -159,10 +159,11 @@ def make_mirror(folder: Path, *, num: int) -> Path:
         image = {"bytes": out.getvalue(), "path": None}
         return {"image": image, "question": f"What is number {number}?", "answer": "a lesion"}
 
-    for shard, start in enumerate(range(0, num, 5_000)):
-        part = [row(number) for number in range(start, min(num, start + 5_000))]
+    for shard, start in enumerate(range(0, num, 1_000)):
+        part = [row(number) for number in range(start, min(num, start + 1_000))]
         table = datasets.Dataset.from_list(part, features=features)
-        table.to_parquet(rows / "data" / f"test-{shard:05d}.parquet")
+        # The hub writes datasets of images in small row groups too.
+        table.to_parquet(rows / "data" / f"test-{shard:05d}.parquet", batch_size=100)
     return folder
 
 
