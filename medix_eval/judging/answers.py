@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 _THINKING = re.compile(r"<(/?)think(?:ing)?\s{0,9}>", re.IGNORECASE)
 _ANSWER = re.compile(r"<(/?)answer\s{0,9}>", re.IGNORECASE)
-_MODALITY = re.compile(r"\s*<[A-Z][A-Z0-9_-]{0,39}>")
+_MODALITY = re.compile(r"(?:\s*<[A-Z][A-Z0-9_-]{0,39}>)*")
 """What MediX-R1 models write first, such as `<CT_SCAN>`."""
 
 
@@ -38,9 +38,7 @@ def extract_answer(completion: str) -> str:
         return blocks[-1].strip()
     opened = _after_last_opening(spoken)
     text = spoken if opened is None else opened
-    while tag := _MODALITY.match(text):
-        text = text[tag.end() :]
-    return text.strip()
+    return _MODALITY.sub("", text, count=1).strip()
 
 
 def has_final_answer(completion: str) -> bool:
@@ -65,8 +63,8 @@ def has_final_answer(completion: str) -> bool:
 def _after_thinking(completion: str) -> str:
     """Return what follows the last thinking; nothing if the model was still thinking."""
     last = None
-    for last in _THINKING.finditer(completion):
-        pass
+    for tag in _THINKING.finditer(completion):
+        last = tag
     if last is None:
         return completion
     return completion[last.end() :] if last[1] else ""

@@ -1,0 +1,84 @@
+"""Rules for answers that must be one of a few: options, yes or no, words that exclude another."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from string import ascii_lowercase
+
+from medix_eval.judging.rules.claims import find_claim
+from medix_eval.judging.rules.expected import Expected
+from medix_eval.judging.rules.frames import unframed
+from medix_eval.judging.rules.mentions import Choice, Choices
+from medix_eval.judging.rules.text import Text, read, starts_with_article, words, words_of
+from medix_eval.judging.rules.vocabularies import VOCABULARIES
+from medix_eval.records import RuleVerdict
+
+_YES_OR_NO = Choices((Choice(words=("yes",)), Choice(words=("no",))))
+_YES_NO_MAYBE = {("yes",), ("no",), ("maybe",)}
+_PLACE = re.compile(r"(?:(?:on|in|to|at) )?(.*?)(?: (?:side|sided|image|scan))?")
+
+
+def option(answer: Text, expected: Expected) -> RuleVerdict | None:
+    """Decide which of the options is given, by letter or text."""
+    right = _right_options(expected)
+    if not right:
+        return None
+    choices = _choices(expected.options)
+    interjects = {choice.words for choice in choices.all} <= _YES_NO_MAYBE
+    claim = find_claim(answer, choices, interjects=interjects)
+    if claim is None:
+        return None
+    rule = "option_letter" if claim.is_by_letter else "option_text"
+    return RuleVerdict(score=float(claim.choice in right), rule=rule)
+
+
+def yes_no(answer: Text, expected: Expected) -> RuleVerdict | None:
+    """Decide an explicit yes or no; "There is no lesion" is neither."""
+    reference = words(expected.reference)
+    if reference not in {choice.words for choice in _YES_OR_NO.all}:
+        return None
+    claim = find_claim(answer, _YES_OR_NO, interjects=True)
+    if claim is None:
+        return None
+    is_right = _YES_OR_NO[claim.choice].words == reference
+    return RuleVerdict(score=float(is_right), rule="yes_no")
+
+
+def exclusive_word(answer: Text, expected: Expected) -> RuleVerdict | None:
+    """Decide between words that exclude each other: who answers "left" did not answer "right"."""
+    for vocabulary in VOCABULARIES.values():
+        reference = vocabulary.get(words(expected.reference))
+        if reference is None:
+            continue
+        named = " ".join(words_of(unframed(answer)))
+        match = _PLACE.fullmatch(named)
+        value = vocabulary.get(tuple(match[1].split())) if match else None
+        if value is not None:
+            return RuleVerdict(score=float(value == reference), rule="exclusive_word")
+    return None
+
+
+def _right_options(expected: Expected) -> set[int]:
+    """Return which options are the reference; several only where they are equal as written."""
+    same = {at for at, text in enumerate(expected.options) if text == expected.reference}
+    if same:
+        return same
+    reference = words(expected.reference)
+    choices = _choices(expected.options)
+    alike = {at for at, choice in enumerate(choices.all) if choice.words == reference}
+    return alike if len(alike) == 1 else set()
+
+
+@lru_cache(maxsize=256)
+def _choices(options: tuple[str, ...]) -> Choices:
+    return Choices(
+        tuple(
+            Choice(
+                words=words(text),
+                letter=letter if text.strip() else "",  # an option that is not shown
+                has_article=starts_with_article(read(text)),
+            )
+            for letter, text in zip(ascii_lowercase, options, strict=False)
+        )
+    )

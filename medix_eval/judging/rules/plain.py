@@ -1,0 +1,79 @@
+"""Rules for open answers: the same words, or the same quantities.
+
+That a reference is contained in an answer decides nothing: "no pneumothorax" contains it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from medix_eval.judging.rules.expected import Expected
+from medix_eval.judging.rules.frames import unframed
+from medix_eval.judging.rules.quantities import UNITS, Item, Quantity, items_of
+from medix_eval.judging.rules.text import Text, listed, read, words, words_of
+from medix_eval.records import RuleVerdict
+
+_CHOICES = {("yes",), ("no",)}
+_COUNTING = (("there", "is"), ("there", "are"), ("i", "see"), ("i", "count"))
+_NO_NOUNS = (
+    frozenset(listed("or and to of more less fewer plus point out per fold times x percent"))
+    | frozenset(listed("half halves quarter quarters pair pairs dozen hundred thousand million"))
+    | frozenset(listed("billion log st nd rd th not"))
+    | frozenset(UNITS)
+)
+"""Words that change the number before them."""
+_LONGEST_COUNT = 3
+"""A number, a word such as `small`, and what is counted."""
+_ZERO = Quantity(value=Fraction(0), step=Fraction(1))
+
+
+def exact(answer: Text, expected: Expected) -> RuleVerdict | None:
+    """Accept an answer that is the reference but for spelling, also as "It is ..."."""
+    reference = words(expected.reference)
+    if expected.options or reference in _CHOICES:
+        return None  # the rules for choices also know wrong answers, so they have the last word
+    if reference and reference in {words_of(answer), words_of(unframed(answer))}:
+        return RuleVerdict(score=1.0, rule="exact")
+    return None
+
+
+def number(answer: Text, expected: Expected) -> RuleVerdict | None:
+    """Compare quantities in any unit; all other words must be the same."""
+    reference = items_of(read(expected.reference))
+    given = items_of(unframed(answer))
+    if not any(isinstance(item, Quantity) for item in reference):
+        return None
+    is_equal = _is_count(reference, given)
+    if is_equal is None:
+        is_equal = _are_equal(reference, given)
+    return None if is_equal is None else RuleVerdict(score=float(is_equal), rule="number")
+
+
+def _are_equal(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
+    if len(reference) != len(given):
+        return None
+    compared: list[bool | None] = []
+    for left, right in zip(reference, given, strict=True):
+        if isinstance(left, Quantity) and isinstance(right, Quantity):
+            compared.append(left.equals(right))
+        elif left != right:
+            return None
+    if all(compared):
+        return True
+    # One number of several may stand in another order.
+    return False if compared == [False] else None
+
+
+def _is_count(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
+    """Compare "two small lesions", "no lesions" or "none" with a bare number."""
+    if len(reference) != 1 or not isinstance(reference[0], Quantity) or reference[0].dimension:
+        return None
+    given = given[2:] if tuple(given[:2]) in _COUNTING else given
+    if not given or len(given) > _LONGEST_COUNT or not _NO_NOUNS.isdisjoint(given[1:]):
+        return None
+    is_zero = given[0] == "none" or (given[0] == "no" and len(given) > 1)
+    count = _ZERO if is_zero else given[0]
+    if not isinstance(count, Quantity) or any(isinstance(item, Quantity) for item in given[1:]):
+        return None
+    return reference[0].equals(count)
