@@ -69,14 +69,14 @@ class Pipeline:
     async def evaluate(self) -> None:
         """Answer what has no completion, then judge what has no verdict.
 
-        A judge on another host is connected first and judges as completions come in. A judge that
-        would share this machine with the candidate is loaded when the candidate is gone.
+        A judge that takes nothing the candidate needs is opened first and judges as completions
+        come in. A judge on the same GPU is loaded when the candidate is gone.
         """
         num_left = sum(len(opened.rows) - len(self._done(opened)) for opened in self.tasks)
         if not num_left and not self._unjudged():
             return
         async with AsyncExitStack() as stack:
-            if self.judge is None or self.judge.hosts:
+            if self.judge is None or self.judge.devices.isdisjoint(self.candidate.devices):
                 await self._open_judge(stack)
             if num_left:
                 await self._answer_all(num_left)
@@ -90,7 +90,7 @@ class Pipeline:
     async def _answer_all(self, num_left: int) -> None:
         """Open the candidate and send it every sample that has no completion yet."""
         async with AsyncExitStack() as stack:
-            model = await stack.enter_async_context(self.candidate.open())
+            model = await stack.enter_async_context(self.candidate.open(self.run.path / "logs"))
             self._asker = RetryingModel(
                 model=model,
                 policy=self.policies["model"],
@@ -159,7 +159,7 @@ class Pipeline:
             return
         assert isinstance(self.protocol.judge, LLMJudge)  # noqa: S101 (a judge needs a rubric)
         try:
-            model = await stack.enter_async_context(self.judge.open())
+            model = await stack.enter_async_context(self.judge.open(self.run.path / "logs"))
         except (ConfigError, ServerError) as error:
             raise NoJudge(error) from error
         asker = RetryingModel(

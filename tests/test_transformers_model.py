@@ -33,7 +33,7 @@ def answers(
     sampling = Sampling(max_tokens=max_tokens)
 
     async def ask() -> list[Completion | BaseException]:
-        async with source.open() as model:
+        async with source.open(location) as model:
             asked = [model.complete(prompt, sampling) for prompt in prompts]
             return await asyncio.gather(*asked, return_exceptions=True)
 

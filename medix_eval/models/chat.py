@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from medix_eval.records import Sample
@@ -70,6 +71,19 @@ class ModelSource(Protocol):
         ...
 
     @property
+    def devices(self) -> frozenset[str]:
+        """What it takes of this machine, such as GPU `0` or `cpu`; nothing for a model elsewhere.
+
+        Two models with a device in common take turns.
+        """
+        ...
+
+    @property
+    def takes_images(self) -> bool | None:
+        """Whether it can see; None where only asking would tell."""
+        ...
+
+    @property
     def concurrency(self) -> int:
         """How many prompts to keep in flight."""
         ...
@@ -81,6 +95,9 @@ class ModelSource(Protocol):
         """
         ...
 
-    def open(self) -> AbstractAsyncContextManager[ChatModel]:
-        """Load or connect, and check that the model really answers under its name."""
+    def open(self, logs: Path) -> AbstractAsyncContextManager[ChatModel]:
+        """Load or connect, and check that the model really answers under its name.
+
+        A model that is a process of its own writes what it says into the folder `logs`.
+        """
         ...

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,36 @@ _IDENTITY_FILES = (
     "chat_template.json",
 )
 _BLOCK = 4096
+_SIGHT = ("vision", "visual", "image", "img")
+"""Words that name a config's keys for a model that sees; older ones have no `vision_config`."""
+_TEMPLATES = ("chat_template.jinja", "chat_template.json", "tekken.json")
+"""Files that say how a chat is written; the last is Mistral's way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What the small files of a checkpoint say of it, before anything is loaded."""
+
+    config: Mapping[str, Any]
+    """`config.json`; empty where it could not be had."""
+    has_chat_template: bool | None
+    """None where the files that would tell could not be had."""
+
+    @property
+    def takes_images(self) -> bool | None:
+        """Whether the model can see; None where the config could not be had."""
+        if not self.config:
+            return None
+        return any(word in key.lower() for key in self.config for word in _SIGHT)
+
+    def text(self, *names: str) -> Any:
+        """Return the first of these settings that the language model has."""
+        inner = self.config.get("text_config") or self.config.get("llm_config") or {}
+        for source in (inner, self.config):
+            for name in names:
+                if source.get(name) is not None:
+                    return source[name]
+        return None
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -33,6 +65,35 @@ def split_revision(name: str) -> tuple[str, str | None]:
         return name, None
     repo, _, revision = name.partition("@")
     return repo, revision or None
+
+
+def describe(location: str) -> Description:
+    """Read what a folder's or a hub name's small files say. Raises `ConfigError`."""
+    repo, revision = split_revision(location)
+
+    def content(name: str) -> dict[str, Any] | None:
+        path = _small_file(repo, revision, name)
+        if path is None:
+            return None
+        try:
+            read = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{name} of {location} is not JSON") from error
+        return read if isinstance(read, dict) else {}
+
+    tokenizer, processor = content("tokenizer_config.json"), content("processor_config.json")
+    known = any("chat_template" in (said or {}) for said in (tokenizer, processor))
+    known = known or any(_small_file(repo, revision, name) for name in _TEMPLATES)
+    return Description(
+        config=content("config.json") or {},
+        has_chat_template=True if known else None if tokenizer is None else False,
+    )
+
+
+def checkpoint_identity(location: str) -> dict[str, Any]:
+    """Return the identity of a folder or of a hub name."""
+    repo, revision = split_revision(location)
+    return folder_identity(Path(repo)) if Path(repo).is_dir() else hub_identity(repo, revision)
 
 
 def folder_identity(folder: Path) -> dict[str, Any]:
@@ -97,6 +158,20 @@ def hub_identity(repo: str, revision: str | None) -> dict[str, Any]:
             hint="give a local folder, or download it first with `hf download`",
         )
     return {"kind": "hub", "repo": repo, "commit": Path(found).parent.name}
+
+
+def _small_file(repo: str, revision: str | None, name: str) -> Path | None:
+    """Return one file of a checkpoint, from the hub if need be; None if there is none."""
+    if Path(repo).is_dir():
+        path = Path(repo) / name
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision))
+    except (OSError, HfHubHTTPError, HFValidationError):  # not there, or not to be had now
+        return None
 
 
 def _weights_sha256(path: Path) -> str:

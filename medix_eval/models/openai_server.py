@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -63,12 +64,21 @@ class OpenAIServer:
         """The server's host."""
         return (urlsplit(self.base_url).hostname or "",)
 
+    @property
+    def devices(self) -> frozenset[str]:
+        """None: whoever runs the server has given it what it needs."""
+        return frozenset()
+
+    @property
+    def takes_images(self) -> None:
+        """Unknown: the wire has no question for it."""
+
     def identity(self) -> dict[str, Any]:
         """Return the served id and the host: all that an endpoint tells of itself."""
         return {"kind": "openai", "id": self.model, "host": urlsplit(self.base_url).netloc}
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[ChatModel]:
+    async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
         """Open the session and check that the server answers and serves the model."""
         import aiohttp  # noqa: PLC0415 (150 ms, off the way of `--help`)
 

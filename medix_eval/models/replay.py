@@ -41,6 +41,15 @@ class ReplayFile:
         """None: the answers are in the file."""
         return ()
 
+    @property
+    def devices(self) -> frozenset[str]:
+        """None: nothing computes."""
+        return frozenset()
+
+    @property
+    def takes_images(self) -> None:
+        """Unknown: the answers are given already."""
+
     def identity(self) -> dict[str, Any]:
         """Hash of the file."""
         if not self.path.is_file():
@@ -51,7 +60,7 @@ class ReplayFile:
         return {"kind": "replay", "sha256": sha}
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[ChatModel]:
+    async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
         """Read the file."""
         replay = _Replay(self.path)
         for number, row in enumerate(read_lines(self.path), 1):

@@ -12,7 +12,8 @@ from typing import Any
 
 from medix_eval.errors import ConfigError, RequestRejected
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
-from medix_eval.models.checkpoint import folder_identity, hub_identity, split_revision
+from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision
+from medix_eval.models.gpus import visible_gpus
 from medix_eval.records import IMAGE_MARK
 
 _DEFAULT_CONTEXT = 32_768
@@ -35,6 +36,16 @@ class TransformersModel:
         """None: nothing leaves this process."""
         return ()
 
+    @property
+    def devices(self) -> frozenset[str]:
+        """The first GPU that this process may see, or the CPU."""
+        return frozenset(visible_gpus()[:1] or ("cpu",))
+
+    @property
+    def takes_images(self) -> bool | None:
+        """What the checkpoint's config says."""
+        return describe(self.location).takes_images
+
     def identity(self) -> dict[str, Any]:
         """Hash of the folder or commit on the hub, and what computes with it."""
         from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
@@ -46,13 +57,11 @@ class TransformersModel:
                 f"{self.name} needs the package {error.name!r}, which is not installed",
                 hint="install it with `pip install 'medix-eval[hf]'`",
             ) from error
-        repo, revision = split_revision(self.location)
-        local = Path(repo).is_dir()
-        weights = folder_identity(Path(repo)) if local else hub_identity(repo, revision)
+        weights = checkpoint_identity(self.location)
         return {**weights, "engine": {"name": "transformers", "dtype": _dtype(), **engine}}
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[ChatModel]:
+    async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
         """Load the checkpoint; one thread computes, prompts wait for their batch."""
         loaded = await asyncio.to_thread(_load, self.location)
         batcher = _Batcher(loaded, batch_size=self.concurrency)
