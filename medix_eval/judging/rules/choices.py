@@ -35,20 +35,19 @@ def option(answer: Text, expected: Expected) -> RuleVerdict | None:
 
 def yes_no(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Decide an explicit yes or no; "There is no lesion" is neither."""
-    reference = words(expected.reference)
-    if reference not in {choice.words for choice in _YES_OR_NO.all}:
+    if expected.words not in {choice.words for choice in _YES_OR_NO.all}:
         return None
     claim = find_claim(answer, _YES_OR_NO, interjects=True)
     if claim is None:
         return None
-    is_right = _YES_OR_NO[claim.choice].words == reference
+    is_right = _YES_OR_NO[claim.choice].words == expected.words
     return RuleVerdict(score=float(is_right), rule="yes_no")
 
 
 def exclusive_word(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Decide between words that exclude each other: who answers "left" did not answer "right"."""
     for vocabulary in VOCABULARIES.values():
-        reference = vocabulary.get(words(expected.reference))
+        reference = vocabulary.get(expected.words)
         if reference is None:
             continue
         named = " ".join(words_of(unframed(answer)))
@@ -64,9 +63,8 @@ def _right_options(expected: Expected) -> set[int]:
     same = {at for at, text in enumerate(expected.options) if text == expected.reference}
     if same:
         return same
-    reference = words(expected.reference)
     choices = _choices(expected.options)
-    alike = {at for at, choice in enumerate(choices.all) if choice.words == reference}
+    alike = {at for at, choice in enumerate(choices.all) if choice.words == expected.words}
     return alike if len(alike) == 1 else set()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
-from medix_eval.judging.rules.text import Text
+from medix_eval.judging.rules.text import Text, read, words_of
 from medix_eval.records import RuleVerdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Expected:
     """The reference, and what belongs to it."""
 
@@ -18,6 +19,16 @@ class Expected:
     """The texts of the options in the order of their letters."""
     facts: Mapping[str, str]
     """What a report must state, by name."""
+
+    @cached_property
+    def text(self) -> Text:
+        """The reference as tokens."""
+        return read(self.reference)
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """The reference as words."""
+        return words_of(self.text)
 
 
 Rule = Callable[[Text, Expected], RuleVerdict | None]

@@ -11,7 +11,7 @@ from fractions import Fraction
 from medix_eval.judging.rules.expected import Expected
 from medix_eval.judging.rules.frames import unframed
 from medix_eval.judging.rules.quantities import UNITS, Item, Quantity, items_of
-from medix_eval.judging.rules.text import Text, listed, read, words, words_of
+from medix_eval.judging.rules.text import Text, listed, words_of
 from medix_eval.records import RuleVerdict
 
 _CHOICES = {("yes",), ("no",)}
@@ -30,7 +30,7 @@ _ZERO = Quantity(value=Fraction(0), step=Fraction(1))
 
 def exact(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Accept an answer that is the reference but for spelling, also as "It is ..."."""
-    reference = words(expected.reference)
+    reference = expected.words
     if expected.options or reference in _CHOICES:
         return None  # the rules for choices also know wrong answers, so they have the last word
     if reference and reference in {words_of(answer), words_of(unframed(answer))}:
@@ -40,10 +40,10 @@ def exact(answer: Text, expected: Expected) -> RuleVerdict | None:
 
 def number(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Compare quantities in any unit; all other words must be the same."""
-    reference = items_of(read(expected.reference))
-    given = items_of(unframed(answer))
+    reference = items_of(expected.text)
     if not any(isinstance(item, Quantity) for item in reference):
         return None
+    given = items_of(unframed(answer))
     is_equal = _is_count(reference, given)
     if is_equal is None:
         is_equal = _are_equal(reference, given)
