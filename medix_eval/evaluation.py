@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import platform
@@ -125,6 +126,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
             cache=cache,
             progress=stack.enter_context(shown_progress()),
         )
+        gc.freeze()  # a million objects of imported packages need not be looked at again
         asyncio.run(pipeline.evaluate())
         scores = write_scores(
             run.path, judging.path, catalogue, allow_partial=settings.allow_partial

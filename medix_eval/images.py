@@ -38,10 +38,10 @@ def damage(image: bytes) -> str:
     return "" if width and height else "image has no pixels"
 
 
-def data_url(image: bytes) -> str:
+def data_url(image: bytes) -> bytes:
     """Return an image as a data URL of its stored bytes."""
     kind = media_type(image) or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
+    return b"data:%b;base64,%b" % (kind.encode(), base64.b64encode(image))
 
 
 def as_jpeg(image: bytes, *, quality: int) -> bytes:

@@ -18,7 +18,9 @@ from medix_eval.mapped_files import release
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Kind, Sample
 
 _ID_DIGITS = 16
-_RELEASE_EVERY = 500
+_TEXTS_AT_ONCE = 64
+_IMAGES_AT_ONCE = 8
+_RELEASE_EVERY = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +65,7 @@ def read_samples(
 
     `taken` holds the ids that are in use, and grows: a true duplicate gets `#2` behind its id.
     """
-    mapped = [file["filename"] for file in task.rows.cache_files]
-    for num_read, row in enumerate((row for row in rows if row not in done), 1):
-        if num_read % _RELEASE_EVERY == 0:
-            release(mapped)
-        fields = task.rows[row]
+    for row, fields in _read(task, [row for row in rows if row not in done]):
         try:
             sample = _sample(task, fields, row=row, key=key, taken=taken)
         except BadRow as error:
@@ -75,6 +73,19 @@ def read_samples(
             yield BadSample(record=_unreadable(error, sample_id=sample_id, row=row, key=key))
         else:
             yield sample
+
+
+def _read(task: MedixTask, rows: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read rows in blocks: one by one costs five times as much."""
+    mapped = [file["filename"] for file in task.rows.cache_files]
+    size = _IMAGES_AT_ONCE if task.settings.modality == "image" else _TEXTS_AT_ONCE
+    for start in range(0, len(rows), size):
+        if start % _RELEASE_EVERY == 0:
+            release(mapped)
+        block = rows[start : start + size]
+        columns = task.rows[block]
+        for at, row in enumerate(block):
+            yield row, {name: values[at] for name, values in columns.items()}
 
 
 def _sample(
@@ -107,10 +118,14 @@ def _sample(
 
 def _sample_id(task: str, fields: Mapping[str, Any], *, images: Sequence[bytes]) -> str:
     """Hash what the sample is: its task, its text fields and its stored images."""
-    texts = {name: value for name, value in fields.items() if not _holds_image(value)}
-    pictures = [hashlib.sha256(image).hexdigest() for image in images]
-    content = canonical([task, {name: str(value) for name, value in texts.items()}, pictures])
-    return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:_ID_DIGITS]
+    sha = hashlib.sha256(task.encode())
+    for name in sorted(fields):
+        if not _holds_image(fields[name]):
+            text = f"{name}\0{fields[name]}".encode(errors="replace")
+            sha.update(b"%d:%b" % (len(text), text))
+    for image in images:
+        sha.update(hashlib.sha256(image).digest())
+    return sha.hexdigest()[:_ID_DIGITS]
 
 
 def _holds_image(value: object) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from medix_eval.records import IMAGE_MARK
 if TYPE_CHECKING:
     import aiohttp
 
+_JSON = {"Content-Type": "application/json"}
+_PLACE = f"image-{secrets.token_hex(16)}-"
+"""Where an image goes in an encoded request; no prompt can hold it."""
 _RETRYABLE = frozenset({408, 409, 425, 429})
 _STOPS = {
     401: "check the key in {key_env}",
@@ -122,7 +126,7 @@ class _Connected:
             )
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        body = {
+        fields = {
             "model": self.server.model,
             "messages": [{"role": "user", "content": _content(prompt)}],
             "max_tokens": sampling.max_tokens,
@@ -132,20 +136,21 @@ class _Connected:
             **self.server.extra,
         }
         if prompt.schema is not None:
-            body["response_format"] = {
+            fields["response_format"] = {
                 "type": "json_schema",
                 "json_schema": {"name": "reply", "strict": True, "schema": prompt.schema},
             }
+        body = _encoded(fields, prompt.images)
         status, reply = await self._request("POST", "/chat/completions", body)
         self._refuse(status, reply)
         return _completion(reply)
 
-    async def _request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    async def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
         import aiohttp  # noqa: PLC0415
 
         url = self.server.base_url.rstrip("/") + path
         try:
-            async with self.session.request(method, url, json=body) as response:
+            async with self.session.request(method, url, data=body, headers=_JSON) as response:
                 raw = await response.read()
                 status, headers = response.status, response.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -191,11 +196,18 @@ def _content(prompt: Prompt) -> str | list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     for index, text in enumerate(prompt.text.split(IMAGE_MARK, len(prompt.images))):
         if index:
-            url = data_url(prompt.images[index - 1])
-            parts.append({"type": "image_url", "image_url": {"url": url}})
+            parts.append({"type": "image_url", "image_url": {"url": f"{_PLACE}{index - 1}-"}})
         if text.strip():
             parts.append({"type": "text", "text": text.strip("\n")})
     return parts
+
+
+def _encoded(fields: dict[str, Any], images: tuple[bytes, ...]) -> bytes:
+    """Return the request as JSON; images go in behind the encoder, which would read every byte."""
+    body = json.dumps(fields).encode()
+    for index, image in enumerate(images):
+        body = body.replace(b"%b%d-" % (_PLACE.encode(), index), data_url(image), 1)
+    return body
 
 
 def _completion(reply: Any) -> Completion:

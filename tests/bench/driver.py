@@ -12,17 +12,22 @@ from unittest import mock
 from medix_eval import cli, evaluation
 
 
+def cpu_s() -> float:
+    """Return the seconds of processor time of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
 def main() -> None:
     """Run `medix-eval` with these arguments; note when its data was open."""
-    opened: list[float] = []
+    opened: dict[str, float] = {}
     open_tasks = evaluation.open_tasks
 
     def timed(*args: Any) -> Any:
         tasks = open_tasks(*args)
-        opened.append(time.time())
+        opened.update(at=time.time(), cpu_s=cpu_s())
         return tasks
 
-    started = time.time()
     stdout, sys.stdout = sys.stdout, sys.stderr
     try:
         with mock.patch.object(evaluation, "open_tasks", timed):
@@ -32,12 +37,11 @@ def main() -> None:
             raise
     finally:
         sys.stdout = stdout
-    usage = resource.getrusage(resource.RUSAGE_SELF)
     found = {
-        "seconds": time.time() - started,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "opened_at": opened[0],
-        "peak_rss_mb": usage.ru_maxrss / 1024,
+        "seconds": time.time() - opened["at"],
+        "cpu_s": cpu_s() - opened["cpu_s"],
+        "opened_at": opened["at"],
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     sys.stdout.write(json.dumps(found) + "\n")
 

@@ -6,10 +6,7 @@ Prints a Markdown table and writes `bench.json`; exits with 5 where a bound is b
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
-import random
 import statistics
 import subprocess
 import sys
@@ -18,55 +15,50 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
-from PIL import Image
 from server import BenchServer
+from workplace import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
-DRIVER = Path(__file__).with_name("driver.py")
-TASK = """
-task: bench_vqa
-class: !function medix_eval.lm_task.MedixTask
-dataset_path: bench/vqa
-test_split: test
-output_type: generate_until
-doc_to_image: image
-doc_to_text: "<image>{{ question }}"
-doc_to_target: answer
-num_fewshot: 0
-fewshot_config: {sampler: first_n, samples: []}
-generation_kwargs: {until: [], do_sample: false, max_gen_toks: 2048}
-metadata:
-  version: 1
-  medix: {kind: open, modality: image, data_class: public, licence: ours, num_samples: null}
-"""
+_REPEATS = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One measured ratio or time, and the bound it must keep."""
 
     name: str
     value: float
-    bound: float
     detail: str
+    at_most: float | None = None
+    at_least: float | None = None
 
     @property
     def holds(self) -> bool:
-        return self.value <= self.bound
+        """Whether the figure keeps its bound."""
+        low = self.at_least is None or self.value >= self.at_least
+        return low and (self.at_most is None or self.value <= self.at_most)
+
+    @property
+    def bound(self) -> str:
+        """The bound in words."""
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
 
 
-def start_up() -> list[Figure]:
+def start_up(_: Workplace) -> list[Figure]:
     """Seconds of light commands as multiples of an empty Python."""
-    runs: dict[str, list[float]] = {"pass": [], "--help": [], "tasks": []}
     command = str(Path(sys.executable).with_name("medix-eval"))
     commands = {
         "pass": [sys.executable, "-c", "pass"],
         "--help": [command, "--help"],
         "tasks": [command, "tasks"],
     }
-    for _ in range(11):
+    runs: dict[str, list[float]] = {name: [] for name in commands}
+    for _turn in range(11):
         for name, argv in commands.items():
             started = time.perf_counter()
             subprocess.run(argv, check=True, capture_output=True)
@@ -76,133 +68,145 @@ def start_up() -> list[Figure]:
     for name, bound in (("--help", 25.0), ("tasks", 35.0)):
         median = statistics.median(runs[name])
         detail = f"{1000 * median:.0f} ms, an empty Python {1000 * empty:.0f} ms"
-        figures.append(
-            Figure(
-                name=f"`{name}` / `python -c pass`",
-                value=median / empty,
-                bound=bound,
-                detail=detail,
-            )
-        )
+        ratio = f"`medix-eval {name}` / `python -c pass`"
+        figures.append(Figure(name=ratio, value=median / empty, at_most=bound, detail=detail))
     return figures
 
 
-def memory(folder: Path) -> list[Figure]:
+def memory(place: Workplace) -> list[Figure]:
     """Peak memory over 20,000 image samples as a multiple of that over 1,000."""
-    peaks = {}
     with BenchServer() as server:
-        for num in (1_000, 20_000):
-            mirror = make_mirror(folder / f"mirror{num}", num=num)
-            peaks[num] = drive(folder, mirror, server, out=folder / f"out{num}")["peak_rss_mb"]
-    detail = f"{peaks[20_000]:.0f} MB, {peaks[1_000]:.0f} MB"
-    value = peaks[20_000] / peaks[1_000]
-    return [Figure(name="peak RSS, 20,000 / 1,000 images", value=value, bound=1.3, detail=detail)]
-
-
-def resume(folder: Path) -> list[Figure]:
-    """Seconds from the data being open to the first request, of a new run and of a resumed one."""
-    mirror = make_mirror(folder / "mirror10016", num=10_016)
-    out = folder / "resumed"
-    with BenchServer() as server:
-        fresh = first_request_s(drive(folder, mirror, server, out=out), server)
-        for name in ("completions.jsonl", "verdicts.jsonl"):
-            (path,) = out.rglob(name)
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            path.write_text("".join(lines[:10_000]), encoding="utf-8")
-        again = first_request_s(drive(folder, mirror, server, out=out), server)
+        few, many = (
+            place.harness(server, place.task(f"images{num}", num=num, side=96), out=f"out{num}")
+            for num in (1_000, 20_000)
+        )
     return [
         Figure(
-            name="seconds to the first request, a new run",
-            value=fresh[0],
-            bound=1.0,
-            detail=f"counted from the data being open; {fresh[1]} requests",
+            name="peak RSS, 20,000 / 1,000 images",
+            value=many["peak_rss_mb"] / few["peak_rss_mb"],
+            at_most=1.3,
+            detail=f"{many['peak_rss_mb']:.0f} MB, {few['peak_rss_mb']:.0f} MB",
+        )
+    ]
+
+
+def resume(place: Workplace) -> list[Figure]:
+    """Seconds from the data being open to the first request, of a new run and of a resumed one."""
+    task = place.task("resumed", num=10_016)
+    figures = []
+    with BenchServer() as server:
+        for name, bound in (("a new run", 1.0), ("10,000 samples done", 2.0)):
+            measured = place.harness(server, task, out="resumed")
+            num, first_at, _ = server.count()
+            figures.append(
+                Figure(
+                    name=f"seconds to the first request, {name}",
+                    value=first_at - measured["opened_at"],
+                    at_most=bound,
+                    detail=f"counted from the data being open; {num} requests",
+                )
+            )
+            for file in ("completions.jsonl", "verdicts.jsonl"):
+                (path,) = (place.folder / "resumed").rglob(file)
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                path.write_text("".join(lines[:10_000]), encoding="utf-8")
+    return figures
+
+
+def client(place: Workplace) -> list[Figure]:
+    """Requests a second and CPU a request, beside a bare session and stock lm-eval."""
+    figures = []
+    text = place.task("text", num=4_000)
+    images = place.task("images", num=600, side=768)
+    figures += _beside(place, text, "text", in_flight=64, service_s=0.2, at_least=0.95)
+    figures += _beside(place, text, "text", in_flight=256, service_s=0.2, at_least=0.90)
+    figures += _beside(place, images, "768×768 images", in_flight=64, service_s=0.2, at_least=0.90)
+    figures += _beside(place, text, "text", in_flight=64, service_s=0.0, at_least=None)
+    return figures
+
+
+def _beside(
+    place: Workplace,
+    task: str,
+    what: str,
+    *,
+    in_flight: int,
+    service_s: float,
+    at_least: float | None,
+) -> list[Figure]:
+    """Measure harness and bare session in turns, stock lm-eval once; compare the medians."""
+    ours: list[Any] = []
+    bare: list[Any] = []
+    with BenchServer(service_s=service_s) as server:
+
+        def measured(found: dict[str, float]) -> dict[str, float]:
+            num, first_at, last_at = server.count()
+            span_s = last_at - first_at + service_s
+            first_s = first_at - found.get("opened_at", first_at)
+            cpu_ms = 1000 * found["cpu_s"] / num
+            return found | {"per_s": num / span_s, "cpu_ms": cpu_ms, "first_s": first_s}
+
+        for turn in range(_REPEATS):
+            argv = ("--concurrency", str(in_flight))
+            out = f"out-{task}-{in_flight}-{service_s}-{turn}"
+            ours.append(measured(place.harness(server, task, out=out, argv=argv)))
+            bare.append(measured(place.bare(server, task, in_flight=in_flight)))
+        stock = measured(place.stock(server, task, in_flight=in_flight))
+
+    def median(runs: list[Any], key: str) -> float:
+        return statistics.median(run[key] for run in runs)
+
+    at = f"{what}, {in_flight} in flight, {1000 * service_s:.0f} ms"
+    per_s, bare_per_s = median(ours, "per_s"), median(bare, "per_s")
+    cpu_ms, bare_cpu_ms = median(ours, "cpu_ms"), median(bare, "cpu_ms")
+    return [
+        Figure(
+            name=f"requests a second, ours / bare session ({at})",
+            value=per_s / bare_per_s,
+            at_least=at_least,
+            detail=f"{per_s:.0f}, bare {bare_per_s:.0f}, stock lm-eval {stock['per_s']:.0f}",
         ),
         Figure(
-            name="seconds to the first request, 10,000 samples done",
-            value=again[0],
-            bound=2.0,
-            detail=f"counted from the data being open; {again[1]} requests",
+            name=f"CPU a request, ours / bare session ({at})",
+            value=cpu_ms / bare_cpu_ms,
+            at_most=2.0,
+            detail=f"{cpu_ms:.2f} ms, bare {bare_cpu_ms:.2f} ms, stock {stock['cpu_ms']:.2f} ms",
+        ),
+        Figure(
+            name=f"CPU a request, ours / stock lm-eval ({at})",
+            value=cpu_ms / stock["cpu_ms"],
+            at_most=1.0,
+            detail=f"first request after {median(ours, 'first_s'):.2f} s, stock "
+            f"{stock['first_s']:.2f} s; peak RSS {median(ours, 'peak_rss_mb'):.0f} MB, stock "
+            f"{stock['peak_rss_mb']:.0f} MB",
         ),
     ]
 
 
-def first_request_s(measured: dict[str, float], server: BenchServer) -> tuple[float, int]:
-    """Return the seconds from the data being open to the first request, and their number."""
-    requests, first_at = server.count()
-    if first_at is None:
-        raise RuntimeError("the run sent nothing")
-    return first_at - measured["opened_at"], requests
-
-
-def drive(folder: Path, mirror: Path, server: BenchServer, *, out: Path) -> dict[str, float]:
-    """Run one evaluation in a process of its own, and measure it."""
-    environment = os.environ | {
-        "HF_DATASETS_CACHE": str(folder / "cache"),
-        "HF_HUB_OFFLINE": "1",
-    }
-    argv = [
-        *("--model", "openai:scripted", "--base-url", server.url, "--protocol", "rules"),
-        *("--tasks", "bench_vqa", "--include-path", str(folder / "tasks")),
-        *("--data-root", str(mirror), "--out", str(out)),
-    ]
-    command = [sys.executable, str(DRIVER), *argv]
-    done = subprocess.run(command, check=True, capture_output=True, env=environment)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def make_mirror(folder: Path, *, num: int) -> Path:
-    """Write a dataset of `num` small JPEG images, each different."""
-    noise = random.Random(num)  # noqa: S311 (no secret)
-    rows = folder / "bench" / "vqa"
-    (rows / "data").mkdir(parents=True)
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "question": datasets.Value("string"),
-            "answer": datasets.Value("string"),
-        }
-    )
-
-    def row(number: int) -> dict[str, object]:
-        out = io.BytesIO()
-        Image.frombytes("L", (96, 96), noise.randbytes(96 * 96)).save(out, format="JPEG")
-        image = {"bytes": out.getvalue(), "path": None}
-        return {"image": image, "question": f"What is number {number}?", "answer": "a lesion"}
-
-    for shard, start in enumerate(range(0, num, 1_000)):
-        part = [row(number) for number in range(start, min(num, start + 1_000))]
-        table = datasets.Dataset.from_list(part, features=features)
-        # The hub writes datasets of images in small row groups too.
-        table.to_parquet(rows / "data" / f"test-{shard:05d}.parquet", batch_size=100)
-    return folder
+BENCHES: dict[str, Callable[[Workplace], list[Figure]]] = {
+    "start": start_up,
+    "memory": memory,
+    "resume": resume,
+    "client": client,
+}
 
 
 def main() -> None:
     """Measure everything that is named, or all."""
-    figures_of: dict[str, Callable[[Path], list[Figure]]] = {
-        "start": lambda _: start_up(),
-        "memory": memory,
-        "resume": resume,
-    }
-    datasets.disable_progress_bars()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *figures_of], default=[])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)}; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "bench.json")
     asked = parser.parse_args()
-    figures = []
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "tasks").mkdir()
-        (Path(folder) / "tasks" / "bench_vqa.yaml").write_text(TASK, encoding="utf-8")
-        for name in asked.names or figures_of:
-            figures += figures_of[name](Path(folder))
+    datasets.disable_progress_bars()
+    figures: list[Figure] = []
+    for name in asked.names or BENCHES:
+        with tempfile.TemporaryDirectory() as folder:
+            figures += BENCHES[name](Workplace(Path(folder)))
     asked.out.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
     lines = ["| what | measured | bound | |", "|---|---:|---:|---|"]
     for figure in figures:
-        held = "" if figure.holds else " BROKEN"
-        lines.append(
-            f"| {figure.name} | {figure.value:.2f} | {figure.bound:g}{held} | {figure.detail} |"
-        )
+        bound = figure.bound if figure.holds else f"{figure.bound} BROKEN"
+        lines.append(f"| {figure.name} | {figure.value:.2f} | {bound} | {figure.detail} |")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.exit(0 if all(figure.holds for figure in figures) else 5)
 

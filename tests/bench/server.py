@@ -1,18 +1,42 @@
-"""The local server of a bench, in a process of its own: neither its memory nor time is counted."""
+"""The local server of a bench, in a process of its own: neither its memory nor time is counted.
+
+It reads a request and answers the same words after the same time, and does nothing else, so that
+the limit that is measured is the client's.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import multiprocessing
 import time
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from medix_eval.testing import Reply, ScriptedServer
+from aiohttp import web
+
+ANSWER = "a lesion"
+_COMPLETION = json.dumps(
+    {
+        "id": "bench",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "scripted",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": ANSWER},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
+    }
+).encode()
 
 
 class BenchServer:
-    """Answers every request after the same time; tells how many there were, and when the first."""
+    """`with BenchServer(service_s=0.2) as server`; counts requests and notes the first."""
 
     def __init__(self, *, service_s: float = 0.0) -> None:
         context = multiprocessing.get_context("spawn")
@@ -34,23 +58,38 @@ class BenchServer:
         self._ours.send("stop")
         self._process.join(timeout=30)
 
-    def count(self) -> tuple[int, float | None]:
-        """Return the number of requests since the last count, and the time of the first."""
+    def count(self) -> tuple[int, float, float]:
+        """Return the requests since the last count, and when the first and the last came."""
         self._ours.send("count")
-        found: tuple[int, float | None] = self._ours.recv()
+        found: tuple[int, float, float] = self._ours.recv()
         return found
 
 
 def _serve(pipe: Connection, service_s: float) -> None:
+    asyncio.run(_answer(pipe, service_s))
+
+
+async def _answer(pipe: Connection, service_s: float) -> None:
     arrived: list[float] = []
 
-    def script(_: dict[str, Any]) -> Reply:
-        arrived.append(time.time())
-        return Reply(text="a lesion", delay_s=service_s)
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "scripted"}]})
 
-    with ScriptedServer(script) as server:
-        pipe.send(server.url)
-        while pipe.recv() == "count":
-            pipe.send((len(arrived), arrived[0] if arrived else None))
-            arrived.clear()
-            server.requests.clear()
+    async def complete(request: web.Request) -> web.Response:
+        await request.read()
+        arrived.append(time.time())
+        if service_s:
+            await asyncio.sleep(service_s)
+        return web.Response(body=_COMPLETION, content_type="application/json")
+
+    app = web.Application(client_max_size=256 * 1024**2)
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/chat/completions", complete)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    pipe.send(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
+    while await asyncio.to_thread(pipe.recv) == "count":
+        pipe.send((len(arrived), arrived[0] if arrived else 0.0, arrived[-1] if arrived else 0.0))
+        arrived.clear()
+    await runner.cleanup()
