@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medix_eval import __version__
+from medix_eval import __version__, flags
 from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError, MedixError
 
@@ -36,148 +36,48 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_WHAT, _MODELS, _JUDGES, _OUTPUT = "What to run", "The model", "The judge", "Results"
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Partial = Annotated[
-    bool,
-    typer.Option(
-        "--allow-partial",
-        help="Average incomplete groups too; they stay marked.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-Tasks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tasks",
-        metavar="T[,T]",
-        help="Tasks and groups; commas or repeats.",
-        rich_help_panel=_WHAT,
-    ),
-]
-Include = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--include-path", help="A folder of task files of your own.", rich_help_panel=_WHAT
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root", help="A local mirror of the datasets: DIR/ORG/NAME.",
-        rich_help_panel=_WHAT,
-    ),
-]  # fmt: skip
-
 
 @app.callback(invoke_without_command=True)
 def evaluate(
     context: typer.Context,
     *,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", metavar="M", rich_help_panel=_MODELS,
-            help="ORG/NAME[@REV], a folder, openai:NAME, replay:FILE.jsonl or phantom.",
-        ),
-    ] = "",
-    tasks: Tasks = None,
-    protocol: Annotated[
-        str,
-        typer.Option("--protocol", metavar="P", rich_help_panel=_WHAT,
-                     help="What fixes all that can move a score: a name or a YAML file."),
-    ] = "medix",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=_WHAT,
-                     help="Change one key of the protocol; the result then says so."),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", metavar="N", rich_help_panel=_WHAT,
-                     help="At most N samples a task: a seeded, stratified subset."),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", rich_help_panel=_WHAT, help="Seed of that subset.")
-    ] = 0,
-    data_root: DataRoot = None,
-    include_path: Include = None,
-    local_host: Annotated[
-        list[str] | None,
-        typer.Option("--local-host", metavar="HOST", rich_help_panel=_WHAT,
-                     help="A host that may see restricted (dua) data."),
-    ] = None,
-    allow_egress: Annotated[
-        str | None,
-        typer.Option("--allow-egress", metavar="REASON", rich_help_panel=_WHAT,
-                     help="Send restricted data to foreign hosts; the reason is recorded."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", rich_help_panel=_WHAT, help="Print what would be sent.")
-    ] = False,
-    base_url: Annotated[
-        str | None,
-        typer.Option("--base-url", metavar="URL", rich_help_panel=_MODELS,
-                     help="Address of the server behind openai:NAME, such as http://host:8000/v1."),
-    ] = None,
-    api_key_env: Annotated[
-        str,
-        typer.Option("--api-key-env", metavar="VAR", rich_help_panel=_MODELS,
-                     help="Environment variable that holds the key."),
-    ] = "OPENAI_API_KEY",
-    concurrency: Annotated[
-        int | None,
-        typer.Option("--concurrency", metavar="N", rich_help_panel=_MODELS,
-                     help="Requests in flight (64 to a server; the batch size in this process)."),
-    ] = None,
-    request_timeout: Annotated[
-        float,
-        typer.Option("--request-timeout", metavar="S", rich_help_panel=_MODELS,
-                     help="Seconds until a request counts as lost."),
-    ] = 600.0,
-    judge: Annotated[
-        str | None,
-        typer.Option("--judge", metavar="J", rich_help_panel=_JUDGES,
-                     help="The model that grades; the protocol names the default."),
-    ] = None,
-    judge_base_url: Annotated[
-        str | None,
-        typer.Option("--judge-base-url", metavar="URL", rich_help_panel=_JUDGES,
-                     help="Address of the judge's server."),
-    ] = None,
-    judge_api_key_env: Annotated[
-        str,
-        typer.Option("--judge-api-key-env", metavar="VAR", rich_help_panel=_JUDGES,
-                     help="Environment variable that holds the judge's key."),
-    ] = "OPENAI_API_KEY",
-    judge_concurrency: Annotated[
-        int | None,
-        typer.Option("--judge-concurrency", metavar="N", rich_help_panel=_JUDGES,
-                     help="Judge calls in flight."),
-    ] = None,
-    judge_request_timeout: Annotated[
-        float,
-        typer.Option("--judge-request-timeout", metavar="S", rich_help_panel=_JUDGES,
-                     help="Seconds until a judge call counts as lost."),
-    ] = 600.0,
-    no_cache: Annotated[
-        bool,
-        typer.Option("--no-cache", rich_help_panel=_JUDGES,
-                     help="Ask the judge anew, whatever it said before."),
-    ] = False,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", rich_help_panel=_OUTPUT, help="Where runs go.")
-    ] = Path("results"),
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", rich_help_panel=_OUTPUT, help="Print scores.json, not the table."),
-    ] = False,
-    allow_partial: Partial = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", rich_help_panel=_OUTPUT, help="Log every retry.")
-    ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:  # fmt: skip
+    model: flags.Model = "",
+    tasks: flags.Tasks = None,
+    protocol: flags.Protocol = "medix",
+    overrides: flags.Overrides = None,
+    limit: flags.Limit = None,
+    seed: flags.Seed = 0,
+    data_root: flags.DataRoot = None,
+    include_path: flags.Include = None,
+    local_host: flags.LocalHost = None,
+    allow_egress: flags.Egress = None,
+    dry_run: flags.DryRun = False,
+    backend: flags.Backend = None,
+    base_url: flags.BaseUrl = None,
+    api_key_env: flags.KeyEnv = "OPENAI_API_KEY",
+    concurrency: flags.Concurrency = None,
+    request_timeout: flags.RequestTimeout = 600.0,
+    allow_text_only: flags.TextOnly = False,
+    judge: flags.Judge = None,
+    judge_backend: flags.JudgeBackend = None,
+    judge_base_url: flags.JudgeBaseUrl = None,
+    judge_api_key_env: flags.JudgeKeyEnv = "OPENAI_API_KEY",
+    judge_concurrency: flags.JudgeConcurrency = None,
+    judge_request_timeout: flags.JudgeRequestTimeout = 600.0,
+    no_cache: flags.NoCache = False,
+    gpus: flags.Gpus = None,
+    judge_gpus: flags.JudgeGpus = None,
+    vllm_args: flags.VllmArgs = None,
+    judge_vllm_args: flags.JudgeVllmArgs = None,
+    server_timeout: flags.ServerTimeout = 900.0,
+    judge_server_timeout: flags.JudgeServerTimeout = 900.0,
+    keep_server: flags.KeepServer = False,
+    out: flags.Out = Path("results"),
+    as_json: flags.JsonScores = False,
+    allow_partial: flags.Partial = False,
+    verbose: flags.Verbose = False,
+    version: flags.Version = False,
+) -> None:
     """Evaluate medical language models, with and without images, so that the number is true."""
     logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
     if version:
@@ -198,20 +98,30 @@ def evaluate(
         model=model,
         model_flags=ModelFlags(
             role="model",
+            backend=backend,
             base_url=base_url,
             key_env=api_key_env,
             concurrency=_positive("--concurrency", concurrency),
             request_timeout_s=_seconds("--request-timeout", request_timeout),
+            gpus=gpus,
+            vllm_args=vllm_args,
+            server_timeout_s=_seconds("--server-timeout", server_timeout),
+            keep_server=keep_server,
         ),
         tasks=catalogue.select(tasks or []),
         protocol=load_protocol(protocol, overrides=overrides or []),
         judge=judge,
         judge_flags=ModelFlags(
             role="judge",
+            backend=judge_backend,
             base_url=judge_base_url,
             key_env=judge_api_key_env,
             concurrency=_positive("--judge-concurrency", judge_concurrency),
             request_timeout_s=_seconds("--judge-request-timeout", judge_request_timeout),
+            gpus=judge_gpus,
+            vllm_args=judge_vllm_args,
+            server_timeout_s=_seconds("--judge-server-timeout", judge_server_timeout),
+            keep_server=keep_server,
         ),
         limit=limit,
         seed=seed,
@@ -219,6 +129,7 @@ def evaluate(
         data_root=_folder("--data-root", data_root),
         use_cache=not no_cache,
         allow_partial=allow_partial,
+        allow_text_only=allow_text_only,
         local_hosts=tuple(local_host or ()),
         egress_reason=allow_egress,
     )
@@ -237,11 +148,11 @@ def evaluate(
 @app.command("tasks")
 def list_tasks(
     *,
-    as_json: Json = False,
+    as_json: flags.Json = False,
     path: Annotated[
         bool, typer.Option("--path", help="Print the folder, for `lm_eval --include_path`.")
     ] = False,
-    include_path: Include = None,
+    include_path: flags.Include = None,
 ) -> None:
     """List the tasks and the groups."""
     if path:
@@ -266,8 +177,8 @@ def show(
     task: Annotated[str, typer.Argument(metavar="TASK")],
     *,
     num: Annotated[int, typer.Option("--num", "-n", help="How many prompts.")] = 1,
-    data_root: DataRoot = None,
-    include_path: Include = None,
+    data_root: flags.DataRoot = None,
+    include_path: flags.Include = None,
 ) -> None:
     """Print the first prompts of a task, as they will be sent."""
     catalogue = _catalogue(include_path)
@@ -282,9 +193,9 @@ def show(
 def score(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
     *,
-    as_json: Json = False,
-    allow_partial: Partial = False,
-    include_path: Include = None,
+    as_json: flags.Json = False,
+    allow_partial: flags.Partial = False,
+    include_path: flags.Include = None,
 ) -> None:
     """Score a run folder again from its verdicts; nothing is sent anywhere."""
     from medix_eval.evaluation import write_scores  # noqa: PLC0415

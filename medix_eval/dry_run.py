@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import BadRow
-from medix_eval.evaluation import Settings, resolve_judge
-from medix_eval.models.resolve import resolve_model
+from medix_eval.evaluation import Settings, resolve_models
 from medix_eval.protocol import LLMJudge
 from medix_eval.records import Kind
 from medix_eval.tasks import Catalogue, TaskFile
@@ -20,8 +19,7 @@ _MEASURED_ROWS = 64
 
 def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
     """Return what an evaluation would send where: requests, images, tokens, hosts."""
-    candidate = resolve_model(settings.model, settings.model_flags)
-    judge = resolve_judge(settings)
+    candidate, judge = resolve_models(settings)
     tasks = {name: _task(settings, catalogue.tasks[name]) for name in settings.tasks}
     spec = settings.protocol.judge
     votes = 0

@@ -18,7 +18,9 @@ from medix_eval.digests import digest
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError, NoJudge, ServerError
 from medix_eval.models.chat import ModelSource
-from medix_eval.models.resolve import ModelFlags, resolve_model
+from medix_eval.models.kept_servers import kept_servers
+from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
+from medix_eval.models.text_only import TextOnly
 from medix_eval.progress import shown_progress
 from medix_eval.protocol import LLMJudge, Protocol
 from medix_eval.retrying import RetryPolicy
@@ -60,6 +62,7 @@ class Settings:
     data_root: Path | None
     use_cache: bool
     allow_partial: bool
+    allow_text_only: bool = False
     local_hosts: tuple[str, ...] = ()
     egress_reason: str | None = None
 
@@ -75,14 +78,14 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     from medix_eval.judging.cache import VerdictCache  # noqa: PLC0415
     from medix_eval.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
 
-    candidate = resolve_model(settings.model, settings.model_flags)
-    judge = resolve_judge(settings)
+    candidate, judge = resolve_models(settings)
     refuse_foreign_hosts(
         tasks=[n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"],
         hosts=(*candidate.hosts, *(judge.hosts if judge else ())),
         vouched=settings.local_hosts,
         reason=settings.egress_reason,
     )
+    candidate = _with_or_without_images(candidate, settings, catalogue)
     generation = {"model": candidate.identity(), **settings.protocol.generation_settings()}
     identity = _judge_identity(judge) if judge else {}
     opened = open_tasks(settings, catalogue)
@@ -131,6 +134,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         scores = write_scores(
             run.path, judging.path, catalogue, allow_partial=settings.allow_partial
         )
+    for kept in kept_servers(settings.out / ".servers") if settings.model_flags.keep_server else ():
+        _LOG.info("%s stays up on port %d; `kill %d` ends it", kept.name, kept.port, kept.pid)
     _refuse_unusable(run.path, {name: scores.tasks[name] for name in settings.tasks})
     return scores
 
@@ -153,7 +158,26 @@ def write_scores(
     return scores
 
 
-def resolve_judge(settings: Settings) -> ModelSource | None:
+def resolve_models(settings: Settings) -> tuple[ModelSource, ModelSource | None]:
+    """Return the candidate, and the judge if there is one, each with GPUs of its own if it can."""
+    candidate, judge = give_gpus(
+        resolve_model(
+            settings.model,
+            settings.model_flags,
+            max_tokens=settings.protocol.generation.max_tokens,
+            out=settings.out,
+        ),
+        _resolve_judge(settings),
+    )
+    if settings.model_flags.keep_server and judge and judge.devices & candidate.devices:
+        raise ConfigError(
+            "--keep-server: model and judge need the same device, so one must end for the other",
+            hint="give each GPUs of its own with --gpus and --judge-gpus, or leave it out",
+        )
+    return candidate, judge
+
+
+def _resolve_judge(settings: Settings) -> ModelSource | None:
     """Return the judge that the protocol asks for; none if it uses no language model."""
     spec = settings.protocol.judge
     if not isinstance(spec, LLMJudge):
@@ -163,7 +187,29 @@ def resolve_judge(settings: Settings) -> ModelSource | None:
                 hint="--protocol medix lets a language model judge",
             )
         return None
-    return resolve_model(settings.judge or spec.model, settings.judge_flags)
+    return resolve_model(
+        settings.judge or spec.model,
+        settings.judge_flags,
+        max_tokens=spec.sampling.max_tokens,
+        out=settings.out,
+    )
+
+
+def _with_or_without_images(
+    candidate: ModelSource, settings: Settings, catalogue: Catalogue
+) -> ModelSource:
+    """Refuse to ask a model about images that it cannot see, unless that is what is wanted."""
+    with_images = [
+        name for name in settings.tasks if catalogue.tasks[name].settings.modality == "image"
+    ]
+    if not with_images or candidate.takes_images is not False:
+        return candidate
+    if settings.allow_text_only:
+        return TextOnly(candidate)
+    raise ConfigError(
+        f"{candidate.name} cannot see, and {', '.join(with_images)} asks about images",
+        hint="--allow-text-only asks without them and marks the result",
+    )
 
 
 def _judge_identity(judge: ModelSource) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from medix_eval.models.text_only import IMAGES_LEFT_OUT
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
 from medix_eval.store import (
     JudgingManifest,
@@ -79,6 +80,8 @@ class Scores(_Score):
     run: str
     limit: int | None
     synthetic: bool
+    text_only: bool = False
+    """Whether the model was asked about images without being shown them."""
     tasks: dict[str, TaskScore]
     groups: dict[str, GroupScore]
     usage: dict[str, dict[str, float | int]]
@@ -130,6 +133,7 @@ def score_run(
         run=str(judged),
         limit=max((limit for limit in limits if limit is not None), default=None),
         synthetic=any(task.synthetic for task in tasks.values()),
+        text_only=IMAGES_LEFT_OUT.items() <= manifest.generation.get("model", {}).items(),
         tasks=tasks,
         groups=group_scores(tasks, groups, allow_partial=allow_partial),
         usage={

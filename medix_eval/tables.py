@@ -31,6 +31,7 @@ def title(scores: Scores) -> str:
     """Return one line that says what was measured, and by whom."""
     judges = ", ".join(str(judge["id"]) for judge in scores.judges) or "no language model"
     stamp = "SYNTHETIC DATA · " if scores.synthetic else ""
+    stamp += "TEXT ONLY · " if scores.text_only else ""
     return f"{stamp}{scores.model} · protocol {scores.protocol['name']} · judged by {judges}"
 
 
@@ -160,6 +161,10 @@ def _notes(scores: Scores) -> list[str]:
     if scores.synthetic:
         notes.append(
             "SYNTHETIC: made-up rows stand in for a benchmark; these numbers say nothing of it."
+        )
+    if scores.text_only:
+        notes.append(
+            "TEXT ONLY: the model cannot see; it was asked about images without being shown them."
         )
     if any(task.mark for task in scores.tasks.values()):
         notes.append(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from medix_eval.errors import ConfigError
 from medix_eval.models.chat import ModelSource
@@ -15,11 +15,16 @@ class ModelFlags:
     """What the command line says of one model besides its name."""
 
     role: Literal["model", "judge"]
+    backend: Literal["vllm", "hf"] | None = None
     base_url: str | None = None
     key_env: str = "OPENAI_API_KEY"
     concurrency: int | None = None
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0
+    gpus: str | None = None
+    vllm_args: str | None = None
+    server_timeout_s: float = 900.0
+    keep_server: bool = False
 
     @property
     def prefix(self) -> str:
@@ -27,11 +32,17 @@ class ModelFlags:
         return "--judge-" if self.role == "judge" else "--"
 
 
-def resolve_model(name: str, flags: ModelFlags) -> ModelSource:
-    """Return the model of that name, not yet open. Raises `ConfigError`."""
+def resolve_model(
+    name: str, flags: ModelFlags, *, max_tokens: int, out: Path = Path()
+) -> ModelSource:
+    """Return the model of that name, not yet open. Raises `ConfigError`.
+
+    `max_tokens` is how long its completions may be, `out` where runs are kept.
+    """
     kind, colon, rest = name.partition(":")
     if colon and kind == "openai":
-        return _server(rest, flags)
+        _refuse(name, flags, "backend", "gpus", "vllm_args")
+        return _endpoint(rest, flags)
     if flags.base_url:
         raise ConfigError(
             f"{flags.prefix}base-url goes with openai:NAME, not with {name!r}",
@@ -40,25 +51,105 @@ def resolve_model(name: str, flags: ModelFlags) -> ModelSource:
     if colon and kind == "replay":
         from medix_eval.models.replay import ReplayFile  # noqa: PLC0415
 
+        _refuse(name, flags, "backend", "gpus", "vllm_args")
         return ReplayFile(path=Path(rest))
     if name == "rules":
         raise ConfigError("rules are a protocol", hint="--protocol rules needs no judge")
-    from medix_eval.models.transformers_model import TransformersModel  # noqa: PLC0415
-
-    batch = {"concurrency": flags.concurrency} if flags.concurrency else {}
+    location = name
     if name == "phantom":
         from medix_eval.phantom import model_folder  # noqa: PLC0415
 
-        return TransformersModel(name="phantom", location=str(model_folder()), **batch)
-    if colon or not name or (name.count("/") != 1 and not Path(name).is_dir()):
+        location = str(model_folder())
+    elif colon or not name or (name.count("/") != 1 and not Path(name).is_dir()):
         raise ConfigError(
             f"{name!r} is no model",
             hint="models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl or phantom",
         )
-    return TransformersModel(name=name, location=name, **batch)
+    if _engine(name, flags) == "vllm":
+        return _vllm(name, location, flags, max_tokens=max_tokens, out=out)
+    from medix_eval.models.transformers_model import TransformersModel  # noqa: PLC0415
+
+    _refuse(name, flags, "gpus", "vllm_args")
+    batch = {"concurrency": flags.concurrency} if flags.concurrency else {}
+    return TransformersModel(name=name, location=location, **batch)
 
 
-def _server(model: str, flags: ModelFlags) -> ModelSource:
+def give_gpus(
+    candidate: ModelSource, judge: ModelSource | None
+) -> tuple[ModelSource, ModelSource | None]:
+    """Give candidate and judge GPUs of their own, where there are enough for both at once."""
+    from medix_eval.models.gpus import visible_gpus  # noqa: PLC0415
+    from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
+
+    if not (isinstance(candidate, VLLMServer) and isinstance(judge, VLLMServer)):
+        return candidate, judge
+    free = [gpu for gpu in visible_gpus() if gpu not in {*candidate.gpus, *judge.gpus}]
+    given = []
+    for model in (candidate, judge):
+        own = model.gpus or tuple(free[: model.args.num_gpus])
+        if len(own) < model.args.num_gpus:
+            return candidate, judge
+        free = [gpu for gpu in free if gpu not in own]
+        given.append(replace(model, gpus=own))
+    return given[0], given[1]
+
+
+def _engine(name: str, flags: ModelFlags) -> Literal["vllm", "hf"]:
+    """Return what runs a checkpoint: what was asked for, else vLLM if it is there."""
+    from medix_eval.models.vllm_server import INSTALL, vllm_version  # noqa: PLC0415
+
+    if flags.backend == "vllm" and vllm_version() is None:
+        raise ConfigError(f"{flags.prefix}backend vllm: vLLM is not installed", hint=INSTALL)
+    if flags.backend is not None:
+        return flags.backend
+    # vLLM takes a minute to start, the phantom less than that to answer everything.
+    return "vllm" if name != "phantom" and vllm_version() is not None else "hf"
+
+
+def _vllm(
+    name: str, location: str, flags: ModelFlags, *, max_tokens: int, out: Path
+) -> ModelSource:
+    from medix_eval.models.gpus import split_gpus  # noqa: PLC0415
+    from medix_eval.models.vllm_args import parse_vllm_args  # noqa: PLC0415
+    from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
+
+    args = parse_vllm_args(flags.vllm_args or "", flag=f"{flags.prefix}vllm-args")
+    gpus = split_gpus(flags.gpus or "")
+    if flags.gpus is not None and len(gpus) < args.num_gpus:
+        raise ConfigError(
+            f"{flags.prefix}gpus {flags.gpus} names {len(gpus)} GPUs, {flags.prefix}vllm-args "
+            f"asks for {args.num_gpus}",
+            hint=f"{flags.prefix}gpus takes numbers such as 0,1",
+        )
+    more: dict[str, Any] = {"concurrency": flags.concurrency} if flags.concurrency else {}
+    return VLLMServer(
+        name=name,
+        location=location,
+        role=flags.role,
+        max_tokens=max_tokens,
+        args=args,
+        gpus=gpus,
+        start_timeout_s=flags.server_timeout_s,
+        connect_timeout_s=flags.connect_timeout_s,
+        request_timeout_s=flags.request_timeout_s,
+        keep_in=out / ".servers" if flags.keep_server else None,
+        **more,
+    )
+
+
+def _refuse(name: str, flags: ModelFlags, *fields: str) -> None:
+    """Refuse flags that would have no effect, so that nobody believes they had one."""
+    for field in fields:
+        if getattr(flags, field) is not None:
+            flag = flags.prefix + field.replace("_", "-")
+            raise ConfigError(
+                f"{flag} is for models that vLLM serves, and {name!r} is none",
+                hint=f"{flags.prefix}backend vllm serves ORG/NAME or a folder; for transformers, "
+                "CUDA_VISIBLE_DEVICES chooses GPUs",
+            )
+
+
+def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
     from medix_eval.models.openai_server import OpenAIServer  # noqa: PLC0415
 
     if not flags.base_url:

@@ -1,0 +1,189 @@
+"""The flags of an evaluation: their names, their help, and the panel they are shown in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+# A flag reads best as one line of what it is and one of what it says.
+# fmt: off
+_WHAT, _MODELS, _JUDGES, _OUTPUT = "What to run", "The model", "The judge", "Results"
+_VLLM = "Models that vLLM serves"
+
+Engine = Literal["vllm", "hf"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Partial = Annotated[
+    bool,
+    typer.Option("--allow-partial", rich_help_panel=_OUTPUT,
+                 help="Average incomplete groups too; they stay marked."),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--tasks", metavar="T[,T]", rich_help_panel=_WHAT,
+                 help="Tasks and groups; commas or repeats."),
+]
+Include = Annotated[
+    list[Path] | None,
+    typer.Option("--include-path", rich_help_panel=_WHAT,
+                 help="A folder of task files of your own."),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", rich_help_panel=_WHAT,
+                 help="A local mirror of the datasets: DIR/ORG/NAME."),
+]
+Protocol = Annotated[
+    str,
+    typer.Option("--protocol", metavar="P", rich_help_panel=_WHAT,
+                 help="What fixes all that can move a score: a name or a YAML file."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=_WHAT,
+                 help="Change one key of the protocol; the result then says so."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", rich_help_panel=_WHAT,
+                 help="At most N samples a task: a seeded, stratified subset."),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", rich_help_panel=_WHAT, help="Seed of that subset.")
+]
+LocalHost = Annotated[
+    list[str] | None,
+    typer.Option("--local-host", metavar="HOST", rich_help_panel=_WHAT,
+                 help="A host that may see restricted (dua) data."),
+]
+Egress = Annotated[
+    str | None,
+    typer.Option("--allow-egress", metavar="REASON", rich_help_panel=_WHAT,
+                 help="Send restricted data to foreign hosts; the reason is recorded."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", rich_help_panel=_WHAT, help="Print what would be sent.")
+]
+
+Model = Annotated[
+    str,
+    typer.Option("--model", metavar="M", rich_help_panel=_MODELS,
+                 help=r"ORG/NAME\[@REV], a folder, openai:NAME, replay:FILE.jsonl or phantom."),
+]
+Backend = Annotated[
+    Engine | None,
+    typer.Option("--backend", rich_help_panel=_MODELS,
+                 help="What runs ORG/NAME or a folder: vLLM if it is installed, else transformers "
+                 "(hf). Phantom is so small that hf runs it unless vllm is asked for."),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", rich_help_panel=_MODELS,
+                 help="Address of the server behind openai:NAME, such as http://host:8000/v1."),
+]
+KeyEnv = Annotated[
+    str,
+    typer.Option("--api-key-env", metavar="VAR", rich_help_panel=_MODELS,
+                 help="Environment variable that holds the key."),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option("--concurrency", metavar="N", rich_help_panel=_MODELS,
+                 help="Requests in flight (64 to a server; the batch size in this process)."),
+]
+RequestTimeout = Annotated[
+    float,
+    typer.Option("--request-timeout", metavar="S", rich_help_panel=_MODELS,
+                 help="Seconds until a request counts as lost."),
+]
+TextOnly = Annotated[
+    bool,
+    typer.Option("--allow-text-only", rich_help_panel=_MODELS,
+                 help="Ask a model that cannot see without the images; the result says so."),
+]
+
+Judge = Annotated[
+    str | None,
+    typer.Option("--judge", metavar="J", rich_help_panel=_JUDGES,
+                 help="The model that grades; the protocol names the default."),
+]
+JudgeBackend = Annotated[
+    Engine | None,
+    typer.Option("--judge-backend", rich_help_panel=_JUDGES, help="What runs the judge."),
+]
+JudgeBaseUrl = Annotated[
+    str | None,
+    typer.Option("--judge-base-url", metavar="URL", rich_help_panel=_JUDGES,
+                 help="Address of the judge's server."),
+]
+JudgeKeyEnv = Annotated[
+    str,
+    typer.Option("--judge-api-key-env", metavar="VAR", rich_help_panel=_JUDGES,
+                 help="Environment variable that holds the judge's key."),
+]
+JudgeConcurrency = Annotated[
+    int | None,
+    typer.Option("--judge-concurrency", metavar="N", rich_help_panel=_JUDGES,
+                 help="Judge calls in flight."),
+]
+JudgeRequestTimeout = Annotated[
+    float,
+    typer.Option("--judge-request-timeout", metavar="S", rich_help_panel=_JUDGES,
+                 help="Seconds until a judge call counts as lost."),
+]
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", rich_help_panel=_JUDGES,
+                 help="Ask the judge anew, whatever it said before."),
+]
+
+Gpus = Annotated[
+    str | None,
+    typer.Option("--gpus", metavar="0,1", rich_help_panel=_VLLM,
+                 help="GPUs of the model. Where model and judge have their own, both run at once; "
+                 "if you name none, they get their own where there are enough."),
+]
+JudgeGpus = Annotated[
+    str | None,
+    typer.Option("--judge-gpus", metavar="2,3", rich_help_panel=_VLLM, help="GPUs of the judge."),
+]
+VllmArgs = Annotated[
+    str | None,
+    typer.Option("--vllm-args", metavar='"..."', rich_help_panel=_VLLM,
+                 help='Passed on to vLLM, such as "--tensor-parallel-size 2"; what can move a '
+                 "score is in the digest."),
+]
+JudgeVllmArgs = Annotated[
+    str | None,
+    typer.Option("--judge-vllm-args", metavar='"..."', rich_help_panel=_VLLM,
+                 help="The same for the judge."),
+]
+ServerTimeout = Annotated[
+    float,
+    typer.Option("--server-timeout", metavar="S", rich_help_panel=_VLLM,
+                 help="Seconds until a server that is not ready counts as stuck."),
+]
+JudgeServerTimeout = Annotated[
+    float,
+    typer.Option("--judge-server-timeout", metavar="S", rich_help_panel=_VLLM,
+                 help="The same for the judge."),
+]
+KeepServer = Annotated[
+    bool,
+    typer.Option("--keep-server", rich_help_panel=_VLLM,
+                 help="Leave servers running when the run is done, for the next one."),
+]
+
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", rich_help_panel=_OUTPUT, help="Where runs go.")
+]
+JsonScores = Annotated[
+    bool,
+    typer.Option("--json", rich_help_panel=_OUTPUT, help="Print scores.json, not the table."),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", rich_help_panel=_OUTPUT, help="Log every retry.")
+]
+Version = Annotated[bool, typer.Option("--version", help="Print the version.")]

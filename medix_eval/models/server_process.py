@@ -1,0 +1,156 @@
+"""A server as a process of this run: its port, its log, its death and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from medix_eval.errors import ConfigError, ServerError
+from medix_eval.models import supervisor
+
+HOST = "127.0.0.1"
+_POLL_S = 0.1
+_TAIL_LINES = 6
+_TAIL_BYTES = 200_000
+_LONGEST_LINE = 240
+_FREE_WITHIN_S = 10.0
+_CAUSE = re.compile(r"\b\w+(Error|Exception)\b: \S|[Oo]ut of memory")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerProcess:
+    """A server that was started below a supervisor, which ends it whatever becomes of us."""
+
+    what: str
+    """How messages call it, such as `the vLLM server of Qwen/Qwen3-14B`."""
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    log_begins: int
+    """Where this start begins in the log; an earlier run may have written before."""
+    hints: Mapping[str, str]
+    """What to do, by a pattern that the log of a dead server may hold."""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the server has ended, with all its processes."""
+        return self.process.poll() is not None
+
+    async def dies_within(self, seconds: float) -> bool:
+        """Give a server that has just failed a request the time to be found dead."""
+        deadline = time.monotonic() + seconds
+        while not self.is_dead and time.monotonic() < deadline:  # noqa: ASYNC110 (no event tells)
+            await asyncio.sleep(_POLL_S)
+        return self.is_dead
+
+    def failure(self, happened: str) -> ServerError:
+        """Return an error that shows what the server said last."""
+        said = self._said()
+        hint = next((hint for pattern, hint in self.hints.items() if re.search(pattern, said)), "")
+        lines = [line.strip()[:_LONGEST_LINE] for line in said.splitlines() if line.strip()]
+        tail = lines[-_TAIL_LINES:]
+        # The last lines often only say that another process failed; its own words come first.
+        cause = next((line for line in lines if _CAUSE.search(line) and line not in tail), None)
+        shown = "".join(f"\n  {line}" for line in ([cause, "..."] if cause else []) + tail)
+        return ServerError(
+            f"{self.what} {happened}; it said last:{shown or ' nothing'}",
+            hint=hint or f"all it said is in {self.log}",
+        )
+
+    def _said(self) -> str:
+        """Return the end of what this start has written to the log."""
+        with self.log.open("rb") as file:
+            file.seek(max(self.log_begins, self.log.stat().st_size - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
+
+    def death(self) -> ServerError:
+        """Return the error for a server that ended by itself."""
+        return self.failure(f"died (status {self.process.poll()})")
+
+    async def stop(self) -> None:
+        """End the server with all its processes, and see that its port is free again."""
+        _close(self.process.stdin)
+        await asyncio.to_thread(self.process.wait)
+        deadline = time.monotonic() + _FREE_WITHIN_S
+        while not is_free(self.port):
+            if time.monotonic() > deadline:
+                raise ServerError(f"port {self.port} is still taken after {self.what} has ended")
+            await asyncio.sleep(_POLL_S)
+
+    def keep(self) -> int:
+        """Leave the server running; return the process to stop it by."""
+        if self.process.stdin is not None:
+            self.process.stdin.write(supervisor.KEEP)
+        _close(self.process.stdin)
+        return self.process.pid
+
+
+def start_server(
+    command: Sequence[str],
+    *,
+    what: str,
+    port: int,
+    log: Path,
+    env: Mapping[str, str],
+    hints: Mapping[str, str],
+) -> ServerProcess:
+    """Start a server in a session of its own, below a supervisor; its words go to the log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab", opener=_private) as file:
+        begins = file.tell()
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", "-m", supervisor.__name__, *command],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=dict(env),
+        )
+    return ServerProcess(
+        what=what, process=process, port=port, log=log, log_begins=begins, hints=hints
+    )
+
+
+def free_port(wanted: int | None) -> int:
+    """Return the wanted port, or any that nobody listens on. Raises `ConfigError`."""
+    if wanted is not None and not is_free(wanted):
+        raise ConfigError(
+            f"port {wanted} is taken", hint="leave --port out, and a free one is found"
+        )
+    if wanted is not None:
+        return wanted
+    with socket.socket() as found:
+        found.bind((HOST, 0))
+        return int(found.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port now."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _private(path: str, flags: int) -> int:
+    """Open for the user alone: what a server says may quote a prompt."""
+    return os.open(path, flags, 0o600)
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    with suppress(BrokenPipeError):
+        if pipe is not None:
+            pipe.close()

