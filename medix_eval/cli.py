@@ -99,7 +99,7 @@ def evaluate(
         model_flags=ModelFlags(
             role="model",
             backend=backend,
-            base_url=base_url,
+            base_urls=tuple(base_url or ()),
             key_env=api_key_env,
             concurrency=_positive("--concurrency", concurrency),
             request_timeout_s=_seconds("--request-timeout", request_timeout),
@@ -114,7 +114,7 @@ def evaluate(
         judge_flags=ModelFlags(
             role="judge",
             backend=judge_backend,
-            base_url=judge_base_url,
+            base_urls=tuple(judge_base_url or ()),
             key_env=judge_api_key_env,
             concurrency=_positive("--judge-concurrency", judge_concurrency),
             request_timeout_s=_seconds("--judge-request-timeout", judge_request_timeout),

@@ -83,6 +83,8 @@ class ModelError(MedixError):
     exit_code = 4
     requests = 0
     """How many requests were made, tries included."""
+    seconds = 0.0
+    """Time they were under way."""
 
 
 class RequestRejected(ModelError):

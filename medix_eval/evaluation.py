@@ -224,7 +224,7 @@ def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
     """Open every task's data and pick its rows."""
     from medix_eval.lm_task import open_task  # noqa: PLC0415
     from medix_eval.pipeline import OpenedTask  # noqa: PLC0415
-    from medix_eval.samples import select_rows  # noqa: PLC0415
+    from medix_eval.samples import select_rows, side_by_side  # noqa: PLC0415
 
     opened = []
     for name in settings.tasks:
@@ -235,7 +235,9 @@ def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
             OpenedTask(
                 file=file,
                 task=task,
-                rows=list(range(len(task.rows))) if rows is None else rows,
+                rows=side_by_side(
+                    range(len(task.rows)) if rows is None else rows, task.cluster_values()
+                ),
                 is_limited=rows is not None,
             )
         )

@@ -79,9 +79,10 @@ Backend = Annotated[
                  "(hf). Phantom is so small that hf runs it unless vllm is asked for."),
 ]
 BaseUrl = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option("--base-url", metavar="URL", rich_help_panel=_MODELS,
-                 help="Address of the server behind openai:NAME, such as http://host:8000/v1."),
+                 help="Address of the server behind openai:NAME, such as http://host:8000/v1; "
+                 "several share the load."),
 ]
 KeyEnv = Annotated[
     str,
@@ -91,7 +92,8 @@ KeyEnv = Annotated[
 Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", metavar="N", rich_help_panel=_MODELS,
-                 help="Requests in flight (64 to a server; the batch size in this process)."),
+                 help="Requests in flight to a server, in place of searching for what it bears; "
+                 "the batch size in this process."),
 ]
 RequestTimeout = Annotated[
     float,
@@ -114,9 +116,9 @@ JudgeBackend = Annotated[
     typer.Option("--judge-backend", rich_help_panel=_JUDGES, help="What runs the judge."),
 ]
 JudgeBaseUrl = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option("--judge-base-url", metavar="URL", rich_help_panel=_JUDGES,
-                 help="Address of the judge's server."),
+                 help="Address of the judge's server; several share the load."),
 ]
 JudgeKeyEnv = Annotated[
     str,

@@ -258,6 +258,13 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         columns = [map(str, self.rows[column]) for column in self.settings.slices]
         return list(zip(*columns, strict=True)) if columns else [()] * len(self.rows)
 
+    def cluster_values(self) -> list[str] | None:
+        """Return what each row shares with others, where a plain column tells; no image is read."""
+        column = self.settings.cluster
+        if column is None or isinstance(self.rows.features[column], datasets.Image):
+            return None
+        return list(map(str, self.rows[column]))
+
     # Inside
 
     @property

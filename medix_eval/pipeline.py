@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from medix_eval.concurrency import Gate, gate_for
 from medix_eval.errors import ConfigError, MedixError, ModelError, NoJudge, ServerError
 from medix_eval.images import as_jpeg
 from medix_eval.judging.cache import VerdictCache
@@ -95,7 +95,7 @@ class Pipeline:
                 model=model,
                 policy=self.policies["model"],
                 role="model",
-                in_flight=self.candidate.concurrency,
+                gate=_gate(self.candidate),
             )
             self.progress.begin("answering", num_left)
             in_judging = 0
@@ -116,18 +116,17 @@ class Pipeline:
     async def _answer(self, sample: Sample) -> CompletionRecord:
         """Ask the candidate; a request that fails for good is recorded with its reason."""
         assert self._asker is not None  # noqa: S101 (opened before the first sample)
-        started = time.monotonic()
         try:
             prompt = self._prompt(sample)
             sampling = Sampling(**self.protocol.generation.model_dump())
             completion = await self._asker.complete(prompt, sampling)
         except ModelError as error:
             failure = Failure(error=type(error).__name__, message=str(error))
-            return _record(sample, started=started, failure=failure, requests=error.requests)
+            return _record(sample, failure=failure, requests=error.requests, seconds=error.seconds)
         return _record(
             sample,
-            started=started,
             requests=completion.requests,
+            seconds=completion.seconds,
             completion=completion.text,
             finish_reason=completion.finish_reason,
             prompt_tokens=completion.prompt_tokens,
@@ -166,7 +165,7 @@ class Pipeline:
             model=model,
             policy=self.policies["judge"],
             role="judge",
-            in_flight=self.judge.concurrency,
+            gate=_gate(self.judge),
         )
         judge = Judge(
             name=self.judge.name,
@@ -228,7 +227,11 @@ async def _each(
         raise (known[0] if known else errors.exceptions[0]) from None
 
 
-def _record(sample: Sample, *, started: float, **result: Any) -> CompletionRecord:
+def _gate(source: ModelSource) -> Gate:
+    return gate_for(concurrency=source.concurrency, adapts=source.adapts)
+
+
+def _record(sample: Sample, **result: Any) -> CompletionRecord:
     return CompletionRecord(
         task=sample.task,
         sample_id=sample.id,
@@ -240,6 +243,5 @@ def _record(sample: Sample, *, started: float, **result: Any) -> CompletionRecor
         facts=dict(sample.facts),
         columns=dict(sample.columns),
         image_sha256=tuple(hashlib.sha256(image).hexdigest() for image in sample.images),
-        seconds=round(time.monotonic() - started, 3),
         **result,
     )

@@ -12,6 +12,7 @@ import random
 import time
 from dataclasses import dataclass, field, replace
 
+from medix_eval.concurrency import Gate
 from medix_eval.errors import ModelError, RequestFailed, ServerError, Unreachable
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 
@@ -38,46 +39,47 @@ class RetryingModel:
     model: ChatModel
     policy: RetryPolicy
     role: str
-    in_flight: int
+    gate: Gate
     """Requests under way at once; waiting for the next try takes no place."""
     _failures_in_a_row: int = 0
     _last_answer_at: float = field(default_factory=time.monotonic)
     # Only spreads waiting times, so its seed moves no score.
     _random: random.Random = field(default_factory=random.Random)
 
-    _gate: asyncio.Semaphore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._gate = asyncio.Semaphore(self.in_flight)
-
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Return the first completion, or raise the last failure once the tries are used up."""
-        number = 0
+        number, seconds = 0, 0.0
         while True:
             number += 1
             try:
-                async with self._gate:
-                    completion = await self.model.complete(prompt, sampling)
+                async with self.gate:
+                    started = time.monotonic()
+                    try:
+                        completion = await self.model.complete(prompt, sampling)
+                    finally:
+                        seconds = round(seconds + time.monotonic() - started, 3)
             except RequestFailed as error:
+                error.requests, error.seconds = number, seconds
                 self._count(error)
-                error.requests = number
                 if number >= self.policy.tries:
                     raise
                 await asyncio.sleep(self._wait_s(error, number=number))
             except ModelError as error:
+                error.requests, error.seconds = number, seconds
                 self._answered()
-                error.requests = number
                 raise
             else:
                 self._answered()
-                return replace(completion, requests=number)
+                return replace(completion, requests=number, seconds=seconds)
 
     def _answered(self) -> None:
+        self.gate.answered()
         self._failures_in_a_row = 0
         self._last_answer_at = time.monotonic()
 
     def _count(self, error: RequestFailed) -> None:
-        """Stop everything when the server is evidently gone; a resumed run loses nothing."""
+        """Slow down; and stop everything when the server is evidently gone."""
+        self.gate.overloaded()
         if not isinstance(error, Unreachable):
             self._failures_in_a_row = 0
         else:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from medix_eval.concurrency import Gate
 from medix_eval.errors import ModelError, RequestFailed, RequestRejected, ServerError, Unreachable
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.retrying import RetryingModel, RetryPolicy
@@ -37,7 +38,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def ask(model: Failing, policy: RetryPolicy | None = None) -> Completion:
-    retried = RetryingModel(model=model, policy=policy or RetryPolicy(), role="model", in_flight=4)
+    retried = RetryingModel(
+        model=model, policy=policy or RetryPolicy(), role="model", gate=Gate(limit=4, most=4)
+    )
     return asyncio.run(retried.complete(PROMPT, SAMPLING))
 
 

@@ -47,6 +47,8 @@ class Completion:
     completion_tokens: int | None = None
     requests: int = 1
     """How many requests it took, tries included."""
+    seconds: float = 0.0
+    """Time under way, all tries together; waiting for a place is not in it."""
 
 
 class ChatModel(Protocol):
@@ -85,7 +87,12 @@ class ModelSource(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many prompts to keep in flight."""
+        """How many prompts to keep in flight, at most."""
+        ...
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the number in flight is searched for, up to `concurrency`."""
         ...
 
     def identity(self) -> dict[str, Any]:

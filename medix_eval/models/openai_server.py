@@ -51,7 +51,9 @@ class OpenAIServer:
     model: str
     base_url: str
     key_env: str = "OPENAI_API_KEY"
-    concurrency: int = 64
+    concurrency: int = 256
+    adapts: bool = True
+    """Whether the number in flight is searched for, up to `concurrency`; else it is just that."""
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0
     role: str = "model"
@@ -84,6 +86,13 @@ class OpenAIServer:
     @asynccontextmanager
     async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
         """Open the session and check that the server answers and serves the model."""
+        async with self.connect() as connected:
+            await connected.check()
+            yield connected
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Connected]:
+        """Open the session; whether anybody answers is not asked."""
         import aiohttp  # noqa: PLC0415 (150 ms, off the way of `--help`)
 
         key = os.environ.get(self.key_env, "")
@@ -96,13 +105,13 @@ class OpenAIServer:
             trust_env=False,
             headers={"Authorization": f"Bearer {key}"} if key else {},
         ) as session:
-            connected = _Connected(self, session)
-            await connected.check()
-            yield connected
+            yield Connected(self, session)
 
 
 @dataclass(frozen=True, slots=True)
-class _Connected:
+class Connected:
+    """A session with one server."""
+
     server: OpenAIServer
     session: aiohttp.ClientSession
 
@@ -126,6 +135,7 @@ class _Connected:
             )
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        """Post one prompt and read the first choice."""
         fields = {
             "model": self.server.model,
             "messages": [{"role": "user", "content": _content(prompt)}],

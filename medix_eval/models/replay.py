@@ -30,6 +30,7 @@ class ReplayFile:
 
     path: Path
     concurrency: int = 64
+    adapts: bool = False
 
     @property
     def name(self) -> str:

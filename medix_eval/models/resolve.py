@@ -16,7 +16,7 @@ class ModelFlags:
 
     role: Literal["model", "judge"]
     backend: Literal["vllm", "hf"] | None = None
-    base_url: str | None = None
+    base_urls: tuple[str, ...] = ()
     key_env: str = "OPENAI_API_KEY"
     concurrency: int | None = None
     connect_timeout_s: float = 10.0
@@ -43,7 +43,7 @@ def resolve_model(
     if colon and kind == "openai":
         _refuse(name, flags, "backend", "gpus", "vllm_args")
         return _endpoint(rest, flags)
-    if flags.base_url:
+    if flags.base_urls:
         raise ConfigError(
             f"{flags.prefix}base-url goes with openai:NAME, not with {name!r}",
             hint=f"did you mean openai:{name}?",
@@ -70,8 +70,7 @@ def resolve_model(
     from medix_eval.models.transformers_model import TransformersModel  # noqa: PLC0415
 
     _refuse(name, flags, "gpus", "vllm_args")
-    batch = {"concurrency": flags.concurrency} if flags.concurrency else {}
-    return TransformersModel(name=name, location=location, **batch)
+    return TransformersModel(name=name, location=location, **_in_flight(flags))
 
 
 def give_gpus(
@@ -121,7 +120,6 @@ def _vllm(
             f"asks for {args.num_gpus}",
             hint=f"{flags.prefix}gpus takes numbers such as 0,1",
         )
-    more: dict[str, Any] = {"concurrency": flags.concurrency} if flags.concurrency else {}
     return VLLMServer(
         name=name,
         location=location,
@@ -133,7 +131,7 @@ def _vllm(
         connect_timeout_s=flags.connect_timeout_s,
         request_timeout_s=flags.request_timeout_s,
         keep_in=out / ".servers" if flags.keep_server else None,
-        **more,
+        **_in_flight(flags),
     )
 
 
@@ -151,20 +149,34 @@ def _refuse(name: str, flags: ModelFlags, *fields: str) -> None:
 
 def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
     from medix_eval.models.openai_server import OpenAIServer  # noqa: PLC0415
+    from medix_eval.models.shared_load import SharedLoad  # noqa: PLC0415
 
-    if not flags.base_url:
+    if not flags.base_urls:
         raise ConfigError(
             f"openai:{model} needs {flags.prefix}base-url",
             hint=f"for example {flags.prefix}base-url http://localhost:8000/v1",
         )
-    if not flags.base_url.startswith(("http://", "https://")):
-        raise ConfigError(f"{flags.prefix}base-url {flags.base_url!r} is not an http(s) address")
-    return OpenAIServer(
-        model=model,
-        base_url=flags.base_url,
-        key_env=flags.key_env,
-        concurrency=flags.concurrency or 64,
-        connect_timeout_s=flags.connect_timeout_s,
-        request_timeout_s=flags.request_timeout_s,
-        role=flags.role,
-    )
+    servers = []
+    for url in dict.fromkeys(flags.base_urls):
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"{flags.prefix}base-url {url!r} is not an http(s) address",
+                hint="for example http://localhost:8000/v1",
+            )
+        servers.append(
+            OpenAIServer(
+                model=model,
+                base_url=url,
+                key_env=flags.key_env,
+                connect_timeout_s=flags.connect_timeout_s,
+                request_timeout_s=flags.request_timeout_s,
+                role=flags.role,
+                **_in_flight(flags),
+            )
+        )
+    return servers[0] if len(servers) == 1 else SharedLoad(servers=tuple(servers))
+
+
+def _in_flight(flags: ModelFlags) -> dict[str, Any]:
+    """Return a fixed number of requests in flight, where one was asked for."""
+    return {"concurrency": flags.concurrency, "adapts": False} if flags.concurrency else {}

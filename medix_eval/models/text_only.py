@@ -46,6 +46,11 @@ class TextOnly:
         """The model's own."""
         return self.source.concurrency
 
+    @property
+    def adapts(self) -> bool:
+        """The model's own."""
+        return self.source.adapts
+
     def identity(self) -> dict[str, Any]:
         """Return the model's own identity, marked."""
         return {**self.source.identity(), **IMAGES_LEFT_OUT}

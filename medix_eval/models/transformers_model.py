@@ -30,6 +30,7 @@ class TransformersModel:
     """Folder or `ORG/NAME[@REV]`."""
     concurrency: int = 16
     """Prompts in one batch."""
+    adapts: bool = False
 
     @property
     def hosts(self) -> tuple[str, ...]:

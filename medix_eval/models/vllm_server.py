@@ -86,6 +86,8 @@ class VLLMServer:
     gpus: tuple[str, ...] = ()
     """The GPUs that the server may see; all that we see if none are named."""
     concurrency: int = 256
+    adapts: bool = False
+    """Not searched for: vLLM has a queue of its own and takes what fits."""
     start_timeout_s: float = 900.0
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0

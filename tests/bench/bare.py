@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pyarrow.parquet as pq
+from driver import peak_rss_mb
 
 
 def bodies(mirror: Path) -> list[dict[str, Any]]:
@@ -68,7 +69,7 @@ def main() -> None:
     found = {
         "seconds": time.time() - started,
         "cpu_s": cpu_s,
-        "peak_rss_mb": after.ru_maxrss / 1024,
+        "peak_rss_mb": peak_rss_mb(),
     }
     sys.stdout.write(json.dumps(found) + "\n")
 

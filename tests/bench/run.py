@@ -116,8 +116,8 @@ def resume(place: Workplace) -> list[Figure]:
 def client(place: Workplace) -> list[Figure]:
     """Requests a second and CPU a request, beside a bare session and stock lm-eval."""
     figures = []
-    text = place.task("text", num=4_000)
-    images = place.task("images", num=600, side=768)
+    text = place.task("text", num=5_120)
+    images = place.task("images", num=320, side=768)
     figures += _beside(place, text, "text", in_flight=64, service_s=0.2, at_least=0.95)
     figures += _beside(place, text, "text", in_flight=256, service_s=0.2, at_least=0.90)
     figures += _beside(place, images, "768×768 images", in_flight=64, service_s=0.2, at_least=0.90)
@@ -154,7 +154,7 @@ def _beside(
         stock = measured(place.stock(server, task, in_flight=in_flight))
 
     def median(runs: list[Any], key: str) -> float:
-        return statistics.median(run[key] for run in runs)
+        return float(statistics.median(run[key] for run in runs))
 
     at = f"{what}, {in_flight} in flight, {1000 * service_s:.0f} ms"
     per_s, bare_per_s = median(ours, "per_s"), median(bare, "per_s")

@@ -8,6 +8,7 @@ import sys
 import time
 
 import lm_eval
+from driver import peak_rss_mb
 from lm_eval.tasks import TaskManager
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     found = {
         "seconds": time.time() - started,
         "cpu_s": cpu_s,
-        "peak_rss_mb": usage.ru_maxrss / 1024,
+        "peak_rss_mb": peak_rss_mb(),
         "opened_at": started,
     }
     sys.stdout.write(json.dumps(found) + "\n")

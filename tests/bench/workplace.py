@@ -106,7 +106,7 @@ def _write_rows(folder: Path, *, num: int, side: int | None) -> None:
         features["image"] = datasets.Image()
 
     def row(number: int) -> dict[str, object]:
-        texts = {"question": f"What is number {number}?", "answer": ANSWER}
+        texts: dict[str, object] = {"question": f"What is number {number}?", "answer": ANSWER}
         if not side:
             return texts
         out = io.BytesIO()

@@ -1,0 +1,106 @@
+"""How many requests are under way at once: a fixed number, or what the server turns out to bear.
+
+The search is that of TCP: grow while growing pays, halve when the server says it is too much. It
+moves no score, so nothing of it is in a digest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+FIRST = 32
+"""Where the search begins."""
+_GROWTH = 1.5
+_PAYS = 1.1
+"""A larger limit is kept if it brings a tenth more answers a second."""
+_WINDOWS_AT_REST = 10
+_CUT_AT_MOST_EVERY_S = 1.0
+
+
+def gate_for(*, concurrency: int, adapts: bool) -> Gate:
+    """Return the gate of a model: fixed, or searching up to its concurrency."""
+    return Gate(limit=min(FIRST, concurrency) if adapts else concurrency, most=concurrency)
+
+
+@dataclass(slots=True, kw_only=True)
+class Gate:
+    """`async with gate:` waits for a place; tell the gate of every answer and every overload."""
+
+    limit: int
+    most: int
+    """The limit never grows above this; where both are equal it is fixed."""
+    clock: Callable[[], float] = time.monotonic
+    under_way: int = 0
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    _is_fixed: bool = field(init=False)
+    _answers: int = 0
+    _window_began: float = field(init=False)
+    _cut_at: float = float("-inf")
+    _best: tuple[float, int] = (0.0, 0)
+    """Answers a second at the best limit so far, and that limit."""
+    _is_growing: bool = True
+    _windows: int = 0
+
+    def __post_init__(self) -> None:
+        self._is_fixed = self.limit >= self.most
+        self._window_began = self.clock()
+
+    async def __aenter__(self) -> None:
+        if self.under_way < self.limit:
+            self.under_way += 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():  # it was given one just now
+                await self.__aexit__(None, None, None)
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.under_way -= 1
+        self._admit()
+
+    def answered(self) -> None:
+        """Count an answer; after two rounds of them, see whether the limit pays."""
+        if self._is_fixed:
+            return
+        self._answers += 1
+        if self._answers < 2 * self.limit:
+            return
+        now = self.clock()
+        per_s = self._answers / max(now - self._window_began, 1e-9)
+        self._answers, self._window_began, self._windows = 0, now, self._windows + 1
+        if self._is_growing and per_s < self._best[0] * _PAYS:
+            self.limit, self._is_growing, self._windows = self._best[1], False, 0
+        elif self._is_growing or self._windows >= _WINDOWS_AT_REST:
+            self._best, self._is_growing = (per_s, self.limit), True
+            self.limit = min(self.most, int(self.limit * _GROWTH) + 1)
+            self._admit()
+
+    def overloaded(self) -> None:
+        """Halve the limit; the failures of one moment count once."""
+        now = self.clock()
+        if self._is_fixed or now - self._cut_at < _CUT_AT_MOST_EVERY_S:
+            return
+        self._cut_at = now
+        self.limit, self._is_growing, self._windows = max(1, self.limit // 2), False, 0
+        self._answers, self._window_began = 0, now
+
+    def _admit(self) -> None:
+        while self._waiting and self.under_way < self.limit:
+            place = self._waiting.popleft()
+            if not place.done():
+                self.under_way += 1
+                place.set_result(None)

@@ -1,0 +1,122 @@
+"""Several servers of one model: each request goes to the one with the least to do.
+
+A server that cannot be reached is left out for a while; then one request finds out whether it is
+back. What a server was answering when it died is asked again by the pipeline, and lands elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medix_eval.errors import RequestFailed, ServerError, Unreachable
+from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.openai_server import Connected, OpenAIServer
+
+_LOG = logging.getLogger(__name__)
+_LEFT_OUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedLoad:
+    """Servers that serve the same model."""
+
+    servers: tuple[OpenAIServer, ...]
+
+    @property
+    def name(self) -> str:
+        """The model's name, the same at every server."""
+        return self.servers[0].name
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All hosts."""
+        return tuple(host for server in self.servers for host in server.hosts)
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Nothing of this machine."""
+        return frozenset()
+
+    @property
+    def takes_images(self) -> bool | None:
+        """Only asking would tell."""
+        return None
+
+    @property
+    def concurrency(self) -> int:
+        """What all servers bear together."""
+        return sum(server.concurrency for server in self.servers)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the number in flight is searched for."""
+        return self.servers[0].adapts
+
+    def identity(self) -> dict[str, Any]:
+        """Return the served id and every host."""
+        hosts = sorted(server.identity()["host"] for server in self.servers)
+        return self.servers[0].identity() | {"host": hosts}
+
+    @asynccontextmanager
+    async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
+        """Connect to every server; one that is down may come later, but one must answer."""
+        async with AsyncExitStack() as stack:
+            members = []
+            down: list[ServerError] = []
+            for server in self.servers:
+                member = _Member(await stack.enter_async_context(server.connect()))
+                members.append(member)
+                try:
+                    await member.model.check()
+                except ServerError as error:
+                    if not isinstance(error.__cause__, RequestFailed):
+                        raise  # it is there, and does not want us
+                    _LOG.warning("%s; the other servers take its load", error)
+                    member.leave_out()
+                    down.append(error)
+            if len(down) == len(members):
+                raise down[0]
+            yield _Shared(members)
+
+
+@dataclass(slots=True)
+class _Member:
+    model: Connected
+    under_way: int = 0
+    back_at: float = field(default=float("-inf"))
+
+    def leave_out(self) -> None:
+        self.back_at = time.monotonic() + _LEFT_OUT_S
+
+
+@dataclass(slots=True)
+class _Shared:
+    members: list[_Member]
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        """Ask the least busy server; where it cannot be reached, the next one."""
+        unreachable: Unreachable | None = None
+        for _ in self.members:
+            member = self._least_busy()
+            if member is None:
+                break
+            member.under_way += 1
+            try:
+                return await member.model.complete(prompt, sampling)
+            except Unreachable as error:
+                member.leave_out()
+                unreachable = error
+            finally:
+                member.under_way -= 1
+        raise unreachable or Unreachable("none of the servers can be reached")
+
+    def _least_busy(self) -> _Member | None:
+        now = time.monotonic()
+        there = [member for member in self.members if member.back_at <= now]
+        return min(there, key=lambda member: member.under_way, default=None)

@@ -1,0 +1,141 @@
+"""Several servers of one model, really running, one of them dying."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medix_eval.concurrency import Gate
+from medix_eval.errors import ConfigError, ServerError
+from medix_eval.models import shared_load
+from medix_eval.models.chat import ChatModel, Prompt, Sampling
+from medix_eval.models.openai_server import OpenAIServer
+from medix_eval.models.shared_load import SharedLoad
+from medix_eval.retrying import RetryingModel, RetryPolicy
+from medix_eval.samples import side_by_side
+from medix_eval.testing import Reply, ScriptedServer
+
+SAMPLING = Sampling(max_tokens=8)
+
+
+def slow(_: dict[str, Any]) -> Reply:
+    return Reply(text="yes", delay_s=0.2)
+
+
+def servers_at(*urls: str, concurrency: int = 16) -> SharedLoad:
+    return SharedLoad(
+        servers=tuple(
+            OpenAIServer(model="scripted", base_url=url, concurrency=concurrency, adapts=False)
+            for url in urls
+        )
+    )
+
+
+def ask_all(source: SharedLoad, num: int) -> tuple[list[str | None], float]:
+    """Ask `num` prompts through the retries of a run; return the answers and the seconds."""
+
+    async def ask() -> tuple[list[str | None], float]:
+        async with source.open(Path()) as model:
+            asker = retrying(model, source)
+            started = time.monotonic()
+            prompts = [Prompt(text=f"prompt {number}") for number in range(num)]
+            found = await asyncio.gather(*(asker.complete(one, SAMPLING) for one in prompts))
+            return [one.text for one in found], time.monotonic() - started
+
+    return asyncio.run(ask())
+
+
+def retrying(model: ChatModel, source: SharedLoad) -> RetryingModel:
+    gate = Gate(limit=source.concurrency, most=source.concurrency)
+    return RetryingModel(model=model, policy=RetryPolicy(), role="model", gate=gate)
+
+
+@pytest.mark.slow
+def test_three_servers_answer_almost_three_times_as_much() -> None:
+    with ScriptedServer(slow) as one, ScriptedServer(slow) as two, ScriptedServer(slow) as three:
+        _, alone_s = ask_all(servers_at(one.url), 96)
+        _, shared_s = ask_all(servers_at(one.url, two.url, three.url), 288)
+        shares = [len(server.requests) for server in (two, three)]
+
+    # Three times the prompts: equal times would be a threefold throughput.
+    assert 3 * alone_s / shared_s >= 2.6
+    assert shares == [96, 96]
+
+
+@pytest.mark.slow
+def test_the_load_of_a_server_that_dies_is_answered_by_the_others() -> None:
+    with ScriptedServer(slow) as one, ScriptedServer(slow) as two:
+        dying = ScriptedServer(slow).__enter__()
+        source = servers_at(dying.url, one.url, two.url)
+
+        async def ask() -> tuple[list[str | None], int]:
+            async with source.open(Path()) as model:
+                asker = retrying(model, source)
+                prompts = [Prompt(text=f"prompt {number}") for number in range(240)]
+                asked = [asyncio.create_task(asker.complete(one, SAMPLING)) for one in prompts]
+                await asyncio.gather(*asked[:80])
+                done = sum(task.done() for task in asked)
+                await asyncio.to_thread(dying.__exit__, None, None, None)
+                found = await asyncio.gather(*asked)
+                return [each.text for each in found], done
+
+        texts, done = asyncio.run(ask())
+
+    assert 0.2 < done / 240 < 0.8
+    assert texts == ["yes"] * 240
+
+
+def test_a_server_that_is_down_at_first_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    with ScriptedServer(lambda _: "yes") as one:
+        texts, _ = ask_all(servers_at("http://127.0.0.1:9/v1", one.url), 8)
+
+    assert texts == ["yes"] * 8
+    assert "the other servers take its load" in caplog.text
+
+
+def test_without_any_server_the_run_does_not_begin() -> None:
+    with pytest.raises(ServerError, match="no connection to http"):
+        ask_all(servers_at("http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"), 1)
+
+
+def test_a_server_of_another_model_is_not_just_left_out() -> None:
+    with (
+        ScriptedServer(lambda _: "yes") as one,
+        ScriptedServer(lambda _: "no", model="other") as other,
+        pytest.raises(ConfigError, match="does not serve 'scripted'"),
+    ):
+        ask_all(servers_at(one.url, other.url), 1)
+
+
+def test_a_server_comes_back_when_it_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_load, "_LEFT_OUT_S", 0.05)
+    with ScriptedServer(lambda _: "yes") as one:
+        gone = ScriptedServer(lambda _: "yes").__enter__()
+        source = servers_at(gone.url, one.url)
+
+        async def ask() -> int:
+            async with source.open(Path()) as model:
+                shared: Any = model
+                member = shared.members[0]
+                member.leave_out()
+                await model.complete(Prompt(text="now"), SAMPLING)
+                before = len(gone.requests)
+                await asyncio.sleep(0.06)
+                await model.complete(Prompt(text="later"), SAMPLING)
+                return len(gone.requests) - before
+
+        came_back = asyncio.run(ask())
+        gone.__exit__(None, None, None)
+
+    assert came_back == 1
+
+
+def test_rows_that_share_an_image_are_sent_one_after_the_other() -> None:
+    clusters = ["a", "b", "a", "c", "b", "a"]
+
+    assert side_by_side([0, 1, 3, 4, 5, 2], clusters) == [0, 5, 2, 1, 4, 3]
+    assert side_by_side([2, 0], None) == [2, 0]
