@@ -92,6 +92,7 @@ class ServerProcess:
         if self.process.stdin is not None:
             self.process.stdin.write(supervisor.KEEP)
         _close(self.process.stdin)
+        self.process.returncode = 0  # nobody waits for it any more
         return self.process.pid
 
 
