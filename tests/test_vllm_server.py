@@ -117,8 +117,9 @@ def test_the_context_is_what_the_protocol_needs_and_never_more_than_the_model_ha
     config = json.loads((long / "config.json").read_text())
     config["text_config"]["max_position_embeddings"] = 262_144
     (long / "config.json").write_text(json.dumps(config))
+    (long / "tokenizer_config.json").write_text("{}")
 
-    assert server().identity()["engine"]["max_model_len"] is None
+    assert server().identity()["engine"]["max_model_len"] == 1024
     assert server(location=str(long)).identity()["engine"]["max_model_len"] == 32_768 + 64
 
 

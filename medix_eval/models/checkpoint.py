@@ -35,6 +35,8 @@ class Description:
 
     config: Mapping[str, Any]
     """`config.json`; empty where it could not be had."""
+    tokenizer: Mapping[str, Any]
+    """`tokenizer_config.json`; empty where it could not be had."""
     has_chat_template: bool | None
     """None where the files that would tell could not be had."""
 
@@ -44,6 +46,12 @@ class Description:
         if not self.config:
             return None
         return any(word in key.lower() for key in self.config for word in _SIGHT)
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens the model takes, prompt and completion together; None if nobody says."""
+        said = (self.text("max_position_embeddings"), self.tokenizer.get("model_max_length"))
+        return min((int(limit) for limit in said if isinstance(limit, int | float)), default=None)
 
     def text(self, *names: str) -> Any:
         """Return the first of these settings that the language model has."""
@@ -86,6 +94,7 @@ def describe(location: str) -> Description:
     known = known or any(_small_file(repo, revision, name) for name in _TEMPLATES)
     return Description(
         config=content("config.json") or {},
+        tokenizer=tokenizer or {},
         has_chat_template=True if known else None if tokenizer is None else False,
     )
 

@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,17 +123,17 @@ class VLLMServer:
                 '--vllm-args "--chat-template FILE" gives it one',
             )
         number, on_cpu = installed
-        context, longest = said.text("max_position_embeddings"), _PROMPT_ROOM + self.max_tokens
+        longest = min(_PROMPT_ROOM + self.max_tokens, said.context) if said.context else None
         engine = {
             "name": "vllm",
             "version": number,
             "device": "cpu" if on_cpu else "gpu",
             "dtype": _dtype(said.text("dtype", "torch_dtype"), on_cpu=on_cpu),
-            "max_model_len": longest if isinstance(context, int) and context > longest else None,
         }
         given = self.args.moving_a_score
-        for key in ("dtype", "max_model_len"):
-            engine[key] = given.pop(key.replace("_", "-"), engine[key])
+        engine["dtype"] = given.pop("dtype", engine["dtype"])
+        length = given.pop("max-model-len", "")
+        engine["max_model_len"] = int(length) if length.isdecimal() else length or longest
         return {**checkpoint, "engine": {**engine, "args": given}}
 
     @asynccontextmanager
@@ -154,7 +154,8 @@ class VLLMServer:
             server = self._start(identity, sees=bool(sees), served=served, logs=logs)
             is_kept = False
             try:
-                yield _Watched(await self._ready(server, served, stack, logs), server)
+                model = await self._ready(server, served, stack, logs)
+                yield _Watched(model, server, context=identity["engine"]["max_model_len"])
                 is_kept = self.keep_in is not None
             finally:
                 if not is_kept:
@@ -248,8 +249,12 @@ class _Watched:
 
     model: ChatModel
     server: ServerProcess
+    context: Any
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        # vLLM writes as much as fits beside the prompt, but refuses a limit beyond its context.
+        if isinstance(self.context, int) and sampling.max_tokens > self.context:
+            sampling = replace(sampling, max_tokens=self.context)
         try:
             return await self.model.complete(prompt, sampling)
         except RequestFailed as error:
