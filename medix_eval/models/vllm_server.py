@@ -124,23 +124,25 @@ class VLLMServer:
             )
         number, on_cpu = installed
         longest = min(_PROMPT_ROOM + self.max_tokens, said.context) if said.context else None
+        given = self.args.moving_a_score
+        length = given.pop("max-model-len", "")
+        dtype = given.pop("dtype", "") or _dtype(said.text("dtype", "torch_dtype"), on_cpu=on_cpu)
         engine = {
             "name": "vllm",
             "version": number,
             "device": "cpu" if on_cpu else "gpu",
-            "dtype": _dtype(said.text("dtype", "torch_dtype"), on_cpu=on_cpu),
+            "dtype": dtype,
+            "max_model_len": int(length) if length.isdecimal() else length or longest,
+            "args": given,
         }
-        given = self.args.moving_a_score
-        engine["dtype"] = given.pop("dtype", engine["dtype"])
-        length = given.pop("max-model-len", "")
-        engine["max_model_len"] = int(length) if length.isdecimal() else length or longest
-        return {**checkpoint, "engine": {**engine, "args": given}}
+        return {**checkpoint, "engine": engine}
 
     @asynccontextmanager
     async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
         """Start the server, wait until it answers under its name, and end it afterwards."""
         identity, sees = await asyncio.to_thread(lambda: (self.identity(), self.takes_images))
         key = digest({**identity, "words": self.args.words, "gpus": self.gpus})
+        context = identity["engine"]["max_model_len"]
         async with AsyncExitStack() as stack:
             if self.keep_in is not None and (kept := find_kept(self.keep_in, key)):
                 try:
@@ -148,14 +150,14 @@ class VLLMServer:
                 except (ConfigError, ServerError):
                     forget(self.keep_in, kept)
                 else:
-                    yield model
+                    yield _Served(model, context)
                     return
             served = f"{self.role}-{secrets.token_hex(6)}"
             server = self._start(identity, sees=bool(sees), served=served, logs=logs)
             is_kept = False
             try:
                 model = await self._ready(server, served, stack, logs)
-                yield _Watched(model, server, context=identity["engine"]["max_model_len"])
+                yield _Served(model, context, server)
                 is_kept = self.keep_in is not None
             finally:
                 if not is_kept:
@@ -244,12 +246,13 @@ class VLLMServer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Watched:
+class _Served:
     """The server's model; when the server dies, the run learns why, and at once."""
 
     model: ChatModel
-    server: ServerProcess
     context: Any
+    server: ServerProcess | None = None
+    """None for a server that an earlier run has started: nobody can say how it ended."""
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         # vLLM writes as much as fits beside the prompt, but refuses a limit beyond its context.
@@ -258,7 +261,7 @@ class _Watched:
         try:
             return await self.model.complete(prompt, sampling)
         except RequestFailed as error:
-            if await self.server.dies_within(_DEATH_TAKES_S):
+            if self.server is not None and await self.server.dies_within(_DEATH_TAKES_S):
                 raise self.server.death() from error
             raise
 
