@@ -63,8 +63,12 @@ class Pipeline:
     progress: Progress
     _asker: RetryingModel | None = field(init=False, default=None)
     _scorer: Scorer | None = field(init=False, default=None)
+    _sampling: Sampling = field(init=False)
     _failed: set[tuple[str, str]] = field(init=False, default_factory=set)
     """Samples that this run has tried in vain; the next run may try them again."""
+
+    def __post_init__(self) -> None:
+        self._sampling = Sampling(**self.protocol.generation.model_dump())
 
     async def evaluate(self) -> None:
         """Answer what has no completion, then judge what has no verdict.
@@ -118,8 +122,7 @@ class Pipeline:
         assert self._asker is not None  # noqa: S101 (opened before the first sample)
         try:
             prompt = self._prompt(sample)
-            sampling = Sampling(**self.protocol.generation.model_dump())
-            completion = await self._asker.complete(prompt, sampling)
+            completion = await self._asker.complete(prompt, self._sampling)
         except ModelError as error:
             failure = Failure(error=type(error).__name__, message=str(error))
             return _record(sample, failure=failure, requests=error.requests, seconds=error.seconds)

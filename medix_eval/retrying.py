@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from medix_eval.concurrency import Gate
 from medix_eval.errors import ModelError, RequestFailed, ServerError, Unreachable
@@ -70,7 +70,8 @@ class RetryingModel:
                 raise
             else:
                 self._answered()
-                return replace(completion, requests=number, seconds=seconds)
+                completion.requests, completion.seconds = number, seconds
+                return completion
 
     def _answered(self) -> None:
         self.gate.answered()

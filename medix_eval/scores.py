@@ -10,18 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.models.text_only import IMAGES_LEFT_OUT
-from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
+from medix_eval.records import Outcome
 from medix_eval.store import (
     JudgingManifest,
     RunManifest,
     TaskEntry,
-    newest_completions,
-    verdicts,
+    newest,
 )
 
 Failed = frozenset(outcome for outcome in Outcome if outcome.is_failure)
@@ -108,20 +107,20 @@ def score_run(
         "judge": Counter[str]({"calls": 0, "cached": 0}),
     }
     seconds: dict[str, list[float]] = {"candidate": [], "judge": []}
-    for record in newest_completions(run):
-        tally = tallies.get(record.task.partition("@")[0])
-        if tally is not None and tally.selects(record):
-            usage["candidate"]["requests"] += record.requests
-            usage["candidate"]["prompt_tokens"] += record.prompt_tokens or 0
-            usage["candidate"]["completion_tokens"] += record.completion_tokens or 0
-            seconds["candidate"].append(record.seconds)
-    for verdict in verdicts(judged):
-        tally = tallies.get(verdict.task.partition("@")[0])
-        if tally is not None and tally.add(verdict):
-            for vote in verdict.votes:
-                usage["judge"]["calls"] += vote.calls
-                usage["judge"]["cached"] += vote.cached
-                seconds["judge"].append(vote.seconds)
+    completions = newest(run / "completions.jsonl", _Answered.of)
+    for (task, sample_id), answered in completions.items():
+        tally = tallies.get(task.partition("@")[0])
+        if tally is not None and tally.selects(sample_id, row=answered.row):
+            usage["candidate"]["requests"] += answered.requests
+            usage["candidate"]["prompt_tokens"] += answered.prompt_tokens
+            usage["candidate"]["completion_tokens"] += answered.completion_tokens
+            seconds["candidate"].append(answered.seconds)
+    for (task, sample_id), judged_as in newest(judged / "verdicts.jsonl", _Judged.of).items():
+        tally = tallies.get(task.partition("@")[0])
+        if tally is not None and tally.add(sample_id, judged_as):
+            usage["judge"]["calls"] += judged_as.calls
+            usage["judge"]["cached"] += judged_as.cached
+            seconds["judge"].append(judged_as.seconds)
     tasks = {name: tally.score() for name, tally in tallies.items()}
     limits = {task.limit for task in tasks.values()}
     return Scores(
@@ -182,6 +181,49 @@ def standard_error(values: Iterable[float]) -> float | None:
     return math.sqrt(squares / (len(numbers) - 1) / len(numbers))
 
 
+class _Answered(NamedTuple):
+    """What counts of a completion's line."""
+
+    row: int
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Self:
+        return cls(
+            line["row"],
+            line.get("requests", 0),
+            line.get("prompt_tokens", 0),
+            line.get("completion_tokens", 0),
+            line.get("seconds", 0.0),
+        )
+
+
+class _Judged(NamedTuple):
+    """What counts of a verdict's line."""
+
+    outcome: Outcome
+    score: float | None
+    rules_score: float | None
+    calls: int
+    cached: int
+    seconds: float
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Self:
+        votes = line.get("votes", ())
+        return cls(
+            Outcome(line["outcome"]),
+            line["score"],
+            line["rule"]["score"] if "rule" in line else None,
+            sum(vote.get("calls", 0) for vote in votes),
+            sum(vote.get("cached", False) for vote in votes),
+            math.fsum(vote.get("seconds", 0.0) for vote in votes),
+        )
+
+
 @dataclass(slots=True)
 class _Tally:
     """Counts one task's verdicts."""
@@ -196,21 +238,21 @@ class _Tally:
     def __post_init__(self) -> None:
         self._rows = None if self.entry.rows is None else frozenset(self.entry.rows)
 
-    def selects(self, record: CompletionRecord) -> bool:
+    def selects(self, sample_id: str, *, row: int) -> bool:
         """Take note of a sample that belongs to the run as it was asked for last."""
-        wanted = self._rows is None or record.row in self._rows
+        wanted = self._rows is None or row in self._rows
         if wanted:
-            self._selected.add(record.sample_id)
+            self._selected.add(sample_id)
         return wanted
 
-    def add(self, verdict: VerdictRecord) -> bool:
-        if verdict.sample_id not in self._selected:
+    def add(self, sample_id: str, judged: _Judged) -> bool:
+        if sample_id not in self._selected:
             return False
-        self.outcomes[verdict.outcome] += 1
-        if verdict.score is not None:
-            self.scores.append(verdict.score)
-        if verdict.rule is not None:
-            self.rules.append(verdict.rule.score)
+        self.outcomes[judged.outcome] += 1
+        if judged.score is not None:
+            self.scores.append(judged.score)
+        if judged.rules_score is not None:
+            self.rules.append(judged.rules_score)
         return True
 
     def score(self) -> TaskScore:

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
 
 _SHORT = 8
 _M = TypeVar("_M", bound=BaseModel)
+_Kept = TypeVar("_Kept")
 
 
 class _Manifest(BaseModel):
@@ -216,21 +217,20 @@ def newest_completions(
             yield _parsed(CompletionRecord, row, file=file, number=number)
 
 
-def newest_verdicts(path: Path) -> dict[tuple[str, str], int]:
-    """Return the number of the line that counts for each judged sample."""
-    return {
-        (row["task"], row["sample_id"]): number
-        for number, row in enumerate(read_lines(path / "verdicts.jsonl"), 1)
-    }
-
-
-def verdicts(path: Path) -> Iterator[VerdictRecord]:
-    """Yield the newest verdict of each sample, one at a time."""
-    file = path / "verdicts.jsonl"
-    wanted = newest_verdicts(path)
-    for number, row in enumerate(read_lines(file), 1):
-        if wanted[row["task"], row["sample_id"]] == number:
-            yield _parsed(VerdictRecord, row, file=file, number=number)
+def newest(
+    path: Path, keep: Callable[[Mapping[str, Any]], _Kept]
+) -> dict[tuple[str, str], _Kept]:
+    """Return what `keep` takes of the newest line of each sample, by task and sample id."""
+    found = {}
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            found[line["task"], line["sample_id"]] = keep(line)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{path}, line {number} is damaged: {type(error).__name__} {error}",
+                hint="delete that line; its sample is then done again",
+            ) from error
+    return found
 
 
 def find_run(path: Path) -> tuple[Path, Path | None]:

@@ -37,7 +37,7 @@ class Prompt:
     """The sample asked about, for adapters that look answers up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Completion:
     """What a model returned; `text` is None where the server sent no content at all."""
 

@@ -103,7 +103,7 @@ class OpenAIServer:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=timeout,
             trust_env=False,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=_JSON | ({"Authorization": f"Bearer {key}"} if key else {}),
         ) as session:
             yield Connected(self, session)
 
@@ -160,7 +160,7 @@ class Connected:
 
         url = self.server.base_url.rstrip("/") + path
         try:
-            async with self.session.request(method, url, data=body, headers=_JSON) as response:
+            async with self.session.request(method, url, data=body) as response:
                 raw = await response.read()
                 status, headers = response.status, response.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

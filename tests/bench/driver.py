@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import aiohttp  # noqa: F401 (imported by the bare session too before anything is measured)
+
 from medix_eval import cli, evaluation
 
 

@@ -33,7 +33,7 @@ def exact(answer: Text, expected: Expected) -> RuleVerdict | None:
     reference = expected.words
     if expected.options or reference in _CHOICES:
         return None  # the rules for choices also know wrong answers, so they have the last word
-    if reference and reference in {words_of(answer), words_of(unframed(answer))}:
+    if reference and (words_of(answer) == reference or words_of(unframed(answer)) == reference):
         return RuleVerdict(score=1.0, rule="exact")
     return None
 
