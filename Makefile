@@ -1,10 +1,10 @@
 # Every target first makes or completes .venv with what it needs (.ci/venv).
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo test lint check bench build clean dev
+.PHONY: help demo test test-vllm lint check bench build clean dev
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo 'No GPU: add TORCH_INDEX=URL, with the index of CPU wheels that pytorch.org names.'
 
 demo: ## evaluate the model that ships with the package on its own benchmark
@@ -13,6 +13,10 @@ demo: ## evaluate the model that ships with the package on its own benchmark
 
 test: dev ## run the tests
 	.venv/bin/python -m pytest
+
+test-vllm: ## run the tests against real vLLM on the CPU, in an environment of their own
+	@.ci/venv-vllm
+	.venv-vllm/bin/python -m pytest tests/vllm
 
 lint: dev ## check format, style and types
 	.venv/bin/python -m ruff format --check
@@ -30,7 +34,7 @@ build: dev ## make the wheel and the sdist in dist/
 
 clean: ## remove what was built and cached; .venv and results stay
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 dev:
 	@.ci/venv hf embed train dev

