@@ -153,6 +153,20 @@ def test_a_server_that_never_becomes_ready_is_ended(fake_vllm: Habits, tmp_path:
     assert running(tmp_path) == []
 
 
+def test_a_server_is_not_blamed_for_what_an_earlier_one_said(
+    fake_vllm: Habits, tmp_path: Path
+) -> None:
+    fake_vllm("small")
+    with pytest.raises(ServerError):
+        ask(server(), tmp_path)
+    fake_vllm("slow")
+
+    with pytest.raises(ServerError) as error:
+        ask(server(start_timeout_s=1), tmp_path)
+
+    assert "No available memory" not in str(error.value)
+
+
 def test_a_server_that_dies_midway_is_found_dead_at_once(fake_vllm: Habits, tmp_path: Path) -> None:
     fake_vllm("mortal")
     started = time.monotonic()
@@ -194,7 +208,7 @@ def test_whatever_a_server_has_started_ends_with_it(fake_vllm: Habits, tmp_path:
 @pytest.mark.slow
 def test_a_kept_server_answers_the_next_run_of_the_same_model(tmp_path: Path) -> None:
     keeping = server(keep_in=tmp_path / "kept")
-    other = replace(keeping, args=parse_vllm_args("--quantization fp8", flag="--vllm-args"))
+    other = replace(keeping, args=parse_vllm_args("--max-num-seqs 4", flag="--vllm-args"))
 
     for source in (keeping, keeping, other):
         ask(source, tmp_path)
