@@ -121,9 +121,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     server = Served(out, source)
     server.ask(Prompt(text="Are you there?"))
     yield server
+    started = descendants(os.getpid())
     for kept in list(kept_servers(out / ".servers")):
         os.kill(kept.pid, signal.SIGTERM)
         os.waitpid(kept.pid, 0)
+    assert [name for name in left(started) if "vllm" in name.lower()] == []
 
 
 @pytest.fixture(scope="module")
