@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -27,6 +26,7 @@ from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.judging.answers import extract_answer
 from medix_eval.judging.rules import decide, normalise
 from medix_eval.mirror import Mirror, read_mirror
+from medix_eval.quiet import quiet
 from medix_eval.records import Kind
 from medix_eval.row_images import ImageFiles, column_images, open_image_files, undecoded
 from medix_eval.tasks import TaskFile, read_settings
@@ -37,7 +37,6 @@ Row = Mapping[str, Any]
 
 _UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
 _HINT = "point --data-root at a folder that holds a full copy as ORG/NAME"
-_NOISY = ("lm_eval", "datasets", "huggingface_hub")
 
 
 def open_task(task_file: TaskFile, *, data_root: Path | None = None) -> MedixTask:
@@ -54,7 +53,7 @@ def open_task(task_file: TaskFile, *, data_root: Path | None = None) -> MedixTas
                 hint=f"--data-root holds each dataset as ORG/NAME, here {task_file.dataset_path}",
             )
         override["dataset_path"] = str(folder)
-    with _quiet():
+    with quiet():
         manager = TaskManager(include_path=str(task_file.path.parent), include_defaults=False)
         try:
             # Only a group's member may override single fields of a task that a file defines.
@@ -261,9 +260,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
     def cluster_values(self) -> list[str] | None:
         """Return what each row shares with others, where a plain column tells; no image is read."""
         column = self.settings.cluster
-        if column is None or isinstance(self.rows.features[column], datasets.Image):
-            return None
-        return list(map(str, self.rows[column]))
+        is_plain = column and not isinstance(self.rows.features[column], datasets.Image)
+        return list(map(str, self.rows[column])) if is_plain else None
 
     # Inside
 
@@ -386,21 +384,3 @@ def _decoded(image: bytes) -> Image.Image:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence progress bars and log lines of the libraries while a task opens."""
-    loggers = [logging.getLogger(name) for name in _NOISY]
-    levels = [logger.level for logger in loggers]
-    was_disabled = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if not was_disabled:
-            datasets.enable_progress_bars()

@@ -217,9 +217,7 @@ def newest_completions(
             yield _parsed(CompletionRecord, row, file=file, number=number)
 
 
-def newest(
-    path: Path, keep: Callable[[Mapping[str, Any]], _Kept]
-) -> dict[tuple[str, str], _Kept]:
+def newest(path: Path, keep: Callable[[Mapping[str, Any]], _Kept]) -> dict[tuple[str, str], _Kept]:
     """Return what `keep` takes of the newest line of each sample, by task and sample id."""
     found = {}
     for number, line in enumerate(read_lines(path), 1):

@@ -194,8 +194,10 @@ def _load(location: str) -> _Loaded:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if model.num_parameters() < _SMALL:
         torch.set_num_threads(1)  # threads only wait for each other: five times slower
+    model.eval()
+    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` untyped
     return _Loaded(
-        model=model.eval().to(torch.device(device)),
+        model=model,
         processor=processor,
         takes_images=takes_images,
         context=context,

@@ -105,7 +105,7 @@ def _tissue(
     if modality == "CT":
         plane[body & (distance > _RIM)] = 0.80
     elif modality == "X-ray":
-        plane = plane + np.float32(0.10) * (1 - y) * body
+        plane = (plane + np.float32(0.10) * (1 - y) * body).astype(np.float32)
     elif modality == "microscopy":
         plane = np.where(body, 0.62 + 0.35 * (plane - 0.5), 0.75).astype(np.float32)
         for cell_x, cell_y in rng.uniform(0.03, 0.97, (_NUM_CELLS, 2)):
