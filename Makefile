@@ -12,7 +12,7 @@ demo: ## evaluate the model that ships with the package on its own benchmark
 	.venv/bin/medix-eval --model phantom --tasks phantom --protocol rules --out results
 
 test: dev ## run the tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2
 
 test-vllm: ## run the tests against real vLLM on the CPU, in an environment of their own
 	@.ci/venv-vllm

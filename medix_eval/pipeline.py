@@ -207,23 +207,20 @@ class Pipeline:
 async def _each(
     items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]], *, limit: int
 ) -> None:
-    """Run `work` on every item, at most `limit` at a time, each begun when there is room.
+    """Run `work` on every item, at most `limit` at a time, each taken when there is room.
 
     `work` records expected failures; what escapes it stops the stage.
     """
-    room = asyncio.Semaphore(limit)
+    waiting = iter(items)
 
-    async def one(item: _Item) -> None:
-        try:
+    async def worker() -> None:
+        for item in waiting:
             await work(item)
-        finally:
-            room.release()
 
     try:
         async with asyncio.TaskGroup() as group:
-            for item in items:
-                await room.acquire()
-                group.create_task(one(item))
+            for _ in range(limit):
+                group.create_task(worker())
     except BaseExceptionGroup as errors:
         # Several requests in flight find out that a server is gone; one line is enough.
         known = [error for error in errors.exceptions if isinstance(error, MedixError)]

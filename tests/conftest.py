@@ -8,12 +8,13 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from medix_eval.models.vllm_server import vllm_version
 
 # Set before anything imports datasets or torch, which read them once; child processes inherit them.
 # What the caller sets wins, as in `HF_HUB_OFFLINE=0 pytest -m network`.
@@ -33,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("network") and "network" not in asked_for:
             item.add_marker(pytest.mark.skip(reason="needs the network: ask with `-m network`"))
-        if item.get_closest_marker("vllm") and find_spec("vllm") is None:
+        if item.get_closest_marker("vllm") and vllm_version() is None:
             item.add_marker(pytest.mark.skip(reason="needs vLLM: `make test-vllm`"))
         if item.get_closest_marker("gpu") and not _has_cuda():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

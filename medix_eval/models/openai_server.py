@@ -103,6 +103,7 @@ class OpenAIServer:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=timeout,
             trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
             headers=_JSON | ({"Authorization": f"Bearer {key}"} if key else {}),
         ) as session:
             yield Connected(self, session)

@@ -1,6 +1,6 @@
 """What is possible: the same requests through one bare aiohttp session, nothing kept.
 
-`bare.py URL MIRROR IN_FLIGHT` prints what it took as JSON.
+`bare.py URL MIRROR IN_FLIGHT [TURNS]` prints what it took as JSON.
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ def bodies(mirror: Path) -> list[dict[str, Any]]:
     return found
 
 
-async def post_all(url: str, requests: list[dict[str, Any]], *, in_flight: int) -> None:
-    """Post every body, so many at a time, and read every answer."""
+async def post_all(url: str, requests: list[dict[str, Any]], *, in_flight: int, turns: int) -> None:
+    """Post every body, so many at a time, each `turns` times in a row; read every answer."""
     waiting = iter(requests)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def work() -> None:
             for body in waiting:
-                async with session.post(f"{url}/chat/completions", json=body) as response:
-                    reply = json.loads(await response.read())
-                    reply["choices"][0]["message"]["content"]
+                for _ in range(turns):
+                    async with session.post(f"{url}/chat/completions", json=body) as response:
+                        reply = json.loads(await response.read())
+                        reply["choices"][0]["message"]["content"]
 
         await asyncio.gather(*(work() for _ in range(in_flight)))
 
@@ -61,9 +62,10 @@ async def post_all(url: str, requests: list[dict[str, Any]], *, in_flight: int) 
 def main() -> None:
     """Measure the posting, not the reading of the rows."""
     url, mirror, in_flight = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    turns = int(sys.argv[4]) if len(sys.argv) > 4 else 1
     requests = bodies(mirror)
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.time()
-    asyncio.run(post_all(url, requests, in_flight=in_flight))
+    asyncio.run(post_all(url, requests, in_flight=in_flight, turns=turns))
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     found = {

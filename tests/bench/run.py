@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from server import BenchServer
+from server import VERDICT, BenchServer
 from workplace import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,11 +183,47 @@ def _beside(
     ]
 
 
+def judging(place: Workplace) -> list[Figure]:
+    """Judge calls and time a sample: the published three turns, ours, ours with a warm cache."""
+    num = 400
+    task = place.task("judged", num=num)
+    with BenchServer() as model, BenchServer(service_s=0.2, says=VERDICT) as judge:
+        place.judged(model, judge, task, out="judged", argv=("--judge-concurrency", "64"))
+        ours = judge.count()
+        other = ("--set", "generation.max_tokens=2047", "--judge-concurrency", "64")
+        place.judged(model, judge, task, out="judged", argv=other)
+        warm = judge.count()
+        place.turns(judge, task, in_flight=64)
+        published = judge.count()
+    ours_s, published_s = ours[2] - ours[1] + 0.2, published[2] - published[1] + 0.2
+    return [
+        Figure(
+            name="judge calls a sample, ours",
+            value=ours[0] / num,
+            at_most=2.0,
+            detail=f"published {published[0] / num:.1f}, each after the other",
+        ),
+        Figure(
+            name="judge calls a sample, ours with a warm cache",
+            value=warm[0] / num,
+            at_most=0.0,
+            detail=f"{num} samples",
+        ),
+        Figure(
+            name="judging time, ours / three turns in a row (64 in flight, 200 ms)",
+            value=ours_s / published_s,
+            at_most=0.75,
+            detail=f"{ours_s:.1f} s, {published_s:.1f} s",
+        ),
+    ]
+
+
 BENCHES: dict[str, Callable[[Workplace], list[Figure]]] = {
     "start": start_up,
     "memory": memory,
     "resume": resume,
     "client": client,
+    "judging": judging,
 }
 
 

@@ -17,31 +17,31 @@ from typing import Self
 from aiohttp import web
 
 ANSWER = "a lesion"
-_COMPLETION = json.dumps(
-    {
-        "id": "bench",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "scripted",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": ANSWER},
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
-    }
-).encode()
+VERDICT = '{"score": 1}'
+
+
+def completion(text: str) -> bytes:
+    """Return a reply as it goes over the wire."""
+    message = {"role": "assistant", "content": text}
+    return json.dumps(
+        {
+            "id": "bench",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "scripted",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
+        }
+    ).encode()
 
 
 class BenchServer:
     """`with BenchServer(service_s=0.2) as server`; counts requests and notes the first."""
 
-    def __init__(self, *, service_s: float = 0.0) -> None:
+    def __init__(self, *, service_s: float = 0.0, says: str = ANSWER) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, service_s), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, service_s, says), daemon=True)
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -65,11 +65,11 @@ class BenchServer:
         return found
 
 
-def _serve(pipe: Connection, service_s: float) -> None:
-    asyncio.run(_answer(pipe, service_s))
+def _serve(pipe: Connection, service_s: float, says: str) -> None:
+    asyncio.run(_answer(pipe, service_s, completion(says)))
 
 
-async def _answer(pipe: Connection, service_s: float) -> None:
+async def _answer(pipe: Connection, service_s: float, reply: bytes) -> None:
     arrived: list[float] = []
 
     async def models(_: web.Request) -> web.Response:
@@ -80,7 +80,7 @@ async def _answer(pipe: Connection, service_s: float) -> None:
         arrived.append(time.time())
         if service_s:
             await asyncio.sleep(service_s)
-        return web.Response(body=_COMPLETION, content_type="application/json")
+        return web.Response(body=reply, content_type="application/json")
 
     app = web.Application(client_max_size=256 * 1024**2)
     app.router.add_get("/v1/models", models)

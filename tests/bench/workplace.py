@@ -69,6 +69,23 @@ class Workplace:
             *("--data-root", str(self.mirror), "--out", str(self.folder / out), *argv),
         )
 
+    def judged(
+        self, model: BenchServer, judge: BenchServer, task: str, *, out: str, argv: tuple[str, ...]
+    ) -> Any:
+        """Run this harness on a task with a judge."""
+        return self._measured(
+            "driver.py",
+            *("--model", "openai:scripted", "--base-url", model.url, "--tasks", task),
+            *("--judge", "openai:scripted", "--judge-base-url", judge.url),
+            *("--include-path", str(self.folder / "tasks"), "--data-root", str(self.mirror)),
+            *("--out", str(self.folder / out), *argv),
+        )
+
+    def turns(self, judge: BenchServer, task: str, *, in_flight: int) -> Any:
+        """Ask a judge three times in a row for every sample, as the published way does."""
+        rows = self.mirror / "bench" / task
+        return self._measured("bare.py", judge.url, str(rows), str(in_flight), "3")
+
     def bare(self, server: BenchServer, task: str, *, in_flight: int) -> Any:
         """Post the same requests through one bare session."""
         rows = self.mirror / "bench" / task
