@@ -22,6 +22,7 @@ from medix_eval.judging.rules import normalise
         ("CO₂", "CO2"),
         ("1,000,000", "1000000"),
         ("28×27", "28 x 27"),
+        ("28X27", "28 x 27"),
         ("Ménière", "Meniere"),
         ("one, two; three", "one two three"),
         ("\\text{aorta}", "aorta"),

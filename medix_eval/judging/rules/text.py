@@ -50,7 +50,7 @@ _LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\b")
 _TOKEN = re.compile(
     r"""
       (?P<line>  \n\s* )
-    | (?P<link>  (?<=[0-9])[ ]?(?:[x×*:-])[ ]?(?=[0-9]) )          # 28x27, 3:1, 5-10
+    | (?P<link>  (?<=[0-9])[ ]?(?:[xX×*:-])[ ]?(?=[0-9]) )         # 28x27, 3:1, 5-10
     | (?P<number>(?:(?<![\w)\]-])-)?
                  (?:[0-9]{1,3}(?:,[0-9]{3}){1,6}(?!,?[0-9])(?:\.[0-9]+)?
                    |[0-9]+(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+) )
@@ -65,7 +65,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 # Written as a word would be, because a colon or a dash alone only parts text.
-_LINKS = {"*": "x", "×": "x", ":": "ratio", "-": "range"}
+_LINKS = {"*": "x", "×": "x", "X": "x", ":": "ratio", "-": "range"}
 
 
 @dataclass(frozen=True, slots=True)
