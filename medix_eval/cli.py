@@ -224,14 +224,15 @@ def main(argv: list[str] | None = None) -> None:
         typer.echo("hint: `medix-eval --help` lists the flags", err=True)
         sys.exit(ConfigError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted: finished work is kept; start the same command again", err=True)
-        sys.exit(_INTERRUPTED)
+        code = _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_DONE)
     except Exception:
         logging.getLogger(__name__).exception("this is a fault of medix-eval; please report it")
         sys.exit(MedixError.exit_code)
+    if code == _INTERRUPTED:  # typer, too, turns Ctrl-C into this code
+        typer.echo("interrupted: finished work is kept; start the same command again", err=True)
     sys.exit(code if isinstance(code, int) else _DONE)
 
 

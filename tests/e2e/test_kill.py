@@ -86,3 +86,26 @@ def test_ten_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:
         )
         assert len(keys) == total
         assert set(keys.values()) == {1}
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_cleanly_and_can_be_resumed(tmp_path: Path) -> None:
+    with ScriptedServer(answer) as candidate, ScriptedServer(grade) as judge:
+        argv = command(candidate, judge, tmp_path)
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            while len(lines_of(tmp_path, "completions.jsonl")) < 20:
+                assert process.poll() is None
+                time.sleep(0.005)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        kept = len(lines_of(tmp_path, "completions.jsonl"))
+        scores = finished(argv)
+
+    assert process.returncode == 130
+    assert err.decode().strip().splitlines() == [
+        "interrupted: finished work is kept; start the same command again"
+    ]
+    assert kept < sum(task["n"] for task in scores["tasks"].values())
+    assert len(lines_of(tmp_path, "completions.jsonl")) == sum(
+        task["n"] for task in scores["tasks"].values()
+    )
