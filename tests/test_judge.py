@@ -13,7 +13,7 @@ from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Judge, decide, fence
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.protocol import LLMJudge, Rubric, load_protocol
-from medix_eval.records import CompletionRecord, Kind
+from medix_eval.records import CompletionRecord, Kind, Vote
 
 RECORD = CompletionRecord(
     task="t@1",
@@ -161,6 +161,35 @@ def test_a_corrupt_cache_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureF
 
     assert path.with_suffix(".corrupt").exists()
     assert "set aside" in caplog.text
+
+
+def vote_of(key: str) -> Vote:
+    return Vote(judge="j", prompt="p", key=key, points=1.0, reply=YES * 100, calls=1)
+
+
+def test_two_processes_share_one_cache(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.sqlite"
+    with VerdictCache.at(path) as one, VerdictCache.at(path) as two:
+        one.keep([vote_of("a")], restricted=False)
+        two.keep([vote_of("b"), vote_of("a")], restricted=False)
+
+        assert one.find("b") == two.find("a") == (1.0, YES * 100)
+
+
+def test_a_cache_that_grew_too_large_lets_its_oldest_votes_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "verdicts.sqlite"
+    with VerdictCache.at(path) as cache:
+        cache.keep([vote_of(f"{number:03}") for number in range(300)], restricted=False)
+    before = path.stat().st_size
+    monkeypatch.setattr("medix_eval.judging.cache._LARGEST_BYTES", before - 1)
+
+    with VerdictCache.at(path) as cache:
+        kept = [number for number in range(300) if cache.find(f"{number:03}")]
+
+    assert kept == list(range(101, 300))
+    assert path.stat().st_size < before
 
 
 @given(answer=st.text())

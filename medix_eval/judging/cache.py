@@ -17,6 +17,9 @@ from typing import Self
 from medix_eval.records import Vote
 
 _LOG = logging.getLogger(__name__)
+_LARGEST_BYTES = 1 << 30
+"""Above this, the oldest third of the votes makes room when the cache is opened."""
+_EVICT = "DELETE FROM votes WHERE rowid <= (SELECT min(rowid) + count(*) / 3 FROM votes)"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, points REAL, reply TEXT)"
 
 
@@ -72,6 +75,10 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(_SCHEMA)
+        if path.stat().st_size > _LARGEST_BYTES:
+            connection.execute(_EVICT)
+            connection.commit()
+            connection.execute("VACUUM")
     except sqlite3.DatabaseError:
         connection.close()
         raise
