@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 def listed(spaced: str) -> tuple[str, ...]:
@@ -106,6 +107,7 @@ _SPELT: dict[str | None, Callable[[str], str]] = {
 """How the tokens of a group are spelt; those of other groups stay as they are."""
 
 
+@lru_cache(maxsize=256)  # references, options and short answers come again and again
 def read(text: str) -> Text:
     """Split a text into tokens, in time linear in its length."""
     if not text.isascii():
