@@ -290,6 +290,6 @@ def _positive(flag: str, number: int | None) -> int | None:
 
 
 def _seconds(flag: str, number: float) -> float:
-    if number <= 0:
+    if not number > 0:
         raise ConfigError(f"{flag} {number} is no time at all", hint="seconds, such as 600")
     return number

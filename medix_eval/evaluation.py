@@ -110,7 +110,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     with ExitStack() as stack:
         run = stack.enter_context(open_run(settings.out, manifest))
         judging = stack.enter_context(
-            open_judging(run, _judging_manifest(settings.protocol, judge, identity))
+            open_judging(run, _judging_manifest(settings, judge, identity))
         )
         cache = None
         if settings.use_cache and judge is not None:
@@ -267,8 +267,9 @@ def _entry(opened: Any, settings: Settings) -> TaskEntry:
 
 
 def _judging_manifest(
-    protocol: Protocol, judge: ModelSource | None, identity: Mapping[str, Any]
+    settings: Settings, judge: ModelSource | None, identity: Mapping[str, Any]
 ) -> JudgingManifest:
+    protocol = settings.protocol
     judging = {**protocol.judging_settings(), "judges": [identity] if judge else []}
     revision = identity.get("commit") or identity.get("id")
     judges = (
@@ -281,6 +282,7 @@ def _judging_manifest(
         judges=judges,
         judging_digest=digest(judging),
         judging=judging,
+        tasks=list(settings.tasks),
     )
 
 
@@ -302,6 +304,9 @@ def _wrapper(protocol: Protocol) -> Callable[[str], str]:
 
 def _refuse_unusable(run: Path, tasks: Mapping[str, TaskScore]) -> None:
     """Stop with the data's fault where a task had not one row that could be asked."""
+    for name, task in tasks.items():
+        if task.n == task.outcomes["rejected"]:
+            _LOG.warning("task %s: the model rejected every sample; see completions.jsonl", name)
     broken = {name for name, task in tasks.items() if task.n == task.outcomes["skipped"]}
     if not broken:
         return

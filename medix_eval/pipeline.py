@@ -200,7 +200,9 @@ class Pipeline:
         return {
             key: seen.line
             for key, seen in self.run.seen.items()
-            if key not in settled and seen.row in rows.get(key[0], ())
+            if key not in settled
+            and seen.row in rows.get(key[0], ())
+            and (seen.answered or key not in self.judging.rejected)
         }
 
 

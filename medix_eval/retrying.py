@@ -29,7 +29,7 @@ class RetryPolicy:
     connection_failures: int = 20
     """This many in a row, over all requests, stop the run."""
     silence_s: float = 600.0
-    """So long without any answer at all stops the run: one request time-out."""
+    """So long without any answer, while several requests wait for one, stops the run."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,12 +43,16 @@ class RetryingModel:
     """Requests under way at once; waiting for the next try takes no place."""
     _failures_in_a_row: int = 0
     _last_answer_at: float = field(default_factory=time.monotonic)
+    _failed_since: int = 0
+    """Requests that failed for good since the last answer: one alone proves nothing."""
     # Only spreads waiting times, so its seed moves no score.
     _random: random.Random = field(default_factory=random.Random)
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Return the first completion, or raise the last failure once the tries are used up."""
         number, seconds = 0, 0.0
+        if not self.gate.under_way:  # nobody was asked, so nobody was silent
+            self._last_answer_at = time.monotonic()
         while True:
             number += 1
             try:
@@ -62,6 +66,7 @@ class RetryingModel:
                 error.requests, error.seconds = number, seconds
                 self._count(error)
                 if number >= self.policy.tries:
+                    self._failed_since += 1
                     raise
                 await asyncio.sleep(self._wait_s(error, number=number))
             except ModelError as error:
@@ -75,7 +80,7 @@ class RetryingModel:
 
     def _answered(self) -> None:
         self.gate.answered()
-        self._failures_in_a_row = 0
+        self._failures_in_a_row = self._failed_since = 0
         self._last_answer_at = time.monotonic()
 
     def _count(self, error: RequestFailed) -> None:
@@ -88,7 +93,7 @@ class RetryingModel:
         silence_s = time.monotonic() - self._last_answer_at
         if self._failures_in_a_row >= self.policy.connection_failures:
             said = f"{self._failures_in_a_row} connections to the {self.role} failed in a row"
-        elif silence_s > self.policy.silence_s:
+        elif silence_s > self.policy.silence_s and self._failed_since + self.gate.under_way > 1:
             said = f"the {self.role} has not answered anything for {silence_s:.0f} s"
         else:
             return

@@ -101,7 +101,7 @@ def score_run(
     allow_partial: bool = False,
 ) -> Scores:
     """Score what a run folder holds; samples without a verdict count as skipped."""
-    tallies = {name: _Tally(entry) for name, entry in manifest.tasks.items()}
+    tallies = {name: _Tally(manifest.tasks[name]) for name in judging.tasks}
     usage = {
         "candidate": Counter[str]({"requests": 0, "prompt_tokens": 0, "completion_tokens": 0}),
         "judge": Counter[str]({"calls": 0, "cached": 0}),
@@ -193,11 +193,11 @@ class _Answered(NamedTuple):
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Self:
         return cls(
-            line["row"],
-            line.get("requests", 0),
-            line.get("prompt_tokens", 0),
-            line.get("completion_tokens", 0),
-            line.get("seconds", 0.0),
+            int(line["row"]),
+            int(line.get("requests", 0)),
+            int(line.get("prompt_tokens", 0)),
+            int(line.get("completion_tokens", 0)),
+            float(line.get("seconds", 0.0)),
         )
 
 
@@ -216,8 +216,8 @@ class _Judged(NamedTuple):
         votes = line.get("votes", ())
         return cls(
             Outcome(line["outcome"]),
-            line["score"],
-            line["rule"]["score"] if "rule" in line else None,
+            None if line["score"] is None else float(line["score"]),
+            float(line["rule"]["score"]) if "rule" in line else None,
             sum(vote.get("calls", 0) for vote in votes),
             sum(vote.get("cached", False) for vote in votes),
             math.fsum(vote.get("seconds", 0.0) for vote in votes),

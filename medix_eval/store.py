@@ -84,6 +84,8 @@ class JudgingManifest(_Manifest):
     judges: list[dict[str, Any]]
     judging_digest: str
     judging: dict[str, Any]
+    tasks: list[str]
+    """The tasks of the run that were judged this way."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,9 +148,15 @@ def open_run(out: Path, manifest: RunManifest) -> Iterator[Run]:
     task files or other data, and `ConfigError` where another process writes to it.
     """
     path = out / slug(manifest.model) / manifest.generation_digest[:_SHORT]
-    path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(_locked(path))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(path))
+        except OSError as error:
+            raise ConfigError(
+                f"--out {out} cannot be written to: {error.strerror}",
+                hint="name a folder that you may write to",
+            ) from error
         if (path / "run.json").exists():
             manifest = _continued(load_run_manifest(path), manifest, path=path)
         lines = stack.enter_context(JsonLines(path / "completions.jsonl"))
@@ -156,10 +164,12 @@ def open_run(out: Path, manifest: RunManifest) -> Iterator[Run]:
             lines.restrict()
         run = Run(path, manifest, lines)
         run.save_manifest()
-        for row in read_lines(lines.path):
-            failed = row.get("failure") is not None
-            task = sys.intern(row["task"])
-            run._index(task, row["sample_id"], row["row"], failed=failed)  # noqa: SLF001
+        for number, row in enumerate(read_lines(lines.path), 1):
+            try:
+                task, failed = sys.intern(row["task"]), row.get("failure") is not None
+                run._index(task, row["sample_id"], row["row"], failed=failed)  # noqa: SLF001
+            except (KeyError, TypeError) as error:
+                raise _damaged(lines.path, number, error) from error
         yield run
 
 
@@ -171,12 +181,23 @@ class Judging:
     manifest: JudgingManifest
     lines: JsonLines
     judged: set[tuple[str, str]] = field(default_factory=set)
+    """Samples whose completion was judged."""
+    rejected: set[tuple[str, str]] = field(default_factory=set)
+    """Samples that had no completion to judge; a later completion makes that verdict void."""
 
     def append(self, verdict: VerdictRecord) -> None:
         """Keep one verdict."""
         self.lines.append(verdict.model_dump_json(exclude_defaults=True))
-        if not verdict.outcome.is_failure:
-            self.judged.add((verdict.task, verdict.sample_id))
+        self.note((verdict.task, verdict.sample_id), verdict.outcome)
+
+    def note(self, key: tuple[str, str], outcome: Outcome) -> None:
+        """Remember how a sample ended, as its newest line says."""
+        self.judged.discard(key)
+        self.rejected.discard(key)
+        if outcome is Outcome.REJECTED:
+            self.rejected.add(key)
+        elif not outcome.is_failure:
+            self.judged.add(key)
 
 
 @contextmanager
@@ -184,17 +205,17 @@ def open_judging(run: Run, manifest: JudgingManifest) -> Iterator[Judging]:
     """Begin the folder of one judging of a run, or go on with it."""
     path = run.path / "judged" / manifest.judging_digest[:_SHORT]
     path.mkdir(parents=True, exist_ok=True)
+    if (path / "judging.json").exists():
+        before = load_judging_manifest(path).tasks
+        tasks = [*before, *(name for name in manifest.tasks if name not in before)]
+        manifest = manifest.model_copy(update={"tasks": tasks})
     _write(path / "judging.json", manifest.model_dump(mode="json"))
     with JsonLines(path / "verdicts.jsonl") as lines:
         if any(task.data_class == "dua" for task in run.manifest.tasks.values()):
             lines.restrict()
         judging = Judging(path, manifest, lines)
-        for row in read_lines(lines.path):
-            key = (row["task"], row["sample_id"])
-            if Outcome(row["outcome"]).is_failure:
-                judging.judged.discard(key)
-            else:
-                judging.judged.add(key)
+        for key, outcome in newest(lines.path, lambda line: Outcome(line["outcome"])).items():
+            judging.note(key, outcome)
         yield judging
 
 
@@ -224,11 +245,15 @@ def newest(path: Path, keep: Callable[[Mapping[str, Any]], _Kept]) -> dict[tuple
         try:
             found[line["task"], line["sample_id"]] = keep(line)
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{path}, line {number} is damaged: {type(error).__name__} {error}",
-                hint="delete that line; its sample is then done again",
-            ) from error
+            raise _damaged(path, number, error) from error
     return found
+
+
+def _damaged(path: Path, number: int, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{path}, line {number} is damaged: {type(error).__name__} {error}",
+        hint="delete that line; its sample is then done again",
+    )
 
 
 def find_run(path: Path) -> tuple[Path, Path | None]:
@@ -309,8 +334,11 @@ def _load(kind: type[_M], path: Path) -> _M:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path} is damaged: {where}: {first['msg']}") from error
+        where = ": ".join([".".join(map(str, first["loc"]))] if first["loc"] else [])
+        raise ConfigError(
+            f"{path} is damaged: {where} {first['msg']}",
+            hint="restore the file, or give another --out",
+        ) from error
 
 
 def _parsed(kind: type[_M], row: dict[str, Any], *, file: Path, number: int) -> _M:

@@ -521,3 +521,106 @@ def test_a_replay_without_some_samples_skips_them(
     assert code == 1
     assert task["outcomes"]["skipped"] == len(medqa) - 4
     assert task["n_scored"] == 4
+
+
+def test_a_redirect_is_not_followed(run: Run, serve: Any) -> None:
+    elsewhere = serve(lambda _: "A")
+    target = {"Location": f"{elsewhere.url}/chat/completions"}
+    answering = serve(lambda _: Reply(status=307, headers=target))
+
+    code, _, err = run(*candidate(answering), "--tasks", "medqa", "--protocol", "rules")
+
+    assert code == 4
+    assert "it sends us elsewhere" in err
+    assert elsewhere.requests == []
+
+
+def test_a_sample_that_is_answered_after_all_is_judged_after_all(run: Run, serve: Any) -> None:
+    refusing = True
+    answering = serve(lambda _: Reply(status=400, text="no") if refusing else "A")
+    argv = [*candidate(answering), "--tasks", "medqa"]
+    _, out, _ = run(*argv, "--protocol", "rules")
+    refusing = False
+    run(*argv, *judge(serve(strict)))
+    _, again, _ = run(*argv, "--protocol", "rules")
+
+    first, last = (json.loads(text)["tasks"]["medqa"]["outcomes"] for text in (out, again))
+    assert first["rejected"] == sum(first.values())
+    assert last["rejected"] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"usage": [1]},
+        {"usage": {"prompt_tokens": "abc", "completion_tokens": 3.5}},
+        {"choices": [{"message": {"content": "B \ud800"}, "finish_reason": 3}]},
+        {"choices": []},
+        {"choices": [{"message": {"content": ["B"]}}]},
+    ],
+    ids=["usage-list", "usage-text", "half-a-character", "no-choice", "content-list"],
+)
+def test_an_odd_reply_costs_at_most_its_sample(
+    run: Run, serve: Any, change: dict[str, Any]
+) -> None:
+    whole = {"choices": [{"message": {"content": "B"}, "finish_reason": "stop"}]}
+    answering = serve(lambda _: Reply(body=json.dumps(whole | change)))
+
+    code, out, _ = run(*candidate(answering), "--tasks", "medqa", "--protocol", "rules")
+
+    task = json.loads(out)["tasks"]["medqa"]
+    assert code in {0, 1}
+    assert sum(task["outcomes"].values()) == task["n"]
+
+
+def test_a_table_holds_only_what_was_judged_this_way(run: Run, serve: Any) -> None:
+    answering = serve(lambda _: "A")
+    run(*candidate(answering), "--tasks", "medmcqa", "--protocol", "rules")
+
+    argv = [*candidate(answering), "--tasks", "medqa"]
+    code, judged, _ = run(*argv, *judge(serve(strict)))
+    _, both, _ = run(*argv, "--protocol", "rules")
+
+    assert code == 0
+    assert set(json.loads(judged)["tasks"]) == {"medqa"}
+    assert set(json.loads(both)["tasks"]) == {"medqa", "medmcqa"}
+
+
+@pytest.mark.parametrize("url", ["http://bob:secret@host/v1", "http://[::1/v1", "ftp://host", "x"])
+def test_an_address_that_is_none_or_holds_a_password_is_refused(run: Run, url: str) -> None:
+    argv = ["--model", "openai:x", "--base-url", url, "--tasks", "medqa", "--protocol", "rules"]
+
+    code, _, err = run(*argv)
+
+    assert code == 2
+    assert "secret" not in err
+
+
+def test_an_out_that_is_no_folder_is_one_line(run: Run, serve: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+
+    code, _, err = run(*candidate(serve(lambda _: "A")), "--tasks", "medqa", "--protocol", "rules")
+
+    assert code == 2
+    assert "cannot be written to" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("completions.jsonl", '{"task": "medqa@1"}'),
+        ("verdicts.jsonl", '{"task": "medqa@1", "sample_id": "x", "outcome": "odd"}'),
+    ],
+)
+def test_a_damaged_line_is_named(
+    run: Run, serve: Any, tmp_path: Path, name: str, line: str
+) -> None:
+    argv = [*candidate(serve(lambda _: "A")), "--tasks", "medqa", "--protocol", "rules"]
+    run(*argv)
+    (path,) = tmp_path.rglob(name)
+    path.write_text(f"{line}\n{path.read_text()}")
+
+    code, _, err = run(*argv)
+
+    assert code == 2
+    assert f"{name}, line 1 is damaged" in err

@@ -98,8 +98,28 @@ def test_an_answer_in_between_starts_the_count_again() -> None:
 
 
 @pytest.mark.usefixtures("waits")
-def test_silence_for_one_request_timeout_stops_the_run() -> None:
-    policy = RetryPolicy(silence_s=-1.0)
+def test_silence_over_several_requests_stops_the_run() -> None:
+    retried = RetryingModel(
+        model=Failing(*(RequestFailed("timed out") for _ in range(20))),
+        policy=RetryPolicy(silence_s=-1.0),
+        role="model",
+        gate=Gate(limit=4, most=4),
+    )
+
+    async def one_after_the_other() -> None:
+        with pytest.raises(RequestFailed):
+            await retried.complete(PROMPT, SAMPLING)
+        with pytest.raises(RequestFailed):
+            await retried.complete(PROMPT, SAMPLING)
+        await retried.complete(PROMPT, SAMPLING)
 
     with pytest.raises(ServerError, match="has not answered anything"):
-        ask(Failing(RequestFailed("timed out")), policy)
+        asyncio.run(one_after_the_other())
+
+
+@pytest.mark.usefixtures("waits")
+def test_one_prompt_that_hangs_does_not_stop_the_run() -> None:
+    hanging = Failing(*(RequestFailed("timed out") for _ in range(5)))
+
+    with pytest.raises(RequestFailed):
+        ask(hanging, RetryPolicy(silence_s=-1.0))

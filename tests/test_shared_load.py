@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +34,15 @@ def servers_at(*urls: str, concurrency: int = 16) -> SharedLoad:
     )
 
 
-def ask_all(source: SharedLoad, num: int) -> tuple[list[str | None], float]:
-    """Ask `num` prompts through the retries of a run; return the answers and the seconds."""
+def ask_all(source: SharedLoad, num: int) -> list[str | None]:
+    """Ask `num` prompts through the retries of a run; return the answers."""
 
-    async def ask() -> tuple[list[str | None], float]:
+    async def ask() -> list[str | None]:
         async with source.open(Path()) as model:
             asker = retrying(model, source)
-            started = time.monotonic()
             prompts = [Prompt(text=f"prompt {number}") for number in range(num)]
             found = await asyncio.gather(*(asker.complete(one, SAMPLING) for one in prompts))
-            return [one.text for one in found], time.monotonic() - started
+            return [one.text for one in found]
 
     return asyncio.run(ask())
 
@@ -55,15 +53,13 @@ def retrying(model: ChatModel, source: SharedLoad) -> RetryingModel:
 
 
 @pytest.mark.slow
-def test_three_servers_answer_almost_three_times_as_much() -> None:
+def test_three_servers_get_equal_shares() -> None:
     with ScriptedServer(slow) as one, ScriptedServer(slow) as two, ScriptedServer(slow) as three:
-        _, alone_s = ask_all(servers_at(one.url), 96)
-        _, shared_s = ask_all(servers_at(one.url, two.url, three.url), 288)
-        shares = [len(server.requests) for server in (two, three)]
+        texts = ask_all(servers_at(one.url, two.url, three.url), 144)
+        shares = [len(server.requests) for server in (one, two, three)]
 
-    # Three times the prompts: equal times would be a threefold throughput.
-    assert 3 * alone_s / shared_s >= 2.6
-    assert shares == [96, 96]
+    assert texts == ["yes"] * 144
+    assert shares == [48, 48, 48]
 
 
 @pytest.mark.slow
@@ -91,7 +87,7 @@ def test_the_load_of_a_server_that_dies_is_answered_by_the_others() -> None:
 
 def test_a_server_that_is_down_at_first_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with ScriptedServer(lambda _: "yes") as one:
-        texts, _ = ask_all(servers_at("http://127.0.0.1:9/v1", one.url), 8)
+        texts = ask_all(servers_at("http://127.0.0.1:9/v1", one.url), 8)
 
     assert texts == ["yes"] * 8
     assert "the other servers take its load" in caplog.text

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from medix_eval.errors import ConfigError
 from medix_eval.records import Vote
 
 _LOG = logging.getLogger(__name__)
@@ -37,6 +38,11 @@ class VerdictCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             return cls(_opened(path))
+        except sqlite3.OperationalError as error:
+            raise ConfigError(
+                f"the verdict cache {path} cannot be used: {error}",
+                hint="--no-cache goes on without it",
+            ) from error
         except sqlite3.DatabaseError:
             aside = path.with_suffix(".corrupt")
             path.replace(aside)
@@ -58,9 +64,13 @@ class VerdictCache:
             for vote in votes
             if vote.points is not None and not vote.cached
         ]
-        if rows:
+        if not rows:
+            return
+        try:
             with self.connection:
                 self.connection.executemany("INSERT OR IGNORE INTO votes VALUES (?, ?, ?)", rows)
+        except sqlite3.OperationalError as error:  # locked for long, or the disk is full
+            _LOG.warning("the verdict cache was not written: %s", error)
 
     def __enter__(self) -> Self:
         return self

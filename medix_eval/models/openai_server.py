@@ -95,7 +95,7 @@ class OpenAIServer:
         """Open the session; whether anybody answers is not asked."""
         import aiohttp  # noqa: PLC0415 (150 ms, off the way of `--help`)
 
-        key = os.environ.get(self.key_env, "")
+        key = os.environ.get(self.key_env, "").strip()
         timeout = aiohttp.ClientTimeout(
             total=self.request_timeout_s, connect=None, sock_connect=self.connect_timeout_s
         )
@@ -161,7 +161,9 @@ class Connected:
 
         url = self.server.base_url.rstrip("/") + path
         try:
-            async with self.session.request(method, url, data=body) as response:
+            async with self.session.request(
+                method, url, data=body, allow_redirects=False
+            ) as response:
                 raw = await response.read()
                 status, headers = response.status, response.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -176,7 +178,7 @@ class Connected:
             )
         try:
             return status, json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if status == 200:  # noqa: PLR2004
                 raise ServerError(
                     f"{url} answered with {headers.get('Content-Type', 'no type')}, not JSON",
@@ -185,8 +187,14 @@ class Connected:
             return status, raw[:200].decode(errors="replace")
 
     def _refuse(self, status: int, reply: Any) -> None:
-        if status < 400:  # noqa: PLR2004
+        if status < 300:  # noqa: PLR2004
             return
+        if status < 400:  # noqa: PLR2004
+            # Followed, it would carry samples to a host that nobody has checked.
+            raise ServerError(
+                f"{self.server.base_url} answered {status}: it sends us elsewhere",
+                hint=f"{self._flag} must name the API itself",
+            )
         said = _error_message(reply)
         if status in _STOPS:
             raise ServerError(
@@ -228,7 +236,9 @@ def _completion(reply: Any) -> Completion:
         message = choice["message"]
         text = message.get("content")
         reasoning = message.get("reasoning_content") or message.get("reasoning")
-        usage = reply.get("usage") or {}
+        usage = reply.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        reason = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ReplyUnusable(f"the reply holds no completion: {str(reply)[:200]}") from error
     if not isinstance(text, str | None):
@@ -236,11 +246,16 @@ def _completion(reply: Any) -> Completion:
     if isinstance(reasoning, str) and reasoning:
         text = f"<think>{reasoning}</think>{text or ''}"
     return Completion(
-        text=text,
-        finish_reason=choice.get("finish_reason"),
-        prompt_tokens=usage.get("prompt_tokens"),
-        completion_tokens=usage.get("completion_tokens"),
+        # JSON can spell half a character, which no file can hold.
+        text=None if text is None else text.encode(errors="replace").decode(),
+        finish_reason=reason if isinstance(reason, str) else None,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
     )
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int else None
 
 
 def _error_message(reply: Any) -> str:

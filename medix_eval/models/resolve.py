@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from medix_eval.errors import ConfigError
 from medix_eval.models.chat import ModelSource
@@ -158,11 +159,7 @@ def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
         )
     servers = []
     for url in dict.fromkeys(flags.base_urls):
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"{flags.prefix}base-url {url!r} is not an http(s) address",
-                hint="for example http://localhost:8000/v1",
-            )
+        _check_address(url, flag=f"{flags.prefix}base-url")
         servers.append(
             OpenAIServer(
                 model=model,
@@ -175,6 +172,23 @@ def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
             )
         )
     return servers[0] if len(servers) == 1 else SharedLoad(servers=tuple(servers))
+
+
+def _check_address(url: str, *, flag: str) -> None:
+    """Refuse what is no address, and one that holds a password: it would land in `run.json`."""
+    hint = "for example http://localhost:8000/v1"
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ConfigError(f"{flag} {url!r} is not an http(s) address", hint=hint)
+    if parts.username or parts.password:
+        raise ConfigError(
+            f"{flag} holds a password", hint="keys come from the environment: --api-key-env VAR"
+        )
 
 
 def _in_flight(flags: ModelFlags) -> dict[str, Any]:
