@@ -179,11 +179,10 @@ def _check_address(url: str, *, flag: str) -> None:
     hint = "for example http://localhost:8000/v1"
     try:
         parts = urlsplit(url)
-        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname)
         _ = parts.port
-    except ValueError:
-        is_address = False
-    if not is_address:
+    except ValueError as error:
+        raise ConfigError(f"{flag} {url!r} is not an http(s) address", hint=hint) from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"{flag} {url!r} is not an http(s) address", hint=hint)
     if parts.username or parts.password:
         raise ConfigError(
