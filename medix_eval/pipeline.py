@@ -14,14 +14,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from medix_eval.concurrency import Gate, gate_for
+from medix_eval.concurrency import gate_for
 from medix_eval.errors import ConfigError, MedixError, ModelError, NoJudge, ServerError
 from medix_eval.images import as_jpeg
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Judge
 from medix_eval.judging.outcomes import Scorer
 from medix_eval.lm_task import MedixTask
-from medix_eval.models.chat import ModelSource, Prompt, Sampling
+from medix_eval.models.chat import ChatModel, ModelSource, Prompt, Sampling
 from medix_eval.progress import Progress
 from medix_eval.protocol import LLMJudge, Protocol
 from medix_eval.records import CompletionRecord, Failure, Sample
@@ -95,12 +95,7 @@ class Pipeline:
         """Open the candidate and send it every sample that has no completion yet."""
         async with AsyncExitStack() as stack:
             model = await stack.enter_async_context(self.candidate.open(self.run.path / "logs"))
-            self._asker = RetryingModel(
-                model=model,
-                policy=self.policies["model"],
-                role="model",
-                gate=_gate(self.candidate),
-            )
+            self._asker = self._retrying(model, self.candidate, role="model")
             self.progress.begin("answering", num_left)
             in_judging = 0
             if self.judge is not None and self._scorer is not None:
@@ -164,21 +159,19 @@ class Pipeline:
             model = await stack.enter_async_context(self.judge.open(self.run.path / "logs"))
         except (ConfigError, ServerError) as error:
             raise NoJudge(error) from error
-        asker = RetryingModel(
-            model=model,
-            policy=self.policies["judge"],
-            role="judge",
-            gate=_gate(self.judge),
-        )
         judge = Judge(
             name=self.judge.name,
             identity=self.judge_identity,
-            ask=asker.complete,
+            ask=self._retrying(model, self.judge, role="judge").complete,
             spec=self.protocol.judge,
             texts=self.protocol.texts,
             cache=self.cache,
         )
         self._scorer = Scorer(self.protocol, judge)
+
+    def _retrying(self, model: ChatModel, source: ModelSource, *, role: str) -> RetryingModel:
+        gate = gate_for(concurrency=source.concurrency, adapts=source.adapts)
+        return RetryingModel(model=model, policy=self.policies[role], role=role, gate=gate)
 
     def _samples(self) -> Iterator[Sample | BadSample]:
         for opened in self.tasks:
@@ -227,10 +220,6 @@ async def _each(
         # Several requests in flight find out that a server is gone; one line is enough.
         known = [error for error in errors.exceptions if isinstance(error, MedixError)]
         raise (known[0] if known else errors.exceptions[0]) from None
-
-
-def _gate(source: ModelSource) -> Gate:
-    return gate_for(concurrency=source.concurrency, adapts=source.adapts)
 
 
 def _record(sample: Sample, **result: Any) -> CompletionRecord:
