@@ -624,3 +624,14 @@ def test_a_damaged_line_is_named(
 
     assert code == 2
     assert f"{name}, line 1 is damaged" in err
+
+
+@pytest.mark.parametrize("content", ["", '{"task": "medqa", "sam'], ids=["empty", "torn"])
+def test_a_replay_without_one_answer_is_one_line(run: Run, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(content)
+
+    code, out, err = run("--model", f"replay:{path}", "--tasks", "medqa", "--protocol", "rules")
+
+    assert (code, out) == (2, "")
+    assert "holds no whole line" in err

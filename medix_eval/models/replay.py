@@ -66,6 +66,11 @@ class ReplayFile:
         replay = _Replay(self.path)
         for number, row in enumerate(read_lines(self.path), 1):
             replay.add(row, number=number)
+        if replay.is_empty:
+            raise ConfigError(
+                f"the replay file {self.path} holds no whole line",
+                hint="each line is {sample_id, task, completion} or the official {id, response}",
+            )
         yield replay
 
 
@@ -93,6 +98,11 @@ class _Replay:
                 f"{where} is neither layout of answers",
                 hint="expected {sample_id, task, completion} or the official {id, response}",
             )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether not one answer was read."""
+        return not self._own and not self._official
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         del sampling
