@@ -1,0 +1,61 @@
+"""What several commands do with their flags, and how they print scores."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from medix_eval.bundled import bundled
+from medix_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medix_eval.scores import Scores
+    from medix_eval.tasks import Catalogue
+
+
+def open_catalogue(include_path: list[Path] | None) -> Catalogue:
+    """Read the bundled task files and the user's own."""
+    from medix_eval.tasks import load_tasks  # noqa: PLC0415
+
+    return load_tasks([bundled("tasks"), *(include_path or [])])
+
+
+def print_scores(scores: Scores, *, as_json: bool) -> None:
+    """Print the scores to stdout, and where the report is to stderr."""
+    if as_json:
+        typer.echo(scores.model_dump_json(indent=2))
+    else:
+        from rich.console import Console  # noqa: PLC0415
+
+        from medix_eval.tables import for_terminal  # noqa: PLC0415
+
+        # In a file a line may be long; only a terminal has an edge.
+        width = None if sys.stdout.isatty() else 160
+        Console(width=width, highlight=False).print(for_terminal(scores))
+    typer.echo(f"report: {Path(scores.run) / 'report.md'}", err=True)
+
+
+def check_folder(flag: str, path: Path | None) -> Path | None:
+    """Refuse a folder that is not there before anything starts."""
+    if path is not None and not path.is_dir():
+        raise ConfigError(
+            f"{flag} {path} is not a folder", hint="it holds a copy of each dataset as ORG/NAME"
+        )
+    return path
+
+
+def check_positive(flag: str, number: int | None) -> int | None:
+    """Refuse a count below one."""
+    if number is not None and number < 1:
+        raise ConfigError(f"{flag} {number} leaves nothing in flight", hint="1 or more")
+    return number
+
+
+def check_seconds(flag: str, number: float) -> float:
+    """Refuse a time that is not positive."""
+    if not number > 0:
+        raise ConfigError(f"{flag} {number} is no time at all", hint="seconds, such as 600")
+    return number

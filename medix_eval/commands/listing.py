@@ -1,0 +1,75 @@
+"""`medix-eval tasks` and `show`: what there is to ask, and how it will be asked."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medix_eval import flags
+from medix_eval.bundled import bundled
+from medix_eval.commands.arguments import check_folder, open_catalogue
+
+if TYPE_CHECKING:
+    from medix_eval.tasks import Catalogue
+
+
+def tasks(
+    *,
+    as_json: flags.Json = False,
+    path: Annotated[
+        bool, typer.Option("--path", help="Print the folder, for `lm_eval --include_path`.")
+    ] = False,
+    include_path: flags.Include = None,
+) -> None:
+    """List the tasks and the groups."""
+    if path:
+        typer.echo(str(bundled("tasks")))
+        return
+    catalogue = open_catalogue(include_path)
+    if as_json:
+        typer.echo(json.dumps(_listing(catalogue), indent=2))
+        return
+    width = max(map(len, catalogue.tasks))
+    for name, task in catalogue.tasks.items():
+        size = f"{task.settings.num_samples or '?':>5}"
+        what = f"{task.settings.kind.value:<15} {task.settings.modality:<5}"
+        typer.echo(f"{name:<{width}}  {size}  {what} {task.settings.data_class}")
+    typer.echo("")
+    for name, members in catalogue.groups.items():
+        typer.echo(f"{name:<{width}}  {len(members):>5}  {' '.join(members)}")
+
+
+def show(
+    task: Annotated[str, typer.Argument(metavar="TASK")],
+    *,
+    num: Annotated[int, typer.Option("--num", "-n", help="How many prompts.")] = 1,
+    data_root: flags.DataRoot = None,
+    include_path: flags.Include = None,
+) -> None:
+    """Print the first prompts of a task, as they will be sent."""
+    catalogue = open_catalogue(include_path)
+    from medix_eval.dry_run import shown_prompts  # noqa: PLC0415
+
+    for name in catalogue.select([task]):
+        root = check_folder("--data-root", data_root)
+        typer.echo(shown_prompts(catalogue.tasks[name], data_root=root, num=num))
+
+
+def _listing(catalogue: Catalogue) -> dict[str, Any]:
+    return {
+        "tasks": [
+            {
+                "name": name,
+                "version": task.version,
+                "kind": task.settings.kind.value,
+                "modality": task.settings.modality,
+                "data_class": task.settings.data_class,
+                "num_samples": task.settings.num_samples,
+                "groups": list(catalogue.groups_of(name)),
+            }
+            for name, task in catalogue.tasks.items()
+        ],
+        "groups": {name: list(members) for name, members in catalogue.groups.items()},
+    }

@@ -1,0 +1,31 @@
+"""`medix-eval score`: a run scored again from its verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medix_eval import flags
+from medix_eval.commands.arguments import open_catalogue, print_scores
+from medix_eval.errors import ConfigError
+
+
+def score(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    *,
+    as_json: flags.Json = False,
+    allow_partial: flags.Partial = False,
+    include_path: flags.Include = None,
+) -> None:
+    """Score a run folder again from its verdicts; nothing is sent anywhere."""
+    from medix_eval.evaluation import write_scores  # noqa: PLC0415
+    from medix_eval.store import find_run  # noqa: PLC0415
+
+    folder, judged = find_run(run)
+    if judged is None:
+        raise ConfigError(f"{run} has no verdicts yet", hint="run the evaluation to its end first")
+    scores = write_scores(folder, judged, open_catalogue(include_path), allow_partial=allow_partial)
+    print_scores(scores, as_json=as_json)
+    raise typer.Exit(1 if scores.num_failures else 0)
