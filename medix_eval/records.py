@@ -153,3 +153,5 @@ class VerdictRecord(_Record):
     """What the rules say of the same answer, whoever decided."""
     reason: str = ""
     """Why a sample was skipped, refused or could not be judged."""
+    error_tags: tuple[str, ...] = ()
+    """What kind of mistake a wrong answer makes, where rules can tell, such as `laterality`."""

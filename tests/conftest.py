@@ -7,14 +7,20 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from hypothesis import settings
 
 from medix_eval.models.vllm_server import vllm_version
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 # Set before anything imports datasets or torch, which read them once; child processes inherit them.
 # What the caller sets wins, as in `HF_HUB_OFFLINE=0 pytest -m network`.
@@ -86,3 +92,81 @@ def _has_cuda() -> bool:
     import torch  # noqa: PLC0415 (seconds, and only where a test asks)
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, as the system ships it."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 (only these tests need it)
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium: `apt-get install chromium`")
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags = ["--no-sandbox", "--disable-quic", "--no-first-run", *quiet]
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()
+
+
+@cache
+def _axe_core() -> str:
+    package = files("axe_playwright_python").joinpath("axe.min.js")
+    return package.read_text(encoding="utf-8")
+
+
+@dataclass(slots=True)
+class Visit:
+    """One open page, with everything it complained about and everything it asked for."""
+
+    page: Page
+    problems: list[str] = field(default_factory=list)
+    """Errors and warnings of the console, with what the content security policy stopped."""
+    requested: list[str] = field(default_factory=list)
+
+    def violations(self) -> list[str]:
+        """Return what axe-core finds serious or critical, as `rule: selector`."""
+        # Through the debugging protocol the page's own policy does not stop the script.
+        self.page.evaluate(f"{_axe_core()}\n;undefined")
+        found = self.page.evaluate("async () => (await axe.run(document)).violations")
+        return [
+            f"{rule['id']}: {node['target']}"
+            for rule in found
+            if rule["impact"] in {"serious", "critical"}
+            for node in rule["nodes"]
+        ]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the console stayed silent and nothing but local files was asked for."""
+        return not self.problems and all(
+            url.startswith(("file:", "data:", "blob:")) for url in self.requested
+        )
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    """Open a page from disk: `visit(path)`, `visit(path, width=390, dark=True)`."""
+    contexts: list[BrowserContext] = []
+
+    def opened(path: Path, *, width: int = 1440, height: int = 900, dark: bool = False) -> Visit:
+        scheme: Literal["dark", "light"] = "dark" if dark else "light"
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme
+        )
+        contexts.append(context)
+        visited = Visit(context.new_page())
+        loud = {"error", "warning"}
+        visited.page.on(
+            "console",
+            lambda said: visited.problems.append(said.text) if said.type in loud else None,
+        )
+        visited.page.on("pageerror", lambda error: visited.problems.append(str(error)))
+        visited.page.on("request", lambda request: visited.requested.append(request.url))
+        visited.page.goto(path.resolve().as_uri())
+        return visited
+
+    yield opened
+    for context in contexts:
+        context.close()
