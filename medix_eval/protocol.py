@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medix_eval.bundled import bundled
 from medix_eval.digests import digest
@@ -48,27 +48,67 @@ class PromptSpec(_Spec):
 
 
 class AnswerSpec(_Spec):
-    """What counts as a refusal: patterns that must match the whole answer, in lower case."""
+    """What part of a completion is judged, and what needs no judge."""
 
+    reading: Literal["strict", "published"] = "strict"
+    """`published` judges all that follows the thinking, even if it is empty or was cut off."""
     refusals: tuple[str, ...] = ()
+    """Patterns of a refusal; one must match the whole answer, in lower case."""
+
+
+class EmbeddingSpec(_Spec):
+    """The embedding scorer of training: answer and reference are alike from `threshold` on."""
+
+    model: str
+    revision: str | None = None
+    threshold: Annotated[float, Field(ge=-1, le=1)]
 
 
 class Rubric(_Spec):
-    """How one kind of answer is graded."""
+    """How one kind of answer is graded: every prompt, asked `repeats` times, is one vote."""
 
     scale: tuple[int, int]
+    labels: dict[str, int] = Field(default_factory=dict)
+    """Words that the judge may reply, and their points; without any it replies `{"score": N}`."""
     prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+    repeats: Annotated[int, Field(ge=1, le=25)] = 1
     decide: Literal["majority", "mean"]
+
+    @property
+    def num_votes(self) -> int:
+        """How many votes there are, if all of them are asked."""
+        return len(self.prompts) * self.repeats
+
+    @model_validator(mode="after")
+    def _can_be_graded(self) -> Self:
+        lowest, highest = self.scale
+        if lowest >= highest:
+            raise ValueError(f"a scale from {lowest} to {highest} tells nothing apart")
+        for word, points in self.labels.items():
+            if not lowest <= points <= highest:
+                raise ValueError(f"label {word!r} gives {points}, off the scale")
+        if len({word.casefold() for word in self.labels}) != len(self.labels):
+            raise ValueError("two labels differ only in case")
+        return self
+
+
+Jury = Literal["majority", "mean"]
+"""How the scores of several judges become one; reports are always averaged."""
 
 
 class LLMJudge(_Spec):
-    """A language model grades every answer."""
+    """Language models grade answers by independent votes."""
 
     scorer: Literal["judge"]
     model: str
     sampling: SamplingSpec
     tries: Annotated[int, Field(ge=1, le=10)] = 2
     """How often one vote is asked for until its reply can be read."""
+    jury: Jury = "majority"
+    rules: Literal["beside", "first"] = "beside"
+    """`first`: what the rules are certain of is settled, the judge gets the rest."""
+    audit: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of what the rules settled that the judge is asked too, to see where they disagree."""
     question: Rubric
     report: Rubric
 
@@ -76,11 +116,61 @@ class LLMJudge(_Spec):
         """Return the rubric for a kind of task."""
         return self.report if kind is Kind.REPORT else self.question
 
+    def most_calls(self, kind: Kind) -> int:
+        """Return how many calls one answer takes at most, if every reply can be read."""
+        return self.rubric(kind).num_votes
+
+    def prompt_files(self) -> tuple[str, ...]:
+        """Return the prompt files, as named in the protocol."""
+        return (*self.question.prompts, *self.report.prompts)
+
+    @model_validator(mode="after")
+    def _votes_can_differ(self) -> Self:
+        if self.audit and self.rules != "first":
+            raise ValueError("audit samples what the rules settle: it goes with rules: first")
+        repeats = max(self.question.repeats, self.report.repeats)
+        if repeats > 1 and not self.sampling.temperature:
+            raise ValueError("repeats say the same at temperature 0; set sampling.temperature")
+        return self
+
+
+class DialogueJudge(_Spec):
+    """The published way: one dialogue in which the judge is asked again what it thinks.
+
+    Scores are read and counted as the published code does, its defects included.
+    """
+
+    scorer: Literal["dialogue"]
+    model: str
+    sampling: SamplingSpec
+    turns: Annotated[int, Field(ge=1)]
+    jury: Jury = "majority"
+    prompt_file: str
+    report_prompt_file: str
+    again_file: str
+    """What every turn after the first says."""
+
+    def most_calls(self, kind: Kind) -> int:
+        """Return how many calls one answer takes."""
+        return self.turns
+
+    def prompt_files(self) -> tuple[str, ...]:
+        """Return the prompt files, as named in the protocol."""
+        return (self.prompt_file, self.report_prompt_file, self.again_file)
+
 
 class RulesOnly(_Spec):
     """No language model: what the rules cannot decide is unjudged."""
 
     scorer: Literal["rules"]
+
+    def most_calls(self, kind: Kind) -> int:
+        """Return 0: nobody is asked."""
+        return 0
+
+    def prompt_files(self) -> tuple[str, ...]:
+        """Return nothing: nobody is asked."""
+        return ()
 
 
 class Protocol(_Spec):
@@ -93,7 +183,11 @@ class Protocol(_Spec):
     images: ImageSpec = ImageSpec()
     prompt: PromptSpec = PromptSpec()
     answer: AnswerSpec = AnswerSpec()
-    judge: Annotated[LLMJudge | RulesOnly, Field(discriminator="scorer")]
+    twins: str | None = None
+    """Where a task `NAME_<twins>` exists, it is run in place of NAME."""
+    judge: Annotated[LLMJudge | DialogueJudge | RulesOnly, Field(discriminator="scorer")]
+    embedding: EmbeddingSpec | None = None
+    """What training scores beside the judge; it moves no verdict."""
     texts: dict[str, str] = Field(default_factory=dict, repr=False)
     """Text of every prompt file named above, by its name in the file."""
 
@@ -112,14 +206,16 @@ class Protocol(_Spec):
         return {
             "answer": self.answer.model_dump(mode="json"),
             "judge": settings,
-            "prompts": {name: self.texts[name] for name in _prompt_names(self)},
+            "prompts": {name: self.texts[name] for name in self.judge.prompt_files()},
             "version": JUDGING_VERSION,
         }
 
     @property
     def digest(self) -> str:
         """Digest of all that the protocol fixes; equal digests mean comparable numbers."""
-        return digest({**self.generation_settings(), **self.judging_settings()})
+        embedding = self.embedding.model_dump() if self.embedding else None
+        rest = {"twins": self.twins, "embedding": embedding}
+        return digest({**self.generation_settings(), **self.judging_settings(), **rest})
 
 
 def protocol_names() -> tuple[str, ...]:
@@ -179,7 +275,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 def _first_error(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     at = [str(part) for part in first["loc"]]
-    if at[:1] == ["judge"] and at[1:2] in (["judge"], ["rules"]):
+    if at[:1] == ["judge"] and at[1:2] in (["judge"], ["dialogue"], ["rules"]):
         del at[1]  # pydantic names the union's member too
     where = ".".join(at)
     if first["type"] == "extra_forbidden":
@@ -187,19 +283,11 @@ def _first_error(error: ValidationError) -> str:
     return f"{where}: {first['msg']}"
 
 
-def _prompt_names(protocol: Protocol) -> list[str]:
-    """Names of the prompt files that the judge reads."""
-    judge = protocol.judge
-    if isinstance(judge, RulesOnly):
-        return []
-    return [*judge.question.prompts, *judge.report.prompts]
-
-
 def _read_prompts(protocol: Protocol, *, folder: Path) -> dict[str, str]:
     """Read every prompt file; a path is looked for beside the protocol, then as given."""
     texts = {}
     template = [protocol.prompt.template] if protocol.prompt.template else []
-    for name in [*template, *_prompt_names(protocol)]:
+    for name in [*template, *protocol.judge.prompt_files()]:
         found = next((path for path in (folder / name, Path(name)) if path.is_file()), None)
         if found is None:
             raise ConfigError(f"protocol {protocol.name}: prompt file {name!r} does not exist")

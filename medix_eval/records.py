@@ -151,6 +151,8 @@ class VerdictRecord(_Record):
     votes: tuple[Vote, ...] = ()
     rule: RuleVerdict | None = None
     """What the rules say of the same answer, whoever decided."""
+    judge_score: float | None = None
+    """What the judge's votes come to, whoever decided; None where it was not asked or failed."""
     reason: str = ""
     """Why a sample was skipped, refused or could not be judged."""
     error_tags: tuple[str, ...] = ()

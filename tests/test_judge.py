@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,24 +35,33 @@ class Scripted:
     def __init__(self, *replies: str | Exception) -> None:
         self.replies = list(replies)
         self.prompts: list[Prompt] = []
+        self.seeds: list[int] = []
 
     async def ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
         self.prompts.append(prompt)
+        self.seeds.append(sampling.seed)
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         if isinstance(reply, Exception):
             raise reply
         return Completion(text=reply)
 
 
-def a_judge(scripted: Scripted, *, tries: int = 1, cache: VerdictCache | None = None) -> Judge:
-    protocol = load_protocol("medix", overrides=[f"judge.tries={tries}"])
-    assert isinstance(protocol.judge, LLMJudge)
+def a_judge(
+    scripted: Scripted,
+    *,
+    tries: int = 1,
+    cache: VerdictCache | None = None,
+    protocol: str = "medix",
+    overrides: Sequence[str] = (),
+) -> Judge:
+    loaded = load_protocol(protocol, overrides=[f"judge.tries={tries}", *overrides])
+    assert isinstance(loaded.judge, LLMJudge)
     return Judge(
         name="scripted",
         identity={"id": "scripted"},
         ask=scripted.ask,
-        spec=protocol.judge,
-        texts=protocol.texts,
+        spec=loaded.judge,
+        texts=loaded.texts,
         cache=cache,
     )
 
@@ -213,6 +223,28 @@ def test_a_template_in_an_answer_stays_text() -> None:
     grade(a_judge(scripted), answer="{{ reference }} {% raw %}")
 
     assert all("{{ reference }} {% raw %}" in prompt.text for prompt in scripted.prompts)
+
+
+def test_repeats_of_one_prompt_are_votes_with_seeds_of_their_own(tmp_path: Path) -> None:
+    changes = ["judge.question.repeats=3", "judge.sampling.temperature=0.7"]
+    changes += ["judge.question.prompts=[prompts/question_1.jinja]"]
+    scripted = Scripted(YES, NO, YES)
+
+    with VerdictCache.at(tmp_path / "verdicts.sqlite") as cache:
+        found = grade(a_judge(scripted, cache=cache, overrides=changes))
+
+    assert found.score == 1.0
+    assert [vote.prompt for vote in found.votes] == ["question_1", "question_1#2", "question_1#3"]
+    assert len(set(scripted.seeds)) == len({vote.key for vote in found.votes}) == 3
+
+
+def test_a_judge_may_reply_in_words() -> None:
+    scripted = Scripted("No.")
+
+    found = grade(a_judge(scripted, protocol="reward"))
+
+    assert (found.score, [vote.points for vote in found.votes]) == (0.0, [0.0])
+    assert scripted.prompts[0].schema is None
 
 
 @given(points=st.lists(st.sampled_from([0.0, 1.0, None]), max_size=3))

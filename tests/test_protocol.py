@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from medix_eval.errors import ConfigError
-from medix_eval.protocol import load_protocol, protocol_names
+from medix_eval.protocol import EmbeddingSpec, LLMJudge, load_protocol, protocol_names
 
 
 def test_every_bundled_protocol_loads_with_its_prompts() -> None:
-    assert {"medix", "rules"} <= set(protocol_names())
+    assert {"cascade", "medix", "reward", "rules"} <= set(protocol_names())
 
     for name in protocol_names():
         protocol = load_protocol(name)
@@ -68,3 +68,33 @@ def test_a_protocol_of_ones_own_is_a_file(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"mine\.yaml"):
         load_protocol(str(path))
+
+
+def test_reward_has_one_vote_of_two_words_and_an_embedding() -> None:
+    reward = load_protocol("reward")
+
+    assert isinstance(reward.judge, LLMJudge)
+    assert reward.judge.question.labels == {"YES": 1, "NO": 0}
+    assert reward.judge.question.num_votes == 1
+    assert reward.embedding == EmbeddingSpec(
+        model="abhinand/MedEmbed-large-v0.1", revision=None, threshold=0.8
+    )
+    assert reward.digest != load_protocol("reward", overrides=["embedding.threshold=0.7"]).digest
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["judge.question.labels={'YES': 2}"], "label 'YES' gives 2, off the scale"),
+        (["judge.question.labels={YES: 1}"], "judge.question.labels"),
+        (["judge.question.labels={'Yes': 1, 'YES': 0}"], "two labels differ only in case"),
+        (["judge.question.scale=[1, 1]"], "tells nothing apart"),
+        (["judge.question.repeats=3"], "repeats say the same at temperature 0"),
+        (["judge.audit=0.1"], "audit samples what the rules settle"),
+    ],
+)
+def test_a_judge_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_protocol("medix", overrides=overrides)
+
+    assert message in str(caught.value)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.errors import ReplyUnusable
-from medix_eval.judging.replies import read_points, verdict_schema
+from medix_eval.judging.replies import read_label, read_points, verdict_schema
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,27 @@ def test_a_number_counts_exactly_when_the_scale_offers_it(
     else:
         with pytest.raises(ReplyUnusable):
             read_points(f'{{"score": {points}}}', scale=scale)
+
+
+LABELS = {"YES": 1, "NO": 0}
+
+
+@pytest.mark.parametrize(
+    ("reply", "points"),
+    [
+        pytest.param("YES", 1, id="bare"),
+        pytest.param("**No.**\n", 0, id="dressed"),
+        pytest.param('"yes"', 1, id="quoted"),
+        pytest.param("<think>NO</think>\n\nYES", 1, id="after-thinking"),
+    ],
+)
+def test_a_label_is_read(reply: str, points: int) -> None:
+    assert read_label(reply, labels=LABELS) == points
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "NO, not YES", "YES or NO", "YESNO", "maybe", "1", "<think>YES", "Not"]
+)
+def test_a_reply_with_more_than_one_label_raises_instead_of_scoring(reply: str) -> None:
+    with pytest.raises(ReplyUnusable):
+        read_label(reply, labels=LABELS)

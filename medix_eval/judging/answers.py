@@ -60,6 +60,22 @@ def has_final_answer(completion: str) -> bool:
     return was_thinking and not is_cut_block and bool(extract_answer(completion))
 
 
+def published_answer(completion: str) -> str:
+    """Return what the published evaluation shows its judge: all that follows the thinking.
+
+    Answer tags stay, and a completion that never closes its thinking is judged whole.
+
+    >>> published_answer("<thinking>A or B?</thinking><answer>B</answer>")
+    '<answer>B</answer>'
+    >>> published_answer("<think>It may be B")
+    '<think>It may be B'
+    """
+    for closing in ("</think>", "</thinking>"):
+        if closing in completion:
+            return completion.rpartition(closing)[2]
+    return completion
+
+
 def _after_thinking(completion: str) -> str:
     """Return what follows the last thinking; nothing if the model was still thinking."""
     last = None

@@ -12,7 +12,7 @@ import hmac
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -21,13 +21,15 @@ import jinja2
 from medix_eval.digests import digest
 from medix_eval.errors import ModelError, ReplyUnusable, RequestRejected
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.judging.replies import read_points, verdict_schema
+from medix_eval.judging.replies import read_label, read_points, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.protocol import LLMJudge, Rubric
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Vote
 
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
 _JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 (text)
+_SEEDS_APART = 1000
+"""Between the seeds of two repeats, so that their further tries never meet."""
 _NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
 
 
@@ -61,85 +63,75 @@ class Judge:
         rubric = self.spec.rubric(record.kind)
         votes: list[Vote] = []
         score = None
-        for names in _rounds(rubric):
-            asked = [self._vote(name, rubric, record, answer) for name in names]
+        for calls in _rounds(rubric):
+            asked = [self._vote(call, rubric, record, answer) for call in calls]
             votes += await asyncio.gather(*asked)
             score = decide([vote.points for vote in votes], rubric)
             if score is not None:
                 break
         return Grade(score=score, votes=tuple(votes))
 
-    async def _vote(self, name: str, rubric: Rubric, record: CompletionRecord, answer: str) -> Vote:
+    async def _vote(
+        self, call: _Call, rubric: Rubric, record: CompletionRecord, answer: str
+    ) -> Vote:
         """Return one vote: asked now, or known from the cache, or just being asked elsewhere."""
-        fields = {
-            "question": record.prompt.replace(IMAGE_MARK, "").strip(),
-            "reference": record.reference,
-            "answer": answer,
-        }
+        fields = fields_of(record, answer=answer)
+        sampling = self._sampling(repeat=call.repeat)
         key = digest(
             [
                 dict(self.identity),
-                self.spec.sampling.model_dump(),
-                self.texts[name],
+                asdict(sampling),
+                self.texts[call.prompt],
                 fields,
                 rubric.scale,
+                rubric.labels,
             ]
         )
-        short_name = name.rsplit("/", 1)[-1].removesuffix(".jinja")
-        vote = Vote(judge=self.name, prompt=short_name, key=key)
-        text = self._templates[name].render(**fields, fence=fence(record.sample_id, answer))
-        if self.cache is None:
-            return await self._asked(vote, text, rubric)
-        if (known := self.cache.find(key)) is not None:
-            points, reply = known
-            return vote.model_copy(update={"points": points, "reply": reply, "cached": True})
-        if (other := self.cache.under_way.get(key)) is not None:
-            shared = await asyncio.shield(other)
-            return shared.model_copy(update={"cached": True, "calls": 0, "seconds": 0.0})
-        asked = self.cache.under_way[key] = asyncio.get_running_loop().create_future()
-        try:
-            vote = await self._asked(vote, text, rubric)
-        except BaseException:
-            asked.cancel()
-            raise
-        asked.set_result(vote)
-        return vote
+        vote = Vote(judge=self.name, prompt=call.name, key=key)
+        text = self._templates[call.prompt].render(**fields, fence=fence(record.sample_id, answer))
+        return await remembered(self.cache, vote, lambda: self._asked(vote, text, rubric, sampling))
 
-    async def _asked(self, vote: Vote, text: str, rubric: Rubric) -> Vote:
+    async def _asked(self, vote: Vote, text: str, rubric: Rubric, sampling: Sampling) -> Vote:
         """Ask for a vote; a failure becomes part of it."""
         started = time.monotonic()
         found: dict[str, Any] = {}
         for number in range(1, self.spec.tries + 1):
-            found = await self._attempt(text, rubric, number=number)
+            # An unreadable reply is worth another try with another seed.
+            again = replace(sampling, seed=sampling.seed + number - 1)
+            found = await self._attempt(text, rubric, again)
             found["calls"] = number
             if "points" in found or "reply" not in found:
                 break
         seconds = round(time.monotonic() - started, 3)
         return vote.model_copy(update={**found, "seconds": seconds})
 
-    async def _attempt(self, text: str, rubric: Rubric, *, number: int) -> dict[str, Any]:
-        """Send the prompt once; an unreadable reply is worth another try with another seed."""
-        spec = self.spec.sampling
-        sampling = Sampling(
-            max_tokens=spec.max_tokens,
-            temperature=spec.temperature,
-            top_p=spec.top_p,
-            seed=spec.seed + number - 1,
-        )
+    async def _attempt(self, text: str, rubric: Rubric, sampling: Sampling) -> dict[str, Any]:
+        """Send the prompt once and read what comes back."""
+        schema = None if rubric.labels else verdict_schema(rubric.scale)
         try:
-            completion = await self._ask(text, verdict_schema(rubric.scale), sampling)
+            completion = await self._ask(text, schema, sampling)
         except ModelError as error:
             return {"failure": Failure(error=type(error).__name__, message=str(error))}
         reply = completion.text or ""
         try:
+            if rubric.labels:
+                return {"reply": reply, "points": read_label(reply, labels=rubric.labels)}
             return {"reply": reply, "points": read_points(reply, scale=rubric.scale)}
         except ReplyUnusable as error:
             failure = Failure(error=type(error).__name__, message=str(error))
             return {"reply": reply, "failure": failure}
 
-    async def _ask(self, text: str, schema: Mapping[str, Any], sampling: Sampling) -> Completion:
+    def _sampling(self, *, repeat: int) -> Sampling:
+        """Return how this repeat of a prompt is sampled: with a seed of its own."""
+        spec = self.spec.sampling
+        seed = spec.seed + repeat * _SEEDS_APART
+        return Sampling(**{**spec.model_dump(), "seed": seed})
+
+    async def _ask(
+        self, text: str, schema: Mapping[str, Any] | None, sampling: Sampling
+    ) -> Completion:
         """Ask with the schema where the server takes one, else without, and remember which."""
-        if self._structured:
+        if self._structured and schema is not None:
             try:
                 return await self.ask(Prompt(text=text, schema=schema), sampling)
             except RequestRejected as error:
@@ -152,16 +144,16 @@ class Judge:
 def decide(points: list[float | None], rubric: Rubric) -> float | None:
     """Turn the votes so far into a score in [0, 1], or None while they do not decide.
 
-    A majority is counted of all prompts, so two equal votes of three decide although the third
-    failed or was never asked. A mean needs every vote.
+    A majority is counted of all votes there can be, so two equal votes of three decide although
+    the third failed or was never asked. A mean needs every vote.
     """
     lowest, highest = rubric.scale
     valid = [point for point in points if point is not None]
     if rubric.decide == "mean":
-        value = fmean(valid) if len(valid) == len(rubric.prompts) else None
+        value = fmean(valid) if len(valid) == rubric.num_votes else None
     else:
         most = Counter(valid).most_common(1)
-        value = most[0][0] if most and 2 * most[0][1] > len(rubric.prompts) else None
+        value = most[0][0] if most and 2 * most[0][1] > rubric.num_votes else None
     return None if value is None else (value - lowest) / (highest - lowest)
 
 
@@ -175,9 +167,58 @@ def fence(sample_id: str, answer: str) -> str:
     return f"=== answer {code.hexdigest()[:16]} ==="
 
 
-def _rounds(rubric: Rubric) -> list[tuple[str, ...]]:
-    """Group the prompts into calls that go out together: first the fewest that can decide."""
+def fields_of(record: CompletionRecord, *, answer: str) -> dict[str, str]:
+    """Return what a judge's prompt sees of a sample."""
+    return {
+        "question": record.prompt.replace(IMAGE_MARK, "").strip(),
+        "reference": record.reference,
+        "answer": answer,
+    }
+
+
+async def remembered(
+    cache: VerdictCache | None, vote: Vote, ask: Callable[[], Awaitable[Vote]]
+) -> Vote:
+    """Return a vote from the cache, or from whoever is just asking for it, or ask."""
+    if cache is None:
+        return await ask()
+    if (known := cache.find(vote.key)) is not None:
+        points, reply = known
+        return vote.model_copy(update={"points": points, "reply": reply, "cached": True})
+    if (other := cache.under_way.get(vote.key)) is not None:
+        shared = await asyncio.shield(other)
+        return shared.model_copy(update={"cached": True, "calls": 0, "seconds": 0.0})
+    asked = cache.under_way[vote.key] = asyncio.get_running_loop().create_future()
+    try:
+        vote = await ask()
+    except BaseException:
+        asked.cancel()
+        raise
+    asked.set_result(vote)
+    return vote
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One vote to ask for: which prompt, and which repeat of it."""
+
+    prompt: str
+    repeat: int
+
+    @property
+    def name(self) -> str:
+        """Return the prompt's name as a vote carries it, such as `question_1` or `question_1#2`."""
+        short = self.prompt.rsplit("/", 1)[-1].removesuffix(".jinja")
+        return short if not self.repeat else f"{short}#{self.repeat + 1}"
+
+
+def _rounds(rubric: Rubric) -> list[list[_Call]]:
+    """Group the votes into calls that go out together: first the fewest that can decide.
+
+    Prompts differ more than repeats of one prompt, so every prompt is asked once before any twice.
+    """
+    calls = [_Call(name, repeat) for repeat in range(rubric.repeats) for name in rubric.prompts]
     if rubric.decide == "mean":
-        return [rubric.prompts]
-    first = len(rubric.prompts) // 2 + 1
-    return [rubric.prompts[:first], *((name,) for name in rubric.prompts[first:])]
+        return [calls]
+    first = rubric.num_votes // 2 + 1
+    return [calls[:first], *([call] for call in calls[first:])]

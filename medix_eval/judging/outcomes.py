@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
-from medix_eval.judging.answers import extract_answer, has_final_answer
-from medix_eval.judging.judge import Judge
+from medix_eval.judging.answers import extract_answer, has_final_answer, published_answer
+from medix_eval.judging.judge import Grade
 from medix_eval.judging.rules import decide as decide_by_rules
-from medix_eval.protocol import Protocol
-from medix_eval.records import CompletionRecord, Outcome, RuleVerdict, VerdictRecord, Vote
+from medix_eval.protocol import LLMJudge
+from medix_eval.protocol import Protocol as ScoringProtocol
+from medix_eval.records import (
+    CompletionRecord,
+    Failure,
+    Outcome,
+    RuleVerdict,
+    VerdictRecord,
+)
 
 _FAILED = {
     "RequestRejected": Outcome.REJECTED,
@@ -20,23 +29,32 @@ _FAILED = {
 """What an error on the way to a completion means; any other is `request_failed`."""
 
 
+class Grader(Protocol):
+    """A judge, a dialogue with one, or a jury."""
+
+    async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
+        """Compare an answer with its reference."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scorer:
     """Scores completions under one protocol, with its judge if it has one."""
 
-    protocol: Protocol
-    judge: Judge | None
+    protocol: ScoringProtocol
+    judge: Grader | None
 
     async def score(self, record: CompletionRecord) -> VerdictRecord:
         """Return how this sample ended."""
         if record.failure is not None:
-            outcome = _FAILED.get(record.failure.error, Outcome.REQUEST_FAILED)
-            return _verdict(record, outcome, reason=record.failure.message)
+            return _verdict(record, self._failed(record.failure), reason=record.failure.message)
         completion = record.completion or ""
-        answer = extract_answer(completion)
-        if record.finish_reason == "length" and not has_final_answer(completion):
+        is_published = self.protocol.answer.reading == "published"
+        answer = published_answer(completion) if is_published else extract_answer(completion)
+        was_cut = record.finish_reason == "length" and not has_final_answer(completion)
+        if was_cut and not is_published:
             return _verdict(record, Outcome.TRUNCATED, answer=answer)
-        if not answer:
+        if not answer and not is_published:
             return _verdict(record, Outcome.EMPTY, answer=answer)
         rule = decide_by_rules(
             answer,
@@ -47,14 +65,35 @@ class Scorer:
         )
         if rule is None and self._is_refusal(answer):
             return _verdict(record, Outcome.REFUSED, answer=answer)
-        if self.judge is None:
+        return await self._judged(record, answer=answer, rule=rule)
+
+    async def _judged(
+        self, record: CompletionRecord, *, answer: str, rule: RuleVerdict | None
+    ) -> VerdictRecord:
+        """Let the rules settle it where they may, else the judge; an audit asks both."""
+        spec = self.protocol.judge
+        rules_settle, audit = False, 0.0
+        if isinstance(spec, LLMJudge) and spec.rules == "first":
+            rules_settle, audit = rule is not None, spec.audit
+        grade = None
+        if self.judge is not None and (not rules_settle or _is_drawn(record, share=audit)):
+            grade = await self.judge.grade(record, answer=answer)
+        if rules_settle or self.judge is None:
             score = None if rule is None else rule.score
             outcome = Outcome.UNJUDGED if score is None else outcome_of(score)
-            return _verdict(record, outcome, score=score, answer=answer, rule=rule)
-        grade = await self.judge.grade(record, answer=answer)
-        score = grade.score
-        outcome = Outcome.JUDGE_FAILED if score is None else outcome_of(score)
-        return _verdict(record, outcome, score=score, answer=answer, rule=rule, votes=grade.votes)
+        else:
+            score = None if grade is None else grade.score
+            outcome = Outcome.JUDGE_FAILED if score is None else outcome_of(score)
+        return _verdict(record, outcome, score=score, answer=answer, rule=rule, grade=grade)
+
+    def _failed(self, failure: Failure) -> Outcome:
+        """Name the outcome of a sample without a completion.
+
+        The published evaluation knows no rejection: what failed, for whatever reason, is left out.
+        """
+        outcome = _FAILED.get(failure.error, Outcome.REQUEST_FAILED)
+        is_published = self.protocol.answer.reading == "published"
+        return Outcome.REQUEST_FAILED if outcome is Outcome.REJECTED and is_published else outcome
 
     @cached_property
     def _refusals(self) -> list[re.Pattern[str]]:
@@ -63,6 +102,12 @@ class Scorer:
     def _is_refusal(self, answer: str) -> bool:
         text = " ".join(answer.lower().replace("\u2019", "'").split())
         return any(pattern.fullmatch(text) for pattern in self._refusals)
+
+
+def _is_drawn(record: CompletionRecord, *, share: float) -> bool:
+    """Pick this share of the samples, the same ones in every run."""
+    drawn = hashlib.sha256(f"{record.task} {record.sample_id}".encode()).digest()
+    return int.from_bytes(drawn[:8]) < share * 2**64
 
 
 def outcome_of(score: float) -> Outcome:
@@ -83,7 +128,7 @@ def _verdict(
     score: float | None = 0.0,
     answer: str | None = None,
     rule: RuleVerdict | None = None,
-    votes: tuple[Vote, ...] = (),
+    grade: Grade | None = None,
     reason: str = "",
 ) -> VerdictRecord:
     return VerdictRecord(
@@ -93,6 +138,7 @@ def _verdict(
         score=score if outcome.is_scored else None,
         answer=answer,
         rule=rule,
-        votes=votes,
+        judge_score=grade.score if grade else None,
+        votes=grade.votes if grade else (),
         reason=reason,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
@@ -14,6 +15,7 @@ from medix_eval.errors import ReplyUnusable
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _THINKING_ENDS = re.compile(r"</think(?:ing)?>")
 _THINKING_STARTS = re.compile(r"<think(?:ing)?>")
+_AROUND_A_LABEL = " \t\r\n.*'\"`"
 
 
 def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
@@ -36,9 +38,7 @@ def read_points(reply: str, *, scale: tuple[int, int]) -> int:
     >>> read_points('The student wrote {"score": 1}. Verdict: {"score": 0}', scale=(0, 1))
     0
     """
-    said = _THINKING_ENDS.split(reply)[-1]
-    if _THINKING_STARTS.search(said):
-        raise ReplyUnusable(f"the reply ends while thinking: {_tail(reply)}")
+    said = _after_thinking(reply)
     verdicts = [text for text in _OBJECT.findall(said) if '"score"' in text]
     if not verdicts:
         raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
@@ -50,6 +50,30 @@ def read_points(reply: str, *, scale: tuple[int, int]) -> int:
     if type(points) is not int or not lowest <= points <= highest:
         raise ReplyUnusable(f"score {points!r} is none of {lowest} to {highest}")
     return points
+
+
+def read_label(reply: str, *, labels: Mapping[str, int]) -> int:
+    """Return the points of a reply that is one of the offered words and nothing else.
+
+    A full stop, quotes and bold type around the word are how models write. Raises `ReplyUnusable`
+    for any further word: "NO, not YES" says both.
+
+    >>> read_label("**Yes.**", labels={"YES": 1, "NO": 0})
+    1
+    """
+    said = _after_thinking(reply).strip(_AROUND_A_LABEL).casefold()
+    offered = {word.casefold(): points for word, points in labels.items()}
+    if said not in offered:
+        raise ReplyUnusable(f"the reply is none of {', '.join(labels)}: {_tail(reply)}")
+    return offered[said]
+
+
+def _after_thinking(reply: str) -> str:
+    """Return what follows the last thinking; a reply that ends inside it says nothing."""
+    said = _THINKING_ENDS.split(reply)[-1]
+    if _THINKING_STARTS.search(said):
+        raise ReplyUnusable(f"the reply ends while thinking: {_tail(reply)}")
+    return said
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
