@@ -24,7 +24,8 @@ from medix_eval.models.text_only import TextOnly
 from medix_eval.progress import shown_progress
 from medix_eval.protocol import LLMJudge, Protocol
 from medix_eval.retrying import RetryPolicy
-from medix_eval.scores import Scores, TaskScore, score_run
+from medix_eval.scores import Scores, TaskScore
+from medix_eval.scoring import score_run
 from medix_eval.store import (
     JudgingManifest,
     RunManifest,
@@ -263,6 +264,8 @@ def _entry(opened: Any, settings: Settings) -> TaskEntry:
         limit=settings.limit,
         seed=settings.seed,
         rows=opened.rows if opened.is_limited else None,
+        cluster=file.settings.cluster,
+        slices=list(file.settings.slices),
     )
 
 

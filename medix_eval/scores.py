@@ -1,33 +1,85 @@
-"""From verdicts to scores: per task, per group, with everything that was not scored beside it.
-
-A new metric is a new column of `TaskScore`, computed in `_Tally.score`.
-"""
+"""What `scores.json` holds: per task and per group, with all that was not scored beside it."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from medix_eval.models.text_only import IMAGES_LEFT_OUT
 from medix_eval.records import Outcome
-from medix_eval.store import (
-    JudgingManifest,
-    RunManifest,
-    TaskEntry,
-    newest,
-)
+from medix_eval.statistics.agreement import Agreement
 
-Failed = frozenset(outcome for outcome in Outcome if outcome.is_failure)
+FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
+MIN_SLICE = 30
+"""A slice of fewer scored samples is shown in grey, and is never called the worst."""
 
 
 class _Score(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SliceScore(_Score):
+    """The samples of a task that share one value of a column."""
+
+    n: int
+    n_scored: int
+    score: float | None
+    interval: tuple[float, float] | None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether there are too few samples to make anything of the score."""
+        return self.n_scored < MIN_SLICE
+
+
+class Ledger(_Score):
+    """What a task cost and what was lost on the way; shares are of all its samples."""
+
+    cut_off: float
+    """Share of the completions that reached the token limit, whatever became of them."""
+    empty: float
+    refused: float
+    rejected: float
+    failed: float
+    """Request failed, judge failed or skipped."""
+    completion_tokens: int | None
+    """Null where the model's server or file counts none; so are the two below."""
+    tokens_per_sample: float | None
+    tokens_per_correct: float | None
+    """Tokens written for each full mark."""
+    judge_calls: int
+    candidate_seconds: float
+    judge_seconds: float
+
+
+class YesNo(_Score):
+    """Questions whose reference is yes or no, and what needs no knowledge to score on them."""
+
+    n: int
+    score: float | None
+    majority: float
+    """What a model scores that always gives the more frequent answer."""
+    majority_answer: str
+    reference_yes: float
+    answered_yes: float | None
+    """Share of yes among the answers that begin with yes or no; far from the share in the
+    references it is a bias."""
+    n_answered: int
+
+
+class Corrected(_Score):
+    """A score with the judge's errors taken out, by people's labels on part of its answers."""
+
+    score: float
+    interval: tuple[float, float]
+    """Holds the error of sampling and the error of the judge."""
+    method: str
+    n_labels: int
+    judge_accuracy: float | None
+    """Share of the labelled answers on which the judge says the same; null if graded."""
+    rogan_gladen: float | None = None
+    """The simple form: the score that fits the judge's two error rates; null if graded."""
+    rogan_gladen_interval: tuple[float, float] | None = None
 
 
 class TaskScore(_Score):
@@ -41,22 +93,53 @@ class TaskScore(_Score):
     n_scored: int
     score: float | None
     stderr: float | None
+    """Robust to clusters; without them it is the plain one, as lm-eval gives it."""
     rules_score: float | None
     """Mean over the samples that the rules can decide, whoever scored the task."""
     rules_n: int
     outcomes: dict[str, int]
     bounds: tuple[float, float] | None
     """The score if every unscored sample were wrong, and if every one were right."""
+    interval: tuple[float, float] | None = None
+    """95 %."""
+    interval_method: str | None = None
+    n_clusters: int | None = None
+    """Images or patients behind the scored samples; null if the task file names no column."""
+    slices: dict[str, dict[str, SliceScore]] = {}
+    """By column and value."""
+    agreement: Agreement | None = None
+    """Of the votes: between judges, or between the prompts of one judge."""
+    agreement_with_rules: Agreement | None = None
+    """Between the judge and the rules, where these can decide."""
+    error_tags: dict[str, int] = {}
+    """What kind of error the wrong answers hold, where rules can tell exactly."""
+    ledger: Ledger | None = None
+    yes_no: YesNo | None = None
+    chance: float | None = None
+    """What guessing among the options scores."""
+    corrected: Corrected | None = None
+    """Null: uncalibrated, nobody has labelled answers of this run."""
 
     @property
     def is_complete(self) -> bool:
         """Whether the whole task was asked, and nothing on the way failed."""
-        return self.limit is None and not any(self.outcomes[name] for name in Failed)
+        return self.limit is None and not any(self.outcomes[name] for name in FAILED)
 
     @property
     def mark(self) -> str:
         """A dagger where part of the samples is outside the denominator."""
         return "†" if self.n_scored < self.n else ""
+
+    @property
+    def worst_slice(self) -> tuple[str, str, SliceScore] | None:
+        """Column, value and score of the lowest slice that is large enough to say so."""
+        found = [
+            (column, value, one)
+            for column, values in self.slices.items()
+            for value, one in values.items()
+            if not one.is_small and one.score is not None and one.n < self.n
+        ]
+        return min(found, key=lambda one: (one[2].score, one[:2]), default=None)
 
 
 class GroupScore(_Score):
@@ -65,6 +148,15 @@ class GroupScore(_Score):
     score: float | None
     tasks: tuple[str, ...]
     complete: bool
+    stderr: float | None = None
+    interval: tuple[float, float] | None = None
+    """95 %, from clusters resampled within each task."""
+    interval_method: str | None = None
+    closed_form: tuple[float, float] | None = None
+    """The same without resampling."""
+    corrected: float | None = None
+    """Null unless every task has labels."""
+    corrected_interval: tuple[float, float] | None = None
 
 
 class Scores(_Score):
@@ -81,6 +173,8 @@ class Scores(_Score):
     synthetic: bool
     text_only: bool = False
     """Whether the model was asked about images without being shown them."""
+    labels: dict[str, str | int] | None = None
+    """The file of people's labels that corrected scores come from: hash and number."""
     tasks: dict[str, TaskScore]
     groups: dict[str, GroupScore]
     usage: dict[str, dict[str, float | int]]
@@ -88,188 +182,4 @@ class Scores(_Score):
     @property
     def num_failures(self) -> int:
         """Samples that failed on the way: they make the exit code 1."""
-        return sum(task.outcomes[name] for task in self.tasks.values() for name in Failed)
-
-
-def score_run(
-    run: Path,
-    judged: Path,
-    *,
-    manifest: RunManifest,
-    judging: JudgingManifest,
-    groups: Mapping[str, tuple[str, ...]],
-    allow_partial: bool = False,
-) -> Scores:
-    """Score what a run folder holds; samples without a verdict count as skipped."""
-    tallies = {name: _Tally(manifest.tasks[name]) for name in judging.tasks}
-    usage = {
-        "candidate": Counter[str]({"requests": 0, "prompt_tokens": 0, "completion_tokens": 0}),
-        "judge": Counter[str]({"calls": 0, "cached": 0}),
-    }
-    seconds: dict[str, list[float]] = {"candidate": [], "judge": []}
-    completions = newest(run / "completions.jsonl", _Answered.of)
-    for (task, sample_id), answered in completions.items():
-        tally = tallies.get(task.partition("@")[0])
-        if tally is not None and tally.selects(sample_id, row=answered.row):
-            usage["candidate"]["requests"] += answered.requests
-            usage["candidate"]["prompt_tokens"] += answered.prompt_tokens
-            usage["candidate"]["completion_tokens"] += answered.completion_tokens
-            seconds["candidate"].append(answered.seconds)
-    for (task, sample_id), judged_as in newest(judged / "verdicts.jsonl", _Judged.of).items():
-        tally = tallies.get(task.partition("@")[0])
-        if tally is not None and tally.add(sample_id, judged_as):
-            usage["judge"]["calls"] += judged_as.calls
-            usage["judge"]["cached"] += judged_as.cached
-            seconds["judge"].append(judged_as.seconds)
-    tasks = {name: tally.score() for name, tally in tallies.items()}
-    limits = {task.limit for task in tasks.values()}
-    return Scores(
-        model=manifest.model,
-        judges=judging.judges,
-        protocol=judging.protocol,
-        generation_digest=manifest.generation_digest,
-        judging_digest=judging.judging_digest,
-        run=str(judged),
-        limit=max((limit for limit in limits if limit is not None), default=None),
-        synthetic=any(task.synthetic for task in tasks.values()),
-        text_only=IMAGES_LEFT_OUT.items() <= manifest.generation.get("model", {}).items(),
-        tasks=tasks,
-        groups=group_scores(tasks, groups, allow_partial=allow_partial),
-        usage={
-            role: {**counts, "seconds": round(math.fsum(seconds[role]), 3)}
-            for role, counts in usage.items()
-        },
-    )
-
-
-def group_scores(
-    tasks: Mapping[str, TaskScore],
-    groups: Mapping[str, tuple[str, ...]],
-    *,
-    allow_partial: bool = False,
-) -> dict[str, GroupScore]:
-    """Average each group of which at least one task was run.
-
-    With `allow_partial` an incomplete group is averaged over what there is, and stays marked.
-    """
-    found = {}
-    for name, members in groups.items():
-        here = [tasks[member] for member in members if member in tasks]
-        if not here:
-            continue
-        complete = len(here) == len(members) and all(task.is_complete for task in here)
-        values = [task.score for task in here if task.score is not None]
-        usable = len(values) == len(members) if not allow_partial else bool(values)
-        score = mean(values) if usable and (complete or allow_partial) else None
-        found[name] = GroupScore(score=score, tasks=members, complete=complete)
-    return found
-
-
-def mean(values: Iterable[float]) -> float | None:
-    """Return the mean, the same whatever the order of the values; None of nothing."""
-    numbers = list(values)
-    return math.fsum(numbers) / len(numbers) if numbers else None
-
-
-def standard_error(values: Iterable[float]) -> float | None:
-    """Return the standard error of the mean (sample deviation); None below two values."""
-    numbers = list(values)
-    if len(numbers) < 2:  # noqa: PLR2004
-        return None
-    centre = math.fsum(numbers) / len(numbers)
-    squares = math.fsum((number - centre) ** 2 for number in numbers)
-    return math.sqrt(squares / (len(numbers) - 1) / len(numbers))
-
-
-class _Answered(NamedTuple):
-    """What counts of a completion's line."""
-
-    row: int
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-
-    @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Self:
-        return cls(
-            int(line["row"]),
-            int(line.get("requests", 0)),
-            int(line.get("prompt_tokens", 0)),
-            int(line.get("completion_tokens", 0)),
-            float(line.get("seconds", 0.0)),
-        )
-
-
-class _Judged(NamedTuple):
-    """What counts of a verdict's line."""
-
-    outcome: Outcome
-    score: float | None
-    rules_score: float | None
-    calls: int
-    cached: int
-    seconds: float
-
-    @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Self:
-        votes = line.get("votes", ())
-        return cls(
-            Outcome(line["outcome"]),
-            None if line["score"] is None else float(line["score"]),
-            float(line["rule"]["score"]) if "rule" in line else None,
-            sum(vote.get("calls", 0) for vote in votes),
-            sum(vote.get("cached", False) for vote in votes),
-            math.fsum(vote.get("seconds", 0.0) for vote in votes),
-        )
-
-
-@dataclass(slots=True)
-class _Tally:
-    """Counts one task's verdicts."""
-
-    entry: TaskEntry
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
-    scores: list[float] = field(default_factory=list)
-    rules: list[float] = field(default_factory=list)
-    _selected: set[str] = field(default_factory=set)
-    _rows: frozenset[int] | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._rows = None if self.entry.rows is None else frozenset(self.entry.rows)
-
-    def selects(self, sample_id: str, *, row: int) -> bool:
-        """Take note of a sample that belongs to the run as it was asked for last."""
-        wanted = self._rows is None or row in self._rows
-        if wanted:
-            self._selected.add(sample_id)
-        return wanted
-
-    def add(self, sample_id: str, judged: _Judged) -> bool:
-        if sample_id not in self._selected:
-            return False
-        self.outcomes[judged.outcome] += 1
-        if judged.score is not None:
-            self.scores.append(judged.score)
-        if judged.rules_score is not None:
-            self.rules.append(judged.rules_score)
-        return True
-
-    def score(self) -> TaskScore:
-        n = self.entry.num_selected
-        self.outcomes[Outcome.SKIPPED] += n - self.outcomes.total()
-        unscored, total = n - len(self.scores), math.fsum(self.scores)
-        return TaskScore(
-            version=self.entry.version,
-            kind=self.entry.kind,
-            limit=self.entry.limit if self.entry.rows is not None else None,
-            synthetic=self.entry.synthetic,
-            n=n,
-            n_scored=len(self.scores),
-            score=mean(self.scores),
-            stderr=standard_error(self.scores),
-            rules_score=mean(self.rules),
-            rules_n=len(self.rules),
-            outcomes={outcome.value: self.outcomes[outcome] for outcome in Outcome},
-            bounds=(total / n, (total + unscored) / n) if n else None,
-        )
+        return sum(task.outcomes[name] for task in self.tasks.values() for name in FAILED)

@@ -53,6 +53,10 @@ class TaskEntry(_Manifest):
     seed: int
     rows: list[int] | None
     """The rows that belong to the run, if limited; all of them otherwise."""
+    cluster: str | None = None
+    """Column that says which samples share an image or a patient."""
+    slices: list[str] = []
+    """Columns to report the score by."""
 
     @property
     def num_selected(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medix_eval.records import Outcome
-from medix_eval.scores import Scores, TaskScore
+from medix_eval.scores import Scores, SliceScore, TaskScore
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _SHOWN_APART = ("correct", "wrong", "partial")
 """Outcomes that the score itself tells; the others are listed behind it."""
 _NUMERIC_FROM = 1
+_WARN_ABOVE = 0.05
+"""The share of samples cut off or failed above which a table warns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,9 @@ def as_markdown(scores: Scores) -> str:
     rows = _rows(scores)
     lines = [f"# {title(scores)}", "", *_markdown(rows.header, [*rows.tasks, *rows.groups]), ""]
     lines += [f"{note}\n" for note in rows.notes]
+    for name, task in scores.tasks.items():
+        lines += _slices(name, task)
+    lines += _judges_agree(scores)
     usage = scores.usage
     lines += [
         "| what | value |",
@@ -84,17 +89,23 @@ def as_csv(scores: Scores) -> str:
     """Return `scores.csv`: one line a task, every outcome in a column of its own."""
     out = io.StringIO()
     fields = ["task", "version", "kind", "n", "n_scored", "score", "stderr", "low", "high"]
+    fields += ["interval_low", "interval_high", "n_clusters"]
     fields += ["rules_score", "rules_n", *(outcome.value for outcome in Outcome)]
     writer = csv.DictWriter(out, fields, lineterminator="\n")
     writer.writeheader()
     for name, task in scores.tasks.items():
         low, high = task.bounds or (None, None)
         row = task.model_dump(include=set(fields)) | {"task": name, "low": low, "high": high}
-        writer.writerow(row | task.outcomes)
+        writer.writerow(row | task.outcomes | _interval_columns(task.interval))
     for name, group in scores.groups.items():
         n = sum(scores.tasks[task].n for task in group.tasks if task in scores.tasks)
-        writer.writerow({"task": name, "kind": "group", "n": n, "score": group.score})
+        row = {"task": name, "kind": "group", "n": n, "score": group.score, "stderr": group.stderr}
+        writer.writerow(row | _interval_columns(group.interval))
     return out.getvalue()
+
+
+def _interval_columns(interval: tuple[float, float] | None) -> dict[str, float]:
+    return dict(zip(("interval_low", "interval_high"), interval or (), strict=False))
 
 
 def _rows(scores: Scores) -> _Table:
@@ -103,7 +114,8 @@ def _rows(scores: Scores) -> _Table:
     header = [
         "task",
         "score",
-        "± s.e.",
+        "95 %",
+        *(["corrected"] if scores.labels else []),
         "n",
         "scored",
         *(["rules"] if judged else []),
@@ -113,7 +125,8 @@ def _rows(scores: Scores) -> _Table:
         (
             f"{name}@{task.version}" + (f" (limit {task.limit})" if task.limit else ""),
             _percent(task.score) + task.mark,
-            _percent(task.stderr),
+            _span(task.interval),
+            *([_corrected(task)] if scores.labels else []),
             str(task.n),
             str(task.n_scored),
             *([f"{_percent(task.rules_score)} of {task.rules_n}"] if judged else []),
@@ -133,7 +146,8 @@ def _rows(scores: Scores) -> _Table:
             (
                 name,
                 _percent(group.score) + (mark if group.score is not None else ""),
-                "",
+                _span(group.interval),
+                *([_with_span(group.corrected, group.corrected_interval)] if scores.labels else []),
                 str(sum(task.n for task in here)),
                 str(sum(task.n_scored for task in here)),
                 *([""] if judged else []),
@@ -157,7 +171,7 @@ def _others(task: TaskScore) -> str:
 
 
 def _notes(scores: Scores) -> list[str]:
-    notes = []
+    notes = _warnings(scores)
     if scores.synthetic:
         notes.append(
             "SYNTHETIC: made-up rows stand in for a benchmark; these numbers say nothing of it."
@@ -175,6 +189,79 @@ def _notes(scores: Scores) -> list[str]:
             "A group has a score only when all its tasks are complete (--allow-partial prints it)."
         )
     return notes
+
+
+def _warnings(scores: Scores) -> list[str]:
+    found = []
+    for name, task in scores.tasks.items():
+        if task.ledger and task.ledger.cut_off > _WARN_ABOVE:
+            share = _percent(task.ledger.cut_off)
+            found.append(f"WARNING {name}: {share} % of the completions hit the token limit.")
+        if task.ledger and task.ledger.failed > _WARN_ABOVE:
+            share = _percent(task.ledger.failed)
+            found.append(f"WARNING {name}: {share} % of the samples failed on the way.")
+    return found
+
+
+def _slices(name: str, task: TaskScore) -> list[str]:
+    """Lay the slices of a task out as Markdown; what is too small to judge is in italics."""
+    rows = [
+        (column, _value(value, one), _percent(one.score), _span(one.interval), str(one.n))
+        for column, values in task.slices.items()
+        for value, one in values.items()
+        if len(values) > 1
+    ]
+    lines = [f"## {name} by slice", ""] if rows or task.yes_no else []
+    if worst := task.worst_slice:
+        column, value, one = worst
+        lines += [f"Worst slice: {column} {value}, {_with_span(one.score, one.interval)}.", ""]
+    if asked := task.yes_no:
+        said = (
+            f"Yes-or-no questions: {asked.n}, score {_percent(asked.score)}; always "
+            f"“{asked.majority_answer}” would score {_percent(asked.majority)}. "
+            f"References say yes in {_percent(asked.reference_yes)} %, "
+            f"answers in {_percent(asked.answered_yes)} %."
+        )
+        lines += [said, ""]
+    if rows:
+        lines += [*_markdown(("slice", "value", "score", "95 %", "n"), rows), ""]
+    return lines
+
+
+def _value(value: str, one: SliceScore) -> str:
+    text = value.replace("|", "\\|").replace("\n", " ")
+    return f"*{text}* (few)" if one.is_small else text
+
+
+def _judges_agree(scores: Scores) -> list[str]:
+    """Say how far the judge's votes agree with each other and with the rules."""
+    rows = [
+        (name, what, str(one.n), _percent(one.agree), _kappa(one.cohen_kappa),
+         _kappa(one.fleiss_kappa), _kappa(one.krippendorff_alpha))
+        for name, task in scores.tasks.items()
+        for what, one in (("votes", task.agreement), ("rules", task.agreement_with_rules))
+        if one is not None
+    ]  # fmt: skip
+    header = ("task", "judge and", "n", "agree", "Cohen κ", "Fleiss κ", "Krippendorff")
+    return ["## Agreement of the judge", "", *_markdown(header, rows), ""] if rows else []
+
+
+def _kappa(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _corrected(task: TaskScore) -> str:
+    if task.corrected is None:
+        return "uncalibrated"
+    return _with_span(task.corrected.score, task.corrected.interval)
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return f"{_percent(interval[0])} to {_percent(interval[1])}" if interval else ""
+
+
+def _with_span(value: float | None, interval: tuple[float, float] | None) -> str:
+    return f"{_percent(value)} ({_span(interval)})" if interval else _percent(value)
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
