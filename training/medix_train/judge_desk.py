@@ -1,0 +1,144 @@
+"""Asks the judge about a batch: all pairs at once, over one session, and again what it failed.
+
+A failure is never a verdict. A few are left open; more, and the batch waits for the judge, because
+a policy must not learn from who happened to be graded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from medix_eval.concurrency import gate_for
+from medix_eval.errors import RequestFailed, ServerError
+from medix_eval.judging.cache import VerdictCache
+from medix_eval.judging.judge import Grade, Judge
+from medix_eval.models.resolve import resolve_model
+from medix_eval.records import CompletionRecord, Kind
+from medix_eval.retrying import RetryingModel, RetryPolicy
+from medix_train.reward_settings import FailureBudget, RewardSettings
+
+_LOG = logging.getLogger(__name__)
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+
+
+class Asked(NamedTuple):
+    """What the judge compares; equal ones are asked once."""
+
+    question: str
+    reference: str
+    answer: str
+
+
+@dataclass(slots=True, kw_only=True)
+class JudgeDesk:
+    """A judge that is open, in the event loop that opened it."""
+
+    judge: Judge
+    cache: VerdictCache | None
+    vote: Callable[[Grade], float | None]
+    budget: FailureBudget
+    num_calls: int = 0
+    """Requests so far."""
+
+    @classmethod
+    async def open(
+        cls,
+        settings: RewardSettings,
+        *,
+        vote: Callable[[Grade], float | None],
+        stack: AsyncExitStack,
+    ) -> Self:
+        """Connect to the judge; `ConfigError` or `ServerError` where there is none."""
+        protocol, spec, _ = settings.load_protocol()
+        name = settings.judge.model or spec.model
+        source = resolve_model(name, settings.judge.flags(), max_tokens=spec.sampling.max_tokens)
+        identity = source.identity()
+        model = await stack.enter_async_context(source.open(Path("logs")))
+        cache = stack.enter_context(VerdictCache.at(settings.cache)) if settings.cache else None
+        policy = RetryPolicy(
+            tries=3, longest_wait_s=8.0, silence_s=settings.judge.request_timeout_s
+        )
+        gate = gate_for(concurrency=source.concurrency, adapts=source.adapts)
+        asker = RetryingModel(model=model, policy=policy, role="judge", gate=gate)
+        judge = Judge(
+            name=source.name,
+            identity=identity,
+            ask=asker.complete,
+            spec=spec,
+            texts=protocol.texts,
+            cache=cache,
+        )
+        return cls(judge=judge, cache=cache, vote=vote, budget=settings.failures)
+
+    async def verdicts(self, asked: Collection[Asked]) -> dict[Asked, float | None]:
+        """Return a verdict for each; None where the judge failed, which is rare or raises.
+
+        Raises `ServerError` where it goes on failing, and at once where waiting cannot help.
+        """
+        found: dict[Asked, float | None] = {}
+        left = list(dict.fromkeys(asked))
+        waited_s, pause_s = 0.0, _FIRST_PAUSE_S
+        while left:
+            graded = await self._ask(left)
+            found |= {pair: verdict for pair, (verdict, _) in graded.items()}
+            left = [pair for pair, (verdict, _) in graded.items() if verdict is None]
+            if len(left) <= self.budget.tolerated_share * len(found):
+                break
+            said = next(reason for verdict, reason in graded.values() if verdict is None)
+            if waited_s >= self.budget.patience_s:
+                raise ServerError(
+                    f"the judge failed {len(left)} of {len(found)} answers for {waited_s:.0f} s "
+                    f"({said})",
+                    hint="the last checkpoint is whole: see to the judge, then resume",
+                )
+            _LOG.warning("judge failed %d of %d: %s", len(left), len(found), said)
+            await _pause(pause_s)
+            waited_s += pause_s
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        return found
+
+    async def ask_once(self, asked: Collection[Asked]) -> dict[Asked, float | None]:
+        """Return a verdict for each, None where the judge failed; nothing is waited for."""
+        graded = await self._ask(list(dict.fromkeys(asked)))
+        return {pair: verdict for pair, (verdict, _) in graded.items()}
+
+    async def _ask(self, pairs: list[Asked]) -> dict[Asked, tuple[float | None, str]]:
+        """Ask once for each pair; the second value says why there is no verdict."""
+        grades = await asyncio.gather(*map(self._grade, pairs), return_exceptions=True)
+        votes = [vote for grade in grades if isinstance(grade, Grade) for vote in grade.votes]
+        self.num_calls += sum(vote.calls for vote in votes)
+        if self.cache is not None:
+            self.cache.keep(votes, restricted=False)
+            self.cache.under_way.clear()  # what was cut off is asked anew
+        found: dict[Asked, tuple[float | None, str]] = {}
+        for pair, grade in zip(pairs, grades, strict=True):
+            if isinstance(grade, Grade):
+                failures = [vote.failure.message for vote in grade.votes if vote.failure]
+                found[pair] = self.vote(grade), failures[-1] if failures else ""
+            elif isinstance(grade, ServerError) and isinstance(grade.__cause__, RequestFailed):
+                found[pair] = None, str(grade)
+            else:
+                raise grade
+        return found
+
+    async def _grade(self, pair: Asked) -> Grade:
+        record = CompletionRecord(
+            task="reward",
+            sample_id=pair.question,
+            row=0,
+            kind=Kind.OPEN,
+            prompt=pair.question,
+            reference=pair.reference,
+        )
+        return await self.judge.grade(record, answer=pair.answer)
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
