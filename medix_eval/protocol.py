@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medix_eval.bundled import bundled
 from medix_eval.digests import digest
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.records import Kind
+from medix_eval.yaml_settings import first_error, read_mapping, set_key
 
 JUDGING_VERSION = 1
 """Goes up with any change to answer extraction, rules or reply reading that can move a score."""
@@ -234,53 +234,28 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
         if path.suffix in {".yaml", ".yml"} and name.endswith(path.suffix):
             raise ConfigError(f"protocol file {name} does not exist")
         raise UnknownName("protocol", name, protocol_names(), listed_by="ls judges/*.yaml")
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} is not a protocol: expected keys and values")
+    raw = read_mapping(path, what="protocol")
     changed = list(overrides)
     for override in changed:
-        _apply(raw, override)
+        set_key(raw, override, hint=_KEYS)
     if changed:
         raw["name"] = "+".join([str(raw.get("name")), *changed])
     try:
         protocol = Protocol.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"protocol {path.name}: {_first_error(error)}", hint=_KEYS) from error
+        raise ConfigError(f"protocol {path.name}: {_where(error)}", hint=_KEYS) from error
     return protocol.model_copy(update={"texts": _read_prompts(protocol, folder=path.parent)})
 
 
 _KEYS = "keys are those of judges/medix.yaml, such as generation.max_tokens or judge.tries"
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
-    """Set one dotted key; whether the key exists is the schema's to say."""
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override!r} is not key=value", hint=_KEYS)
-    *parents, last = key.split(".")
-    at: Any = raw
-    for parent in parents:
-        at = at.setdefault(parent, {}) if isinstance(at, dict) else None
-        if not isinstance(at, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} has no keys below it", hint=_KEYS)
-    try:
-        at[last] = yaml.load(value, Loader=yaml.CSafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not YAML") from error
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    at = [str(part) for part in first["loc"]]
-    if at[:1] == ["judge"] and at[1:2] in (["judge"], ["dialogue"], ["rules"]):
-        del at[1]  # pydantic names the union's member too
-    where = ".".join(at)
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}"
-    return f"{where}: {first['msg']}"
+def _where(error: ValidationError) -> str:
+    """Leave out the member of the judge's union, which pydantic names too."""
+    said = first_error(error)
+    for kind in ("judge", "dialogue", "rules"):
+        said = said.replace(f"judge.{kind}.", "judge.", 1)
+    return said
 
 
 def _read_prompts(protocol: Protocol, *, folder: Path) -> dict[str, str]:
