@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medix_eval.errors import BadRow
 from medix_eval.evaluation import Settings, resolve_models
 from medix_eval.protocol import LLMJudge
 from medix_eval.records import Kind
 from medix_eval.tasks import Catalogue, TaskFile
+
+if TYPE_CHECKING:
+    from medix_eval.lm_task import MedixTask
 
 _CHARACTERS_PER_TOKEN = 4
 """A rule of thumb; the model's own tokenizer is not loaded for an estimate."""
@@ -19,8 +22,17 @@ _MEASURED_ROWS = 64
 
 def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
     """Return what an evaluation would send where: requests, images, tokens, hosts."""
+    from medix_eval.data.opening import open_all  # noqa: PLC0415 (datasets: seconds)
+
     candidate, judge = resolve_models(settings)
-    tasks = {name: _task(settings, catalogue.tasks[name]) for name in settings.tasks}
+    opened = open_all(
+        settings.tasks,
+        catalogue,
+        data_root=settings.data_root,
+        accept_change=settings.accept_data_change,
+        allow_fallback=settings.allow_fallback,
+    )
+    tasks = {file.name: _measured(file, task, limit=settings.limit) for file, task in opened}
     spec = settings.protocol.judge
     votes = 0
     if isinstance(spec, LLMJudge):
@@ -45,7 +57,7 @@ def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
 
 def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> str:
     """Return the first prompts of a task with their references."""
-    from medix_eval.lm_task import open_task  # noqa: PLC0415
+    from medix_eval.data.opening import open_task  # noqa: PLC0415
 
     task = open_task(task_file, data_root=data_root)
     parts = []
@@ -58,12 +70,9 @@ def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> s
     return "\n".join(parts)
 
 
-def _task(settings: Settings, file: TaskFile) -> dict[str, Any]:
+def _measured(file: TaskFile, task: MedixTask, *, limit: int | None) -> dict[str, Any]:
     """Measure one task: the first rows stand for all, so no image is read for nothing."""
-    from medix_eval.lm_task import open_task  # noqa: PLC0415
-
-    task = open_task(file, data_root=settings.data_root)
-    num = len(task.rows) if settings.limit is None else min(settings.limit, len(task.rows))
+    num = len(task.rows) if limit is None else min(limit, len(task.rows))
     lengths, images = [], []
     for row in range(min(_MEASURED_ROWS, len(task.rows))):
         fields = task.rows[row]

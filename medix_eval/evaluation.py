@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +30,7 @@ from medix_eval.store import (
     JudgingManifest,
     RunManifest,
     TaskEntry,
+    apart_from_other_data,
     load_judging_manifest,
     load_run_manifest,
     newest_completions,
@@ -66,6 +67,8 @@ class Settings:
     allow_text_only: bool = False
     local_hosts: tuple[str, ...] = ()
     egress_reason: str | None = None
+    accept_data_change: bool = False
+    allow_fallback: bool = False
 
 
 def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
@@ -80,6 +83,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     from medix_eval.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
 
     candidate, judge = resolve_models(settings)
+    opened = open_tasks(settings, catalogue)
+    settings = replace(settings, tasks=tuple(one.file.name for one in opened))
     refuse_foreign_hosts(
         tasks=[n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"],
         hosts=(*candidate.hosts, *(judge.hosts if judge else ())),
@@ -89,7 +94,6 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     candidate = _with_or_without_images(candidate, settings, catalogue)
     generation = {"model": candidate.identity(), **settings.protocol.generation_settings()}
     identity = _judge_identity(judge) if judge else {}
-    opened = open_tasks(settings, catalogue)
     policies = {
         "model": _policy(settings.model_flags),
         "judge": _policy(settings.judge_flags),
@@ -108,6 +112,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         hardware=_hardware(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    if settings.accept_data_change:
+        manifest = apart_from_other_data(settings.out, manifest)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(settings.out, manifest))
         judging = stack.enter_context(
@@ -223,15 +229,20 @@ def _judge_identity(judge: ModelSource) -> dict[str, Any]:
 
 def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
     """Open every task's data and pick its rows."""
-    from medix_eval.lm_task import open_task  # noqa: PLC0415
+    from medix_eval.data.opening import open_all  # noqa: PLC0415
     from medix_eval.pipeline import OpenedTask  # noqa: PLC0415
     from medix_eval.samples import select_rows, side_by_side  # noqa: PLC0415
 
     opened = []
-    for name in settings.tasks:
-        file = catalogue.tasks[name]
-        task = open_task(file, data_root=settings.data_root)
-        rows = select_rows(task.slice_values(), limit=settings.limit, seed=settings.seed, task=name)
+    for file, task in open_all(
+        settings.tasks,
+        catalogue,
+        data_root=settings.data_root,
+        accept_change=settings.accept_data_change,
+        allow_fallback=settings.allow_fallback,
+    ):
+        slices = task.slice_values()
+        rows = select_rows(slices, limit=settings.limit, seed=settings.seed, task=file.name)
         opened.append(
             OpenedTask(
                 file=file,
@@ -249,9 +260,13 @@ def _entry(opened: Any, settings: Settings) -> TaskEntry:
     """Describe a task as `run.json` keeps it."""
     file, task = opened.file, opened.task
     mirror = task.mirror
-    source: dict[str, Any] = {"path": file.dataset_path, "revision": task.revision}
-    if mirror is not None:
-        source["files"] = {name: listed.sha256 for name, listed in mirror.files.items()}
+    source: dict[str, Any] = {
+        "path": file.dataset_path,
+        "revision": task.revision,
+        "files": task.fingerprint(),
+    }
+    if task.changes:
+        source["accepted_changes"] = task.changes
     return TaskEntry(
         version=file.version,
         digest=file.digest,

@@ -63,6 +63,18 @@ Egress = Annotated[
     typer.Option("--allow-egress", metavar="REASON", rich_help_panel=_WHAT,
                  help="Send restricted data to foreign hosts; the reason is recorded."),
 ]
+DataChange = Annotated[
+    bool,
+    typer.Option("--accept-data-change", rich_help_panel=_WHAT,
+                 help="Use data that is not what the task file pins, or not what the run was begun "
+                 "with (then it is another run); the change is recorded."),
+]
+Fallback = Annotated[
+    bool,
+    typer.Option("--allow-fallback", rich_help_panel=_WHAT,
+                 help="Where a dataset cannot be had, take the other place that its task names; "
+                 "it counts as another benchmark."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", rich_help_panel=_WHAT, help="Print what would be sent.")
 ]

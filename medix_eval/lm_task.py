@@ -19,17 +19,18 @@ from typing import Any
 import datasets
 from jinja2 import TemplateError
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks import TaskManager
 from PIL import Image, UnidentifiedImageError
 
-from medix_eval.errors import BadRow, ConfigError, DatasetError
+from medix_eval.data.expectations import check_columns, check_size
+from medix_eval.data.scored_files import ScoredSplit
+from medix_eval.errors import BadRow, DatasetError
 from medix_eval.judging.answers import extract_answer
 from medix_eval.judging.rules import decide, normalise
 from medix_eval.mirror import Mirror, read_mirror
 from medix_eval.quiet import quiet
 from medix_eval.records import Kind
 from medix_eval.row_images import ImageFiles, column_images, open_image_files, undecoded
-from medix_eval.tasks import TaskFile, read_settings
+from medix_eval.tasks import read_settings
 from medix_eval.templates import columns_of, template
 
 Row = Mapping[str, Any]
@@ -37,33 +38,6 @@ Row = Mapping[str, Any]
 
 _UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
 _HINT = "point --data-root at a folder that holds a full copy as ORG/NAME"
-
-
-def open_task(task_file: TaskFile, *, data_root: Path | None = None) -> MedixTask:
-    """Load a task's dataset, from a local mirror if `data_root` is given.
-
-    Every way in which the data can be wrong is a `DatasetError` that names the task.
-    """
-    override: dict[str, Any] = {"task": task_file.name}
-    if data_root is not None and task_file.dataset_path:
-        folder = data_root.absolute() / task_file.dataset_path
-        if not folder.is_dir():
-            raise DatasetError(
-                f"task {task_file.name}: there is no folder {folder}",
-                hint=f"--data-root holds each dataset as ORG/NAME, here {task_file.dataset_path}",
-            )
-        override["dataset_path"] = str(folder)
-    with quiet():
-        manager = TaskManager(include_path=str(task_file.path.parent), include_defaults=False)
-        try:
-            # Only a group's member may override single fields of a task that a file defines.
-            loaded = manager.load({"group": "opened", "task": [override]})
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{task_file.path}: {_one_line(error)}") from error
-    task = loaded["tasks"][task_file.name]
-    if not isinstance(task, MedixTask):
-        raise ConfigError(f"{task_file.path}: class: name medix_eval.lm_task.MedixTask")
-    return task
 
 
 class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
@@ -76,6 +50,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
     def __init__(self, config: dict[str, Any]) -> None:
         self.name = str(config.get("task"))
         self.settings = read_settings(config.get("metadata"), where=f"task {self.name}")
+        self.changes: list[str] = []
+        """What of the data is not as the task file pins it, where the user accepted that."""
         self._splits: dict[str, datasets.Dataset] = {}
         try:
             # lm-eval hands over its own `class` field too, and then refuses it.
@@ -84,7 +60,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             # Last of all lm-eval renders row 0. A bad one must not close the task to the others:
             # like any other row it is reported when it is read.
             if not hasattr(self, "features"):
-                raise DatasetError(f"task {self.name}: {_one_line(error)}") from error
+                raise DatasetError(f"task {self.name}: {one_line(error)}") from error
 
     # What lm-eval calls
 
@@ -94,7 +70,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             super().download(dataset_kwargs)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetError(
-                f"task {self.name}: cannot load {self.DATASET_PATH}: {_one_line(error)}",
+                f"task {self.name}: cannot load {self.DATASET_PATH}: {one_line(error)}",
                 hint=_HINT,
             ) from error
         if self._test_split not in self.dataset:
@@ -102,7 +78,10 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             raise DatasetError(
                 f"task {self.name}: there is no split {self._test_split!r}, only {known}"
             )
-        self._check_columns(self.dataset[self._test_split].features)
+        settings = self.settings
+        needed = (*self._template_columns, *self._image_columns, *settings.keep_rows)
+        features = self.dataset[self._test_split].features
+        check_columns(self.name, settings, features, needed=needed)
         self._check_size()
         # A missing zip is found now, not after the first requests.
         self._image_files = self._open_image_files()
@@ -144,7 +123,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         try:
             return [_decoded(image) for image in self.stored_images(doc)]
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise self._fault(None, f"image does not decode: {_one_line(error)}") from error
+            raise self._fault(None, f"image does not decode: {one_line(error)}") from error
 
     def process_results(self, doc: Row, results: list[str]) -> dict[str, float]:
         """Score one completion without a judge: what no rule can decide counts 0 here.
@@ -183,6 +162,22 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             return self.mirror.revision if self.mirror else None
         # The cache keeps hub data in a folder named for the commit it came from.
         return Path(self.rows.cache_files[0]["filename"]).parent.name
+
+    def fingerprint(self, *, rehash: bool = False) -> dict[str, str]:
+        """Return the hashes of the files that the scored rows come from; none if they are drawn."""
+        if not self.DATASET_PATH:
+            return {}
+        split = ScoredSplit(
+            repository=str(self.DATASET_PATH),
+            folder=self._folder,
+            config=self.DATASET_NAME,
+            split=self._test_split,
+            revision=self.revision,
+            options=self.config.dataset_kwargs or {},
+            images=self.settings.image_source,
+        )
+        with quiet():
+            return split.fingerprint(self.mirror, rehash=rehash)
 
     def prompt_text(self, doc: Row, *, row: int | None = None) -> str:
         """Return the prompt; each image stands at its `<image>` mark."""
@@ -252,6 +247,13 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             raise self._fault(row, f"no image in {', '.join(columns)}")
         return images
 
+    def missing_images(self) -> list[str]:
+        """Return the image files that rows name and that are not there; none is opened."""
+        if self._image_files is None:
+            return []
+        columns = self.rows.select_columns(self._image_columns)
+        return self._image_files.missing(columns)
+
     def slice_values(self) -> list[tuple[str, ...]]:
         """Return every row's slice values; only these columns are read."""
         columns = [map(str, self.rows[column]) for column in self.settings.slices]
@@ -291,7 +293,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
                 revision=(self.config.dataset_kwargs or {}).get("revision"),
             )
         except DatasetError as error:
-            raise DatasetError(f"task {self.name}: {_one_line(error)}", hint=_HINT) from error
+            raise DatasetError(f"task {self.name}: {one_line(error)}", hint=_HINT) from error
 
     @cached_property
     def _template_columns(self) -> tuple[str, ...]:
@@ -307,37 +309,24 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         if split not in self._splits:
             rows = undecoded(self.dataset[split])
             for column, value in self.settings.keep_rows.items():
+                wanted = {value} if isinstance(value, str) else set(value)
                 # Reads this column only; `Dataset.filter` would also write to the cache.
-                rows = rows.select([i for i, found in enumerate(rows[column]) if found == value])
+                kept = [row for row, found in enumerate(rows[column]) if str(found) in wanted]
+                rows = rows.select(kept)
             self._splits[split] = rows
         return self._splits[split]
-
-    def _check_columns(self, features: Mapping[str, Any]) -> None:
-        settings = self.settings
-        needed = [*self._template_columns, *self._image_columns, *settings.keep_rows]
-        for column in (*needed, *settings.facts, *settings.row_columns):
-            if column not in features:
-                raise DatasetError(
-                    f"task {self.name}: the dataset has no column {column!r}, "
-                    f"only {', '.join(features)}"
-                )
 
     def _check_size(self) -> None:
         split = self._test_split
         if self.mirror:
             listed = self.mirror.rows.get(f"{self.DATASET_NAME or 'default'}/{split}")
-            self._expect(listed, found=len(self.dataset[split]), where="the mirror's manifest")
+            found = len(self.dataset[split])
+            check_size(self.name, expected=listed, found=found, where="the mirror's manifest")
         if not (self.mirror and self.mirror.synthetic):
-            self._expect(self.settings.num_samples, found=len(self.rows), where="the task file")
+            expected = self.settings.num_samples
+            check_size(self.name, expected=expected, found=len(self.rows), where="the task file")
         if not len(self.rows):
             raise DatasetError(f"task {self.name}: split {split!r} has no rows")
-
-    def _expect(self, expected: int | None, *, found: int, where: str) -> None:
-        if expected not in {None, found}:
-            raise DatasetError(
-                f"task {self.name}: {found} rows, but {where} says {expected}",
-                hint="a dataset that changed gives another score: see what changed",
-            )
 
     def _compiled(self, source: Any, read: Callable[[str], Any]) -> Any:
         if isinstance(source, str) and source not in self.features:
@@ -366,7 +355,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         try:
             yield
         except _UNREADABLE as error:
-            raise self._fault(row, f"the {what} cannot be read: {_one_line(error)}") from error
+            raise self._fault(row, f"the {what} cannot be read: {one_line(error)}") from error
 
     def _fault(self, row: int | None, message: str) -> BadRow:
         place = f"task {self.name}" if row is None else f"task {self.name}, row {row}"
@@ -382,5 +371,6 @@ def _decoded(image: bytes) -> Image.Image:
         return opened.convert("RGB")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return what an error says, without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -5,8 +5,10 @@ The manifest is what tells invented rows from real ones, so a score on a stand-i
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
@@ -25,6 +27,11 @@ class MirrorFile(_Manifest):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: NonNegativeInt
 
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Describe a file as it lies on the disk."""
+        return cls(sha256=sha256_of(path), bytes=path.stat().st_size)
+
 
 class Mirror(_Manifest):
     """The manifest of a local copy of a dataset."""
@@ -39,22 +46,33 @@ class Mirror(_Manifest):
     synthetic: bool
     """Whether the rows only stand in for the real ones."""
 
+    def write(self, folder: Path) -> None:
+        """Write the manifest whole or not at all."""
+        part = folder / f".{MIRROR_FILE}.{os.getpid()}"
+        part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        part.replace(folder / MIRROR_FILE)
+
+
+def load_manifest(folder: Path) -> Mirror | None:
+    """Return a mirror's manifest, or None for a folder that has none; no file is looked at."""
+    path = folder / MIRROR_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Mirror.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise DatasetError(f"{path}: {field}: {first['msg']}") from None
+
 
 def read_mirror(folder: Path) -> Mirror | None:
     """Return a mirror's manifest, or None for a folder that has none.
 
     The files are compared by size only: hashing gigabytes is no part of opening a task.
     """
-    path = folder / MIRROR_FILE
-    if not path.is_file():
-        return None
-    try:
-        mirror = Mirror.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise DatasetError(f"{path}: {field}: {first['msg']}") from None
-    for name, listed in mirror.files.items():
+    mirror = load_manifest(folder)
+    for name, listed in mirror.files.items() if mirror else ():
         copied = folder / name
         if not copied.is_file() or copied.stat().st_size != listed.bytes:
             found = f"{copied.stat().st_size} bytes" if copied.is_file() else "missing"
@@ -63,3 +81,9 @@ def read_mirror(folder: Path) -> Mirror | None:
                 hint="copy the dataset again",
             )
     return mirror
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file of any size without holding it in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class ImageFiles:
         self._source = source
         self._folder = place
         self._zip = None
+        self._by_name: dict[str, str] = {}
         try:
             if source.zip:
                 self._zip = zipfile.ZipFile(place)
@@ -67,11 +69,29 @@ class ImageFiles:
         member = self._source.member.format_map(row)
         try:
             if self._zip:
-                return self._zip.read(member)
+                return self._zip.read(self._member(member))
             # The bare name only: a table must not reach files outside the folder.
             return (self._folder / Path(member).name).read_bytes()
-        except (KeyError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
             raise BadRow(f"no image {member} in {self._folder.name}: {error}") from error
+
+    def missing(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return the files that rows name and that are not there, each once."""
+        members = dict.fromkeys(self._source.member.format_map(row) for row in rows)
+        if self._zip:
+            inside = set(self._zip.namelist())
+            return [member for member in members if self._member(member) not in inside]
+        present = {path.name for path in self._folder.iterdir()}
+        return [name for name in (Path(member).name for member in members) if name not in present]
+
+    def _member(self, member: str) -> str:
+        """Return a member's full name; a bare name is looked for in all folders of the zip."""
+        assert self._zip is not None  # noqa: S101 (asked of a zip only)
+        if "/" in member:
+            return member
+        if not self._by_name:
+            self._by_name = {Path(name).name: name for name in self._zip.namelist()}
+        return self._by_name.get(member, member)
 
 
 def _stored(image: Mapping[str, Any]) -> bytes:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medix_eval.digests import differences
+from medix_eval.digests import differences, digest
 from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.jsonl import JsonLines, read_lines
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
@@ -151,7 +151,7 @@ def open_run(out: Path, manifest: RunManifest) -> Iterator[Run]:
     Raises `RunMismatch` naming the keys where the folder was made with other settings, other
     task files or other data, and `ConfigError` where another process writes to it.
     """
-    path = out / slug(manifest.model) / manifest.generation_digest[:_SHORT]
+    path = _folder(out, manifest)
     with ExitStack() as stack:
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -298,17 +298,55 @@ def write_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
+    """Give accepted changes of the data a run of their own, named old and new in its settings.
+
+    Without this the run that was made with the old data would go on with the new.
+    """
+    path = _folder(out, manifest)
+    if not (path / "run.json").exists():
+        return manifest
+    changed = _data_changes(load_run_manifest(path), manifest)
+    if not changed:
+        return manifest
+    generation = manifest.generation | {"accepted_data_changes": changed}
+    return manifest.model_copy(
+        update={"generation": generation, "generation_digest": digest(generation)}
+    )
+
+
+def _folder(out: Path, manifest: RunManifest) -> Path:
+    return out / slug(manifest.model) / manifest.generation_digest[:_SHORT]
+
+
+def _data_changes(old: RunManifest, new: RunManifest) -> list[str]:
+    """Name what differs in the data of the tasks that both runs have."""
+    return [
+        line
+        for name in sorted(old.tasks.keys() & new.tasks.keys())
+        for key in ("source", "synthetic", "num_rows")
+        for line in differences(
+            getattr(old.tasks[name], key), getattr(new.tasks[name], key), at=f"tasks.{name}.{key}"
+        )
+    ]
+
+
 def _continued(old: RunManifest, new: RunManifest, *, path: Path) -> RunManifest:
     """Join this invocation's tasks to those of the run, if they can stand in one run."""
     differ = differences(old.generation, new.generation)
-    for name in old.tasks.keys() & new.tasks.keys():
+    for name in sorted(old.tasks.keys() & new.tasks.keys()):
         before, now = old.tasks[name], new.tasks[name]
-        for key in ("version", "digest", "source", "synthetic", "num_rows"):
+        for key in ("version", "digest"):
             differ += differences(getattr(before, key), getattr(now, key), at=f"tasks.{name}.{key}")
-    if differ:
+    data = _data_changes(old, new)
+    if differ or data:
+        hint = "choose another --out, or the settings it was made with"
+        if not differ:
+            hint = "get the data it was made with; --accept-data-change begins another run"
         raise RunMismatch(
-            f"{path} was made with other settings: {'; '.join(differ[:5])}",
-            hint="choose another --out, or the settings it was made with",
+            f"{path} was made with other {'settings' if differ else 'data'}: "
+            f"{'; '.join((differ + data)[:5])}",
+            hint=hint,
         )
     return new.model_copy(update={"tasks": old.tasks | new.tasks, "started": old.started})
 

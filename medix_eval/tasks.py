@@ -76,7 +76,11 @@ class TaskSettings(_Settings):
     """Column that says which samples share an image or a patient."""
     slices: tuple[str, ...] = ()
     """Columns to report the score by."""
-    keep_rows: dict[str, str] = {}
+    columns: dict[str, str] = {}
+    """The types that columns must have, such as `label: int`, or `string | list<string>`."""
+    files: dict[str, str] = {}
+    """SHA-256 of files of the scored split, where somebody could write them down."""
+    keep_rows: dict[str, str | tuple[str, ...]] = {}
     """Only rows with these values belong to the task, such as `q_lang: en`."""
     kept_columns: tuple[str, ...] = ()
     """Columns stored beside each sample although nothing is scored on them."""
@@ -85,7 +89,7 @@ class TaskSettings(_Settings):
     image_source: ImageSource | None = None
     """Where the images are, if not in an image column."""
     fallbacks: tuple[str, ...] = ()
-    """Other places that hold the same benchmark, for when this one is gone."""
+    """Tasks on other places that hold the same benchmark, for `--allow-fallback`."""
 
     @model_validator(mode="after")
     def _known_scale(self) -> Self:

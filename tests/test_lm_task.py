@@ -17,8 +17,9 @@ from datasets import Features, List, Value
 from PIL import Image
 
 from medix_eval.bundled import bundled
+from medix_eval.data.opening import open_task
 from medix_eval.errors import BadRow, ConfigError, DatasetError
-from medix_eval.lm_task import MedixTask, open_task
+from medix_eval.lm_task import MedixTask
 from medix_eval.tasks import load_tasks
 
 CATALOGUE = load_tasks([bundled("tasks")])

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from medix_eval.data.opening import open_task
 from medix_eval.judging.answers import extract_answer
 from medix_eval.judging.rules import decide
-from medix_eval.lm_task import open_task
 from medix_eval.phantom import model_folder
 from medix_eval.phantom.dataset import EVALUATION, TRAINING, load, questions, stream
 from medix_eval.phantom.drawing import MODALITIES, SIDE, SIDES, SIZES, Facts, Pixels, draw, png

@@ -34,6 +34,8 @@ def evaluate(
     include_path: flags.Include = None,
     local_host: flags.LocalHost = None,
     allow_egress: flags.Egress = None,
+    accept_data_change: flags.DataChange = False,
+    allow_fallback: flags.Fallback = False,
     dry_run: flags.DryRun = False,
     backend: flags.Backend = None,
     base_url: flags.BaseUrl = None,
@@ -115,6 +117,8 @@ def evaluate(
         allow_text_only=allow_text_only,
         local_hosts=tuple(local_host or ()),
         egress_reason=allow_egress,
+        accept_data_change=accept_data_change,
+        allow_fallback=allow_fallback,
     )
     if dry_run:
         from medix_eval.dry_run import estimate  # noqa: PLC0415
