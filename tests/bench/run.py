@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -218,12 +219,36 @@ def judging(place: Workplace) -> list[Figure]:
     ]
 
 
+def servers(place: Workplace) -> list[Figure]:
+    """Answers a second of three servers as a multiple of one, each with 16 places of 200 ms."""
+    task = place.task("shared", num=960)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(BenchServer(service_s=0.2, slots=16)) for _ in range(3)]
+        more = [argument for other in opened[1:] for argument in ("--base-url", other.url)]
+        per_s = []
+        for out, argv in (("one", ()), ("three", more)):
+            place.harness(opened[0], task, out=out, argv=("--concurrency", "16", *argv))
+            counts = [server.count() for server in opened]
+            used = [count for count in counts if count[0]]
+            span_s = max(last for *_, last in used) - min(first for _, first, _ in used) + 0.2
+            per_s.append(sum(num for num, *_ in used) / span_s)
+    return [
+        Figure(
+            name="answers a second, three servers / one",
+            value=per_s[1] / per_s[0],
+            at_least=2.6,
+            detail=f"{per_s[1]:.0f}, {per_s[0]:.0f}; each has 16 places and takes 200 ms",
+        )
+    ]
+
+
 BENCHES: dict[str, Callable[[Workplace], list[Figure]]] = {
     "start": start_up,
     "memory": memory,
     "resume": resume,
     "client": client,
     "judging": judging,
+    "servers": servers,
 }
 
 

@@ -36,12 +36,16 @@ def completion(text: str) -> bytes:
 
 
 class BenchServer:
-    """`with BenchServer(service_s=0.2) as server`; counts requests and notes the first."""
+    """`with BenchServer(service_s=0.2) as server`; counts requests and notes the first.
 
-    def __init__(self, *, service_s: float = 0.0, says: str = ANSWER) -> None:
+    Of more than `slots` requests at once it serves so many and lets the others wait.
+    """
+
+    def __init__(self, *, service_s: float = 0.0, says: str = ANSWER, slots: int = 4096) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, service_s, says), daemon=True)
+        given = (theirs, service_s, says, slots)
+        self._process = context.Process(target=_serve, args=given, daemon=True)
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -65,12 +69,13 @@ class BenchServer:
         return found
 
 
-def _serve(pipe: Connection, service_s: float, says: str) -> None:
-    asyncio.run(_answer(pipe, service_s, completion(says)))
+def _serve(pipe: Connection, service_s: float, says: str, slots: int) -> None:
+    asyncio.run(_answer(pipe, service_s, completion(says), slots))
 
 
-async def _answer(pipe: Connection, service_s: float, reply: bytes) -> None:
+async def _answer(pipe: Connection, service_s: float, reply: bytes, slots: int) -> None:
     arrived: list[float] = []
+    slot = asyncio.Semaphore(slots)
 
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "scripted"}]})
@@ -79,7 +84,8 @@ async def _answer(pipe: Connection, service_s: float, reply: bytes) -> None:
         await request.read()
         arrived.append(time.time())
         if service_s:
-            await asyncio.sleep(service_s)
+            async with slot:
+                await asyncio.sleep(service_s)
         return web.Response(body=reply, content_type="application/json")
 
     app = web.Application(client_max_size=256 * 1024**2)

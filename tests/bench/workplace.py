@@ -61,7 +61,7 @@ class Workplace:
     def harness(
         self, server: BenchServer, task: str, *, out: str, argv: tuple[str, ...] = ()
     ) -> Any:
-        """Run this harness on a task against a server."""
+        """Run this harness on a task against a server; `argv` may name more of them."""
         return self._measured(
             "driver.py",
             *("--model", "openai:scripted", "--base-url", server.url, "--protocol", "rules"),
