@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from medix_eval.commands import evaluate, listing, score
+from medix_eval.commands import evaluate, judge_check, listing, score
 from medix_eval.errors import ConfigError, MedixError
 
 # typer carries a click of its own and shows only its subclasses.
@@ -33,6 +33,7 @@ app.callback(invoke_without_command=True)(evaluate.evaluate)
 app.command("tasks")(listing.tasks)
 app.command("show")(listing.show)
 app.command("score")(score.score)
+app.command("judge-check")(judge_check.judge_check)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,214 @@
+"""`medix-eval judge-check`: how far a judge may be believed, by labelled answers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medix_eval import flags
+from medix_eval.commands.arguments import check_positive, check_seconds
+from medix_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medix_eval.judge_check.asking import AskedJudge
+    from medix_eval.judge_check.probes import LabelledAnswer
+    from medix_eval.judge_check.scorecard import Scorecard
+    from medix_eval.models.resolve import ModelFlags
+
+_RULES, _MEDIX = "rules", "medix"
+_FAILURES, _DONE = 1, 0
+_FILE_WIDTH = 160
+
+
+def judge_check(
+    *,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="J", help="The judge to measure; `rules` is one too."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", metavar="P", help="The protocol it judges by; medix if none."),
+    ] = None,
+    overrides: flags.Overrides = None,
+    split: Annotated[
+        Literal["held_out", "development"],
+        typer.Option("--split", help="Improve a judge on development, measure it on held_out."),
+    ] = "held_out",
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="FILE", help="Labels of your own in place of the probes."),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet",
+            metavar="RUN",
+            help="Write a blind annotation sheet from a run; with --labels, read labels back.",
+        ),
+    ] = None,
+    num: Annotated[int, typer.Option("--num", help="Answers on the sheet.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the sheet's draw.")] = 0,
+    judge_backend: flags.JudgeBackend = None,
+    judge_base_url: flags.JudgeBaseUrl = None,
+    judge_api_key_env: flags.JudgeKeyEnv = "OPENAI_API_KEY",
+    judge_concurrency: flags.JudgeConcurrency = None,
+    judge_request_timeout: flags.JudgeRequestTimeout = 600.0,
+    judge_gpus: flags.JudgeGpus = None,
+    judge_vllm_args: flags.JudgeVllmArgs = None,
+    judge_server_timeout: flags.JudgeServerTimeout = 900.0,
+    local_host: flags.LocalHost = None,
+    allow_egress: flags.Egress = None,
+    no_cache: flags.NoCache = False,
+    out: flags.Out = Path("results"),
+    as_json: flags.Json = False,
+    verbose: flags.Verbose = False,
+) -> None:
+    """Measure a judge on labelled answers: its errors by class, its biases, its cost."""
+    logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
+    if sheet is not None and labels is None:
+        if judge is not None:
+            raise ConfigError("--sheet alone asks no judge", hint="leave --judge out")
+        _write_sheet(sheet, num=check_positive("--num", num) or 1, seed=seed)
+        return
+    from medix_eval.judge_check.check import write_scorecard  # noqa: PLC0415
+    from medix_eval.models.resolve import ModelFlags  # noqa: PLC0415
+
+    model_flags = ModelFlags(
+        role="judge",
+        backend=judge_backend,
+        base_urls=tuple(judge_base_url or ()),
+        key_env=judge_api_key_env,
+        concurrency=check_positive("--judge-concurrency", judge_concurrency),
+        request_timeout_s=check_seconds("--judge-request-timeout", judge_request_timeout),
+        gpus=judge_gpus,
+        vllm_args=judge_vllm_args,
+        server_timeout_s=check_seconds("--judge-server-timeout", judge_server_timeout),
+    )
+    if judge is None and sheet is not None and labels is not None:
+        card = _read_back(labels, sheet)
+    else:
+        source, items, restricted = _labelled(labels, sheet, split)
+        card = _asked(
+            items,
+            _resolved(judge, protocol, overrides or [], model_flags, out),
+            source=source,
+            restricted=restricted,
+            egress=(tuple(local_host or ()), allow_egress),
+            out=out,
+            use_cache=not no_cache,
+        )
+    folder = write_scorecard(card, out)
+    _print(card, as_json=as_json)
+    typer.echo(f"scorecard: {folder / 'scorecard.json'}, drawn in scorecard.svg", err=True)
+    raise typer.Exit(_FAILURES if card.overall.n_failed else _DONE)
+
+
+def _write_sheet(run: Path, *, num: int, seed: int) -> None:
+    from medix_eval.judge_check.sheet import write_sheet  # noqa: PLC0415
+    from medix_eval.judged_run import read_run  # noqa: PLC0415
+
+    for path in write_sheet(read_run(run), num=num, seed=seed):
+        typer.echo(str(path))
+
+
+def _read_back(labels: Path, run: Path) -> Scorecard:
+    from medix_eval.judge_check.check import read_back  # noqa: PLC0415
+    from medix_eval.judge_check.labels import read_labels  # noqa: PLC0415
+    from medix_eval.judged_run import read_run  # noqa: PLC0415
+
+    return read_back(read_labels(labels), read_run(run))
+
+
+def _labelled(
+    labels: Path | None, sheet: Path | None, split: Literal["held_out", "development"]
+) -> tuple[Mapping[str, Any], Sequence[LabelledAnswer], list[str]]:
+    """Return where the labels come from, the labelled answers, and which restricted tasks have."""
+    from medix_eval.judge_check.answers import (  # noqa: PLC0415
+        answers_of_run,
+        answers_of_sheet,
+        restricted_tasks,
+    )
+    from medix_eval.judge_check.labels import read_labels  # noqa: PLC0415
+    from medix_eval.judge_check.probes import load_probes  # noqa: PLC0415
+    from medix_eval.judged_run import read_run  # noqa: PLC0415
+
+    if labels is None:
+        probes = load_probes(split)
+        return probes.source, probes.items, []
+    given = read_labels(labels)
+    if sheet is None:
+        return given.source, list(answers_of_sheet(given)), restricted_tasks(given)
+    run = read_run(sheet)
+    tasks = [name for name, entry in run.manifest.tasks.items() if entry.data_class == "dua"]
+    return given.source, [one.item for one in answers_of_run(given, run)], tasks
+
+
+def _resolved(
+    judge: str | None,
+    protocol: str | None,
+    overrides: list[str],
+    model_flags: ModelFlags,
+    out: Path,
+) -> AskedJudge:
+    from medix_eval.judge_check.asking import AskedJudge  # noqa: PLC0415
+    from medix_eval.models.resolve import resolve_model  # noqa: PLC0415
+    from medix_eval.protocol import RulesOnly, load_protocol  # noqa: PLC0415
+    from medix_eval.retrying import RetryPolicy  # noqa: PLC0415
+
+    default = _RULES if judge == _RULES else _MEDIX
+    chosen = load_protocol(protocol or default, overrides=overrides)
+    if isinstance(chosen.judge, RulesOnly) != (judge == _RULES) and judge is not None:
+        raise ConfigError(
+            f"--judge {judge} cannot judge by protocol {chosen.name!r}",
+            hint="rules judge by --protocol rules, and nobody else does",
+        )
+    if isinstance(chosen.judge, RulesOnly):
+        return AskedJudge(protocol=chosen, source=None)
+    source = resolve_model(
+        judge or chosen.judge.model,
+        model_flags,
+        max_tokens=chosen.judge.sampling.max_tokens,
+        out=out,
+    )
+    policy = RetryPolicy(silence_s=model_flags.request_timeout_s)
+    return AskedJudge(protocol=chosen, source=source, policy=policy, logs=out / "judges" / "logs")
+
+
+def _asked(
+    items: Sequence[LabelledAnswer],
+    judge: AskedJudge,
+    *,
+    source: Mapping[str, Any],
+    restricted: list[str],
+    egress: tuple[tuple[str, ...], str | None],
+    out: Path,
+    use_cache: bool,
+) -> Scorecard:
+    from medix_eval.egress import refuse_foreign_hosts  # noqa: PLC0415
+    from medix_eval.judge_check.check import ask_about  # noqa: PLC0415
+
+    vouched, reason = egress
+    hosts = judge.source.hosts if judge.source else ()
+    refuse_foreign_hosts(tasks=restricted, hosts=hosts, vouched=vouched, reason=reason)
+    judge = replace(judge, restricted=bool(restricted))
+    return ask_about(items, judge, labels=source, out=out, use_cache=use_cache)
+
+
+def _print(card: Scorecard, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(card.model_dump_json(indent=2))
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    from medix_eval.judge_check.table import for_terminal  # noqa: PLC0415
+
+    # In a file a line may be long; only a terminal has an edge.
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    Console(width=width, highlight=False).print(for_terminal(card))

@@ -1,0 +1,89 @@
+"""From labels and a run, or from labels alone, to labelled answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from medix_eval.errors import ConfigError
+from medix_eval.judge_check.confusion import Judged
+from medix_eval.judge_check.labels import LabelRow, Labels, options_of
+from medix_eval.judge_check.probes import LabelledAnswer
+from medix_eval.judged_run import JudgedRun
+from medix_eval.records import CompletionRecord
+
+TEXTS = ("question", "reference", "answer")
+"""What a sheet must carry for its answers to be judged without their run."""
+_RIGHT_ABOVE = 0.5
+
+
+def answers_of_run(labels: Labels, run: JudgedRun) -> list[Judged]:
+    """Return the labelled answers of a run with the verdicts they have there.
+
+    Raises `ConfigError` for a label of a sample that the run does not have.
+    """
+    found = {}
+    for sample in run.samples():
+        sample_id = sample.completion.sample_id
+        if sample_id in labels.by_sample:
+            item = LabelledAnswer(
+                record=sample.completion,
+                is_correct=labels.by_sample[sample_id] > _RIGHT_ABOVE,
+                label_class=sample.task,
+                split="labelled",
+            )
+            found[sample_id] = Judged(item=item, verdict=sample.verdict)
+    strangers = sorted(labels.by_sample.keys() - found)
+    if strangers:
+        raise ConfigError(
+            f"{labels.source['file']} labels {strangers[0]!r}, which {run.judged} does not have"
+            + (f" (and {len(strangers) - 1} more)" if strangers[1:] else ""),
+            hint="name the run whose answers were labelled",
+        )
+    return [found[sample_id] for sample_id in labels.by_sample]
+
+
+def answers_of_sheet(labels: Labels) -> Iterator[LabelledAnswer]:
+    """Yield the labelled answers of a sheet that carries question, reference and answer."""
+    for number, (sample_id, label) in enumerate(labels.by_sample.items()):
+        row = labels.rows[sample_id]
+        missing = [name for name in TEXTS if name not in row.columns]
+        if missing:
+            raise ConfigError(
+                f"{labels.source['file']} has no column {', '.join(missing)}",
+                hint="name the run that was labelled with --sheet RUN, or add the columns",
+            )
+        yield LabelledAnswer(
+            record=_record(row, number),
+            is_correct=label > _RIGHT_ABOVE,
+            label_class=row.columns.get("task") or "labelled",
+            split="labelled",
+        )
+
+
+def restricted_tasks(labels: Labels) -> list[str]:
+    """Return the tasks of a sheet whose texts may not leave the machine."""
+    columns = [row.columns for row in labels.rows.values()]
+    return sorted({one["task"] for one in columns if one.get("data_class") == "dua"})
+
+
+def _record(row: LabelRow, number: int) -> CompletionRecord:
+    columns = row.columns
+    try:
+        return CompletionRecord.model_validate(
+            {
+                "task": columns.get("task") or "labelled",
+                "sample_id": row.sample_id,
+                "row": number,
+                "kind": columns.get("kind") or "open",
+                "prompt": columns["question"],
+                "reference": columns["reference"],
+                "options": options_of(columns.get("options", "")),
+                "completion": columns["answer"],
+                "finish_reason": "stop",
+            }
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"sample {row.sample_id}: {first['loc'][0]}: {first['msg']}") from error

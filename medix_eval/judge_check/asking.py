@@ -1,0 +1,95 @@
+"""Ask a judge about labelled answers, in the very way an evaluation asks it.
+
+The same protocol, prompts, votes, retries and cache: what is measured here is what scores runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medix_eval.concurrency import gate_for
+from medix_eval.errors import ConfigError, MedixError, NoJudge, ServerError
+from medix_eval.judge_check.probes import LabelledAnswer
+from medix_eval.judging.cache import VerdictCache
+from medix_eval.judging.judge import Judge
+from medix_eval.judging.outcomes import Scorer
+from medix_eval.models.chat import ModelSource
+from medix_eval.progress import Progress
+from medix_eval.protocol import LLMJudge, Protocol
+from medix_eval.records import VerdictRecord
+from medix_eval.retrying import RetryingModel, RetryPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedJudge:
+    """A judge under a protocol, and what it takes to ask it."""
+
+    protocol: Protocol
+    source: ModelSource | None
+    """None where the protocol uses no language model."""
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    cache: VerdictCache | None = None
+    logs: Path = Path("logs")
+    restricted: bool = False
+    """Whether the answers are `dua` data: then the cache keeps no words of the judge."""
+
+    @property
+    def name(self) -> str:
+        """The name that appears in tables and folders."""
+        return self.source.name if self.source else self.protocol.name
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that tells this judge from another. Raises `NoJudge`."""
+        try:
+            return self.source.identity() if self.source else {}
+        except (ConfigError, ServerError) as error:
+            raise NoJudge(error) from error
+
+    async def judged(
+        self, items: Sequence[LabelledAnswer], *, progress: Progress
+    ) -> list[VerdictRecord]:
+        """Return the verdict of every item, in their order; a failed one says so."""
+        async with AsyncExitStack() as stack:
+            scorer = await self._opened(stack)
+            progress.begin("judging", len(items))
+
+            async def one(item: LabelledAnswer) -> VerdictRecord:
+                verdict = await scorer.score(item.record)
+                if self.cache is not None:
+                    self.cache.keep(verdict.votes, restricted=self.restricted)
+                progress.judged(verdict)
+                return verdict
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    asked = [group.create_task(one(item)) for item in items]
+            except BaseExceptionGroup as errors:
+                known = [error for error in errors.exceptions if isinstance(error, MedixError)]
+                raise (known[0] if known else errors.exceptions[0]) from None
+            return [task.result() for task in asked]
+
+    async def _opened(self, stack: AsyncExitStack) -> Scorer:
+        if self.source is None:
+            return Scorer(self.protocol, None)
+        assert isinstance(self.protocol.judge, LLMJudge)  # noqa: S101 (a judge needs a rubric)
+        identity = self.identity()
+        try:
+            model = await stack.enter_async_context(self.source.open(self.logs))
+        except (ConfigError, ServerError) as error:
+            raise NoJudge(error) from error
+        gate = gate_for(concurrency=self.source.concurrency, adapts=self.source.adapts)
+        asker = RetryingModel(model=model, policy=self.policy, role="judge", gate=gate)
+        judge = Judge(
+            name=self.source.name,
+            identity=identity,
+            ask=asker.complete,
+            spec=self.protocol.judge,
+            texts=self.protocol.texts,
+            cache=self.cache,
+        )
+        return Scorer(self.protocol, judge)

@@ -1,0 +1,132 @@
+"""The blind annotation sheet: answers of a run for people to label, as CSV and as one HTML page.
+
+Blind: neither the model's name nor any verdict is in it, and the order is drawn by lot. The draw is
+a plain random sample of what was judged, so that its labels can stand for the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+
+from medix_eval.bundled import bundled
+from medix_eval.errors import ConfigError
+from medix_eval.judge_check.labels import with_quote
+from medix_eval.judged_run import JudgedRun, JudgedSample
+from medix_eval.records import IMAGE_MARK, Kind, Outcome
+from medix_eval.store import write_text
+
+COLUMNS = (
+    "sample_id",
+    "label",
+    "annotator",
+    "task",
+    "kind",
+    "data_class",
+    "question",
+    "options",
+    "reference",
+    "answer",
+)
+_SETTLED_BY_A_READER = frozenset(
+    {Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL, Outcome.UNJUDGED, Outcome.JUDGE_FAILED}
+)
+"""Outcomes of answers that somebody had to read; the others need no opinion."""
+
+
+def write_sheet(run: JudgedRun, *, num: int, seed: int) -> tuple[Path, Path]:
+    """Write `sheet/answers.csv` and `answers.html` beside the run's verdicts.
+
+    Raises `ConfigError` where a sheet is already there: somebody may have filled it in.
+    """
+    folder = run.judged / "sheet"
+    paths = folder / "answers.csv", folder / "answers.html"
+    for path in paths:
+        if path.exists():
+            raise ConfigError(
+                f"{path} is already there", hint="move it away: it may hold somebody's labels"
+            )
+    rows = _drawn(run, num=num, seed=seed)
+    if not rows:
+        raise ConfigError(f"{run.judged} has no answer to label")
+    is_restricted = any(row["data_class"] == "dua" for row in rows)
+    folder.mkdir(exist_ok=True)
+    for path, text in zip(paths, (_as_csv(rows), as_page(rows)), strict=True):
+        write_text(path, text)
+        if is_restricted:
+            path.chmod(0o600)
+    return paths
+
+
+def as_page(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return the page: everything in one file, and nothing in it but what is shown."""
+    folder = bundled("judges") / "sheet"
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    style = (bundled("leaderboard") / "theme.css").read_text(encoding="utf-8")
+    style += (folder / "page.css").read_text(encoding="utf-8")
+    shown = ("sample_id", "task", "question", "reference", "answer")
+    content = json.dumps([{name: row[name] for name in shown} for row in rows])
+    page = (folder / "page.html.jinja").read_text(encoding="utf-8")
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True).from_string(
+        page
+    )
+    return template.render(
+        num=len(rows),
+        restricted=any(row["data_class"] == "dua" for row in rows),
+        style=style,
+        script=script,
+        # `<` ends no script and `&` starts no entity inside JSON that is written so.
+        answers=content.replace("<", "\\u003c").replace("&", "\\u0026"),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def _drawn(run: JudgedRun, *, num: int, seed: int) -> list[dict[str, str]]:
+    found = [
+        sample
+        for sample in run.samples()
+        if sample.verdict.outcome in _SETTLED_BY_A_READER and sample.verdict.answer
+    ]
+    found.sort(key=lambda sample: (sample.task, sample.completion.sample_id))
+    draw = random.Random(seed)  # noqa: S311 (no secret: the same sheet for a seed)
+    return [_row(sample, run) for sample in draw.sample(found, min(num, len(found)))]
+
+
+def _row(sample: JudgedSample, run: JudgedRun) -> dict[str, str]:
+    record = sample.completion
+    return {
+        "sample_id": record.sample_id,
+        "label": "",
+        "annotator": "",
+        "task": sample.task,
+        "kind": Kind(record.kind).value,
+        "data_class": run.entry(sample.task).data_class,
+        "question": record.prompt.replace(IMAGE_MARK, "").strip(),
+        "options": json.dumps(record.options, ensure_ascii=False) if record.options else "",
+        "reference": record.reference,
+        "answer": sample.verdict.answer or "",
+    }
+
+
+def _as_csv(rows: Sequence[Mapping[str, str]]) -> str:
+    out = io.StringIO()
+    out.write("\ufeff")  # without it Excel takes UTF-8 for something else
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: with_quote(text) for name, text in row.items()})
+    return out.getvalue()
+
+
+def _hash(text: str) -> str:
+    code = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(code).decode()}"

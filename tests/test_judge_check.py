@@ -1,0 +1,314 @@
+"""The scorecard says exactly what a judge did, and the sheet comes back as it went out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medix_eval.cli import main
+from medix_eval.judge_check.biases import position_bias
+from medix_eval.judge_check.confusion import Judged, confusion
+from medix_eval.judge_check.picture import draw
+from medix_eval.judge_check.probes import LabelledAnswer, load_probes
+from medix_eval.judge_check.scorecard import Scorecard
+from medix_eval.judging.answers import extract_answer
+from medix_eval.judging.judge import fence
+from medix_eval.records import Outcome, VerdictRecord
+from medix_eval.testing import Script, ScriptedServer, prompt_text
+
+FENCE = re.compile(r"=== answer [0-9a-f]{16} ===")
+YES, NO, GARBAGE = '{"score": 1}', '{"score": 0}', "I would rather not say."
+Check = Callable[..., tuple[int, dict[str, Any]]]
+"""Runs `judge-check` and returns its exit code and the scorecard."""
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str], out: Path) -> Check:
+    def call(*argv: str | Path) -> tuple[int, dict[str, Any]]:
+        code, text, _ = run_cli(capsys, "judge-check", *argv, "--out", out, "--json")
+        return code, json.loads(text) if text else {}
+
+    return call
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Script], list[str]]]:
+    """Start a scripted judge and return the flags that name it."""
+    servers: list[ScriptedServer] = []
+
+    def start(script: Script) -> list[str]:
+        servers.append(ScriptedServer(script).__enter__())
+        return ["--judge", "openai:scripted", "--judge-base-url", servers[-1].url]
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main([*map(str, argv)])
+    text, errors = capsys.readouterr()
+    code = stopped.value.code
+    return (code if isinstance(code, int) else 0), text, errors
+
+
+class Planned:
+    """A judge that errs on known answers: every fourth wrong one, every fifth right one, and so on.
+
+    It knows an answer by its fence, which no other answer has.
+    """
+
+    def __init__(self) -> None:
+        self.items = {
+            fence(item.record.sample_id, extract_answer(item.record.completion or "")): item
+            for item in load_probes("held_out").items
+        }
+        self.said: dict[str, str] = {}
+        self._seen: Counter[tuple[str, bool]] = Counter()
+        """The plan is made as answers come: what never reaches the judge has no place in it."""
+
+    def __call__(self, body: dict[str, Any]) -> str:
+        mark = FENCE.search(prompt_text(body))
+        assert mark
+        if mark[0] not in self.said:
+            item = self.items[mark[0]]
+            key = (item.label_class, item.is_correct)
+            number = self._seen[key]
+            self._seen[key] += 1
+            truth, lie = (YES, NO) if item.is_correct else (NO, YES)
+            every = 5 if item.is_correct else 4
+            self.said[mark[0]] = (
+                GARBAGE if number % 10 == 9 else lie if number % every == 0 else truth
+            )
+        return self.said[mark[0]]
+
+    def count(self, *, reply: str, is_correct: bool, label_class: str | None = None) -> int:
+        return sum(
+            said == reply
+            and self.items[mark].is_correct == is_correct
+            and label_class in {None, self.items[mark].label_class}
+            for mark, said in self.said.items()
+        )
+
+
+@pytest.mark.slow
+def test_a_judge_with_known_errors_gets_exactly_those_rates(check: Check, serve: Any) -> None:
+    planned = Planned()
+
+    code, card = check(*serve(planned), "--no-cache")
+
+    settled = [item for mark, item in planned.items.items() if mark not in planned.said]
+    assert code == 1  # the garbage is failed samples
+    assert not any(item.is_correct for item in settled)  # refusals and empty answers
+    for name, group in [*card["classes"].items(), (None, card["overall"])]:
+        wrong = sum(name in {None, item.label_class} for item in settled)
+        accepted = planned.count(reply=YES, is_correct=False, label_class=name)
+        rejected = planned.count(reply=NO, is_correct=True, label_class=name)
+        wrong += accepted + planned.count(reply=NO, is_correct=False, label_class=name)
+        right = rejected + planned.count(reply=YES, is_correct=True, label_class=name)
+        failed = [
+            planned.count(reply=GARBAGE, is_correct=c, label_class=name) for c in (True, False)
+        ]
+        assert (group["false_accept"]["k"], group["false_accept"]["n"]) == (accepted, wrong)
+        assert (group["false_reject"]["k"], group["false_reject"]["n"]) == (rejected, right)
+        assert group["n_failed"] == sum(failed)
+        assert group["accuracy"]["k"] == wrong + right - accepted - rejected
+        assert group["n_decided"] + group["n_failed"] == group["n"]
+    assert card["overall"]["false_accept"]["k"] > 80
+    assert card["overall"]["false_reject"]["k"] > 40
+    assert card["consistency"]["value"] == 1.0
+
+
+def test_the_rates_are_those_worked_out_by_hand() -> None:
+    found = confusion(
+        [
+            *judged(40, is_correct=False, is_accepted=False),
+            *judged(10, is_correct=False, is_accepted=True),
+            *judged(5, is_correct=True, is_accepted=False),
+            *judged(45, is_correct=True, is_accepted=True),
+        ]
+    )
+
+    assert found.accuracy.value == 0.85
+    assert found.balanced_accuracy == pytest.approx(0.85)
+    assert found.macro_f1 == pytest.approx((90 / 105 + 80 / 95) / 2)
+    assert found.kappa.value == pytest.approx(0.7)
+    assert found.kappa.low is not None
+    assert found.kappa.low < 0.7 < (found.kappa.high or 0)
+    assert (found.false_accept.value, found.false_reject.value) == (0.2, 0.1)
+
+
+def judged(times: int, *, is_correct: bool, is_accepted: bool) -> list[Judged]:
+    item = next(it for it in load_probes("held_out").items if it.is_correct == is_correct)
+    return [Judged(item=item, verdict=verdict_of(item, is_accepted=is_accepted))] * times
+
+
+def verdict_of(item: LabelledAnswer, *, is_accepted: bool) -> VerdictRecord:
+    return VerdictRecord(
+        task="probe@1",
+        sample_id=item.record.sample_id,
+        outcome=Outcome.CORRECT if is_accepted else Outcome.WRONG,
+        score=float(is_accepted),
+    )
+
+
+@pytest.mark.slow
+def test_a_judge_that_likes_long_answers_is_seen_to(check: Check, serve: Any) -> None:
+    def long_is_right(body: dict[str, Any]) -> str:
+        return YES if len(between_fences(body)) > 150 else NO
+
+    _, card = check(*serve(long_is_right))
+
+    bias = card["length_bias"]
+    assert bias["wrong_answers"]["value"] > 0.8
+    assert bias["wrong_answers"]["low"] > 0.5
+    assert bias["right_answers"]["value"] > 0.8
+
+
+@pytest.mark.slow
+def test_a_judge_that_leans_on_the_order_is_seen_to(check: Check, serve: Any) -> None:
+    def first_is_right(body: dict[str, Any]) -> str:
+        text = prompt_text(body)
+        item = planned.items[FENCE.findall(text)[0]]
+        return YES if text.find(item.record.reference) < text.find("=== answer") else NO
+
+    planned = Planned()
+    _, card = check(*serve(first_is_right))
+
+    assert card["position_bias"]["reference_first"]["value"] > 0.3
+    assert card["consistency"]["value"] < 0.7
+
+
+def test_a_judge_that_likes_one_letter_is_seen_to() -> None:
+    letters = [it for it in load_probes("held_out").items if it.label_class == "letter"]
+    said = [
+        Judged(item=item, verdict=verdict_of(item, is_accepted=item.record.completion == "(A)"))
+        for item in (answered_by_letter(item) for item in letters)
+    ]
+
+    by_letter = position_bias(said, {}).accuracy_by_letter
+
+    assert {name: share.value for name, share in by_letter.items()} == {
+        "A": 1.0,
+        "B": 0.0,
+        "C": 0.0,
+        "D": 0.0,
+    }
+
+
+def answered_by_letter(item: LabelledAnswer) -> LabelledAnswer:
+    letter = "ABCD"[item.record.options.index(item.record.reference)]
+    return replace(item, record=item.record.model_copy(update={"completion": f"({letter})"}))
+
+
+def test_unreadable_votes_are_counted_and_end_with_exit_code_1(
+    check: Check, serve: Any, labelled: Path
+) -> None:
+    code, card = check(*serve(lambda _: GARBAGE), "--labels", labelled)
+
+    assert code == 1
+    assert card["parse_failures"] | {"low": 0, "high": 0} == {
+        "k": 6, "n": 6, "value": 1.0, "low": 0, "high": 0,
+    }  # fmt: skip
+    assert card["overall"]["n_failed"] == card["overall"]["n"] == 2
+
+
+def test_a_second_check_asks_nobody_and_says_the_same(
+    check: Check, serve: Any, labelled: Path
+) -> None:
+    judge = serve(lambda _: NO)
+    _, first = check(*judge, "--labels", labelled)
+    _, second = check(*judge, "--labels", labelled)
+
+    assert first["usage"]["calls"] == 4
+    assert second["usage"]["calls"] == 0
+    assert second["usage"]["cached"] == 4
+    assert first | {"usage": 0} == second | {"usage": 0}
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "sample_id,label,question,reference,answer\n"
+        "s1,right,Which organ?,liver,The liver lobe\n"
+        "s2,wrong,Which organ?,liver,It looks like a spleen\n"
+        "s3,unsure,Which organ?,liver,hepatic\n"
+    )
+    return path
+
+
+def test_the_rules_pass_the_probe_set(check: Check, out: Path) -> None:
+    code, card = check("--judge", "rules")
+
+    classes = card["classes"]
+    assert code == 0
+    assert card["overall"]["n"] >= 600
+    for name in ("negation_flip", "laterality", "dose", "attack"):
+        assert classes[name]["false_accept"]["k"] == 0
+        assert classes[name]["false_accept"]["n"] > 0
+    for name in ("exact", "letter", "unit"):
+        assert classes[name]["n_decided"] >= 0.9 * classes[name]["n"]
+        assert classes[name]["accuracy"]["value"] >= 0.99
+    assert card["usage"]["seconds"] < 60
+    assert all("n_abstained" in group for group in classes.values())
+    (folder,) = (out / "judges" / "rules").iterdir()
+    assert folder.name == card["digest"][:8]
+    assert json.loads((folder / "scorecard.json").read_text()) == card
+    picture = (folder / "scorecard.svg").read_text(encoding="utf-8")
+    assert picture.rstrip().endswith("</svg>")
+
+
+def test_the_picture_of_one_scorecard_is_one_file(tmp_path: Path, check: Check) -> None:
+    _, card = check("--judge", "rules")
+    paths = [tmp_path / name for name in ("one.svg", "two.svg")]
+    for path in paths:
+        draw(Scorecard.model_validate(card), path)
+
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_the_table_names_every_class(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    code, text, errors = run_cli(capsys, "judge-check", "--judge", "rules", "--out", out)
+
+    assert code == 0
+    assert "judge rules · protocol rules · probe set 1, held out" in text
+    assert all(f" {name} " in text for name in ("laterality", "attack", "all"))
+    assert "scorecard.json" in errors
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--judge", "rules", "--protocol", "medix"], "cannot judge by protocol 'medix'"),
+        (["--judge", "nonsense"], "is no model"),
+        (["--judge", "openai:x"], "needs --judge-base-url"),
+        (["--judge", "openai:x", "--protocol", "rules"], "cannot judge by protocol 'rules'"),
+        (["--labels", "missing.csv"], "cannot be read"),
+        (["--sheet", "missing"], "is not a run"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_one_line(
+    capsys: pytest.CaptureFixture[str], out: Path, argv: list[str], said: str
+) -> None:
+    code, _, errors = run_cli(capsys, "judge-check", *argv, "--out", out)
+
+    assert code == 2
+    assert said in errors
+
+
+def between_fences(body: dict[str, Any]) -> str:
+    return FENCE.split(prompt_text(body))[-2]
