@@ -218,10 +218,10 @@ def test_judge_and_embedding_work_at_the_same_time() -> None:
     ("values", "said"),
     [
         ({"weights": {"judge": 0.9}}, "sum to 1.3825, not to 1"),
-        ({"wieghts": {}}, "unknown key 'reward.wieghts'"),
+        ({"wieghts": {}}, "reward: unknown key 'wieghts'"),
         ({"edition": "medix-compat", "graded": True}, "was not published"),
-        ({"judge": {"concurrency": 0}}, "reward.judge.concurrency"),
-        ({"edition": "medixx"}, "reward.edition"),
+        ({"judge": {"concurrency": 0}}, "reward: judge.concurrency"),
+        ({"edition": "medixx"}, "reward: edition"),
     ],
 )
 def test_a_mistake_in_the_settings_is_one_line(values: dict[str, Any], said: str) -> None:

@@ -88,8 +88,13 @@ class Judge:
             ]
         )
         vote = Vote(judge=self.name, prompt=call.name, key=key)
-        text = self._templates[call.prompt].render(**fields, fence=fence(record.sample_id, answer))
-        return await remembered(self.cache, vote, lambda: self._asked(vote, text, rubric, sampling))
+
+        async def ask() -> Vote:
+            mark = fence(record.sample_id, answer)
+            text = self._templates[call.prompt].render(**fields, fence=mark)
+            return await self._asked(vote, text, rubric, sampling)
+
+        return await remembered(self.cache, vote, ask)
 
     async def _asked(self, vote: Vote, text: str, rubric: Rubric, sampling: Sampling) -> Vote:
         """Ask for a vote; a failure becomes part of it."""

@@ -242,6 +242,53 @@ def servers(place: Workplace) -> list[Figure]:
     ]
 
 
+def rewards(place: Workplace) -> list[Figure]:
+    """Score 64 and 2,560 completions with a judge of 100 ms: published way, ours cold, warm."""
+    figures = []
+    with BenchServer(service_s=0.1, says=("YES", "NO")) as server:
+        runs = [place.rewards(server, num=64, distinct=64) for _ in range(_REPEATS)]
+        few = place.rewards(server, num=64, distinct=24)
+        embedded = place.rewards(server, num=64, distinct=64, argv=("embed",))
+    with BenchServer(service_s=0.1, says=("YES", "NO"), slots=64) as server:
+        many = place.rewards(server, num=2_560, distinct=2_560)
+    all_runs = [*runs, few, embedded, many]
+    for what, found, cold, warm in (
+        ("64 completions", min(runs, key=lambda run: run["cold_s"]), 15.0, 100.0),
+        ("64 completions, 24 distinct", few, None, None),
+        ("64 embeddings, MiniLM on one core", embedded, None, None),
+    ):
+        seconds = ", ".join(f"{found[key]:.3f} s" for key in ("published_s", "cold_s", "warm_s"))
+        detail = f"one by one, cold, warm: {seconds}"
+        if "open_s" in found:
+            detail += f"; {found['open_s']:.2f} s once a run"
+        for name, key, bound in (("cold", "cold_s", cold), ("warm", "warm_s", warm)):
+            figures.append(
+                Figure(
+                    name=f"reward of {what}: one by one / ours, {name}",
+                    value=found["published_s"] / found[key],
+                    at_least=bound,
+                    detail=detail,
+                )
+            )
+    floor_s = 2_560 / 64 * 0.1
+    return [
+        *figures,
+        Figure(
+            name="reward of 2,560 distinct pairs / 4.0 s that 64 slots need",
+            value=many["cold_s"] / floor_s,
+            at_most=1.2,
+            detail=f"{many['cold_s']:.2f} s, {many['cold_cpu_s']:.2f} s of it CPU; warm "
+            f"{many['warm_s']:.2f} s; one by one {many['published_s']:.0f} s",
+        ),
+        Figure(
+            name="rewards that differ between the ways",
+            value=float(sum(not run["same"] for run in all_runs)),
+            at_most=0.0,
+            detail=f"{len(all_runs)} runs",
+        ),
+    ]
+
+
 BENCHES: dict[str, Callable[[Workplace], list[Figure]]] = {
     "start": start_up,
     "memory": memory,
@@ -249,6 +296,7 @@ BENCHES: dict[str, Callable[[Workplace], list[Figure]]] = {
     "client": client,
     "judging": judging,
     "servers": servers,
+    "rewards": rewards,
 }
 
 

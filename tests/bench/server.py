@@ -10,6 +10,7 @@ import asyncio
 import json
 import multiprocessing
 import time
+import zlib
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
@@ -38,14 +39,18 @@ def completion(text: str) -> bytes:
 class BenchServer:
     """`with BenchServer(service_s=0.2) as server`; counts requests and notes the first.
 
-    Of more than `slots` requests at once it serves so many and lets the others wait.
+    Of more than `slots` requests at once it serves so many and lets the others wait. Of several
+    replies the prompt decides which it is given.
     """
 
-    def __init__(self, *, service_s: float = 0.0, says: str = ANSWER, slots: int = 4096) -> None:
+    def __init__(
+        self, *, service_s: float = 0.0, says: str | tuple[str, ...] = ANSWER, slots: int = 4096
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
-        given = (theirs, service_s, says, slots)
-        self._process = context.Process(target=_serve, args=given, daemon=True)
+        replies = (says,) if isinstance(says, str) else says
+        args = (theirs, service_s, replies, slots)
+        self._process = context.Process(target=_serve, args=args, daemon=True)
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -69,23 +74,27 @@ class BenchServer:
         return found
 
 
-def _serve(pipe: Connection, service_s: float, says: str, slots: int) -> None:
-    asyncio.run(_answer(pipe, service_s, completion(says), slots))
+def _serve(pipe: Connection, service_s: float, says: tuple[str, ...], slots: int) -> None:
+    asyncio.run(_answer(pipe, service_s, [completion(text) for text in says], slots))
 
 
-async def _answer(pipe: Connection, service_s: float, reply: bytes, slots: int) -> None:
+async def _answer(pipe: Connection, service_s: float, replies: list[bytes], slots: int) -> None:
     arrived: list[float] = []
-    slot = asyncio.Semaphore(slots)
+    free = asyncio.Semaphore(slots)
 
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "scripted"}]})
 
     async def complete(request: web.Request) -> web.Response:
-        await request.read()
+        body = await request.read()
         arrived.append(time.time())
         if service_s:
-            async with slot:
+            async with free:
                 await asyncio.sleep(service_s)
+        reply = replies[0]
+        if len(replies) > 1:
+            prompt = json.loads(body)["messages"][-1]["content"]
+            reply = replies[zlib.crc32(prompt.encode()) % len(replies)]
         return web.Response(body=reply, content_type="application/json")
 
     app = web.Application(client_max_size=256 * 1024**2)

@@ -96,6 +96,13 @@ class Workplace:
         tasks = str(self.folder / "tasks")
         return self._measured("stock.py", server.url, tasks, task, str(in_flight))
 
+    def rewards(
+        self, server: BenchServer, *, num: int, distinct: int, argv: tuple[str, ...] = ()
+    ) -> Any:
+        """Score completions with this judge: the published way, cold and warm."""
+        self.mirror.mkdir(exist_ok=True)
+        return self._measured("rewards.py", server.url, str(num), str(distinct), *argv)
+
     def _measured(self, script: str, *argv: str) -> Any:
         environment = os.environ | {
             "HF_DATASETS_CACHE": str(self.folder / "cache"),

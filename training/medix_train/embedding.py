@@ -26,7 +26,7 @@ class Embedder:
 
     spec: EmbeddingSpec
     batch_size: int = 64
-    _model: SentenceTransformer | None = None
+    model: SentenceTransformer | None = None
     _vectors: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def similarities(self, pairs: Collection[Pair]) -> dict[Pair, float]:
@@ -57,9 +57,9 @@ class Embedder:
         self._vectors |= zip(unknown, vectors, strict=True)
 
     def _loaded(self) -> SentenceTransformer:
-        if self._model is None:
-            self._model = _load(self.spec)
-        return self._model
+        if self.model is None:
+            self.model = _load(self.spec)
+        return self.model
 
 
 def _load(spec: EmbeddingSpec) -> SentenceTransformer:

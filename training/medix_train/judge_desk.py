@@ -19,7 +19,7 @@ from medix_eval.errors import RequestFailed, ServerError
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Judge
 from medix_eval.models.resolve import resolve_model
-from medix_eval.records import CompletionRecord, Kind
+from medix_eval.records import CompletionRecord, Kind, Vote
 from medix_eval.retrying import RetryingModel, RetryPolicy
 from medix_train.reward_settings import FailureBudget, RewardSettings
 
@@ -44,6 +44,7 @@ class JudgeDesk:
     cache: VerdictCache | None
     vote: Callable[[Grade], float | None]
     budget: FailureBudget
+    concurrency: int
     num_calls: int = 0
     """Requests so far."""
 
@@ -75,7 +76,13 @@ class JudgeDesk:
             texts=protocol.texts,
             cache=cache,
         )
-        return cls(judge=judge, cache=cache, vote=vote, budget=settings.failures)
+        return cls(
+            judge=judge,
+            cache=cache,
+            vote=vote,
+            budget=settings.failures,
+            concurrency=source.concurrency,
+        )
 
     async def verdicts(self, asked: Collection[Asked]) -> dict[Asked, float | None]:
         """Return a verdict for each; None where the judge failed, which is rare or raises.
@@ -111,21 +118,31 @@ class JudgeDesk:
 
     async def _ask(self, pairs: list[Asked]) -> dict[Asked, tuple[float | None, str]]:
         """Ask once for each pair; the second value says why there is no verdict."""
-        grades = await asyncio.gather(*map(self._grade, pairs), return_exceptions=True)
-        votes = [vote for grade in grades if isinstance(grade, Grade) for vote in grade.votes]
-        self.num_calls += sum(vote.calls for vote in votes)
-        if self.cache is not None:
-            self.cache.keep(votes, restricted=False)
-            self.cache.under_way.clear()  # what was cut off is asked anew
         found: dict[Asked, tuple[float | None, str]] = {}
-        for pair, grade in zip(pairs, grades, strict=True):
-            if isinstance(grade, Grade):
+        votes: list[Vote] = []
+        waiting = iter(pairs)
+
+        async def work() -> None:
+            for pair in waiting:
+                try:
+                    grade = await self._grade(pair)
+                except ServerError as error:
+                    if not isinstance(error.__cause__, RequestFailed):
+                        raise  # it is there, and does not want us
+                    found[pair] = None, str(error)
+                    continue
+                votes.extend(grade.votes)
                 failures = [vote.failure.message for vote in grade.votes if vote.failure]
                 found[pair] = self.vote(grade), failures[-1] if failures else ""
-            elif isinstance(grade, ServerError) and isinstance(grade.__cause__, RequestFailed):
-                found[pair] = None, str(grade)
-            else:
-                raise grade
+
+        try:
+            # Not all at once: the first request would wait until every prompt is made.
+            await asyncio.gather(*(work() for _ in range(min(self.concurrency, len(pairs)))))
+        finally:
+            self.num_calls += sum(vote.calls for vote in votes)
+            if self.cache is not None:
+                self.cache.keep(votes, restricted=False)
+                self.cache.under_way.clear()  # what was cut off is asked anew
         return found
 
     async def _grade(self, pair: Asked) -> Grade:

@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medix_eval.errors import ConfigError
 from medix_eval.models.resolve import ModelFlags
 from medix_eval.protocol import EmbeddingSpec, LLMJudge, Protocol, load_protocol
+from medix_eval.yaml_settings import first_error, read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -109,18 +109,9 @@ def read_reward_settings(values: Any, *, source: str) -> RewardSettings:
     try:
         return RewardSettings.model_validate(values or {})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in ("reward", *first["loc"]))
-        said = f"unknown key {where!r}" if first["type"] == "extra_forbidden" else first["msg"]
-        raise ConfigError(f"{source}: {where}: {said.removeprefix('Value error, ')}") from error
+        raise ConfigError(f"{source}: reward: {first_error(error)}") from error
 
 
 def load_reward_settings(path: Path) -> RewardSettings:
     """Read a YAML file that holds these settings and nothing else."""
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except OSError as error:
-        raise ConfigError(f"reward file {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return read_reward_settings(values, source=str(path))
+    return read_reward_settings(read_mapping(path, what="reward"), source=str(path))
