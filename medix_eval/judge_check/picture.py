@@ -31,16 +31,17 @@ def draw(card: Scorecard, path: Path) -> None:
     """Write the picture; equal scorecards give equal files."""
     import matplotlib as mpl  # noqa: PLC0415 (a second)
     from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
 
     groups = [*card.classes.items(), ("all", card.overall)]
     with mpl.rc_context({"svg.hashsalt": "medix-eval", "font.size": 9, "text.color": _INK}):
-        figure = Figure(figsize=(8.4, 1.7 + _ROW_INCHES * len(groups)), layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+        figure = Figure(figsize=(8.4, 1.7 + _ROW_INCHES * len(groups)), layout=layout)
         axes = figure.add_subplot()
         _bars(axes, groups)
         axes.set_title(title(card), loc="left", fontsize=10.5, fontweight="bold", pad=24)
         axes.text(0, 1.0, _summary(card), transform=axes.transAxes, va="bottom", color=_MUTED)
         figure.legend(loc="outside lower center", ncols=len(_PARTS), frameon=False, fontsize=8)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         figure.savefig(path, metadata={"Date": None})
 
 
