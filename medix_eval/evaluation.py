@@ -150,7 +150,10 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
 def write_scores(
     run: Path, judged: Path, catalogue: Catalogue, *, allow_partial: bool = False
 ) -> Scores:
-    """Score what the folders hold, and write `scores.json`, `scores.csv` and `report.md`."""
+    """Score what the folders hold, and write the scores and both reports."""
+    from medix_eval.judged_run import read_run  # noqa: PLC0415 (only where a run has ended)
+    from medix_eval.report.run_page import is_current, write_run_page  # noqa: PLC0415
+
     scores = score_run(
         run,
         judged,
@@ -159,9 +162,13 @@ def write_scores(
         groups=catalogue.groups,
         allow_partial=allow_partial,
     )
-    write_text(judged / "scores.json", scores.model_dump_json(indent=2) + "\n")
+    file, text = judged / "scores.json", scores.model_dump_json(indent=2) + "\n"
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        write_text(file, text)
     write_text(judged / "scores.csv", as_csv(scores))
     write_text(judged / "report.md", as_markdown(scores))
+    if not is_current(judged):  # it holds every sample, so writing it takes longest
+        write_run_page(read_run(judged))
     return scores
 
 

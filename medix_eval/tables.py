@@ -154,7 +154,7 @@ def _rows(scores: Scores) -> _Table:
                 ", ".join(said),
             )
         )
-    return _Table(tuple(header), tasks, groups, _notes(scores))
+    return _Table(tuple(header), tasks, groups, notes(scores))
 
 
 def _others(task: TaskScore) -> str:
@@ -170,25 +170,24 @@ def _others(task: TaskScore) -> str:
     return ", ".join(found)
 
 
-def _notes(scores: Scores) -> list[str]:
-    notes = _warnings(scores)
+def notes(scores: Scores) -> list[str]:
+    """Return what a reader must know beside the table."""
+    said = _warnings(scores)
     if scores.synthetic:
-        notes.append(
+        said.append(
             "SYNTHETIC: made-up rows stand in for a benchmark; these numbers say nothing of it."
         )
     if scores.text_only:
-        notes.append(
+        said.append(
             "TEXT ONLY: the model cannot see; it was asked about images without being shown them."
         )
     if any(task.mark for task in scores.tasks.values()):
-        notes.append(
-            "† part of the samples is outside the score; bounds say how far it could move."
-        )
+        said.append("† part of the samples is outside the score; bounds say how far it could move.")
     if any(not group.complete for group in scores.groups.values()):
-        notes.append(
+        said.append(
             "A group has a score only when all its tasks are complete (--allow-partial prints it)."
         )
-    return notes
+    return said
 
 
 def _warnings(scores: Scores) -> list[str]:

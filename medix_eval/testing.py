@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible server, for tests that want the real wire without a real model.
+"""Stand-ins for tests: a scripted OpenAI-compatible server, and a finished run of given samples.
 
 with ScriptedServer(lambda request: "The answer is B.") as server:
     ...  # medix-eval --model openai:scripted --base-url {server.url}
@@ -9,12 +9,21 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
+
+from medix_eval import __version__
+from medix_eval.digests import digest
+from medix_eval.evaluation import write_scores
+from medix_eval.records import CompletionRecord, VerdictRecord
+from medix_eval.store import JudgingManifest, RunManifest, TaskEntry, open_judging, open_run
+from medix_eval.tasks import Catalogue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,3 +154,63 @@ def _completion(body: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
             "total_tokens": asked + words,
         },
     }
+
+
+def write_run(
+    out: Path,
+    samples: Iterable[tuple[CompletionRecord, VerdictRecord]],
+    *,
+    model: str = "scripted",
+    groups: Mapping[str, tuple[str, ...]] | None = None,
+    **entry: Any,
+) -> Path:
+    """Write a finished run of these samples, without asking any model; return its judging folder.
+
+    `entry` sets fields of every task's `TaskEntry`, such as `data_class="dua"`.
+    """
+    listed = list(samples)
+    sizes = Counter(completion.task for completion, _ in listed)
+    kinds = {completion.task: completion.kind for completion, _ in listed}
+    manifest = RunManifest(
+        model=model,
+        generation_digest=digest([model]),
+        generation={"model": {"kind": "scripted"}, "generation": {"max_tokens": 2048}},
+        tasks={
+            key.partition("@")[0]: TaskEntry.model_validate(
+                {
+                    "version": key.partition("@")[2],
+                    "digest": digest(key),
+                    "source": {"path": "ORG/NAME", "revision": None},
+                    "synthetic": False,
+                    "num_rows": size,
+                    "data_class": "public",
+                    "modality": "text",
+                    "kind": kinds[key],
+                    "limit": None,
+                    "seed": 0,
+                    "rows": None,
+                    **entry,
+                }
+            )
+            for key, size in sizes.items()
+        },
+        limits={},
+        versions={"medix-eval": __version__},
+        hardware={},
+        started="2026-01-01T00:00:00+00:00",
+    )
+    names = {vote.judge for _, verdict in listed for vote in verdict.votes}
+    judging_manifest = JudgingManifest(
+        protocol={"name": "medix" if names else "rules", "digest": digest("protocol")},
+        judges=[{"id": name, "revision": None, "digest": digest(name)} for name in sorted(names)],
+        judging_digest=digest(sorted(names)),
+        judging={"judges": sorted(names)},
+        tasks=list(manifest.tasks),
+    )
+    with open_run(out, manifest) as run, open_judging(run, judging_manifest) as judging:
+        for completion, verdict in listed:
+            run.append(completion)
+            judging.append(verdict)
+    catalogue = Catalogue(tasks={}, groups=groups or {})
+    write_scores(run.path, judging.path, catalogue)
+    return judging.path

@@ -94,7 +94,8 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.fixture(scope="session")
+# Of a module: while Playwright is open its event loop runs, and no async test can have one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium, as the system ships it."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 (only these tests need it)

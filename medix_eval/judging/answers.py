@@ -41,6 +41,15 @@ def extract_answer(completion: str) -> str:
     return _MODALITY.sub("", text, count=1).strip()
 
 
+def thinking_of(completion: str) -> str:
+    """Return the part of a completion that is thinking, tags included; the rest was said aloud.
+
+    >>> thinking_of("<think>A or B?</think>B")
+    '<think>A or B?</think>'
+    """
+    return completion[: len(completion) - len(_after_thinking(completion))]
+
+
 def has_final_answer(completion: str) -> bool:
     """Tell whether a completion that was cut off still holds an answer that can be judged.
 

@@ -1,0 +1,182 @@
+"""Samples packed into a page: an index that is read at once, and chunks that are read on demand.
+
+A browser parses inert text fast and objects slowly. So every text of a sample lies compressed in a
+chunk of some hundred kilobytes, and only what a list and its filters need is in the index.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from medix_eval.judged_run import JudgedSample
+from medix_eval.judging.answers import thinking_of
+from medix_eval.records import IMAGE_MARK, Kind, Outcome, VerdictRecord
+
+_CHUNK_CHARACTERS = 400_000
+_SNIPPET = 96
+_LEVEL = 3
+"""Of compression: the highest level takes three times as long and saves a tenth."""
+_REPORT_GAP = 0.25
+"""How far two grades of one report lie apart before they count as disagreement."""
+
+
+@dataclass(slots=True)
+class _Codes:
+    """Gives each name a small number, in order of appearance."""
+
+    names: dict[str, int] = field(default_factory=dict)
+
+    def of(self, name: str) -> int:
+        return self.names.setdefault(name, len(self.names))
+
+
+@dataclass(slots=True)
+class Packing:
+    """Takes samples one by one; what comes out is text that can lie in a page as it is."""
+
+    is_restricted: Callable[[str], bool]
+    """Whether a task's texts must stay out of the page."""
+    slices_of: Callable[[JudgedSample], Iterable[tuple[str, str]]]
+    """Column and value of each slice that a sample is in."""
+    chunks: list[str] = field(default_factory=list)
+    images: dict[str, None] = field(default_factory=dict)
+    """Hashes of the images that samples show, each once."""
+    _part: list[str] = field(default_factory=list)
+    _size: int = 0
+    _starts: list[int] = field(default_factory=list)
+    _tasks: _Codes = field(default_factory=_Codes)
+    _tags: _Codes = field(default_factory=_Codes)
+    _rows: list[list[Any]] = field(default_factory=list)
+    _slices: dict[str, _Codes] = field(default_factory=dict)
+    _sliced: list[dict[str, int]] = field(default_factory=list)
+
+    def add(self, sample: JudgedSample) -> None:
+        """Pack one sample."""
+        completion, verdict = sample.completion, sample.verdict
+        hidden = self.is_restricted(sample.task)
+        if not self._part:
+            self._starts.append(len(self._rows))
+        text = json.dumps(_record(sample, hidden=hidden), ensure_ascii=False)
+        self._part.append(text)
+        self._size += len(text)
+        question = " ".join(completion.prompt.replace(IMAGE_MARK, " ").split())
+        # One row of the index; the page's script names these columns in the same order.
+        self._rows.append(
+            [
+                self._tasks.of(sample.task),
+                completion.row,
+                list(Outcome).index(verdict.outcome),
+                None if verdict.score is None else round(verdict.score, 4),
+                disagreements(verdict, kind=completion.kind),
+                [self._tags.of(tag) for tag in verdict.error_tags],
+                completion.sample_id,
+                "" if hidden else question[:_SNIPPET],
+            ]
+        )
+        pairs = () if hidden else self.slices_of(sample)
+        self._sliced.append(
+            {name: self._slices.setdefault(name, _Codes()).of(value) for name, value in pairs}
+        )
+        if not hidden:
+            self.images |= dict.fromkeys(completion.image_sha256)
+        if self._size >= _CHUNK_CHARACTERS:
+            self._close_chunk()
+
+    def index(self) -> str:
+        """Close the last chunk and return the packed index."""
+        if self._part:
+            self._close_chunk()
+        slices = {
+            name: list(codes.names) for name, codes in self._slices.items() if len(codes.names) > 1
+        }
+        return packed(
+            {
+                "tasks": list(self._tasks.names),
+                "outcomes": [outcome.value for outcome in Outcome],
+                "tags": list(self._tags.names),
+                "slices": slices,
+                "sliced": {
+                    name: [values.get(name, -1) for values in self._sliced] for name in slices
+                },
+                "starts": self._starts,
+                "rows": self._rows,
+            }
+        )
+
+    def _close_chunk(self) -> None:
+        self.chunks.append(_compressed(f"[{','.join(self._part)}]"))
+        self._part, self._size = [], 0
+
+
+def packed(content: object) -> str:
+    """Return JSON, compressed, in letters that end no HTML element.
+
+    >>> "<" in packed("</script>")
+    False
+    """
+    return _compressed(json.dumps(content, ensure_ascii=False, separators=(",", ":")))
+
+
+def disagreements(verdict: VerdictRecord, *, kind: Kind) -> int:
+    """Return 1 where the rules say otherwise than the judge, 2 where its votes differ, 3 for both.
+
+    Grades of a report always differ a little; there it takes a quarter of the scale.
+    """
+    gap = _REPORT_GAP if kind is Kind.REPORT else 0.0
+    found = 0
+    judged = verdict.judge_score
+    if verdict.rule is not None and judged is not None:
+        found |= abs(verdict.rule.score - judged) > gap
+    points = [vote.points for vote in verdict.votes if vote.points is not None]
+    if points and max(points) - min(points) > 5 * gap:
+        found |= 2
+    return int(found)
+
+
+def _record(sample: JudgedSample, *, hidden: bool) -> dict[str, Any]:
+    """Return what the page shows of one sample; of restricted data ids and verdicts only."""
+    completion, verdict = sample.completion, sample.verdict
+    votes = [
+        {
+            "judge": vote.judge,
+            "prompt": vote.prompt,
+            "points": vote.points,
+            "cached": vote.cached,
+            "failure": None if hidden or vote.failure is None else vote.failure.message,
+            "reply": None if hidden else vote.reply,
+        }
+        for vote in verdict.votes
+    ]
+    rule = verdict.rule.model_dump() if verdict.rule else None
+    if hidden:
+        return {"hidden": True, "votes": votes, "rule": rule}
+    thinking = thinking_of(completion.completion or "")
+    return {
+        "prompt": completion.prompt,
+        "options": completion.options,
+        "reference": completion.reference,
+        "images": completion.image_sha256,
+        "facts": completion.facts,
+        "columns": completion.columns,
+        "thinking": thinking,
+        "said": (completion.completion or "")[len(thinking) :],
+        "answer": verdict.answer,
+        "finish": completion.finish_reason,
+        "tokens": completion.completion_tokens,
+        "seconds": completion.seconds,
+        "failure": completion.failure.message if completion.failure else None,
+        "reason": verdict.reason,
+        "votes": votes,
+        "rule": rule,
+    }
+
+
+def _compressed(text: str) -> str:
+    # A lone surrogate is no UTF-8; a model's reply may hold one.
+    data = text.encode("utf-8", errors="replace")
+    return base64.b64encode(zlib.compress(data, _LEVEL)).decode("ascii")

@@ -1,0 +1,73 @@
+"""One self-contained page: templates with escaping on, and a policy that lets nothing else in.
+
+The page's own style and script are allowed by their hash. So what a model wrote could not run even
+if it got out of its place, and nothing is ever asked of the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from medix_eval.bundled import bundled
+
+_PAGES = Path(__file__).parent / "pages"
+
+
+def render(name: str, **content: Any) -> str:
+    """Return a page made from `pages/NAME`."""
+    style, script = _style(), _read("script.js")
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"style-src '{_hash(style)}'",
+            f"script-src '{_hash(script)}'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    page = _environment().get_template(name)
+    # Ours, and without `</`: text of a model never comes this way.
+    return page.render(policy=policy, style=Markup(style), script=Markup(script), **content)  # noqa: S704
+
+
+def percent(value: float | None) -> str:
+    """Show a score as in every table.
+
+    >>> percent(0.6875)
+    '68.8'
+    """
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PAGES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    return environment
+
+
+def _style() -> str:
+    theme = (bundled("leaderboard") / "theme.css").read_text(encoding="utf-8")
+    return f"{theme}\n{_read('style.css')}"
+
+
+def _read(name: str) -> str:
+    return (_PAGES / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,120 @@
+"""The images of a run, read again from their dataset: a run folder keeps only their hashes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from medix_eval.errors import BadRow, ConfigError, DatasetError
+from medix_eval.images import data_url, media_type
+from medix_eval.judged_run import JudgedRun
+from medix_eval.tasks import Catalogue
+
+_LOG = logging.getLogger(__name__)
+_LONGEST_SIDE = 384
+_SMALL = 16_384
+"""Bytes below which a stored image is embedded as it is."""
+_QUALITY = 70
+_AT_ONCE = 16
+_SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"})
+
+Size = Literal["none", "thumbnail", "original"]
+
+
+def read_pictures(
+    run: JudgedRun, catalogue: Catalogue, *, data_root: Path | None, size: Size
+) -> dict[str, str]:
+    """Return data URLs by the image's hash; restricted tasks are left out.
+
+    An image is found by its row number and known by its hash, so one that is not what the model
+    saw is never shown. A dataset that is out of reach is said, and its images stay hashes.
+    """
+    if size == "none":
+        return {}
+    encode = _thumbnail if size == "thumbnail" else _original
+    wanted: defaultdict[str, dict[int, frozenset[str]]] = defaultdict(dict)
+    for sample in run.samples():
+        if sample.completion.image_sha256 and run.entry(sample.task).data_class != "dua":
+            hashes = frozenset(sample.completion.image_sha256)
+            wanted[sample.task][sample.completion.row] = hashes
+    found: dict[str, str] = {}
+    for task, rows in wanted.items():
+        try:
+            found |= _of_task(task, rows, catalogue, data_root=data_root, encode=encode)
+        except (ConfigError, DatasetError) as error:
+            _LOG.warning("task %s: its images are not in the report: %s", task, error)
+    return found
+
+
+def _of_task(
+    task: str,
+    rows: dict[int, frozenset[str]],
+    catalogue: Catalogue,
+    *,
+    data_root: Path | None,
+    encode: Callable[[bytes], str],
+) -> dict[str, str]:
+    if task not in catalogue.tasks:
+        raise ConfigError("no task file has that name; give its folder with --include-path")
+    found: dict[str, str] = {}
+    for row, images in _stored(catalogue, task, sorted(rows), data_root=data_root):
+        for image in images:
+            name = hashlib.sha256(image).hexdigest()
+            if name in rows[row] and name not in found:
+                found[name] = encode(image)
+    if missing := len(frozenset().union(*rows.values()) - found.keys()):
+        _LOG.warning("task %s: the data has changed: %d images are not there", task, missing)
+    return found
+
+
+def _stored(
+    catalogue: Catalogue, task: str, rows: list[int], *, data_root: Path | None
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the stored images of some rows, read in blocks."""
+    from medix_eval.data.opening import open_task  # noqa: PLC0415 (lm-eval and datasets: seconds)
+
+    opened = open_task(catalogue.tasks[task], data_root=data_root, accept_change=True)
+    rows = [row for row in rows if row < len(opened.rows)]
+    for start in range(0, len(rows), _AT_ONCE):
+        block = rows[start : start + _AT_ONCE]
+        columns = opened.rows[block]
+        for at, row in enumerate(block):
+            fields = {name: values[at] for name, values in columns.items()}
+            try:
+                yield row, opened.stored_images(fields, row=row)
+            except BadRow as error:
+                _LOG.warning("%s", error)
+
+
+def _original(image: bytes) -> str:
+    """Return an image as it is stored; one that no browser shows as PNG."""
+    if media_type(image) in _SHOWN:
+        return data_url(image).decode("ascii")
+    return _encoded(image, form="PNG", longest=None)
+
+
+def _thumbnail(image: bytes) -> str:
+    if len(image) <= _SMALL and media_type(image) in _SHOWN:
+        return data_url(image).decode("ascii")
+    return _encoded(image, form="JPEG", longest=_LONGEST_SIDE)
+
+
+def _encoded(image: bytes, *, form: Literal["PNG", "JPEG"], longest: int | None) -> str:
+    from PIL import Image, ImageOps  # noqa: PLC0415 (20 ms, only with images)
+
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(image)) as opened:
+        if longest:
+            opened.draft("RGB", (longest, longest))  # a JPEG is decoded at half its size or less
+        shown = ImageOps.exif_transpose(opened).convert("RGB")
+        if longest:
+            shown.thumbnail((longest, longest))
+        shown.save(out, format=form, quality=_QUALITY)
+    kind = form.lower()
+    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode('ascii')}"

@@ -1,0 +1,65 @@
+"""`report.html` of a run: scores, ledger, settings, and every sample to be looked at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from medix_eval.judged_run import JudgedRun, JudgedSample
+from medix_eval.records import Outcome
+from medix_eval.report.packing import Packing
+from medix_eval.report.page import render
+from medix_eval.statistics.slices import slices_of
+from medix_eval.store import write_text
+from medix_eval.tables import notes
+
+
+def write_run_page(run: JudgedRun, *, images: Mapping[str, str] | None = None) -> Path:
+    """Write `report.html` beside the verdicts; `images` are data URLs by the image's hash."""
+    path = run.judged / "report.html"
+    write_text(path, run_page(run, images=images or {}))
+    return path
+
+
+def is_current(judged: Path) -> bool:
+    """Tell whether the page was written after the last verdict."""
+    page = judged / "report.html"
+    newest = max((judged / name).stat().st_mtime_ns for name in ("verdicts.jsonl", "scores.json"))
+    return page.exists() and page.stat().st_mtime_ns >= newest
+
+
+def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> str:
+    """Return the page of one judging of one run."""
+    restricted = {name for name in run.judging.tasks if run.entry(name).data_class == "dua"}
+
+    def slices(sample: JudgedSample) -> tuple[tuple[str, str], ...]:
+        entry, completion = run.entry(sample.task), sample.completion
+        return slices_of(
+            completion.columns,
+            names=entry.slices,
+            kind=entry.kind,
+            reference=completion.reference,
+        )
+
+    packing = Packing(is_restricted=restricted.__contains__, slices_of=slices)
+    for sample in run.samples():
+        packing.add(sample)
+    tasks = run.scores.tasks.values()
+    settings = {"generation": run.manifest.generation, "judging": run.judging.judging}
+    return render(
+        "run.html.jinja",
+        run=run,
+        scores=run.scores,
+        notes=[note for note in notes(run.scores) if not note.startswith("†")],
+        restricted=sorted(restricted),
+        outcomes=[
+            outcome.value
+            for outcome in Outcome
+            if any(task.outcomes[outcome.value] for task in tasks)
+        ],
+        settings=json.dumps(settings, indent=2, ensure_ascii=False),
+        index=packing.index(),
+        chunks=packing.chunks,
+        images={name: images[name] for name in packing.images if name in images},
+    )
