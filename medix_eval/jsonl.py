@@ -40,9 +40,9 @@ class JsonLines:
 
     def append(self, line: str) -> None:
         """Write one JSON line; it survives a kill at once, a power cut after two seconds."""
-        left = memoryview(f"{line}\n".encode())
-        while left:
-            left = left[os.write(self._file, left) :]
+        left = f"{line}\n".encode()
+        while left := left[os.write(self._file, left) :]:
+            pass  # a full disk takes a part and then says so
         now = time.monotonic()
         if now - self._synced_at > _FSYNC_EVERY_S:
             os.fsync(self._file)

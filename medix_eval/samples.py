@@ -130,8 +130,9 @@ def _sample_id(task: str, fields: Mapping[str, Any], *, images: Sequence[bytes])
     """Hash what the sample is: its task, its text fields and its stored images."""
     sha = hashlib.sha256(task.encode())
     for name in sorted(fields):
-        if not _holds_image(fields[name]):
-            text = f"{name}\0{fields[name]}".encode(errors="replace")
+        value = fields[name]
+        if isinstance(value, str) or not _holds_image(value):
+            text = f"{name}\0{value}".encode(errors="replace")
             sha.update(b"%d:%b" % (len(text), text))
     for image in images:
         sha.update(hashlib.sha256(image).digest())
