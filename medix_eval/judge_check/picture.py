@@ -22,6 +22,7 @@ _PARTS = (
     ("no readable verdict", "#565f6a"),
 )
 """What may become of an answer, and its colour: dark red is the error that flatters a model."""
+_LIGHT = frozenset({"#d98032", "#d9dcd8"})
 _ROW_INCHES = 0.3
 _READABLE_SHARE = 0.07
 """A narrower part of a bar has no room for its number."""
@@ -61,7 +62,7 @@ def _bars(axes: Axes, groups: Sequence[tuple[str, Confusion]]) -> None:
                     ha="center",
                     va="center",
                     fontsize=7.5,
-                    color=_INK if label == "left open" else "white",
+                    color=_INK if colour in _LIGHT else "white",
                 )
         left = [start + share for start, share in zip(left, shares, strict=True)]
     axes.set_yticks(places, names)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from medix_eval.judging.answers import extract_answer, has_final_answer, published_answer
+from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade
 from medix_eval.judging.rules import decide as decide_by_rules
 from medix_eval.protocol import LLMJudge
@@ -141,4 +142,9 @@ def _verdict(
         judge_score=grade.score if grade else None,
         votes=grade.votes if grade else (),
         reason=reason,
+        error_tags=_tags(record, answer) if answer and outcome is Outcome.WRONG else (),
     )
+
+
+def _tags(record: CompletionRecord, answer: str) -> tuple[str, ...]:
+    return error_tags(answer, kind=record.kind, reference=record.reference, options=record.options)

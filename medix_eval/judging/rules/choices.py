@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from string import ascii_lowercase
 
-from medix_eval.judging.rules.claims import find_claim
+from medix_eval.judging.rules.claims import Claim, find_claim
 from medix_eval.judging.rules.expected import Expected
 from medix_eval.judging.rules.frames import unframed
 from medix_eval.judging.rules.mentions import Choice, Choices
@@ -22,15 +22,23 @@ _PLACE = re.compile(r"(?:(?:on|in|to|at) )?(.*?)(?: (?:side|sided|image|scan))?"
 def option(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Decide which of the options is given, by letter or text."""
     right = _right_options(expected)
-    if not right:
-        return None
-    choices = _choices(expected.options)
-    interjects = {choice.words for choice in choices.all} <= _YES_NO_MAYBE
-    claim = find_claim(answer, choices, interjects=interjects)
+    claim = _claimed_option(answer, expected) if right else None
     if claim is None:
         return None
     rule = "option_letter" if claim.is_by_letter else "option_text"
     return RuleVerdict(score=float(claim.choice in right), rule=rule)
+
+
+def chosen_option(answer: Text, expected: Expected) -> str | None:
+    """Return the text of the option that is given, right or wrong."""
+    claim = _claimed_option(answer, expected)
+    return None if claim is None else expected.options[claim.choice]
+
+
+def _claimed_option(answer: Text, expected: Expected) -> Claim | None:
+    choices = _choices(expected.options)
+    interjects = {choice.words for choice in choices.all} <= _YES_NO_MAYBE
+    return find_claim(answer, choices, interjects=interjects)
 
 
 def yes_no(answer: Text, expected: Expected) -> RuleVerdict | None:

@@ -34,3 +34,26 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "modality": _vocabulary(_MODALITY),
 }
 """By the name that a task gives to a fact."""
+
+ORGANS = _vocabulary(
+    {
+        "brain": ("brain", "cerebrum", "cerebral"),
+        "heart": ("heart", "cardiac"),
+        "lung": ("lung", "lungs", "pulmonary"),
+        "liver": ("liver", "hepatic"),
+        "spleen": ("spleen", "splenic"),
+        "pancreas": ("pancreas", "pancreatic"),
+        "kidney": ("kidney", "kidneys", "renal"),
+        "urinary bladder": ("urinary bladder", "bladder"),
+        "gallbladder": ("gallbladder", "gall bladder"),
+        "stomach": ("stomach", "gastric"),
+        "colon": ("colon", "colonic"),
+        "prostate": ("prostate", "prostatic"),
+        "uterus": ("uterus", "uterine"),
+        "ovary": ("ovary", "ovaries", "ovarian"),
+        "breast": ("breast", "breasts"),
+        "thyroid": ("thyroid", "thyroid gland"),
+        "eye": ("eye", "eyes"),
+    }
+)
+"""Only for naming mistakes: an organ may be part of another answer, so no rule decides by these."""

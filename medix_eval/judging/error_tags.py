@@ -1,0 +1,156 @@
+"""Name the clinical mistake that a wrong answer makes, where its words alone prove it.
+
+A tag moves no score: it says of an answer that was judged wrong how it differs from its reference.
+Answer and reference must be alike but for that difference, or one of them must be nothing but it;
+what is said in other words, hedged or denied gets no tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from fractions import Fraction
+
+from medix_eval.judging.rules.choices import chosen_option, yes_no
+from medix_eval.judging.rules.expected import Expected
+from medix_eval.judging.rules.frames import unframed
+from medix_eval.judging.rules.quantities import Quantity, items_of
+from medix_eval.judging.rules.text import ARTICLES, Text, listed, read, words_of
+from medix_eval.judging.rules.vocabularies import ORGANS, VOCABULARIES, Vocabulary
+from medix_eval.records import Kind
+
+_LONGEST_ANSWER = 1_000
+"""Characters; in a longer text the difference is hardly ever the only one."""
+_NEGATIVE = frozenset(listed("no not without absent negative non free isnt arent none"))
+_SAYS_THERE_IS = ARTICLES | frozenset(
+    listed("is are was there it this image shows show of for any evidence sign signs seen visible")
+    + listed("present positive detected found yes")
+)
+"""Words around a finding that say only that it is, or is not, there."""
+_PLACING = ARTICLES | frozenset(listed("side sided on in of at to it is sides"))
+_UNDECIDED = frozenset(
+    listed("or either maybe perhaps possibly may might could unclear both if cannot ?")
+)
+_POWERS = {Fraction(10) ** power: f"factor_{10**power}" for power in (1, 2, 3, 6)}
+
+Words = tuple[str, ...]
+
+
+def error_tags(
+    answer: str, *, kind: Kind, reference: str, options: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return what is wrong in a wrong answer; nothing where that is not certain.
+
+    >>> error_tags("Left kidney", kind=Kind.OPEN, reference="right kidney")
+    ('laterality',)
+    >>> error_tags("50 mg", kind=Kind.OPEN, reference="5 mg")
+    ('number', 'factor_10')
+    """
+    if kind is Kind.REPORT or len(answer) > _LONGEST_ANSWER:
+        return ()
+    expected = Expected(reference=reference, options=tuple(options), facts={})
+    text = read(answer)
+    verdict = yes_no(text, expected)
+    if verdict is not None:
+        return () if verdict.score else ("negation",)
+    if options:
+        chosen = chosen_option(text, expected)
+        if chosen is None:
+            return ()
+        text = read(chosen)
+    given = unframed(text)
+    if not _UNDECIDED.isdisjoint(words_of(given)):
+        return ()
+    tags = tuple(tag for tag, differs in _DIFFERENCES.items() if differs(expected.text, given))
+    return tags + _of_numbers(expected.text, given)
+
+
+def _is_negated(reference: Text, given: Text) -> bool:
+    """Whether both name the same finding, and one says that it is not there."""
+    cores, denials = [], []
+    for text in (reference, given):
+        words = words_of(text)
+        denials.append(sum(word in _NEGATIVE for word in words))
+        cores.append(_without(words, _NEGATIVE | _SAYS_THERE_IS))
+    return cores[0] == cores[1] != () and sorted(denials) == [0, 1]
+
+
+def _swaps_sides(reference: Text, given: Text) -> bool:
+    return _swaps(VOCABULARIES["side"], _PLACING, reference, given)
+
+
+def _confuses_modalities(reference: Text, given: Text) -> bool:
+    return _swaps(VOCABULARIES["modality"], _SAYS_THERE_IS | _PLACING, reference, given)
+
+
+def _confuses_organs(reference: Text, given: Text) -> bool:
+    return _swaps(ORGANS, _SAYS_THERE_IS | _PLACING, reference, given)
+
+
+_DIFFERENCES: dict[str, Callable[[Text, Text], bool]] = {
+    "negation": _is_negated,
+    "laterality": _swaps_sides,
+    "modality": _confuses_modalities,
+    "organ": _confuses_organs,
+}
+
+
+def _swaps(vocabulary: Vocabulary, fillers: Collection[str], reference: Text, given: Text) -> bool:
+    """Whether each names one value of a vocabulary, another one, and nothing else differs."""
+    found = [_named(words_of(text), vocabulary, fillers) for text in (reference, given)]
+    (first, first_rest), (second, second_rest) = found
+    if len(first) != 1 or len(second) != 1 or first == second:
+        return False
+    is_denied = any(not _NEGATIVE.isdisjoint(rest) for rest in (first_rest, second_rest))
+    is_alike = first_rest == second_rest or not first_rest or not second_rest
+    return is_alike and not is_denied
+
+
+def _named(
+    words: Words, vocabulary: Vocabulary, fillers: Collection[str]
+) -> tuple[set[str], Words]:
+    """Return the values that are named, and the words that are left beside them."""
+    named, rest, at = set(), [], 0
+    while at < len(words):
+        lengths = [len(phrase) for phrase in vocabulary if words[at : at + len(phrase)] == phrase]
+        if lengths:
+            named.add(vocabulary[words[at : at + max(lengths)]])
+        elif words[at] not in fillers:
+            rest.append(words[at])
+        at += max(lengths, default=1)
+    return named, tuple(rest)
+
+
+def _of_numbers(reference: Text, given: Text) -> tuple[str, ...]:
+    """Compare the one quantity of each; a factor that is a power of ten has a tag of its own."""
+    found = [_one_quantity(text) for text in (reference, given)]
+    if found[0] is None or found[1] is None:
+        return ()
+    (first, first_rest), (second, second_rest) = found
+    if first_rest != second_rest and first_rest and second_rest:
+        return ()
+    is_same_number = _written(reference) == _written(given)
+    if first.dimension != second.dimension:
+        return ("unit",) if is_same_number else ()
+    if first.equals(second) is not False:
+        return ()
+    tag = "unit" if is_same_number else "number"
+    if not first.value or not second.value:
+        return (tag,)
+    ratio = abs(second.value / first.value)
+    factor = _POWERS.get(max(ratio, 1 / ratio))
+    return (tag, factor) if factor else (tag,)
+
+
+def _one_quantity(text: Text) -> tuple[Quantity, Words] | None:
+    items = items_of(text)
+    quantities = [item for item in items if isinstance(item, Quantity)]
+    rest = tuple(item for item in items if isinstance(item, str) and item not in _PLACING)
+    return (quantities[0], rest) if len(quantities) == 1 else None
+
+
+def _written(text: Text) -> list[str]:
+    return [key for key in text.keys if key[-1:].isdigit()]
+
+
+def _without(words: Words, left_out: Collection[str]) -> Words:
+    return tuple(word for word in words if word not in left_out)
