@@ -122,10 +122,10 @@ def _named(
 
 def _of_numbers(reference: Text, given: Text) -> tuple[str, ...]:
     """Compare the one quantity of each; a factor that is a power of ten has a tag of its own."""
-    found = [_one_quantity(text) for text in (reference, given)]
-    if found[0] is None or found[1] is None:
+    wanted, said = _one_quantity(reference), _one_quantity(given)
+    if wanted is None or said is None:
         return ()
-    (first, first_rest), (second, second_rest) = found
+    (first, first_rest), (second, second_rest) = wanted, said
     if first_rest != second_rest and first_rest and second_rest:
         return ()
     is_same_number = _written(reference) == _written(given)
