@@ -9,9 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TypeVar
+
+from medix_eval.errors import MedixError
+
+_Item = TypeVar("_Item")
 
 FIRST = 32
 """Where the search begins."""
@@ -104,3 +109,26 @@ class Gate:
             if not place.done():
                 self.under_way += 1
                 place.set_result(None)
+
+
+async def each(
+    items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]], *, limit: int
+) -> None:
+    """Run `work` on every item, at most `limit` at a time, each taken when there is room.
+
+    `work` records expected failures; what escapes it stops the stage.
+    """
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(limit):
+                group.create_task(worker())
+    except BaseExceptionGroup as errors:
+        # Several requests in flight find out that a server is gone; one line is enough.
+        known = [error for error in errors.exceptions if isinstance(error, MedixError)]
+        raise (known[0] if known else errors.exceptions[0]) from None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from medix_eval.errors import BadRow
 from medix_eval.evaluation import Settings, resolve_models
-from medix_eval.protocol import LLMJudge
 from medix_eval.records import Kind
 from medix_eval.tasks import Catalogue, TaskFile
 
@@ -24,7 +23,7 @@ def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
     """Return what an evaluation would send where: requests, images, tokens, hosts."""
     from medix_eval.data.opening import open_all  # noqa: PLC0415 (datasets: seconds)
 
-    candidate, judge = resolve_models(settings)
+    candidate, judges = resolve_models(settings)
     opened = open_all(
         settings.tasks,
         catalogue,
@@ -34,12 +33,7 @@ def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
     )
     tasks = {file.name: _measured(file, task, limit=settings.limit) for file, task in opened}
     spec = settings.protocol.judge
-    votes = 0
-    if isinstance(spec, LLMJudge):
-        votes = sum(
-            task["requests"] * len(spec.rubric(Kind(task["kind"])).prompts)
-            for task in tasks.values()
-        )
+    votes = sum(task["requests"] * spec.most_calls(Kind(task["kind"])) for task in tasks.values())
     result = {
         "model": candidate.name,
         "protocol": settings.protocol.name,
@@ -48,9 +42,9 @@ def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
         "images": sum(task["images"] for task in tasks.values()),
         "prompt_tokens": sum(task["prompt_tokens"] for task in tasks.values()),
         "max_completion_tokens": settings.protocol.generation.max_tokens,
-        "judge": judge.name if judge else None,
-        "max_judge_calls": votes,
-        "hosts": sorted({*candidate.hosts, *(judge.hosts if judge else ())}),
+        "judges": [judge.name for judge in judges],
+        "max_judge_calls": votes * len(judges),
+        "hosts": sorted({host for model in (candidate, *judges) for host in model.hosts}),
     }
     return json.dumps(result, indent=2) if as_json else _text(result)
 
@@ -98,13 +92,14 @@ def _text(result: dict[str, Any]) -> str:
         f"~{task['prompt_tokens']} prompt tokens  {task['data_class']}"
         for name, task in result["tasks"].items()
     ]
+    judges = ", ".join(result["judges"]) or "no language model"
     hosts = ", ".join(result["hosts"]) or "none: nothing leaves this machine"
     lines += [
         "",
         f"model {result['model']}: {result['requests']} requests, {result['images']} images",
         f"about {result['prompt_tokens']} tokens sent",
         f"at most {result['max_completion_tokens']} written to each request",
-        f"judge {result['judge'] or 'none'}: at most {result['max_judge_calls']} calls",
+        f"judged by {judges}: at most {result['max_judge_calls']} calls",
         f"hosts contacted: {hosts}",
     ]
     return "\n".join(lines)

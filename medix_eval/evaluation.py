@@ -14,20 +14,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
 from medix_eval.digests import digest
 from medix_eval.egress import refuse_foreign_hosts
-from medix_eval.errors import BadRow, ConfigError, DatasetError, NoJudge, ServerError
+from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.text_only import TextOnly
 from medix_eval.progress import shown_progress
-from medix_eval.protocol import LLMJudge, Protocol
+from medix_eval.protocol import Protocol
 from medix_eval.retrying import RetryPolicy
 from medix_eval.scores import Scores, TaskScore
 from medix_eval.scoring import score_run
 from medix_eval.store import (
-    JudgingManifest,
     RunManifest,
     TaskEntry,
     apart_from_other_data,
@@ -56,8 +56,7 @@ class Settings:
     model_flags: ModelFlags
     tasks: tuple[str, ...]
     protocol: Protocol
-    judge: str | None
-    judge_flags: ModelFlags
+    judges: tuple[JudgeChoice, ...]
     limit: int | None
     seed: int
     out: Path
@@ -80,32 +79,33 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     import asyncio  # noqa: PLC0415
 
     from medix_eval.judging.cache import VerdictCache  # noqa: PLC0415
+    from medix_eval.judging.prompts import compiled  # noqa: PLC0415
+    from medix_eval.judging_stage import JudgingStage  # noqa: PLC0415
     from medix_eval.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
 
-    candidate, judge = resolve_models(settings)
+    candidate, sources = resolve_models(settings)
+    compiled(settings.protocol.judge_prompts)
     opened = open_tasks(settings, catalogue)
     settings = replace(settings, tasks=tuple(one.file.name for one in opened))
     refuse_foreign_hosts(
         tasks=[n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"],
-        hosts=(*candidate.hosts, *(judge.hosts if judge else ())),
+        hosts=[host for model in (candidate, *sources) for host in model.hosts],
         vouched=settings.local_hosts,
         reason=settings.egress_reason,
     )
     candidate = _with_or_without_images(candidate, settings, catalogue)
     generation = {"model": candidate.identity(), **settings.protocol.generation_settings()}
-    identity = _judge_identity(judge) if judge else {}
-    policies = {
-        "model": _policy(settings.model_flags),
-        "judge": _policy(settings.judge_flags),
-    }
+    judges = appoint(sources)
+    policy = _policy(settings.model_flags)
+    judge_policy = _policy(settings.judges[0].flags)
     manifest = RunManifest(
         model=candidate.name,
         generation_digest=digest(generation),
         generation=generation,
         tasks={one.file.name: _entry(one, settings) for one in opened},
         limits={
-            "model": {**asdict(settings.model_flags), **asdict(policies["model"])},
-            "judge": {**asdict(settings.judge_flags), **asdict(policies["judge"])},
+            "model": {**asdict(settings.model_flags), **asdict(policy)},
+            "judges": [{**asdict(one.flags), **asdict(judge_policy)} for one in settings.judges],
             "egress_reason": settings.egress_reason,
         },
         versions=_versions(),
@@ -117,24 +117,31 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     with ExitStack() as stack:
         run = stack.enter_context(open_run(settings.out, manifest))
         judging = stack.enter_context(
-            open_judging(run, _judging_manifest(settings, judge, identity))
+            open_judging(run, judging_manifest(settings.protocol, judges, tasks=settings.tasks))
         )
         cache = None
-        if settings.use_cache and judge is not None:
+        if settings.use_cache and judges:
             path = settings.out / ".cache" / "verdicts.sqlite"
             cache = stack.enter_context(VerdictCache.at(path))
+        progress = stack.enter_context(shown_progress())
+        stage = JudgingStage(
+            protocol=settings.protocol,
+            judges=judges,
+            policy=judge_policy,
+            run=run,
+            judging=judging,
+            cache=cache,
+            progress=progress,
+        )
         pipeline = Pipeline(
             tasks=tuple(opened),
             protocol=settings.protocol,
             wrap=_wrapper(settings.protocol),
             candidate=candidate,
-            judge=judge,
-            judge_identity=identity,
-            policies=policies,
+            policy=policy,
             run=run,
-            judging=judging,
-            cache=cache,
-            progress=stack.enter_context(shown_progress()),
+            stage=stage,
+            progress=progress,
         )
         gc.freeze()  # a million objects of imported packages need not be looked at again
         asyncio.run(pipeline.evaluate())
@@ -154,12 +161,13 @@ def write_scores(
     from medix_eval.judged_run import read_run  # noqa: PLC0415 (only where a run has ended)
     from medix_eval.report.run_page import is_current, write_run_page  # noqa: PLC0415
 
+    judging = load_judging_manifest(judged)
     scores = score_run(
         run,
         judged,
         manifest=load_run_manifest(run),
-        judging=load_judging_manifest(judged),
-        groups=catalogue.groups,
+        judging=judging,
+        groups=catalogue.groups_with(judging.judging.get("twins")),
         allow_partial=allow_partial,
     )
     file, text = judged / "scores.json", scores.model_dump_json(indent=2) + "\n"
@@ -172,41 +180,31 @@ def write_scores(
     return scores
 
 
-def resolve_models(settings: Settings) -> tuple[ModelSource, ModelSource | None]:
-    """Return the candidate, and the judge if there is one, each with GPUs of its own if it can."""
-    candidate, judge = give_gpus(
-        resolve_model(
-            settings.model,
-            settings.model_flags,
-            max_tokens=settings.protocol.generation.max_tokens,
-            out=settings.out,
-        ),
-        _resolve_judge(settings),
+def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, ...]]:
+    """Return the candidate and the judges, each with GPUs of its own where there are enough.
+
+    Where there are not, the judges at least get their own: they work when the candidate is gone.
+    """
+    candidate = resolve_model(
+        settings.model,
+        settings.model_flags,
+        max_tokens=settings.protocol.generation.max_tokens,
+        out=settings.out,
     )
-    if settings.model_flags.keep_server and judge and judge.devices & candidate.devices:
+    judges = resolve_judges(settings.protocol, settings.judges, out=settings.out)
+    together = give_gpus([candidate, *judges])
+    if together == (candidate, *judges):
+        judges = give_gpus(judges)
+    else:
+        candidate, judges = together[0], together[1:]
+    if settings.model_flags.keep_server and any(
+        judge.devices & candidate.devices for judge in judges
+    ):
         raise ConfigError(
             "--keep-server: model and judge need the same device, so one must end for the other",
             hint="give each GPUs of its own with --gpus and --judge-gpus, or leave it out",
         )
-    return candidate, judge
-
-
-def _resolve_judge(settings: Settings) -> ModelSource | None:
-    """Return the judge that the protocol asks for; none if it uses no language model."""
-    spec = settings.protocol.judge
-    if not isinstance(spec, LLMJudge):
-        if settings.judge:
-            raise ConfigError(
-                f"protocol {settings.protocol.name!r} uses no judge, but --judge names one",
-                hint="--protocol medix lets a language model judge",
-            )
-        return None
-    return resolve_model(
-        settings.judge or spec.model,
-        settings.judge_flags,
-        max_tokens=spec.sampling.max_tokens,
-        out=settings.out,
-    )
+    return candidate, judges
 
 
 def _with_or_without_images(
@@ -224,14 +222,6 @@ def _with_or_without_images(
         f"{candidate.name} cannot see, and {', '.join(with_images)} asks about images",
         hint="--allow-text-only asks without them and marks the result",
     )
-
-
-def _judge_identity(judge: ModelSource) -> dict[str, Any]:
-    """Find out who the judge is; without one nothing is generated."""
-    try:
-        return judge.identity()
-    except (ConfigError, ServerError) as error:
-        raise NoJudge(error) from error
 
 
 def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
@@ -288,26 +278,6 @@ def _entry(opened: Any, settings: Settings) -> TaskEntry:
         rows=opened.rows if opened.is_limited else None,
         cluster=file.settings.cluster,
         slices=list(file.settings.slices),
-    )
-
-
-def _judging_manifest(
-    settings: Settings, judge: ModelSource | None, identity: Mapping[str, Any]
-) -> JudgingManifest:
-    protocol = settings.protocol
-    judging = {**protocol.judging_settings(), "judges": [identity] if judge else []}
-    revision = identity.get("commit") or identity.get("id")
-    judges = (
-        [{"id": judge.name, "revision": revision, "digest": digest(dict(identity))}]
-        if judge
-        else []
-    )
-    return JudgingManifest(
-        protocol={"name": protocol.name, "digest": protocol.digest},
-        judges=judges,
-        judging_digest=digest(judging),
-        judging=judging,
-        tasks=list(settings.tasks),
     )
 
 

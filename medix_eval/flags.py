@@ -119,26 +119,28 @@ TextOnly = Annotated[
 ]
 
 Judge = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option("--judge", metavar="J", rich_help_panel=_JUDGES,
-                 help="The model that grades; the protocol names the default."),
+                 help="The model that grades; the protocol names the default. Several are a jury, "
+                 "and a --judge- flag is then given once for all or once for each."),
 ]
 JudgeBackend = Annotated[
     Engine | None,
-    typer.Option("--judge-backend", rich_help_panel=_JUDGES, help="What runs the judge."),
+    typer.Option("--judge-backend", rich_help_panel=_JUDGES,
+                 help="What runs the judge, or every judge that runs here."),
 ]
 JudgeBaseUrl = Annotated[
     list[str] | None,
     typer.Option("--judge-base-url", metavar="URL", rich_help_panel=_JUDGES,
-                 help="Address of the judge's server; several share the load."),
+                 help="Address of the judge's server; several share the load of one judge."),
 ]
 JudgeKeyEnv = Annotated[
-    str,
+    list[str] | None,
     typer.Option("--judge-api-key-env", metavar="VAR", rich_help_panel=_JUDGES,
                  help="Environment variable that holds the judge's key."),
 ]
 JudgeConcurrency = Annotated[
-    int | None,
+    list[int] | None,
     typer.Option("--judge-concurrency", metavar="N", rich_help_panel=_JUDGES,
                  help="Judge calls in flight."),
 ]
@@ -160,7 +162,7 @@ Gpus = Annotated[
                  "if you name none, they get their own where there are enough."),
 ]
 JudgeGpus = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option("--judge-gpus", metavar="2,3", rich_help_panel=_VLLM, help="GPUs of the judge."),
 ]
 VllmArgs = Annotated[
@@ -170,7 +172,7 @@ VllmArgs = Annotated[
                  "score is in the digest."),
 ]
 JudgeVllmArgs = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option("--judge-vllm-args", metavar='"..."', rich_help_panel=_VLLM,
                  help="The same for the judge."),
 ]

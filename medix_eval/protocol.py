@@ -92,7 +92,7 @@ class Rubric(_Spec):
         return self
 
 
-Jury = Literal["majority", "mean"]
+Combining = Literal["majority", "mean"]
 """How the scores of several judges become one; reports are always averaged."""
 
 
@@ -104,7 +104,7 @@ class LLMJudge(_Spec):
     sampling: SamplingSpec
     tries: Annotated[int, Field(ge=1, le=10)] = 2
     """How often one vote is asked for until its reply can be read."""
-    jury: Jury = "majority"
+    jury: Combining = "majority"
     rules: Literal["beside", "first"] = "beside"
     """`first`: what the rules are certain of is settled, the judge gets the rest."""
     audit: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -144,7 +144,7 @@ class DialogueJudge(_Spec):
     model: str
     sampling: SamplingSpec
     turns: Annotated[int, Field(ge=1)]
-    jury: Jury = "majority"
+    jury: Combining = "majority"
     prompt_file: str
     report_prompt_file: str
     again_file: str
@@ -206,16 +206,22 @@ class Protocol(_Spec):
         return {
             "answer": self.answer.model_dump(mode="json"),
             "judge": settings,
-            "prompts": {name: self.texts[name] for name in self.judge.prompt_files()},
+            "prompts": self.judge_prompts,
+            "twins": self.twins,
             "version": JUDGING_VERSION,
         }
+
+    @property
+    def judge_prompts(self) -> dict[str, str]:
+        """Text of every prompt of the judge, by its name in the file."""
+        return {name: self.texts[name] for name in self.judge.prompt_files()}
 
     @property
     def digest(self) -> str:
         """Digest of all that the protocol fixes; equal digests mean comparable numbers."""
         embedding = self.embedding.model_dump() if self.embedding else None
-        rest = {"twins": self.twins, "embedding": embedding}
-        return digest({**self.generation_settings(), **self.judging_settings(), **rest})
+        settings = {**self.generation_settings(), **self.judging_settings()}
+        return digest({**settings, "embedding": embedding})
 
 
 def protocol_names() -> tuple[str, ...]:

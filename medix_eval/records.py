@@ -153,6 +153,8 @@ class VerdictRecord(_Record):
     """What the rules say of the same answer, whoever decided."""
     judge_score: float | None = None
     """What the judge's votes come to, whoever decided; None where it was not asked or failed."""
+    judge_scores: dict[str, float | None] = {}
+    """What each judge of a jury came to; empty where there was only one."""
     reason: str = ""
     """Why a sample was skipped, refused or could not be judged."""
     error_tags: tuple[str, ...] = ()

@@ -142,10 +142,11 @@ class Catalogue:
         """Return the groups that a task is in."""
         return tuple(name for name, members in self.groups.items() if task in members)
 
-    def select(self, names: Iterable[str]) -> tuple[str, ...]:
+    def select(self, names: Iterable[str], *, twins: str | None = None) -> tuple[str, ...]:
         """Return the tasks that these names stand for, in order, each once.
 
-        A name is a task, a group, or several with commas between them.
+        A name is a task, a group, or several with commas between them. With `twins` a task
+        `NAME_<twins>` takes the place of NAME, where there is one.
         """
         wanted = [name.strip() for argument in names for name in argument.split(",")]
         wanted = [name for name in wanted if name]
@@ -158,7 +159,17 @@ class Catalogue:
                 known = [*self.tasks, *self.groups, *_ALIASES]
                 raise UnknownName("task or group", name, known, listed_by="medix-eval tasks")
             selected |= dict.fromkeys(members)
-        return tuple(selected)
+        return tuple(dict.fromkeys(self._twin(name, twins) for name in selected))
+
+    def groups_with(self, twins: str | None) -> Mapping[str, tuple[str, ...]]:
+        """Return the groups with `NAME_<twins>` in place of NAME, where there is one."""
+        return {
+            group: tuple(self._twin(name, twins) for name in members)
+            for group, members in self.groups.items()
+        }
+
+    def _twin(self, name: str, twins: str | None) -> str:
+        return twin if (twin := f"{name}_{twins}") in self.tasks else name
 
 
 def load_tasks(folders: Iterable[Path]) -> Catalogue:

@@ -446,7 +446,7 @@ def test_each_model_has_its_own_gpus_where_there_are_enough(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     models = give_gpus(
-        resolved("some/model", **candidate), resolved("some/judge", role="judge", **judge)
+        [resolved("some/model", **candidate), resolved("some/judge", role="judge", **judge)]
     )
 
     assert tuple(model.gpus for model in models if isinstance(model, VLLMServer)) == given

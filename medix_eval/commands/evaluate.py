@@ -15,6 +15,7 @@ from medix_eval.commands.arguments import (
     open_catalogue,
     print_scores,
 )
+from medix_eval.commands.judges import judge_choices
 from medix_eval.errors import ConfigError
 
 _FAILURES = 1
@@ -46,7 +47,7 @@ def evaluate(
     judge: flags.Judge = None,
     judge_backend: flags.JudgeBackend = None,
     judge_base_url: flags.JudgeBaseUrl = None,
-    judge_api_key_env: flags.JudgeKeyEnv = "OPENAI_API_KEY",
+    judge_api_key_env: flags.JudgeKeyEnv = None,
     judge_concurrency: flags.JudgeConcurrency = None,
     judge_request_timeout: flags.JudgeRequestTimeout = 600.0,
     no_cache: flags.NoCache = False,
@@ -79,6 +80,7 @@ def evaluate(
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit {limit} asks for no sample", hint="leave it out to run all")
     catalogue = open_catalogue(include_path)
+    fixed = load_protocol(protocol, overrides=overrides or [])
     settings = Settings(
         model=model,
         model_flags=ModelFlags(
@@ -93,19 +95,18 @@ def evaluate(
             server_timeout_s=check_seconds("--server-timeout", server_timeout),
             keep_server=keep_server,
         ),
-        tasks=catalogue.select(tasks or []),
-        protocol=load_protocol(protocol, overrides=overrides or []),
-        judge=judge,
-        judge_flags=ModelFlags(
-            role="judge",
+        tasks=catalogue.select(tasks or [], twins=fixed.twins),
+        protocol=fixed,
+        judges=judge_choices(
+            judge,
             backend=judge_backend,
-            base_urls=tuple(judge_base_url or ()),
-            key_env=judge_api_key_env,
-            concurrency=check_positive("--judge-concurrency", judge_concurrency),
-            request_timeout_s=check_seconds("--judge-request-timeout", judge_request_timeout),
+            base_url=judge_base_url,
+            api_key_env=judge_api_key_env,
+            concurrency=judge_concurrency,
+            request_timeout=judge_request_timeout,
             gpus=judge_gpus,
             vllm_args=judge_vllm_args,
-            server_timeout_s=check_seconds("--judge-server-timeout", judge_server_timeout),
+            server_timeout=judge_server_timeout,
             keep_server=keep_server,
         ),
         limit=limit,

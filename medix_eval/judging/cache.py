@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -77,6 +77,28 @@ class VerdictCache:
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
+
+
+async def remembered(
+    cache: VerdictCache | None, vote: Vote, ask: Callable[[], Awaitable[Vote]]
+) -> Vote:
+    """Return a vote from the cache, or from whoever is just asking for it, or ask."""
+    if cache is None:
+        return await ask()
+    if (known := cache.find(vote.key)) is not None:
+        points, reply = known
+        return vote.model_copy(update={"points": points, "reply": reply, "cached": True})
+    if (other := cache.under_way.get(vote.key)) is not None:
+        shared = await asyncio.shield(other)
+        return shared.model_copy(update={"cached": True, "calls": 0, "seconds": 0.0})
+    asked = cache.under_way[vote.key] = asyncio.get_running_loop().create_future()
+    try:
+        vote = await ask()
+    except BaseException:
+        asked.cancel()
+        raise
+    asked.set_result(vote)
+    return vote
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -7,27 +7,25 @@ that differ in order and wording. A vote that cannot change the decision is not 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
 
 from medix_eval.digests import digest
 from medix_eval.errors import ModelError, ReplyUnusable, RequestRejected
-from medix_eval.judging.cache import VerdictCache
+from medix_eval.judging.cache import VerdictCache, remembered
+from medix_eval.judging.prompts import compiled, fence, fields_of
 from medix_eval.judging.replies import read_label, read_points, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.protocol import LLMJudge, Rubric
-from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Vote
+from medix_eval.records import CompletionRecord, Failure, Vote
 
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
-_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 (text)
 _SEEDS_APART = 1000
 """Between the seeds of two repeats, so that their further tries never meet."""
 _NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
@@ -39,6 +37,16 @@ class Grade:
 
     score: float | None
     votes: tuple[Vote, ...]
+    by_judge: Mapping[str, float | None] = field(default_factory=dict)
+    """The score that each judge of a jury gave; empty where there is only one."""
+
+
+class Grader(Protocol):
+    """Whoever grades answers: a judge with its votes, a dialogue, or a jury of either."""
+
+    async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
+        """Compare an answer with its reference."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +64,7 @@ class Judge:
     _structured: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        self._templates = {name: _JINJA.from_string(text) for name, text in self.texts.items()}
+        self._templates = compiled({name: self.texts[name] for name in self.spec.prompt_files()})
 
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
         """Ask for as many votes as the decision needs."""
@@ -160,47 +168,6 @@ def decide(points: list[float | None], rubric: Rubric) -> float | None:
         most = Counter(valid).most_common(1)
         value = most[0][0] if most and 2 * most[0][1] > rubric.num_votes else None
     return None if value is None else (value - lowest) / (highest - lowest)
-
-
-def fence(sample_id: str, answer: str) -> str:
-    """Return the mark around an answer in a judge's prompt.
-
-    It depends on the answer, so no answer can hold its own fence; and on nothing else that
-    changes, so the prompt is the same in every run.
-    """
-    code = hmac.new(sample_id.encode(), answer.encode(errors="replace"), hashlib.sha256)
-    return f"=== answer {code.hexdigest()[:16]} ==="
-
-
-def fields_of(record: CompletionRecord, *, answer: str) -> dict[str, str]:
-    """Return what a judge's prompt sees of a sample."""
-    return {
-        "question": record.prompt.replace(IMAGE_MARK, "").strip(),
-        "reference": record.reference,
-        "answer": answer,
-    }
-
-
-async def remembered(
-    cache: VerdictCache | None, vote: Vote, ask: Callable[[], Awaitable[Vote]]
-) -> Vote:
-    """Return a vote from the cache, or from whoever is just asking for it, or ask."""
-    if cache is None:
-        return await ask()
-    if (known := cache.find(vote.key)) is not None:
-        points, reply = known
-        return vote.model_copy(update={"points": points, "reply": reply, "cached": True})
-    if (other := cache.under_way.get(vote.key)) is not None:
-        shared = await asyncio.shield(other)
-        return shared.model_copy(update={"cached": True, "calls": 0, "seconds": 0.0})
-    asked = cache.under_way[vote.key] = asyncio.get_running_loop().create_future()
-    try:
-        vote = await ask()
-    except BaseException:
-        asked.cancel()
-        raise
-    asked.set_result(vote)
-    return vote
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from medix_eval.judging.answers import extract_answer, has_final_answer, published_answer
 from medix_eval.judging.error_tags import error_tags
-from medix_eval.judging.judge import Grade
+from medix_eval.judging.judge import Grade, Grader
 from medix_eval.judging.rules import decide as decide_by_rules
-from medix_eval.protocol import LLMJudge
-from medix_eval.protocol import Protocol as ScoringProtocol
+from medix_eval.protocol import LLMJudge, Protocol
 from medix_eval.records import (
     CompletionRecord,
     Failure,
@@ -30,19 +28,11 @@ _FAILED = {
 """What an error on the way to a completion means; any other is `request_failed`."""
 
 
-class Grader(Protocol):
-    """A judge, a dialogue with one, or a jury."""
-
-    async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
-        """Compare an answer with its reference."""
-        ...
-
-
 @dataclass(frozen=True)
 class Scorer:
     """Scores completions under one protocol, with its judge if it has one."""
 
-    protocol: ScoringProtocol
+    protocol: Protocol
     judge: Grader | None
 
     async def score(self, record: CompletionRecord) -> VerdictRecord:
@@ -140,6 +130,7 @@ def _verdict(
         answer=answer,
         rule=rule,
         judge_score=grade.score if grade else None,
+        judge_scores=dict(grade.by_judge) if grade else {},
         votes=grade.votes if grade else (),
         reason=reason,
         error_tags=_tags(record, answer) if answer and outcome is Outcome.WRONG else (),

@@ -6,11 +6,13 @@ A reply without a usable verdict raises; it must never count for or against the 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
+from medix_eval.judging.answers import published_answer
 
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _THINKING_ENDS = re.compile(r"</think(?:ing)?>")
@@ -66,6 +68,37 @@ def read_label(reply: str, *, labels: Mapping[str, int]) -> int:
     if said not in offered:
         raise ReplyUnusable(f"the reply is none of {', '.join(labels)}: {_tail(reply)}")
     return offered[said]
+
+
+def read_published(reply: str, *, is_report: bool) -> float:
+    """Return what the published code counts a reply for: any JSON, of any size.
+
+    All from the first brace to the last is one object. Of a question only a score that equals 1
+    counts, which the text "1" does not; a report's score is a number of any size, true being 1.
+    Raises `ReplyUnusable` where that code raises, and where the score is not a finite number.
+
+    >>> read_published('{"score": "1"}', is_report=False)
+    0.0
+    >>> read_published('{"score": 7}', is_report=True)
+    7.0
+    """
+    said = published_answer(reply)
+    try:
+        verdict = json.loads(said[max(said.find("{"), 0) : said.rfind("}") + 1])
+    except (ValueError, RecursionError) as error:
+        raise ReplyUnusable(f"no JSON in the reply: {_tail(reply)}") from error
+    if not isinstance(verdict, dict) or "score" not in verdict:
+        raise ReplyUnusable(f"no score in the reply: {_tail(reply)}")
+    score = verdict["score"]
+    if not is_report:
+        return 1.0 if score == 1 else 0.0
+    try:
+        points = float(score) if isinstance(score, int | float) else math.nan
+    except OverflowError:
+        points = math.inf
+    if not math.isfinite(points):
+        raise ReplyUnusable(f"score {_tail(str(score))} is no number")
+    return points
 
 
 def _after_thinking(reply: str) -> str:

@@ -30,6 +30,8 @@ class Prompt:
     """What a model is sent: one user turn, its images at their `<image>` marks."""
 
     text: str
+    before: tuple[tuple[str, str], ...] = ()
+    """Earlier turns of the dialogue: what was said and what the model replied."""
     images: tuple[bytes, ...] = ()
     schema: Mapping[str, Any] | None = None
     """JSON schema that the reply must follow, where the server can enforce one."""

@@ -139,7 +139,7 @@ class Connected:
         """Post one prompt and read the first choice."""
         fields = {
             "model": self.server.model,
-            "messages": [{"role": "user", "content": _content(prompt)}],
+            "messages": _messages(prompt),
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -206,6 +206,15 @@ class Connected:
     @property
     def _flag(self) -> str:
         return "--judge-base-url" if self.server.role == "judge" else "--base-url"
+
+
+def _messages(prompt: Prompt) -> list[dict[str, Any]]:
+    """Return the dialogue, its last turn being the prompt."""
+    messages: list[dict[str, Any]] = []
+    for said, replied in prompt.before:
+        messages.append({"role": "user", "content": said})
+        messages.append({"role": "assistant", "content": replied})
+    return [*messages, {"role": "user", "content": _content(prompt)}]
 
 
 def _content(prompt: Prompt) -> str | list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -74,24 +75,27 @@ def resolve_model(
     return TransformersModel(name=name, location=location, **_in_flight(flags))
 
 
-def give_gpus(
-    candidate: ModelSource, judge: ModelSource | None
-) -> tuple[ModelSource, ModelSource | None]:
-    """Give candidate and judge GPUs of their own, where there are enough for both at once."""
+def give_gpus(models: Sequence[ModelSource]) -> tuple[ModelSource, ...]:
+    """Give each model that vLLM serves GPUs of its own, where there are enough for all at once."""
     from medix_eval.models.gpus import visible_gpus  # noqa: PLC0415
     from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
 
-    if not (isinstance(candidate, VLLMServer) and isinstance(judge, VLLMServer)):
-        return candidate, judge
-    free = [gpu for gpu in visible_gpus() if gpu not in {*candidate.gpus, *judge.gpus}]
-    given = []
-    for model in (candidate, judge):
+    served = [model for model in models if isinstance(model, VLLMServer)]
+    if len(served) < 2:  # noqa: PLR2004 (alone, it may have them all)
+        return tuple(models)
+    named = {gpu for model in served for gpu in model.gpus}
+    free = [gpu for gpu in visible_gpus() if gpu not in named]
+    given: list[ModelSource] = []
+    for model in models:
+        if not isinstance(model, VLLMServer):
+            given.append(model)
+            continue
         own = model.gpus or tuple(free[: model.args.num_gpus])
         if len(own) < model.args.num_gpus:
-            return candidate, judge
+            return tuple(models)
         free = [gpu for gpu in free if gpu not in own]
         given.append(replace(model, gpus=own))
-    return given[0], given[1]
+    return tuple(given)
 
 
 def _engine(name: str, flags: ModelFlags) -> Literal["vllm", "hf"]:

@@ -205,13 +205,17 @@ def _load(location: str) -> _Loaded:
 
 
 def _messages(prompt: Prompt, *, takes_images: bool) -> list[dict[str, Any]]:
-    """Return the user turn in the form of chat templates, images decoded to RGB."""
+    """Return the dialogue in the form of chat templates, images decoded to RGB."""
     from PIL import Image  # noqa: PLC0415
 
-    if not takes_images:
-        return [{"role": "user", "content": prompt.text}]
-    if not prompt.images:
-        return [{"role": "user", "content": [{"type": "text", "text": prompt.text}]}]
+    def turn(role: str, text: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "text", "text": text}] if takes_images else text}
+
+    messages: list[dict[str, Any]] = []
+    for said, replied in prompt.before:
+        messages += [turn("user", said), turn("assistant", replied)]
+    if not takes_images or not prompt.images:
+        return [*messages, turn("user", prompt.text)]
     content: list[dict[str, Any]] = []
     for index, text in enumerate(prompt.text.split(IMAGE_MARK, len(prompt.images))):
         if index:
@@ -219,7 +223,7 @@ def _messages(prompt: Prompt, *, takes_images: bool) -> list[dict[str, Any]]:
             content.append({"type": "image", "image": image})
         if text.strip():
             content.append({"type": "text", "text": text.strip("\n")})
-    return [{"role": "user", "content": content}]
+    return [*messages, {"role": "user", "content": content}]
 
 
 def _generate(loaded: _Loaded, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:

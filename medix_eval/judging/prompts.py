@@ -1,0 +1,54 @@
+"""The prompts of judges: Jinja texts that see a question, a reference and an answer.
+
+A prompt is rendered once before anything is sent, so that a misspelt name in it stops the run at
+its start and not at its first verdict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+import jinja2
+
+from medix_eval.errors import ConfigError
+from medix_eval.records import IMAGE_MARK, CompletionRecord
+
+_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 (text)
+_FIELDS = ("question", "reference", "answer", "fence")
+
+
+def compiled(texts: Mapping[str, str]) -> dict[str, jinja2.Template]:
+    """Compile prompts by name. Raises `ConfigError` for one that cannot be filled."""
+    return {name: _compiled(name, text) for name, text in texts.items()}
+
+
+def _compiled(name: str, text: str) -> jinja2.Template:
+    try:
+        template = _JINJA.from_string(text)
+        template.render(dict.fromkeys(_FIELDS, ""))
+    except jinja2.TemplateError as error:
+        raise ConfigError(
+            f"judge prompt {name}: {error}", hint=f"a prompt sees {', '.join(_FIELDS)}"
+        ) from error
+    return template
+
+
+def fields_of(record: CompletionRecord, *, answer: str) -> dict[str, str]:
+    """Return what a judge's prompt sees of a sample."""
+    return {
+        "question": record.prompt.replace(IMAGE_MARK, "").strip(),
+        "reference": record.reference,
+        "answer": answer,
+    }
+
+
+def fence(sample_id: str, answer: str) -> str:
+    """Return the mark around an answer in a judge's prompt.
+
+    It depends on the answer, so no answer can hold its own fence; and on nothing else that
+    changes, so the prompt is the same in every run.
+    """
+    code = hmac.new(sample_id.encode(), answer.encode(errors="replace"), hashlib.sha256)
+    return f"=== answer {code.hexdigest()[:16]} ==="

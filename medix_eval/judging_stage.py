@@ -1,0 +1,132 @@
+"""The second half of a sample's way: a completion comes in, its verdict is kept.
+
+An evaluation and `medix-eval judge` share it, so that saved completions are judged exactly as
+fresh ones are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from medix_eval.concurrency import each, gate_for
+from medix_eval.errors import ConfigError, NoJudge, ServerError
+from medix_eval.judging.cache import VerdictCache
+from medix_eval.judging.dialogue import Dialogue
+from medix_eval.judging.judge import Grader, Judge
+from medix_eval.judging.jury import Jury
+from medix_eval.judging.outcomes import Scorer
+from medix_eval.models.chat import ChatModel, ModelSource
+from medix_eval.progress import Progress
+from medix_eval.protocol import DialogueJudge, LLMJudge, Protocol
+from medix_eval.records import CompletionRecord
+from medix_eval.retrying import RetryingModel, RetryPolicy
+from medix_eval.store import Judging, Run, newest_completions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appointed:
+    """A judge of this run: found, but not yet open."""
+
+    name: str
+    """How its votes are signed; no two judges of a jury share it."""
+    source: ModelSource
+    identity: Mapping[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class JudgingStage:
+    """Judges, a scorer, and the folder that keeps what they say."""
+
+    protocol: Protocol
+    judges: tuple[Appointed, ...]
+    """None of them where the protocol asks no language model."""
+    policy: RetryPolicy
+    run: Run
+    judging: Judging
+    cache: VerdictCache | None
+    progress: Progress
+    failed: set[tuple[str, str]] = field(default_factory=set)
+    """Samples that were tried in vain; the next run may try them again."""
+    _scorer: Scorer | None = field(init=False, default=None)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether completions can be scored by now."""
+        return self._scorer is not None
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """What the judges take of this machine."""
+        return frozenset[str]().union(*(judge.source.devices for judge in self.judges))
+
+    @property
+    def concurrency(self) -> int:
+        """How many completions to keep in judging, at most."""
+        return max((judge.source.concurrency for judge in self.judges), default=1)
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open every judge, each with a gate of its own."""
+        graders: dict[str, Grader] = {}
+        for judge in self.judges:
+            try:
+                model = await stack.enter_async_context(judge.source.open(self.run.path / "logs"))
+            except (ConfigError, ServerError) as error:
+                raise NoJudge(error) from error
+            graders[judge.name] = self._grader(judge, model)
+        self._scorer = Scorer(self.protocol, self._together(graders))
+
+    async def score(self, record: CompletionRecord) -> None:
+        """Bring one completion to its verdict."""
+        assert self._scorer is not None  # noqa: S101 (opened before the first verdict)
+        verdict = await self._scorer.score(record)
+        if verdict.outcome.is_failure:
+            self.failed.add((record.task, record.sample_id))
+        self.judging.append(verdict)
+        # Only now: a kill between the two must not make a vote look as if it had been free.
+        if self.cache is not None:
+            task = self.run.manifest.tasks[record.task.partition("@")[0]]
+            self.cache.keep(verdict.votes, restricted=task.data_class == "dua")
+        self.progress.judged(verdict)
+
+    async def score_saved(self, wanted: Mapping[tuple[str, str], int]) -> None:
+        """Score completions that the run folder holds, by the number of their line."""
+        self.progress.begin("judging", len(wanted))
+        records = newest_completions(self.run.path, wanted=wanted)
+        await each(records, self.score, limit=self.concurrency)
+
+    def unjudged(self, rows: Mapping[str, frozenset[int]]) -> dict[tuple[str, str], int]:
+        """Return the lines of completions without a verdict that stands, of these rows by task."""
+        settled = self.judging.judged | self.failed
+        return {
+            key: seen.line
+            for key, seen in self.run.seen.items()
+            if key not in settled
+            and seen.row in rows.get(key[0], ())
+            and (seen.answered or key not in self.judging.rejected)
+        }
+
+    def _together(self, graders: Mapping[str, Grader]) -> Grader | None:
+        if len(graders) < 2:  # noqa: PLR2004 (a jury is more than one)
+            return next(iter(graders.values()), None)
+        assert isinstance(self.protocol.judge, LLMJudge | DialogueJudge)  # noqa: S101
+        return Jury(judges=graders, combine=self.protocol.judge.jury)
+
+    def _grader(self, judge: Appointed, model: ChatModel) -> Grader:
+        """Return what grades in the protocol's way."""
+        source, spec = judge.source, self.protocol.judge
+        gate = gate_for(concurrency=source.concurrency, adapts=source.adapts)
+        asker = RetryingModel(model=model, policy=self.policy, role="judge", gate=gate)
+        common: dict[str, Any] = {
+            "name": judge.name,
+            "identity": judge.identity,
+            "ask": asker.complete,
+            "texts": self.protocol.texts,
+            "cache": self.cache,
+        }
+        if isinstance(spec, DialogueJudge):
+            return Dialogue(spec=spec, **common)
+        assert isinstance(spec, LLMJudge)  # noqa: S101 (a judge needs a rubric)
+        return Judge(spec=spec, **common)
