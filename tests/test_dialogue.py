@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import random
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 
+import published_scoring
 import pytest
 
 from medix_eval.digests import digest
@@ -22,29 +21,18 @@ from medix_eval.judging.outcomes import Scorer
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.protocol import DialogueJudge, LLMJudge, load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome
-from medix_eval.scores import TaskScore, group_scores, mean
+from medix_eval.scoring import mean
 
 COMPAT, MEDIX = load_protocol("medix-compat"), load_protocol("medix")
-
-
-def _oracle() -> ModuleType:
-    path = Path(__file__).parent / "oracles" / "published_scoring.py"
-    spec = importlib.util.spec_from_file_location("published_scoring", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["published_scoring"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-ORACLE = _oracle()
 
 
 class Replies:
     """A judge's replies in order; keeps what it was asked."""
 
     def __init__(self, replies: Sequence[str | ModelError | None]) -> None:
+        self.say(replies)
+
+    def say(self, replies: Sequence[str | ModelError | None]) -> None:
         self.replies = list(replies)
         self.prompts: list[Prompt] = []
 
@@ -68,7 +56,7 @@ def a_record(kind: Kind = Kind.OPEN, number: int = 0) -> CompletionRecord:
     )
 
 
-def compat(replies: Replies, cache: VerdictCache | None = None) -> Dialogue:
+def compat(replies: Replies, known: VerdictCache | None = None) -> Dialogue:
     assert isinstance(COMPAT.judge, DialogueJudge)
     return Dialogue(
         name="j",
@@ -76,7 +64,7 @@ def compat(replies: Replies, cache: VerdictCache | None = None) -> Dialogue:
         ask=replies.ask,
         spec=COMPAT.judge,
         texts=COMPAT.texts,
-        cache=cache,
+        cache=known,
     )
 
 
@@ -132,12 +120,12 @@ DEFECTS: dict[str, list[str | None]] = {
 
 def cases(num: int) -> list[Case]:
     """Sequences of raw replies over the published tasks: most clean, some with every defect."""
-    random_ = random.Random(0)
-    tasks = [*ORACLE.LLM_TASKS, *ORACLE.VLM_TASKS]
+    random_ = random.Random(0)  # noqa: S311 (no secret)
+    tasks = [*published_scoring.LLM_TASKS, *published_scoring.VLM_TASKS]
     found = []
     for number in range(num):
         task = tasks[number % len(tasks)]
-        kind = Kind.REPORT if ORACLE.is_report(task) else Kind.OPEN
+        kind = Kind.REPORT if published_scoring.is_report(task) else Kind.OPEN
         replies: list[str | None] = []
         defects = set()
         spoilt = random_.random() < 0.5
@@ -159,33 +147,41 @@ CASES = cases(5_000)
 def published(case: Case) -> float | None:
     """What the oracle says, as a share of the points."""
     try:
-        score = ORACLE.sample_score(case.replies, sample_id=f"{case.task}_7")
-    except ORACLE.NoVerdict:
+        score = published_scoring.sample_score(case.replies, sample_id=f"{case.task}_7")
+    except published_scoring.NoVerdict:
         return None
     return float(score) / (5 if case.kind is Kind.REPORT else 1)
 
 
-async def grades(build: type[Dialogue | Judge]) -> list[float | None]:
-    made = [(compat if build is Dialogue else medix)(Replies(case.replies)) for case in CASES]
-    return [
-        (await judge.grade(a_record(case.kind), answer="x")).score
-        for judge, case in zip(made, CASES, strict=True)
-    ]
+@cache
+def grades(build: Callable[[Replies], Dialogue | Judge]) -> list[float | None]:
+    """What one judge of ours makes of every case."""
+
+    async def all_of_them() -> list[float | None]:
+        found = []
+        for case in CASES:
+            replies.say(case.replies)
+            found.append((await judge.grade(a_record(case.kind), answer="x")).score)
+        return found
+
+    replies = Replies([])
+    judge = build(replies)
+    return asyncio.run(all_of_them())
 
 
 def test_compat_scores_each_of_5000_dialogues_as_published() -> None:
-    ours = asyncio.run(grades(Dialogue))
+    ours = grades(compat)
 
     theirs = [published(case) for case in CASES]
     assert len(CASES) == 5_000
     assert [score is None for score in ours] == [score is None for score in theirs]
     assert ours == [pytest.approx(score, abs=1e-12) if score else score for score in theirs]
-    assert {frozenset(), frozenset(DEFECTS)} <= {frozenset(case.defects) for case in CASES}
+    assert {name for case in CASES for name in case.defects} == set(DEFECTS)
     assert max(score for score in theirs if score is not None) > 1
 
 
 def test_compat_averages_tasks_and_overall_as_published() -> None:
-    ours = asyncio.run(grades(Dialogue))
+    ours = grades(compat)
 
     tasks = list(dict.fromkeys(case.task for case in CASES))
     scored = {
@@ -201,26 +197,16 @@ def test_compat_averages_tasks_and_overall_as_published() -> None:
         for case in CASES
         if (score := published(case)) is not None
     ]
-    theirs = ORACLE.run_scores(lines, selected=tasks)
+    theirs = published_scoring.run_scores(lines, selected=tasks)
     means = {task: mean(scores) for task, scores in scored.items()}
-    group = group_scores(
-        {task: a_task_score(means[task]) for task in tasks},
-        {"medix": tuple(tasks)},
-        allow_partial=True,
-    )["medix"]
+    overall = mean(score for score in means.values() if score is not None)
     assert means == {task: pytest.approx(theirs[task], abs=1e-12) for task in tasks}
-    assert group.score is not None
-    assert ORACLE.score_table(theirs)[-1] == ("Overall", pytest.approx(100 * group.score))
-
-
-def a_task_score(score: float | None) -> TaskScore:
-    return TaskScore.model_construct(
-        score=score, limit=None, outcomes={outcome.value: 0 for outcome in Outcome}
-    )
+    assert overall is not None
+    assert dict(published_scoring.score_table(theirs))["Overall"] == pytest.approx(100 * overall)
 
 
 def test_medix_differs_from_the_published_scoring_exactly_in_its_defects() -> None:
-    ours = asyncio.run(grades(Judge))
+    ours = grades(medix)
 
     differ: dict[frozenset[str], int] = {}
     for case, score in zip(CASES, ours, strict=True):
@@ -278,7 +264,7 @@ def test_the_dialogue_grows_by_two_messages_a_turn_and_medix_holds_none() -> Non
         [message["content"].strip() for message in messages]
         for number in range(3)
         if (
-            messages := ORACLE.dialogue(
+            messages := published_scoring.dialogue(
                 asked.prompts[0].text, ['{"score": 1}'] * number, reconsider=again
             )
         )
@@ -308,14 +294,14 @@ def test_a_request_that_failed_is_a_failed_vote() -> None:
 
 
 def test_a_whole_dialogue_comes_from_the_cache_and_half_of_one_does_not(tmp_path: Path) -> None:
-    with VerdictCache.at(tmp_path / "verdicts.sqlite") as cache:
-        half = grade(compat(Replies(['{"score": 1}', "hm"]), cache))
-        cache.keep(half.votes, restricted=False)
+    with VerdictCache.at(tmp_path / "verdicts.sqlite") as known:
+        half = grade(compat(Replies(['{"score": 1}', "hm"]), known))
+        known.keep(half.votes, restricted=False)
         whole = Replies(['{"score": 0}'] * 3)
-        first = grade(compat(whole, cache))
-        cache.keep(first.votes, restricted=False)
+        first = grade(compat(whole, known))
+        known.keep(first.votes, restricted=False)
         silent = Replies([])
-        second = grade(compat(silent, cache))
+        second = grade(compat(silent, known))
 
     assert len(whole.prompts) == 3
     assert silent.prompts == []
@@ -337,7 +323,7 @@ def test_what_is_judged_is_what_the_published_code_shows(completion: str, shown:
     verdict = asyncio.run(Scorer(COMPAT, compat(replies)).score(record))
 
     assert verdict.outcome is Outcome.CORRECT
-    assert verdict.answer == shown == ORACLE.after_thinking(completion)
+    assert verdict.answer == shown == published_scoring.after_thinking(completion)
     assert f"\n{shown}\n" in replies.prompts[0].text
 
 
