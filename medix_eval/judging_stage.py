@@ -75,7 +75,9 @@ class JudgingStage:
                 model = await stack.enter_async_context(judge.source.open(self.run.path / "logs"))
             except (ConfigError, ServerError) as error:
                 raise NoJudge(error) from error
-            graders[judge.name] = self._grader(judge, model)
+            graders[judge.name] = grader_for(
+                judge, model, protocol=self.protocol, policy=self.policy, cache=self.cache
+            )
         self._scorer = Scorer(self.protocol, self._together(graders))
 
     async def score(self, record: CompletionRecord) -> None:
@@ -114,19 +116,27 @@ class JudgingStage:
         assert isinstance(self.protocol.judge, LLMJudge | DialogueJudge)  # noqa: S101
         return Jury(judges=graders, combine=self.protocol.judge.jury)
 
-    def _grader(self, judge: Appointed, model: ChatModel) -> Grader:
-        """Return what grades in the protocol's way."""
-        source, spec = judge.source, self.protocol.judge
-        gate = gate_for(concurrency=source.concurrency, adapts=source.adapts)
-        asker = RetryingModel(model=model, policy=self.policy, role="judge", gate=gate)
-        common: dict[str, Any] = {
-            "name": judge.name,
-            "identity": judge.identity,
-            "ask": asker.complete,
-            "texts": self.protocol.texts,
-            "cache": self.cache,
-        }
-        if isinstance(spec, DialogueJudge):
-            return Dialogue(spec=spec, **common)
-        assert isinstance(spec, LLMJudge)  # noqa: S101 (a judge needs a rubric)
-        return Judge(spec=spec, **common)
+
+def grader_for(
+    judge: Appointed,
+    model: ChatModel,
+    *,
+    protocol: Protocol,
+    policy: RetryPolicy,
+    cache: VerdictCache | None,
+) -> Grader:
+    """Return what grades with an open model in the protocol's way."""
+    source, spec = judge.source, protocol.judge
+    gate = gate_for(concurrency=source.concurrency, adapts=source.adapts)
+    asker = RetryingModel(model=model, policy=policy, role="judge", gate=gate)
+    common: dict[str, Any] = {
+        "name": judge.name,
+        "identity": judge.identity,
+        "ask": asker.complete,
+        "texts": protocol.texts,
+        "cache": cache,
+    }
+    if isinstance(spec, DialogueJudge):
+        return Dialogue(spec=spec, **common)
+    assert isinstance(spec, LLMJudge)  # noqa: S101 (a judge needs a rubric)
+    return Judge(spec=spec, **common)

@@ -19,7 +19,7 @@ from medix_eval.judge_check.picture import draw
 from medix_eval.judge_check.probes import LabelledAnswer, load_probes
 from medix_eval.judge_check.scorecard import Scorecard
 from medix_eval.judging.answers import extract_answer
-from medix_eval.judging.judge import fence
+from medix_eval.judging.prompts import fence
 from medix_eval.records import Outcome, VerdictRecord
 from medix_eval.testing import Script, ScriptedServer, prompt_text
 

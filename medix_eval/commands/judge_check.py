@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medix_eval import flags
-from medix_eval.commands.arguments import check_positive, check_seconds
+from medix_eval.commands.arguments import check_positive
+from medix_eval.commands.judges import judge_choices
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def judge_check(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sheet's draw.")] = 0,
     judge_backend: flags.JudgeBackend = None,
     judge_base_url: flags.JudgeBaseUrl = None,
-    judge_api_key_env: flags.JudgeKeyEnv = "OPENAI_API_KEY",
+    judge_api_key_env: flags.JudgeKeyEnv = None,
     judge_concurrency: flags.JudgeConcurrency = None,
     judge_request_timeout: flags.JudgeRequestTimeout = 600.0,
     judge_gpus: flags.JudgeGpus = None,
@@ -78,18 +79,17 @@ def judge_check(
         _write_sheet(sheet, num=check_positive("--num", num) or 1, seed=seed)
         return
     from medix_eval.judge_check.check import write_scorecard  # noqa: PLC0415
-    from medix_eval.models.resolve import ModelFlags  # noqa: PLC0415
 
-    model_flags = ModelFlags(
-        role="judge",
+    (choice,) = judge_choices(
+        [judge] if judge else None,
         backend=judge_backend,
-        base_urls=tuple(judge_base_url or ()),
-        key_env=judge_api_key_env,
-        concurrency=check_positive("--judge-concurrency", judge_concurrency),
-        request_timeout_s=check_seconds("--judge-request-timeout", judge_request_timeout),
+        base_url=judge_base_url,
+        api_key_env=judge_api_key_env,
+        concurrency=judge_concurrency,
+        request_timeout=judge_request_timeout,
         gpus=judge_gpus,
         vllm_args=judge_vllm_args,
-        server_timeout_s=check_seconds("--judge-server-timeout", judge_server_timeout),
+        server_timeout=judge_server_timeout,
     )
     if judge is None and sheet is not None and labels is not None:
         card = _read_back(labels, sheet)
@@ -97,7 +97,7 @@ def judge_check(
         source, items, restricted = _labelled(labels, sheet, split)
         card = _asked(
             items,
-            _resolved(judge, protocol, overrides or [], model_flags, out),
+            _resolved(judge, protocol, overrides or [], choice.flags, out),
             source=source,
             restricted=restricted,
             egress=(tuple(local_host or ()), allow_egress),

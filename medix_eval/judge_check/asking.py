@@ -12,17 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medix_eval.concurrency import gate_for
 from medix_eval.errors import ConfigError, MedixError, NoJudge, ServerError
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.judging.judge import Judge
 from medix_eval.judging.outcomes import Scorer
+from medix_eval.judging_stage import Appointed, grader_for
 from medix_eval.models.chat import ModelSource
 from medix_eval.progress import Progress
-from medix_eval.protocol import LLMJudge, Protocol
+from medix_eval.protocol import Protocol
 from medix_eval.records import VerdictRecord
-from medix_eval.retrying import RetryingModel, RetryPolicy
+from medix_eval.retrying import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,20 +75,12 @@ class AskedJudge:
     async def _opened(self, stack: AsyncExitStack) -> Scorer:
         if self.source is None:
             return Scorer(self.protocol, None)
-        assert isinstance(self.protocol.judge, LLMJudge)  # noqa: S101 (a judge needs a rubric)
-        identity = self.identity()
+        judge = Appointed(name=self.source.name, source=self.source, identity=self.identity())
         try:
             model = await stack.enter_async_context(self.source.open(self.logs))
         except (ConfigError, ServerError) as error:
             raise NoJudge(error) from error
-        gate = gate_for(concurrency=self.source.concurrency, adapts=self.source.adapts)
-        asker = RetryingModel(model=model, policy=self.policy, role="judge", gate=gate)
-        judge = Judge(
-            name=self.source.name,
-            identity=identity,
-            ask=asker.complete,
-            spec=self.protocol.judge,
-            texts=self.protocol.texts,
-            cache=self.cache,
+        grader = grader_for(
+            judge, model, protocol=self.protocol, policy=self.policy, cache=self.cache
         )
-        return Scorer(self.protocol, judge)
+        return Scorer(self.protocol, grader)

@@ -17,7 +17,7 @@ from typing import Any
 
 from driver import cpu_s
 
-from medix_eval.judging.judge import fence
+from medix_eval.judging.prompts import fence
 from medix_eval.protocol import EmbeddingSpec, load_protocol
 from medix_train.embedding import Embedder, Pair
 from medix_train.reward import MedixReward
