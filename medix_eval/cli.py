@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from medix_eval.commands import evaluate, judge_check, listing, report, score
+from medix_eval.commands import compare, evaluate, judge_check, listing, report, score
 from medix_eval.errors import ConfigError, MedixError
 
 # typer carries a click of its own and shows only its subclasses.
@@ -35,6 +35,7 @@ app.command("show")(listing.show)
 app.command("score")(score.score)
 app.command("judge-check")(judge_check.judge_check)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,6 +12,8 @@ from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from medix_eval.scores import Scores
     from medix_eval.tasks import Catalogue
 
@@ -28,14 +30,19 @@ def print_scores(scores: Scores, *, as_json: bool) -> None:
     if as_json:
         typer.echo(scores.model_dump_json(indent=2))
     else:
-        from rich.console import Console  # noqa: PLC0415
-
         from medix_eval.tables import for_terminal  # noqa: PLC0415
 
-        # In a file a line may be long; only a terminal has an edge.
-        width = None if sys.stdout.isatty() else 160
-        Console(width=width, highlight=False).print(for_terminal(scores))
+        print_renderable(for_terminal(scores))
     typer.echo(f"report: {Path(scores.run) / 'report.md'}", err=True)
+
+
+def print_renderable(shown: RenderableType) -> None:
+    """Print a table to stdout."""
+    from rich.console import Console  # noqa: PLC0415
+
+    # In a file a line may be long; only a terminal has an edge.
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(shown)
 
 
 def check_folder(flag: str, path: Path | None) -> Path | None:

@@ -32,7 +32,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clusters:
-    """What an average is made of, per cluster; a sample without a cluster is one of its own."""
+    """What an average is made of, per cluster; a sample without a cluster is one of its own.
+
+    Sorted, so that nothing depends on the order in which samples came.
+    """
 
     totals: Floats
     sizes: Floats
@@ -179,7 +182,9 @@ def resampled_means(scores: Clusters, random: np.random.Generator) -> Floats:
     each distinct one turns up: the same distribution in a fraction of the time.
     """
     pairs = np.stack((scores.totals, scores.sizes), axis=1)
-    distinct, counts = np.unique(pairs, axis=0, return_counts=True)
+    is_first = np.append([True], np.any(pairs[1:] != pairs[:-1], axis=1))  # they are sorted
+    distinct = pairs[is_first]
+    counts = np.diff(np.append(np.flatnonzero(is_first), len(pairs)))
     drawn = random.multinomial(scores.num_clusters, counts / scores.num_clusters, size=DRAWS)
     totals, sizes = (drawn @ distinct).T
     return np.asarray(totals / sizes, dtype=np.float64)

@@ -1,0 +1,251 @@
+"""Runs compared with a baseline on the samples that all of them have."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from medix_eval.digests import differences
+from medix_eval.errors import ConfigError, RunMismatch
+from medix_eval.judged_run import JudgedRun
+from medix_eval.statistics.intervals import Clusters, clustered
+from medix_eval.statistics.paired import Difference, group_difference, holm, task_difference
+
+_MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))
+"""What a comparison is there to compare: models, controls and repetitions."""
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ComparedRun(_Result):
+    """One of the runs; tables call it by its letter."""
+
+    letter: str
+    model: str
+    run: str
+    protocol: dict[str, str]
+    settings: dict[str, Any]
+    """What sets this run apart although it may be compared: control and seed, where given."""
+
+
+class ChangedSample(_Result):
+    """A sample on which a run scores otherwise than the baseline."""
+
+    task: str
+    sample_id: str
+    before: float
+    after: float
+
+
+class Contest(_Result):
+    """All runs on one task or group."""
+
+    n: int
+    """Samples that every run scored."""
+    n_left_out: int
+    """Samples that some run has no score for; they count for none."""
+    scores: tuple[float, ...]
+    best: int
+    ties_with_best: tuple[int, ...]
+    """Runs whose paired difference from the best one may be nothing but chance."""
+
+
+class Pair(_Result):
+    """One run against the baseline."""
+
+    letter: str
+    tasks: dict[str, Difference]
+    groups: dict[str, Difference]
+    won: tuple[ChangedSample, ...]
+    lost: tuple[ChangedSample, ...]
+
+
+class Comparison(_Result):
+    """What `compare --json` prints."""
+
+    schema_version: int = 1
+    runs: tuple[ComparedRun, ...]
+    """The first one is the baseline."""
+    mismatches: tuple[str, ...] = ()
+    """Why these runs should not be compared; only a forced comparison has any."""
+    synthetic: bool
+    tasks: dict[str, Contest]
+    groups: dict[str, Contest]
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(slots=True)
+class _Scored:
+    """Scores and clusters of one task in one run, by sample."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    clusters: dict[str, str] = field(default_factory=dict)
+    num_samples: int = 0
+
+
+def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Comparison:
+    """Compare each run with the first.
+
+    Raises `RunMismatch` where protocol, judge or data differ, unless forced; the result then
+    says what differs. Raises `ConfigError` where the runs share no task or no sample.
+    """
+    mismatches = [
+        f"{_letter(at)}: {found}"
+        for at, run in enumerate(runs[1:], 1)
+        for found in mismatches_of(runs[0], run)
+    ]
+    if mismatches and not force:
+        raise RunMismatch(
+            f"these runs cannot be compared: {'; '.join(mismatches[:5])}",
+            hint="judge or run them alike; --force compares them anyway and marks the table",
+        )
+    scored = [_by_task(run) for run in runs]
+    names = [name for name in scored[0] if all(name in one for one in scored)]
+    tasks = {name: _Shared.of([one[name] for one in scored]) for name in names}
+    tasks = {name: shared for name, shared in tasks.items() if shared.ids}
+    if not tasks:
+        raise ConfigError("these runs share no scored sample", hint="they ran different tasks")
+    groups = {
+        name: group.tasks
+        for name, group in runs[0].scores.groups.items()
+        if set(group.tasks) <= tasks.keys()
+    }
+    return Comparison(
+        runs=tuple(_described(run, at) for at, run in enumerate(runs)),
+        mismatches=tuple(mismatches),
+        synthetic=any(run.scores.synthetic for run in runs),
+        tasks={name: _contest([shared]) for name, shared in tasks.items()},
+        groups={
+            name: _contest([tasks[member] for member in members])
+            for name, members in groups.items()
+        },
+        pairs=tuple(_pair(at, tasks, groups) for at in range(1, len(runs))),
+    )
+
+
+def mismatches_of(baseline: JudgedRun, other: JudgedRun) -> list[str]:
+    """Name all that differs in protocol, judge and data, but what may differ."""
+    found = differences(_fixed(baseline.manifest.generation), _fixed(other.manifest.generation))
+    found += differences(baseline.judging.judging, other.judging.judging, at="judging")
+    for name in baseline.judging.tasks:
+        if name not in other.judging.tasks:
+            continue
+        before, after = baseline.entry(name), other.entry(name)
+        for key in ("version", "digest", "source", "synthetic"):
+            at = f"tasks.{name}.{key}"
+            found += differences(getattr(before, key), getattr(after, key), at=at)
+    return found
+
+
+def _fixed(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a generation without those that may differ."""
+    kept = copy.deepcopy(dict(generation))
+    for *parents, last in _MAY_DIFFER:
+        at: Any = kept
+        for parent in parents:
+            at = at.get(parent, {})
+        at.pop(last, None)
+    return kept
+
+
+def _described(run: JudgedRun, at: int) -> ComparedRun:
+    generation = run.manifest.generation
+    seed = generation.get("generation", {}).get("seed")
+    settings = {"control": generation.get("control"), "seed": seed}
+    return ComparedRun(
+        letter=_letter(at),
+        model=run.scores.model,
+        run=str(run.judged),
+        protocol=run.judging.protocol,
+        settings={name: value for name, value in settings.items() if value is not None},
+    )
+
+
+def _by_task(run: JudgedRun) -> dict[str, _Scored]:
+    found = {name: _Scored() for name in run.judging.tasks}
+    for sample in run.samples():
+        task, sample_id = found[sample.task], sample.completion.sample_id
+        task.num_samples += 1
+        if sample.verdict.score is not None:
+            column = run.entry(sample.task).cluster
+            task.scores[sample_id] = sample.verdict.score
+            task.clusters[sample_id] = sample.completion.columns.get(column or "", sample_id)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """One task on the samples that every run scored."""
+
+    ids: list[str]
+    scores: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    """A row per run, a column per sample."""
+    clusters: list[str]
+    num_left_out: int
+
+    @classmethod
+    def of(cls, runs: Sequence[_Scored]) -> _Shared:
+        ids = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
+        scores = np.array([[run.scores[name] for name in ids] for run in runs], dtype=np.float64)
+        clusters = [runs[0].clusters[name] for name in ids]
+        most = max(run.num_samples for run in runs)
+        return cls(ids, scores.reshape(len(runs), len(ids)), clusters, most - len(ids))
+
+    def difference(self, run: int, baseline: int) -> Clusters:
+        return clustered(self.scores[run] - self.scores[baseline], self.clusters)
+
+
+def _contest(tasks: Sequence[_Shared]) -> Contest:
+    means = np.mean([shared.scores.mean(axis=1) for shared in tasks], axis=0)
+    best = int(means.argmax())
+    ties = [
+        run
+        for run in range(len(means))
+        if run != best
+        and not group_difference([one.difference(run, best) for one in tasks]).is_clear
+    ]
+    return Contest(
+        n=sum(len(shared.ids) for shared in tasks),
+        n_left_out=sum(shared.num_left_out for shared in tasks),
+        scores=tuple(float(mean) for mean in means),
+        best=best,
+        ties_with_best=tuple(ties),
+    )
+
+
+def _pair(run: int, tasks: Mapping[str, _Shared], groups: Mapping[str, tuple[str, ...]]) -> Pair:
+    clusters = {name: shared.difference(run, 0) for name, shared in tasks.items()}
+    found = {name: task_difference(one) for name, one in clusters.items()}
+    adjusted = holm([one.p for one in found.values() if one.p is not None])
+    changed = [
+        ChangedSample(task=name, sample_id=sample_id, before=before, after=after)
+        for name, shared in tasks.items()
+        for sample_id, before, after in zip(
+            shared.ids, shared.scores[0].tolist(), shared.scores[run].tolist(), strict=True
+        )
+        if before != after
+    ]
+    return Pair(
+        letter=_letter(run),
+        tasks={
+            name: one.model_copy(update={"p_holm": p})
+            for (name, one), p in zip(found.items(), adjusted, strict=True)
+        },
+        groups={
+            name: group_difference([clusters[member] for member in members])
+            for name, members in groups.items()
+        },
+        won=tuple(one for one in changed if one.after > one.before),
+        lost=tuple(one for one in changed if one.after < one.before),
+    )
+
+
+def _letter(at: int) -> str:
+    return chr(ord("A") + at)

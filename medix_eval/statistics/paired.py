@@ -1,0 +1,119 @@
+"""Two runs on the same samples: what differs, whether chance explains it, and what could be seen.
+
+Both models answered the same questions, so their scores rise and fall together. A comparison of
+two separate intervals throws that away; the differences per sample keep it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from medix_eval.statistics.intervals import (
+    LEVEL,
+    SEED,
+    Clusters,
+    average_stderr,
+    bootstrap_interval,
+    normal_quantile,
+)
+
+_POWER = 0.8
+_FLIPS = 9999
+
+
+class Difference(BaseModel):
+    """How much one run scores above another on the samples that both have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n: int
+    difference: float
+    interval: tuple[float, float] | None
+    """95 %, from resampled clusters; null below two clusters."""
+    p: float | None
+    """Chance of a difference as large if the runs were equally good; null for a group."""
+    test: str
+    p_holm: float | None = None
+    """The same, for having looked at several tasks."""
+    minimum_detectable: float | None
+    """The true difference that this many samples would show in four comparisons of five."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+
+def task_difference(differences: Clusters) -> Difference:
+    """Compare two runs on one task; `differences` are scores of one run minus the other's."""
+    if differences.is_clustered or not _are_flips(differences):
+        p, test = sign_flip(differences), "sign flips by cluster"
+    else:
+        won, lost = ((differences.totals == sign).sum() for sign in (1, -1))
+        p, test = mcnemar(int(won), int(lost)), "McNemar, exact"
+    return _difference([differences], p=p, test=test)
+
+
+def group_difference(tasks: Sequence[Clusters]) -> Difference:
+    """Compare two runs on the average of several tasks."""
+    return _difference(tasks, p=None, test="")
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """Return the exact two-sided p of McNemar's test: how well a fair coin explains the wins."""
+    from scipy.special import bdtr  # noqa: PLC0415 (a third of a second)
+
+    return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
+
+
+def sign_flip(differences: Clusters) -> float:
+    """Return the p of a test that swaps the two runs in whole clusters, at random.
+
+    It is McNemar's test where each sample stands alone, and needs no more than that here: right
+    for graded scores and for few clusters. Clusters of equal size of difference are swapped
+    together, as only their number counts.
+    """
+    sizes, counts = np.unique(np.abs(differences.totals.round(12)), return_counts=True)
+    sizes, counts = sizes[sizes > 0], counts[sizes > 0]
+    random = np.random.default_rng(SEED)
+    swapped = 2 * random.binomial(counts, 0.5, size=(_FLIPS, len(counts))) - counts
+    found = abs(math.fsum(differences.totals))
+    as_large = int((np.abs(swapped @ sizes) >= found - 1e-9).sum())
+    return (as_large + 1) / (_FLIPS + 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p values that hold for all tests together (Holm's step-down)."""
+    order = np.argsort(ps, kind="stable")
+    steps = np.asarray(ps, dtype=np.float64)[order] * np.arange(len(ps), 0, -1)
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(p) for p in adjusted]
+
+
+def minimum_detectable(stderr: float) -> float:
+    """Return the difference that is found with 80 % power at 5 %."""
+    return (normal_quantile(LEVEL) + NormalDist().inv_cdf(_POWER)) * stderr
+
+
+def _difference(tasks: Sequence[Clusters], *, p: float | None, test: str) -> Difference:
+    interval = bootstrap_interval(tasks, within=(-1.0, 1.0))
+    stderr = average_stderr(tasks)
+    return Difference(
+        n=sum(task.num_samples for task in tasks),
+        difference=math.fsum(task.mean for task in tasks) / len(tasks),
+        interval=(interval.low, interval.high) if interval else None,
+        p=p,
+        test=test,
+        minimum_detectable=None if stderr is None else minimum_detectable(stderr),
+    )
+
+
+def _are_flips(differences: Clusters) -> bool:
+    """Whether each sample is won, lost or the same."""
+    return bool(np.isin(differences.totals, (-1.0, 0.0, 1.0)).all())

@@ -1,0 +1,184 @@
+"""`medix-eval compare` on real runs of replayed answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medix_eval.cli import main
+from medix_eval.testing import ScriptedServer
+
+HUB = Path(__file__).parent / "fixtures" / "hub"
+Call = Callable[..., tuple[int, str, str]]
+Answers = dict[tuple[str, str], str]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    def called(*argv: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in argv])
+        out, err = capsys.readouterr()
+        code = stopped.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+    return called
+
+
+@pytest.fixture
+def replayed(call: Call, tmp_path: Path) -> Callable[..., str]:
+    """Run a file of answers and return its run folder."""
+
+    def run(name: str, answers: Answers, *more: str, tasks: str = "medqa,medmcqa") -> str:
+        path = tmp_path / f"{name}.jsonl"
+        lines = [
+            json.dumps({"task": task, "sample_id": sample_id, "completion": answer})
+            for (task, sample_id), answer in answers.items()
+        ]
+        path.write_text("\n".join(lines))
+        argv = ["--model", f"replay:{path}", "--tasks", tasks, "--protocol", "rules", *more]
+        _, out, err = call(*argv, "--data-root", HUB, "--out", tmp_path / "out", "--json")
+        assert out, err
+        return str(json.loads(out)["run"])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The samples, as a run keeps them."""
+    out = tmp_path_factory.mktemp("first")
+    argv = ["--tasks", "medqa,medmcqa,rad_vqa", "--data-root", str(HUB), "--out", str(out)]
+    with ScriptedServer(lambda _: "A") as server:
+        argv += ["--model", "openai:scripted", "--base-url", server.url, "--protocol", "rules"]
+        with pytest.raises(SystemExit):
+            main(argv)
+    (path,) = out.rglob("completions.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def right(asked: list[dict[str, Any]]) -> Answers:
+    return {(one["task"].split("@")[0], one["sample_id"]): one["reference"] for one in asked}
+
+
+@pytest.fixture
+def wrong(asked: list[dict[str, Any]]) -> Answers:
+    """Another option than the right one, where there are options."""
+    return {
+        (one["task"].split("@")[0], one["sample_id"]): next(
+            option for option in one["options"] if option not in one["reference"]
+        )
+        for one in asked
+        if "options" in one
+    }
+
+
+def test_two_replays_that_differ_in_twelve_planted_samples_list_exactly_those(
+    call: Call, replayed: Any, right: Answers, wrong: Answers
+) -> None:
+    planted = list(wrong)[5:17]
+    fixed, broken = set(planted[:5]), set(planted[5:])
+    before = replayed("before", right | {key: wrong[key] for key in fixed})
+    after = replayed("after", right | {key: wrong[key] for key in broken})
+
+    code, out, _ = call("compare", before, after, "--json")
+
+    (pair,) = json.loads(out)["pairs"]
+    assert code == 0
+    assert {(one["task"], one["sample_id"]) for one in pair["won"]} == fixed
+    assert {(one["task"], one["sample_id"]) for one in pair["lost"]} == broken
+    assert len(fixed | broken) == 12
+    assert sum(one["n"] for one in pair["tasks"].values()) == len(wrong)
+
+
+def test_the_table_says_who_won_and_by_how_much(
+    call: Call, replayed: Any, right: Answers, wrong: Answers
+) -> None:
+    good, bad = replayed("good", right), replayed("bad", wrong)
+
+    _, out, _ = call("compare", good, bad)
+    _, reverse, _ = call("compare", good, "--baseline", bad)
+
+    assert "A = replay:good" in out
+    assert "-100.0" in out
+    assert "A = replay:bad" in reverse
+    assert "+100.0" in reverse
+    assert max(map(len, out.splitlines()[3:])) <= 100
+
+
+def test_runs_that_are_alike_tie_with_the_best(
+    call: Call, replayed: Any, right: Answers, wrong: Answers
+) -> None:
+    slip = {key: wrong[key] for key in [key for key in wrong if key[0] == "medqa"][:1]}
+    answers = {"best": right, "near": right | slip, "far": wrong}
+    runs = [replayed(name, answers[name]) for name in answers]
+
+    _, out, _ = call("compare", *runs, "--json")
+
+    contest = json.loads(out)["tasks"]["medqa"]
+    assert (contest["best"], contest["ties_with_best"]) == (0, [1])
+
+
+def test_only_samples_that_both_runs_scored_count(
+    call: Call, replayed: Any, right: Answers
+) -> None:
+    whole = replayed("whole", right)
+    part = replayed("part", right, "--limit", "5")
+
+    _, out, _ = call("compare", whole, part, "--json")
+
+    contest = json.loads(out)["tasks"]["medqa"]
+    assert contest["n"] == 5
+    assert contest["n_left_out"] > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--set", "generation.max_tokens=77"], "generation.max_tokens: 2048, now 77"),
+        (["--set", "answer.refusals=[never]"], "judging.answer.refusals"),
+    ],
+)
+def test_runs_of_different_protocols_are_refused_and_the_difference_named(
+    call: Call, replayed: Any, right: Answers, more: list[str], named: str
+) -> None:
+    one, other = replayed("one", right), replayed("other", right, *more)
+
+    code, out, err = call("compare", one, other)
+    forced, table, _ = call("compare", one, other, "--force")
+
+    assert (code, out) == (2, "")
+    assert named in err
+    assert forced == 0
+    assert f"FORCED, not comparable: B: {named}" in table
+
+
+def test_another_seed_is_no_other_protocol(call: Call, replayed: Any, right: Answers) -> None:
+    one = replayed("one", right)
+    other = replayed("other", right, "--set", "generation.seed=7")
+
+    code, out, _ = call("compare", one, other, "--json")
+
+    assert code == 0
+    assert json.loads(out)["runs"][1]["settings"] == {"seed": 7}
+
+
+def test_runs_of_different_tasks_share_nothing(call: Call, replayed: Any, right: Answers) -> None:
+    one, other = replayed("one", right), replayed("other", right, tasks="rad_vqa")
+
+    code, _, err = call("compare", one, other)
+
+    assert code == 2
+    assert "share no scored sample" in err
+
+
+def test_one_run_alone_is_refused(call: Call, replayed: Any, right: Answers) -> None:
+    code, _, err = call("compare", replayed("one", right))
+
+    assert code == 2
+    assert "one run alone" in err
