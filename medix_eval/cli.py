@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from medix_eval.commands import compare, evaluate, judge_check, listing, report, score
+from medix_eval.commands import compare, data, evaluate, judge_check, listing, report, score
 from medix_eval.errors import ConfigError, MedixError
 
 # typer carries a click of its own and shows only its subclasses.
@@ -36,6 +36,7 @@ app.command("score")(score.score)
 app.command("judge-check")(judge_check.judge_check)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
+app.add_typer(data.app, name="data")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -70,7 +70,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             super().download(dataset_kwargs)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetError(
-                f"task {self.name}: cannot load {self.DATASET_PATH}: {one_line(error)}",
+                f"task {self.name}: cannot load {self.DATASET_PATH}: {_cause(error)}",
                 hint=_HINT,
             ) from error
         if self._test_split not in self.dataset:
@@ -290,7 +290,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
                 self.settings.image_source,
                 repository=str(self.DATASET_PATH),
                 folder=self._folder,
-                revision=(self.config.dataset_kwargs or {}).get("revision"),
+                revision=self.revision,  # table and images of one commit
             )
         except DatasetError as error:
             raise DatasetError(f"task {self.name}: {one_line(error)}", hint=_HINT) from error
@@ -369,6 +369,14 @@ def _index_or_text(text: str) -> int | str:
 def _decoded(image: bytes) -> Image.Image:
     with Image.open(io.BytesIO(image)) as opened:
         return opened.convert("RGB")
+
+
+def _cause(error: Exception) -> str:
+    """Return what went wrong first; `datasets` only says that something did."""
+    first: BaseException = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    return one_line(error) if first is error else f"{one_line(error)}: {one_line(first)[:300]}"
 
 
 def one_line(error: BaseException) -> str:

@@ -120,6 +120,8 @@ class TaskFile:
     dataset_name: str | None
     revision: str | None
     """The dataset commit the file pins, if it pins one."""
+    dataset_kwargs: Mapping[str, Any]
+    """What else `load_dataset` is told, such as `data_files`."""
     split: str
     digest: str
     """Hash of the resolved file, with what it includes."""
@@ -265,6 +267,7 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
         dataset_path=fields.get("dataset_path"),
         dataset_name=fields.get("dataset_name"),
         revision=kwargs.get("revision"),
+        dataset_kwargs=kwargs,
         split=split,
         digest=digest(fields),
     )

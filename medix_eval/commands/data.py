@@ -1,0 +1,168 @@
+"""`medix-eval data`: where the benchmarks' data is, how to get it, and whether it is right."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medix_eval import flags
+from medix_eval.commands.arguments import check_folder, open_catalogue
+from medix_eval.errors import ConfigError, DatasetError
+
+app = typer.Typer(
+    help="Where the benchmarks' data is, how to get it, and whether it is right.",
+    no_args_is_help=True,
+)
+
+MirrorRoot = Annotated[Path, typer.Option("--data-root", help="The mirror to check: DIR/ORG/NAME.")]
+Target = Annotated[
+    Path, typer.Option("--to", metavar="DIR", help="Where the mirror is, or will be.")
+]
+
+
+@app.command("list")
+def list_data(
+    *,
+    tasks: flags.Tasks = None,
+    data_root: flags.DataRoot = None,
+    include_path: flags.Include = None,
+    as_json: flags.Json = False,
+) -> None:
+    """List each task's source, licence, size, and whether its data is here."""
+    from medix_eval.data.places import place_of  # noqa: PLC0415
+
+    catalogue = open_catalogue(include_path)
+    root = check_folder("--data-root", data_root)
+    names = catalogue.select(tasks) if tasks else tuple(catalogue.tasks)
+    rows = []
+    for name in names:
+        file = catalogue.tasks[name]
+        source = f"{file.dataset_path or 'made here'}"
+        rows.append(
+            {
+                "task": name,
+                "source": f"{source}:{file.dataset_name}" if file.dataset_name else source,
+                "licence": file.settings.licence,
+                "data_class": file.settings.data_class,
+                "num_samples": file.settings.num_samples,
+                **asdict(place_of(file, data_root=root)),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    header = ("task", "source", "licence", "data_class", "num_samples", "where")
+    cells = [header, *(tuple(str(row[key] or "?") for key in header) for row in rows)]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(header))]
+    for line in cells:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        typer.echo("  ".join(padded).rstrip())
+
+
+@app.command("pull")
+def pull_data(
+    *,
+    tasks: flags.Tasks = None,
+    to: Target,
+    include_path: flags.Include = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Copy the data of tasks into a mirror; a pull that was stopped goes on."""
+    logging.getLogger("medix_eval").setLevel(logging.INFO)
+    catalogue = open_catalogue(include_path)
+    files = [catalogue.tasks[name] for name in catalogue.select(tasks or [])]
+    from medix_eval.data.pull import pull, size_text  # noqa: PLC0415 (datasets: a second)
+
+    pulled = pull(files, to)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in pulled], indent=2, default=str))
+        return
+    for one in pulled:
+        typer.echo(
+            f"{one.repository} at {one.revision[:8]}: {one.num_files} files, "
+            f"{size_text(one.num_bytes)}, {one.num_fetched} of them new"
+        )
+    typer.echo(f"use it with --data-root {to}")
+
+
+@app.command("check")
+def check_data(
+    *,
+    data_root: MirrorRoot,
+    tasks: flags.Tasks = None,
+    include_path: flags.Include = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Check a mirror: files, columns, types, rows, pictures; every difference is named."""
+    check_folder("--data-root", data_root)
+    catalogue = open_catalogue(include_path)
+    names = catalogue.select(tasks) if tasks else tuple(catalogue.tasks)
+    from medix_eval.data.check import check_mirror  # noqa: PLC0415 (lm-eval: seconds)
+    from medix_eval.data.places import place_of  # noqa: PLC0415
+
+    absent = []
+    if not tasks:  # a mirror need not hold every benchmark
+        places = {name: place_of(catalogue.tasks[name], data_root=data_root) for name in names}
+        absent = [name for name, place in places.items() if place.where == "missing"]
+    files = [catalogue.tasks[name] for name in names if name not in absent]
+    checked, datasets, faults = check_mirror(files, data_root)
+    if not checked and not faults:
+        raise ConfigError(
+            f"--data-root {data_root} holds the data of no task",
+            hint="it holds a copy of each dataset as ORG/NAME",
+        )
+    if as_json:
+        found = {
+            "datasets": datasets,
+            "tasks": {name: asdict(one) for name, one in checked.items()},
+            "absent": absent,
+            "faults": [asdict(fault) for fault in faults],
+        }
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        for name, one in checked.items():
+            num = sum(fault.where == name for fault in faults)
+            state = f"{num} faults" if num else "ok"
+            typer.echo(f"{name}: {one.num_rows} rows, {one.num_images} images, {state}")
+        for fault in faults:
+            typer.echo(f"{fault.where}: {fault.message}")
+        if absent:
+            typer.echo(f"not in this mirror: {', '.join(absent)}")
+    if faults:
+        raise DatasetError(
+            f"{data_root}: {len(faults)} faults", hint="`medix-eval data pull` copies data again"
+        )
+
+
+@app.command("verify")
+def verify_data(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    *,
+    data_root: flags.DataRoot = None,
+    include_path: flags.Include = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Tell whether the data at hand is what a run scored, byte by byte."""
+    from medix_eval.store import find_run  # noqa: PLC0415
+
+    root = check_folder("--data-root", data_root)
+    folder, _ = find_run(run)
+    catalogue = open_catalogue(include_path)
+    from medix_eval.data.verify import verify_run  # noqa: PLC0415 (lm-eval: seconds)
+
+    found = verify_run(folder, catalogue, data_root=root)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        for name, faults in found.items():
+            typer.echo(f"{name}: {'; '.join(faults) or 'the bytes that were scored'}")
+    if any(found.values()):
+        raise DatasetError(
+            f"{run}: the data at hand is not what was scored",
+            hint="a score holds for the data it was made with; see the differences above",
+        )

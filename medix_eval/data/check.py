@@ -1,0 +1,127 @@
+"""Hold a mirror against its manifest and its task files, down to every row and every picture."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from medix_eval.data.opening import open_task
+from medix_eval.errors import MedixError
+from medix_eval.lm_task import MedixTask, one_line
+from medix_eval.mirror import MIRROR_FILE, load_manifest, sha256_of
+from medix_eval.samples import BadSample, read_samples
+from medix_eval.tasks import TaskFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is not as it should be."""
+
+    where: str
+    """A task, or the folder of a dataset."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCheck:
+    """What was looked at of one task."""
+
+    num_rows: int
+    num_images: int
+    fingerprint: dict[str, str]
+
+
+def check_mirror(
+    files: Iterable[TaskFile], root: Path
+) -> tuple[dict[str, TaskCheck], dict[str, Any], list[Fault]]:
+    """Return what was checked of tasks and of datasets, and every fault.
+
+    Tasks that make their own rows have nothing to check.
+    """
+    files = [file for file in files if file.dataset_path]
+    tasks: dict[str, TaskCheck] = {}
+    datasets: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for name in dict.fromkeys(str(file.dataset_path) for file in files):
+        about, found = _check_dataset(name, root / name)
+        datasets[name] = about
+        faults += found
+    for file in files:
+        try:
+            task = open_task(file, data_root=root)
+        except MedixError as error:
+            faults.append(Fault(where=file.name, message=str(error)))
+            continue
+        faults += [Fault(where=file.name, message=message) for message in _row_faults(task, file)]
+        tasks[file.name] = TaskCheck(
+            num_rows=len(task.rows),
+            num_images=_num_images(task),
+            fingerprint=task.fingerprint(),
+        )
+    return tasks, datasets, faults
+
+
+def _check_dataset(name: str, folder: Path) -> tuple[dict[str, Any], list[Fault]]:
+    """Hash every file that the manifest lists."""
+    if not folder.is_dir():
+        return {}, [Fault(where=name, message=f"there is no folder {folder}")]
+    try:
+        mirror = load_manifest(folder)
+    except MedixError as error:
+        return {}, [Fault(where=name, message=str(error))]
+    if mirror is None:
+        message = f"there is no {MIRROR_FILE}, so nothing says what this is a copy of"
+        return {}, [Fault(where=name, message=message)]
+    faults = []
+    for file, listed in mirror.files.items():
+        path = folder / file
+        if not path.is_file():
+            faults.append(Fault(where=name, message=f"{file} is missing"))
+        elif path.stat().st_size != listed.bytes:
+            message = f"{file}: {path.stat().st_size} bytes, but the manifest lists {listed.bytes}"
+            faults.append(Fault(where=name, message=message))
+        elif (found := sha256_of(path)) != listed.sha256:
+            message = f"{file}: SHA-256 {found}, but the manifest lists {listed.sha256}"
+            faults.append(Fault(where=name, message=message))
+    about = {
+        "revision": mirror.revision,
+        "synthetic": mirror.synthetic,
+        "num_files": len(mirror.files),
+    }
+    return about, faults
+
+
+def _row_faults(task: MedixTask, file: TaskFile) -> Iterator[str]:
+    """Read every row as an evaluation does, and decode every picture once."""
+    seen: set[bytes] = set()
+    rows = range(len(task.rows))
+    for sample in read_samples(task, rows, key=file.key, done=frozenset(), taken=set()):
+        if isinstance(sample, BadSample):
+            assert sample.record.failure is not None  # noqa: S101 (why the row is bad)
+            yield sample.record.failure.message
+            continue
+        for image in sample.images:
+            key = hashlib.sha256(image).digest()
+            if key not in seen:
+                seen.add(key)
+                if problem := _undecodable(image):
+                    yield f"task {task.name}, row {sample.row}: image does not decode: {problem}"
+
+
+def _undecodable(image: bytes) -> str | None:
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            opened.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return one_line(error)
+    return None
+
+
+def _num_images(task: MedixTask) -> int:
+    return len(task.rows) if task.settings.modality == "image" else 0

@@ -1,0 +1,174 @@
+"""Copy the datasets of tasks into a mirror: `DIR/ORG/NAME`, as on the hub, with a manifest.
+
+A pull can be stopped at any time: the manifest lists what is whole, and the next pull goes on with
+the commit it names, so a mirror never mixes two.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import yaml
+
+from medix_eval.data.hub import HubDataset, hub_dataset
+from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.mirror import Mirror, MirrorFile, load_manifest
+from medix_eval.quiet import quiet
+from medix_eval.tasks import TaskFile
+
+_LOG = logging.getLogger(__name__)
+_CARD = "README.md"
+"""Tells `datasets` the configs and the columns' types."""
+_AS_ON_HUB = "as-on-hub"
+"""Folder of the card as it was; the mirror's own card names only the configs that are here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What a mirror now holds of one dataset."""
+
+    repository: str
+    folder: Path
+    revision: str
+    num_files: int
+    num_fetched: int
+    num_bytes: int
+
+
+def pull(files: Iterable[TaskFile], to: Path) -> list[Pulled]:
+    """Copy what these tasks need; tasks of one dataset share its folder."""
+    by_repository: defaultdict[str, list[TaskFile]] = defaultdict(list)
+    for file in files:
+        if file.dataset_path:
+            by_repository[file.dataset_path].append(file)
+    return [_pull_one(name, members, to / name) for name, members in by_repository.items()]
+
+
+def _pull_one(name: str, files: list[TaskFile], folder: Path) -> Pulled:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--to {folder} cannot be written to: {error.strerror}") from error
+    manifest = load_manifest(folder)
+    if manifest and manifest.synthetic:
+        raise ConfigError(
+            f"{folder} holds invented rows; real ones do not go beside them",
+            hint="name another folder with --to",
+        )
+    dataset = hub_dataset(name, revision=_revision(files, manifest, folder))
+    manifest = manifest or Mirror(
+        source=name, revision=dataset.commit, files={}, rows={}, synthetic=False
+    )
+    wanted: dict[str, None] = {}
+    configs: dict[str, tuple[str | None, dict[str, Any]]] = {}
+    for file in files:
+        configs[file.dataset_name or "default"] = (file.dataset_name, dict(file.dataset_kwargs))
+        with quiet():
+            wanted |= dict.fromkeys(dataset.files_of(file.dataset_name, file.dataset_kwargs))
+        if file.settings.image_source and file.settings.image_source.zip:
+            wanted[file.settings.image_source.zip] = None
+    manifest, num_fetched = _fetch_all(dataset, list(wanted), folder, manifest)
+    if _CARD in dataset.files:
+        here = {*configs, *(key.partition("/")[0] for key in manifest.rows)}
+        manifest = _write_card(dataset, folder, manifest, configs=here)
+    for key, (config, options) in configs.items():
+        rows = {f"{key}/{split}": num for split, num in _rows(folder, config, options).items()}
+        manifest = manifest.model_copy(update={"rows": {**manifest.rows, **rows}})
+        manifest.write(folder)
+    return Pulled(
+        repository=name,
+        folder=folder,
+        revision=dataset.commit,
+        num_files=len(wanted),
+        num_fetched=num_fetched,
+        num_bytes=sum(manifest.files[one].bytes for one in wanted),
+    )
+
+
+def _revision(files: list[TaskFile], manifest: Mirror | None, folder: Path) -> str | None:
+    """Return the commit to copy: what the mirror holds already, else what the tasks pin."""
+    pinned = {file.revision for file in files if file.revision}
+    begun = manifest.revision if manifest else None
+    if len(pinned) > 1 or (begun and pinned - {begun}):
+        raise DatasetError(
+            f"{folder}: its copy is of commit {begun or 'unknown'}, "
+            f"but the task files pin {', '.join(sorted(pinned))}",
+            hint="pull into another folder with --to",
+        )
+    return begun or next(iter(pinned), None)
+
+
+def _fetch_all(
+    dataset: HubDataset, names: list[str], folder: Path, manifest: Mirror
+) -> tuple[Mirror, int]:
+    """Download what is not there yet; the manifest is written after every file."""
+    num_fetched = 0
+    for number, name in enumerate(names, 1):
+        listed = manifest.files.get(name)
+        path = folder / name
+        if listed and path.is_file() and path.stat().st_size == listed.bytes:
+            continue
+        if name not in dataset.files:
+            raise DatasetError(f"{dataset.name} has no file {name}")
+        size = dataset.files[name].size
+        _LOG.info("%s: %s, %d of %d, %s", dataset.name, name, number, len(names), size_text(size))
+        copied = dataset.files[name].fits(path) or dataset.fetch(name, folder)
+        manifest = manifest.model_copy(update={"files": {**manifest.files, name: copied}})
+        manifest.write(folder)
+        num_fetched += 1
+    return manifest, num_fetched
+
+
+def _write_card(
+    dataset: HubDataset, folder: Path, manifest: Mirror, *, configs: Collection[str]
+) -> Mirror:
+    """Keep the hub's card, and write one that names only what was copied.
+
+    `datasets` opens no config of a folder whose card names another one without files.
+    """
+    kept = dataset.files[_CARD].fits(folder / _AS_ON_HUB / _CARD)
+    original = kept or dataset.fetch(_CARD, folder / _AS_ON_HUB)
+    text = (folder / _AS_ON_HUB / _CARD).read_text(encoding="utf-8")
+    _, mark, rest = text.partition("---\n")
+    head, end, body = rest.partition("\n---")
+    if mark and end and text.startswith(mark):
+        fields = yaml.safe_load(head)
+        for key in ("configs", "dataset_info"):
+            if isinstance(listed := fields.get(key), list):
+                fields[key] = [one for one in listed if one.get("config_name") in configs]
+        text = f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---{body}"
+    (folder / _CARD).write_text(text, encoding="utf-8")
+    cards = {f"{_AS_ON_HUB}/{_CARD}": original, _CARD: MirrorFile.of(folder / _CARD)}
+    return manifest.model_copy(update={"files": {**manifest.files, **cards}})
+
+
+def _rows(folder: Path, config: str | None, options: dict[str, Any]) -> dict[str, int]:
+    """Load the copy once, as an evaluation will, and count its rows by split."""
+    options = {key: value for key, value in options.items() if key != "revision"}
+    with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=".counting-") as scratch:
+        try:
+            found = datasets.load_dataset(str(folder), config, cache_dir=scratch, **options)
+            return {str(split): len(rows) for split, rows in found.items()}
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DatasetError(f"{folder}: the copy cannot be read: {error}") from error
+
+
+def size_text(num_bytes: int) -> str:
+    """Write a size for people.
+
+    >>> size_text(18_900_000_000)
+    '18.9 GB'
+    """
+    size, unit = float(num_bytes), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":  # noqa: PLR2004
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
