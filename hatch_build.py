@@ -11,6 +11,7 @@ BUNDLED = {
     "tasks": "medix_eval/_bundled/tasks",
     "judges": "medix_eval/_bundled/judges",
     "leaderboard": "medix_eval/_bundled/leaderboard",
+    "training/recipes": "medix_eval/_bundled/recipes",
 }
 
 

@@ -40,7 +40,13 @@ app.add_typer(data.app, name="data")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command; a deliberate error becomes one line, a hint and an exit code."""
+    """Run `medix-eval`."""
+    run(app, argv)
+
+
+def run(app: typer.Typer, argv: list[str] | None) -> None:
+    """Run a command; a deliberate error becomes one line, a hint and an exit code."""
+    name = app.info.name
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         code = app(argv, standalone_mode=False)
@@ -51,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except _UsageError as error:
         typer.echo(f"error: {error.format_message()}", err=True)
-        typer.echo("hint: `medix-eval --help` lists the flags", err=True)
+        typer.echo(f"hint: `{name} --help` lists the flags", err=True)
         sys.exit(ConfigError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
@@ -59,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_DONE)
     except Exception:
-        logging.getLogger(__name__).exception("this is a fault of medix-eval; please report it")
+        logging.getLogger(__name__).exception("this is a fault of %s; please report it", name)
         sys.exit(MedixError.exit_code)
     if code == _INTERRUPTED:  # typer, too, turns Ctrl-C into this code
         typer.echo("interrupted: finished work is kept; start the same command again", err=True)

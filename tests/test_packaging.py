@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-DATA_FOLDERS = ("tasks", "judges", "leaderboard")
+DATA_FOLDERS = {
+    "tasks": "tasks",
+    "judges": "judges",
+    "leaderboard": "leaderboard",
+    "training/recipes": "recipes",
+}
+"""Where each stands in a checkout, and below `_bundled` in the wheel."""
 Tracked = Callable[..., list[str]]
 
 
@@ -36,7 +42,10 @@ def test_the_wheel_has_every_data_file(
     files = tracked_files(folder)
 
     assert files
-    assert {f"medix_eval/_bundled/{name}" for name in files} <= set(wheel.namelist())
+    bundled = {
+        f"medix_eval/_bundled/{DATA_FOLDERS[folder]}{name.removeprefix(folder)}" for name in files
+    }
+    assert bundled <= set(wheel.namelist())
 
 
 def test_the_wheel_has_every_file_of_the_packages(

@@ -134,6 +134,10 @@ class MedixReward:
             )
         return scored
 
+    async def open(self) -> None:
+        """Connect to the judge; `ConfigError` or `ServerError` where there is none."""
+        await self._opened_desk()
+
     async def close(self) -> None:
         """Close the session and the cache; the next call opens them again."""
         self._desk = None

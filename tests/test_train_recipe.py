@@ -1,0 +1,143 @@
+"""A recipe says everything of a training, and a mistake in it is one line before anything loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medix_eval.errors import ConfigError
+from medix_train.cli import main
+from medix_train.recipe import load_recipe, recipe_names
+
+PUBLISHED = [name for name in recipe_names() if name.startswith("medix-r1")]
+
+
+def test_the_published_sizes_and_algorithms_are_bundled() -> None:
+    assert set(PUBLISHED) == {
+        "medix-r1-2b-dapo",
+        "medix-r1-7b-gspo",
+        "medix-r1-8b-dapo",
+        "medix-r1-8b-grpo",
+        "medix-r1-8b-dr-grpo",
+        "medix-r1-30b-dapo",
+    }
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_has_the_published_numbers(name: str) -> None:
+    recipe = load_recipe(name)
+    batches = recipe.batches(processes=8)
+
+    assert recipe.name == name
+    assert (recipe.rollout.prompts, recipe.rollout.completions) == (512, 5)
+    assert (recipe.data.max_prompt_tokens, recipe.rollout.max_tokens) == (4352, 4096)
+    assert (recipe.optimiser.learning_rate, recipe.optimiser.weight_decay) == (1e-6, 0.01)
+    assert (recipe.length.epochs, recipe.checkpoints.every, recipe.seed) == (2, 5, 1)
+    assert (batches.updates_per_rollout, batches.forwards_per_update) == (4, 40)
+    assert recipe.reward.weights.judge == 0.5175
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm"),
+    [
+        ("medix-r1-8b-grpo", ("token", "tokens", (0.2, 0.3), 0.01, False)),
+        ("medix-r1-8b-dapo", ("token", "tokens", (0.2, 0.28), 0.0, True)),
+        ("medix-r1-7b-gspo", ("sequence", "completions", (3e-4, 4e-4), 0.0, False)),
+        ("medix-r1-8b-dr-grpo", ("token", "constant", (0.2, 0.2), 0.0, False)),
+    ],
+)
+def test_the_algorithms_differ_where_they_should(name: str, algorithm: tuple[object, ...]) -> None:
+    found = load_recipe(name).algorithm
+
+    assert algorithm == (
+        found.ratio,
+        found.mean_over,
+        found.clip,
+        found.kl,
+        found.dynamic_sampling is not None,
+    )
+
+
+def test_a_key_changes_one_value_and_a_section_can_be_given_whole() -> None:
+    recipe = load_recipe(
+        "medix-r1-8b-dapo",
+        overrides=["algorithm.dynamic_sampling.keep=published_mean", "model.lora={rank: 8}"],
+    )
+
+    assert recipe.algorithm.dynamic_sampling is not None
+    assert recipe.algorithm.dynamic_sampling.keep == "published_mean"
+    assert recipe.model.lora is not None
+    assert (recipe.model.lora.rank, recipe.model.path) == (8, "Qwen/Qwen3-VL-8B-Instruct")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rollout.prompt=8", "unknown key 'rollout.prompt'"),
+        ("rollout.prompts=many", "rollout.prompts: Input should be a valid integer"),
+        ("rollout.completions=1", "rollout.completions: Input should be greater than or equal"),
+        ("reward.weights.judge=0.6", "reward.weights: weights sum to 1.0825, not to 1"),
+        ("optimiser.prompts_per_update=100", "512 does not divide into updates of 100"),
+        ("length={}", "give epochs or rollouts"),
+        ("data.streaming=true", "dynamic_sampling draws rows by number"),
+        ("algorithm.overlong={buffer: 4096}", "leaves nothing below rollout.max_tokens 4096"),
+        ("rollout.engine.url=http://x", "url goes with kind: vllm-server"),
+        ("model.lora.rank", "is not key=value"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("medix-r1-8b-dapo", overrides=[override])
+
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("processes", "per_device", "message"),
+    [
+        (8, 3, "an update of 640 completions does not divide into 8 processes with 3 each"),
+        (8, 128, "an update of 640 completions does not divide into 8 processes with 128 each"),
+        (320, 2, "512 prompts (rollout.prompts) do not divide into 320 processes"),
+    ],
+)
+def test_batches_that_do_not_divide_are_refused(
+    processes: int, per_device: int, message: str
+) -> None:
+    recipe = load_recipe("medix-r1-8b-dapo", overrides=[f"optimiser.per_device={per_device}"])
+
+    with pytest.raises(ConfigError) as caught:
+        recipe.batches(processes=processes)
+
+    assert message in str(caught.value)
+
+
+def test_a_recipe_of_ones_own_finds_what_stands_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "mine.yaml").write_text(
+        "include: base.yaml\nname: mine\nsummary: s\ndata: {path: rows}\n"
+    )
+    (tmp_path / "base.yaml").write_text(
+        "model: {path: some/model}\nrollout: {prompts: 4, completions: 2, max_tokens: 8}\n"
+        "optimiser: {prompts_per_update: 4}\nlength: {rollouts: 1}\ndata: {split: test}\n"
+    )
+    recipe = load_recipe(str(tmp_path / "mine.yaml"))
+
+    assert recipe.data.path == str(tmp_path / "rows")
+    assert recipe.data.split == "test"
+    assert recipe.model.path == "some/model"
+
+
+def test_the_command_lists_recipes_and_names_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as listed:
+        main(["--list"])
+    shown = capsys.readouterr().out
+    with pytest.raises(SystemExit) as unknown:
+        main(["medix-r1-8b-dap"])
+
+    assert (listed.value.code, unknown.value.code) == (0, 2)
+    assert all(name in shown for name in recipe_names())
+    assert "did you mean 'medix-r1-8b-dapo'" in capsys.readouterr().err

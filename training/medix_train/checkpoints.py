@@ -1,0 +1,185 @@
+"""Each checkpoint is evaluated by the harness on a held-out group; the best one is kept.
+
+What came out stands in `evaluations.jsonl`, so a resumed training knows what was best before it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from medix_eval.bundled import bundled
+from medix_eval.errors import DatasetError
+from medix_eval.evaluation import Settings
+from medix_eval.evaluation import evaluate as run_harness
+from medix_eval.models.resolve import ModelFlags
+from medix_eval.protocol import load_protocol
+from medix_eval.tasks import load_tasks
+from medix_train.export import merged
+from medix_train.recipe import EvaluationSection, Recipe
+
+
+class Evaluation(BaseModel):
+    """One checkpoint and what it scored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    update: int
+    checkpoint: str
+    score: float
+    """Mean of the tasks."""
+    tasks: dict[str, float]
+    protocol: str
+    run: str
+    """Its run folder, for `medix-eval compare`."""
+
+
+class Evaluations:
+    """The file of all evaluations of a training."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Append one line."""
+        with self._path.open("a", encoding="utf-8") as lines:
+            lines.write(evaluation.model_dump_json() + "\n")
+
+    def all(self) -> list[Evaluation]:
+        """Return the newest evaluation of each checkpoint."""
+        if not self._path.exists():
+            return []
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        read = [Evaluation.model_validate_json(line) for line in lines]
+        return list({one.update: one for one in read}.values())
+
+    def best(self) -> Evaluation | None:
+        """Return the best whose checkpoint is still there; of equals the earliest."""
+        there = [one for one in self.all() if Path(one.checkpoint).is_dir()]
+        return max(there, key=lambda one: (one.score, -one.update), default=None)
+
+
+class HarnessEvaluation(TrainerCallback):
+    """Runs the harness after each checkpoint, in one process; the others wait."""
+
+    def __init__(
+        self,
+        *,
+        recipe: Recipe,
+        out: Path,
+        evaluations: Evaluations,
+        log: Callable[[Mapping[str, float]], None],
+    ) -> None:
+        self._recipe = recipe
+        self._out = out
+        self._evaluations = evaluations
+        self._log = log
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_others: Any,
+    ) -> None:
+        """Keep what was best before the training was interrupted."""
+        self._protect(state)
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_others: Any,
+    ) -> None:
+        """Evaluate what was just saved."""
+        if state.is_world_process_zero:
+            checkpoint = self._out / f"checkpoint-{state.global_step}"
+            with kept_random_state():
+                evaluation = evaluate_checkpoint(
+                    checkpoint, recipe=self._recipe, out=self._out, update=state.global_step
+                )
+            self._evaluations.add(evaluation)
+            shown = {f"evaluation/{name}": score for name, score in evaluation.tasks.items()}
+            self._log({"evaluation/score": evaluation.score, **shown})
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        self._protect(state)
+
+    def _protect(self, state: TrainerState) -> None:
+        """Name the best to the trainer, which then never deletes it."""
+        best = self._evaluations.best()
+        if best is not None:
+            state.best_model_checkpoint = best.checkpoint
+            state.best_metric = best.score
+
+
+def evaluate_checkpoint(checkpoint: Path, *, recipe: Recipe, out: Path, update: int) -> Evaluation:
+    """Run the harness on one checkpoint. Raises where nothing could be scored."""
+    section = recipe.evaluation
+    if section is None:
+        raise ValueError("the recipe evaluates nothing")
+    model = merged(checkpoint, recipe=recipe, scratch=out / "merged")
+    scores = run_harness(*_harness(section, recipe, model=model, out=out / "evaluations"))
+    tasks = {name: task.score for name, task in scores.tasks.items() if task.score is not None}
+    if not tasks:
+        raise DatasetError(f"no sample of {', '.join(section.tasks)} could be scored")
+    return Evaluation(
+        update=update,
+        checkpoint=str(checkpoint),
+        score=fmean(tasks.values()),
+        tasks=tasks,
+        protocol=scores.protocol["name"],
+        run=scores.run,
+    )
+
+
+def _harness(section: EvaluationSection, recipe: Recipe, *, model: Path, out: Path) -> Any:
+    """Return what `medix-eval` would make of the same flags."""
+    folders = [bundled("tasks"), *([Path(section.include)] if section.include else [])]
+    catalogue = load_tasks(folders)
+    template = recipe.data.template
+    changes = [*section.set, *([f"prompt.template={template}"] if template else [])]
+    protocol = load_protocol(section.protocol, overrides=changes)
+    asked = recipe.reward.judge
+    has_judge = protocol.judge.scorer != "rules"
+    settings = Settings(
+        model=str(model),
+        model_flags=ModelFlags(role="model", backend=section.backend, gpus=section.gpus),
+        tasks=catalogue.select(list(section.tasks)),
+        protocol=protocol,
+        judge=(section.judge or asked.model) if has_judge else None,
+        judge_flags=ModelFlags(
+            role="judge",
+            base_urls=(section.judge_base_url or asked.base_url) if has_judge else (),
+            key_env=asked.key_env,
+        ),
+        limit=section.limit,
+        seed=0,
+        out=out,
+        data_root=None,
+        use_cache=True,
+        allow_partial=False,
+    )
+    return settings, catalogue
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Leave the random states as they were: an evaluation must not change the training."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the trainer's own)
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

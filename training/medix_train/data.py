@@ -1,0 +1,233 @@
+"""The training data: rows as `MBZUAI/medix-rl-data` has them, turned into what TRL asks for.
+
+Images stay encoded until their row is in a batch. All that is wrong with a row is found before a
+model is loaded: texts are read whole, of an image its header. A stream is looked at as it comes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.images import damage
+from medix_eval.records import IMAGE_MARK
+from medix_train.completions import read_solution
+from medix_train.recipe import DataSection
+
+if TYPE_CHECKING:
+    import datasets
+    import PIL.Image
+
+_LOG = logging.getLogger(__name__)
+_COLUMNS = ("id", "image", "source", "problem", "solution")
+_MANY_ROWS = 10_000
+_PHANTOM = "phantom:"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """Rows that can be trained on, and what was left out."""
+
+    rows: datasets.Dataset | datasets.IterableDataset
+    """`prompt`, `problem`, `solution`, `id`, `source`, and the `number` of the row."""
+    stored: datasets.Dataset | None
+    """The rows with their encoded images; None for a stream, whose rows hold them."""
+    folder: Path | None
+    num_too_long: int = 0
+
+    def with_images(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Return the rows with their images decoded, those of a group only once."""
+        opened: dict[Any, list[PIL.Image.Image]] = {}
+        for row in rows:
+            if row["number"] not in opened:
+                stored = row if self.stored is None else self.stored[row["number"]]
+                opened[row["number"]] = _decoded(stored, folder=self.folder)
+        return [
+            {
+                **{name: row[name] for name in row if name != "image"},
+                "images": opened[row["number"]],
+            }
+            for row in rows
+        ]
+
+
+def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
+    """Open the data and check it. Raises `DatasetError` or `ConfigError`."""
+    import datasets  # noqa: PLC0415 (a second)
+
+    opened = _open(section)
+    missing = [name for name in _COLUMNS if name not in (opened.column_names or ())]
+    if missing:
+        raise DatasetError(
+            f"{section.path} has no column {', '.join(map(repr, missing))}",
+            hint=f"training data has {', '.join(_COLUMNS)}; it has {opened.column_names}",
+        )
+    folder = Path(section.path) if Path(section.path).is_dir() else None
+    reader = _Reader(processor=processor, template=_template(section), folder=folder)
+    longest = section.max_prompt_tokens
+    if isinstance(opened, datasets.IterableDataset):
+        read = opened.map(reader, with_indices=True).filter(lambda row: row["tokens"] <= longest)
+        return TrainingData(rows=read, stored=None, folder=folder)
+    workers = min(8, os.cpu_count() or 1) if len(opened) > _MANY_ROWS else None
+    read = opened.map(
+        reader, with_indices=True, remove_columns="image", num_proc=workers, desc="reading prompts"
+    )
+    kept = [row for row, length in enumerate(read["tokens"]) if length <= longest]
+    if not kept:
+        raise DatasetError(
+            f"{section.path}: every prompt has more than {longest} tokens",
+            hint="data.max_prompt_tokens, or model.max_pixels",
+        )
+    num_too_long = len(read) - len(kept)
+    if num_too_long:
+        _LOG.info("left out %d of %d rows: too long", num_too_long, len(read))
+    return TrainingData(
+        rows=read.select(kept), stored=opened, folder=folder, num_too_long=num_too_long
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """Reads one row: its prompt, how many tokens that has, and all that can be wrong with it."""
+
+    processor: Any
+    template: str | None
+    folder: Path | None
+
+    def __call__(self, row: Row, number: int) -> dict[str, Any]:
+        problem = str(row["problem"]).replace(IMAGE_MARK, "").strip()
+        try:
+            read_solution(str(row["solution"]))
+            sizes = _sizes(row, folder=self.folder)
+        except DatasetError as error:
+            raise DatasetError(f"row {number} ({row['id']}): {error}", hint=error.hint) from error
+        text = self._around(problem)
+        return {
+            "number": number,
+            "prompt": [{"role": "user", "content": text}],
+            "problem": problem,
+            "tokens": self._num_tokens(text, sizes=sizes),
+        }
+
+    def _around(self, problem: str) -> str:
+        """Put the recipe's template around a question."""
+        if self.template is None:
+            return problem
+        import jinja2  # noqa: PLC0415
+
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+        return environment.from_string(self.template).render(prompt=problem).strip()
+
+    def _num_tokens(self, text: str, *, sizes: list[tuple[int, int]]) -> int:
+        content = [*({"type": "image"} for _ in sizes), {"type": "text", "text": text}]
+        rendered = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        counted = self.processor._get_num_multimodal_tokens(image_sizes=sizes)  # noqa: SLF001
+        # Each image is one token in the rendered text, and takes as many as the processor says.
+        num_text_tokens = len(self.processor.tokenizer(rendered)["input_ids"]) - len(sizes)
+        return int(num_text_tokens + sum(counted["num_image_tokens"]))
+
+
+def _encoded(row: Row, *, folder: Path | None) -> list[bytes]:
+    """Return a row's images as they are stored; one that is a text is the path of a file."""
+    from medix_eval.row_images import column_images  # noqa: PLC0415
+
+    value = row["image"]
+    images = value if isinstance(value, list) else [value]
+    beside = folder or Path()
+    return column_images(
+        [
+            {"bytes": None, "path": beside / image} if isinstance(image, str) else image
+            for image in images
+        ]
+    )
+
+
+def _sizes(row: Row, *, folder: Path | None) -> list[tuple[int, int]]:
+    """Return height and width of each image, from their headers."""
+    from PIL import Image  # noqa: PLC0415
+
+    sizes = []
+    for image in _encoded(row, folder=folder):
+        if wrong := damage(image):
+            raise DatasetError(wrong)
+        with Image.open(io.BytesIO(image)) as opened:
+            sizes.append((opened.height, opened.width))
+    if not sizes:
+        raise DatasetError("there is no image")
+    return sizes
+
+
+def _decoded(row: Row, *, folder: Path | None) -> list[PIL.Image.Image]:
+    """Decode a row's images to RGB, as the harness does."""
+    from PIL import Image  # noqa: PLC0415
+
+    try:
+        images = _encoded(row, folder=folder)
+        return [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
+    except OSError as error:
+        raise DatasetError(f"row {row['id']}: an image does not decode: {error}") from error
+
+
+def _open(section: DataSection) -> datasets.Dataset | datasets.IterableDataset:
+    import datasets  # noqa: PLC0415
+
+    from medix_eval.row_images import undecoded  # noqa: PLC0415
+
+    if section.path.startswith(_PHANTOM):
+        return datasets.Dataset.from_list(list(_phantoms(section.path)))
+    try:
+        opened = datasets.load_dataset(
+            section.path,
+            split=section.split,
+            revision=section.revision,
+            streaming=section.streaming,
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise DatasetError(f"cannot load {section.path}: {said}") from error
+    return undecoded(opened)
+
+
+def _phantoms(path: str) -> Iterator[dict[str, Any]]:
+    """Draw questions from a stream that neither the phantom's own training nor a benchmark has."""
+    from medix_eval.phantom.dataset import TRAINING, stream  # noqa: PLC0415
+    from medix_eval.phantom.drawing import png  # noqa: PLC0415
+    from medix_eval.phantom.questions import TOPICS, ask, prompt  # noqa: PLC0415
+    from medix_train.phantom_data import TAGS  # noqa: PLC0415
+
+    number = path.removeprefix(_PHANTOM)
+    if not number.isdecimal() or not int(number):
+        raise ConfigError(f"data.path {path!r} draws nothing", hint="such as phantom:2048")
+    rng = stream(TRAINING, 0, 2)
+    topics = [(kind, topic) for kind, named in TOPICS.items() for topic in named]
+    for row in range(int(number)):
+        kind, topic = topics[row % len(topics)]
+        question = ask(rng, kind=kind, topic=topic)
+        yield {
+            "id": f"phantom-{row}",
+            "image": [{"bytes": png(question.pixels), "path": None}],
+            "source": f"{kind}/{topic}",
+            "problem": prompt(question),
+            "solution": f"{TAGS[question.facts.modality]}\n{question.answer}",
+        }
+
+
+def _template(section: DataSection) -> str | None:
+    if section.template is None:
+        return None
+    try:
+        return Path(section.template).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"data.template {section.template} cannot be read: {error.strerror}"
+        ) from error

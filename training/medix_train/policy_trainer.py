@@ -1,0 +1,138 @@
+"""TRL's GRPO trainer, with images read when their row is used and with dynamic sampling.
+
+TRL loads a rollout's rows once for each forward pass of it and uses them once; reading and decoding
+images there would take longer than training. So its rows hold texts and a number, and the images
+are added here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from medix_eval.torchvision_cpu import declare_missing_operators
+
+declare_missing_operators()
+
+from transformers import Trainer  # noqa: E402  # needs the operators
+from trl.data_utils import prepare_multimodal_messages  # noqa: E402
+from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
+
+from medix_train.data import TrainingData  # noqa: E402
+from medix_train.dynamic_sampling import Rollout, draw  # noqa: E402
+from medix_train.recipe import DynamicSampling  # noqa: E402
+
+
+class PolicyTrainer(GRPOTrainer):
+    """GRPO as a recipe describes it."""
+
+    def __init__(
+        self, *, data: TrainingData, dynamic_sampling: DynamicSampling | None, **trl: Any
+    ) -> None:
+        self._training_data = data
+        self._rule = dynamic_sampling
+        self._group: int = trl["args"].num_generations
+        self._rollout: Rollout | None = None
+        super().__init__(train_dataset=data.rows, **trl)
+
+    def log_scores(self, scores: Mapping[str, float]) -> None:
+        """Log numbers as they are, past what TRL adds to a step of its own."""
+        Trainer.log(self, dict(scores))
+
+    def _generate_and_score_completions(
+        self, inputs: list[dict[str, Any]]
+    ) -> dict[str, torch.Tensor | Any]:
+        rows = self._training_data.with_images(inputs)
+        if self._rule is None:
+            return super()._generate_and_score_completions(rows)
+        self._rollout = self._informative_rollout(rows, rule=self._rule)
+        self._pending_extra_logs.update(self._rollout.logged)
+        try:
+            return super()._generate_and_score_completions(self._rollout.rows)
+        finally:
+            self._rollout = None
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        if self._rollout is None:
+            return super()._generate(prompts)
+        return tuple(self._rollout.generated)
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> torch.Tensor:
+        if self._rollout is None:
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        else:
+            rewards = self.accelerator.gather(self._rollout.rewards)
+        return torch.as_tensor(rewards)
+
+    def _informative_rollout(self, rows: list[dict[str, Any]], *, rule: DynamicSampling) -> Rollout:
+        """Complete the rows, and draw others for the groups that teach nothing."""
+        group = self._group
+        kept = self._complete(rows)
+        as_drawn = self._mean(kept.rewards)
+        metrics = self._metrics["train"]
+        # What else is logged of completions stays that of the first round: the policy as it is.
+        lengths = {name: len(values) for name, values in metrics.items()}
+        lacking = self._uninformative(kept, rule=rule)
+        share_first, num_drawn = self._share(len(lacking), of=len(rows) // group), 0
+        for turn in range(rule.rounds):
+            most = int(self._gathered(float(len(lacking))).max())
+            if not most:
+                break
+            fresh = self._complete(self._drawn(most, turn=turn))
+            num_drawn += most
+            useful = fresh.informative(rule, group=group)
+            sources = [at for at, is_useful in enumerate(useful) if is_useful]
+            for slot, source in zip(lacking, sources, strict=False):
+                kept.replace(slot, by=fresh, source=source, group=group)
+            lacking = lacking[len(sources) :]
+        for name, values in metrics.items():
+            del values[lengths.get(name, 0) :]
+        for name, value in {
+            "uninformative_first": share_first,
+            "uninformative_kept": self._share(len(lacking), of=len(rows) // group),
+            "drawn": float(num_drawn),
+            "reward_as_drawn": as_drawn,
+        }.items():
+            metrics[f"dynamic_sampling/{name}"].append(value)
+        return kept
+
+    def _complete(self, rows: list[dict[str, Any]]) -> Rollout:
+        """Write and reward a completion of each row, in every process at the same time."""
+        prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in rows]
+        generated = list(super()._generate(prompts))
+        self._pending_extra_logs.clear()
+        everywhere = super()._calculate_rewards(rows, prompts, generated[3], generated[1])
+        own = slice(*(len(rows) * (self.accelerator.process_index + end) for end in (0, 1)))
+        logged = {name: list(values) for name, values in self._pending_extra_logs.items()}
+        self._pending_extra_logs.clear()
+        return Rollout(
+            rows=rows, generated=generated, rewards=everywhere[own].clone(), logged=logged
+        )
+
+    def _drawn(self, count: int, *, turn: int) -> list[dict[str, Any]]:
+        rows: Any = self._training_data.rows
+        where = (self.args.seed, self.state.global_step, turn, self.accelerator.process_index)
+        numbers = draw(len(rows), count=count, seed=where)
+        repeated: list[Mapping[str, Any]] = [
+            rows[number] for number in numbers for _ in range(self._group)
+        ]
+        return self._training_data.with_images(repeated)
+
+    def _uninformative(self, rollout: Rollout, *, rule: DynamicSampling) -> list[int]:
+        found = rollout.informative(rule, group=self._group)
+        return [at for at, is_useful in enumerate(found) if not is_useful]
+
+    def _gathered(self, value: float) -> torch.Tensor:
+        return torch.as_tensor(
+            self.accelerator.gather(torch.tensor([value], device=self.accelerator.device))
+        )
+
+    def _share(self, count: int, *, of: int) -> float:
+        return float(self._gathered(count / of).mean())
+
+    def _mean(self, rewards: torch.Tensor) -> float:
+        return float(self.accelerator.gather(rewards).sum(dim=1).nanmean())
