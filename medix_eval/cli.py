@@ -9,7 +9,17 @@ from typing import Any
 
 import typer
 
-from medix_eval.commands import compare, data, evaluate, judge_check, listing, report, score
+from medix_eval.commands import (
+    compare,
+    data,
+    evaluate,
+    export,
+    gate,
+    judge_check,
+    listing,
+    report,
+    score,
+)
 from medix_eval.errors import ConfigError, MedixError
 
 # typer carries a click of its own and shows only its subclasses.
@@ -37,6 +47,8 @@ app.command("judge-check")(judge_check.judge_check)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")
+app.command("export")(export.export)
+app.command("gate")(gate.gate)
 
 
 def main(argv: list[str] | None = None) -> None:

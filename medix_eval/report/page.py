@@ -23,7 +23,7 @@ _PAGES = Path(__file__).parent / "pages"
 def render(name: str, **content: Any) -> str:
     """Return a page made from `pages/NAME`."""
     style, script = _style(), _read("script.js")
-    policy = "; ".join(
+    security_policy = "; ".join(
         [
             "default-src 'none'",
             f"style-src '{_hash(style)}'",
@@ -33,9 +33,10 @@ def render(name: str, **content: Any) -> str:
             "form-action 'none'",
         ]
     )
-    page = _environment().get_template(name)
     # Ours, and without `</`: text of a model never comes this way.
-    return page.render(policy=policy, style=Markup(style), script=Markup(script), **content)  # noqa: S704
+    trusted = {"style": Markup(style), "script": Markup(script)}  # noqa: S704
+    page = _environment().get_template(name)
+    return page.render(security_policy=security_policy, **trusted, **content)
 
 
 def percent(value: float | None) -> str:
