@@ -155,7 +155,9 @@ def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
 def embedder() -> Embedder:
     weights = hashlib.sha256((MINILM / "model.safetensors").read_bytes()).hexdigest()
     assert weights == MINILM_SHA256
-    return Embedder(spec=EmbeddingSpec(model=str(MINILM), threshold=0.8))
+    opened = Embedder(spec=EmbeddingSpec(model=str(MINILM), threshold=0.8))
+    opened.similarities([("load", "the model")])
+    return opened
 
 
 @pytest.mark.slow

@@ -214,7 +214,7 @@ def last_turn(text: Text) -> str:
     """Return the words of a completion, or of a prompt's last turn, images left out."""
     if isinstance(text, str):
         return text
-    content = text[-1]["content"] if text else ""
+    content = text[-1]["content"] if len(text) else ""
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content if part.get("type") == "text")
