@@ -18,6 +18,7 @@ from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolv
 from medix_eval.digests import digest
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError
+from medix_eval.judge_check.labels import Labels
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
@@ -155,7 +156,12 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
 
 
 def write_scores(
-    run: Path, judged: Path, catalogue: Catalogue, *, allow_partial: bool = False
+    run: Path,
+    judged: Path,
+    catalogue: Catalogue,
+    *,
+    allow_partial: bool = False,
+    labels: Labels | None = None,
 ) -> Scores:
     """Score what the folders hold, and write the scores and both reports."""
     from medix_eval.judged_run import read_run  # noqa: PLC0415 (only where a run has ended)
@@ -169,6 +175,7 @@ def write_scores(
         judging=judging,
         groups=catalogue.groups_with(judging.judging.get("twins")),
         allow_partial=allow_partial,
+        labels=labels,
     )
     file, text = judged / "scores.json", scores.model_dump_json(indent=2) + "\n"
     if not file.exists() or file.read_text(encoding="utf-8") != text:

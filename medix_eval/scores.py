@@ -173,8 +173,9 @@ class Scores(_Score):
     synthetic: bool
     text_only: bool = False
     """Whether the model was asked about images without being shown them."""
-    labels: dict[str, str | int] | None = None
-    """The file of people's labels that corrected scores come from: hash and number."""
+    labels: dict[str, Any] | None = None
+    """The file of people's labels that corrected scores come from: its hash, how many labels,
+    how many people, how far they agree."""
     tasks: dict[str, TaskScore]
     groups: dict[str, GroupScore]
     usage: dict[str, dict[str, float | int]]

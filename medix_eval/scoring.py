@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from medix_eval.errors import ConfigError
+from medix_eval.judge_check.labels import Labels
 from medix_eval.models.text_only import IMAGES_LEFT_OUT
 from medix_eval.records import Kind, Outcome
 from medix_eval.scores import FAILED, GroupScore, Ledger, Scores, TaskScore
 from medix_eval.statistics.agreement import Agreement, agreement, ratings
+from medix_eval.statistics.corrected import Correction, Judged, correct, correct_average
 from medix_eval.statistics.intervals import (
     Clusters,
     Interval,
@@ -28,6 +31,9 @@ from medix_eval.statistics.intervals import (
 from medix_eval.statistics.slices import Row, said, slice_scores, slices_of, yes_no
 from medix_eval.store import JudgingManifest, RunManifest, TaskEntry, newest
 
+_READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
+"""Outcomes of answers that a judge, or a rule, has read; the others are wrong without that."""
+
 
 def score_run(
     run: Path,
@@ -37,8 +43,12 @@ def score_run(
     judging: JudgingManifest,
     groups: Mapping[str, tuple[str, ...]],
     allow_partial: bool = False,
+    labels: Labels | None = None,
 ) -> Scores:
-    """Score what a run folder holds; samples without a verdict count as skipped."""
+    """Score what a run folder holds; samples without a verdict count as skipped.
+
+    With people's `labels` on its answers, tasks that have enough of them are corrected too.
+    """
     tallies = {name: _Tally(manifest.tasks[name]) for name in judging.tasks}
 
     def read_answered(line: Mapping[str, Any]) -> _Answered | None:
@@ -53,7 +63,13 @@ def score_run(
         tally = tallies.get(task.partition("@")[0])
         if tally is not None and sample_id in tally.answered:
             tally.judged[sample_id] = verdict
-    tasks = {name: tally.score() for name, tally in tallies.items()}
+    corrections = _corrections(tallies, labels)
+    tasks = {
+        name: tally.score().model_copy(
+            update={"corrected": corrections[name].corrected if name in corrections else None}
+        )
+        for name, tally in tallies.items()
+    }
     limits = {task.limit for task in tasks.values()}
     return Scores(
         model=manifest.model,
@@ -65,12 +81,16 @@ def score_run(
         limit=max((limit for limit in limits if limit is not None), default=None),
         synthetic=any(task.synthetic for task in tasks.values()),
         text_only=IMAGES_LEFT_OUT.items() <= manifest.generation.get("model", {}).items(),
+        labels=dict(labels.source) if labels else None,
         tasks=tasks,
-        groups=group_scores(
-            tasks,
-            groups,
-            clusters={name: tally.clusters() for name, tally in tallies.items()},
-            allow_partial=allow_partial,
+        groups=_with_corrections(
+            group_scores(
+                tasks,
+                groups,
+                clusters={name: tally.clusters() for name, tally in tallies.items()},
+                allow_partial=allow_partial,
+            ),
+            corrections,
         ),
         usage=_usage(tallies.values()),
     )
@@ -109,6 +129,32 @@ def group_scores(
             interval_method=drawn.method if drawn else None,
             closed_form=_limits(average_interval(parts)),
         )
+    return found
+
+
+def _corrections(tallies: Mapping[str, _Tally], labels: Labels | None) -> dict[str, Correction]:
+    """Correct every task that has enough labels. Raises `ConfigError` if no label fits."""
+    if labels is None:
+        return {}
+    if not any(labels.by_sample.keys() & tally.judged.keys() for tally in tallies.values()):
+        raise ConfigError(
+            f"{labels.source['file']} labels no sample of this run",
+            hint="`medix-eval judge-check --sheet RUN` writes a sheet of its answers",
+        )
+    found = {name: correct(tally.labelled(labels.by_sample)) for name, tally in tallies.items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _with_corrections(
+    groups: Mapping[str, GroupScore], corrections: Mapping[str, Correction]
+) -> dict[str, GroupScore]:
+    """Correct every group whose tasks are all corrected, and that has a score at all."""
+    found = dict(groups)
+    for name, group in groups.items():
+        if group.score is not None and set(group.tasks) <= corrections.keys():
+            score, interval = correct_average([corrections[task] for task in group.tasks])
+            update = {"corrected": score, "corrected_interval": interval}
+            found[name] = group.model_copy(update=update)
     return found
 
 
@@ -211,6 +257,19 @@ class _Tally:
         scored = self.scored()
         names = [one.cluster for one, _ in scored] if self.entry.cluster else None
         return clustered([score for _, score in scored], names)
+
+    def labelled(self, labels: Mapping[str, float]) -> list[Judged]:
+        """Put people's labels beside the scores."""
+        return [
+            Judged(
+                score=one.score,
+                label=labels.get(name),
+                is_read=one.outcome in _READ,
+                cluster=self.answered[name].cluster,
+            )
+            for name, one in self.judged.items()
+            if one.score is not None
+        ]
 
     def score(self) -> TaskScore:
         n, judged = self.entry.num_selected, self.judged.values()

@@ -15,17 +15,33 @@ from medix_eval.errors import ConfigError
 def score(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
     *,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="People's labels of some of its answers (sample_id,label[,annotator]): each "
+            "score is also given with the judge's errors taken out.",
+        ),
+    ] = None,
     as_json: flags.Json = False,
     allow_partial: flags.Partial = False,
     include_path: flags.Include = None,
 ) -> None:
     """Score a run folder again from its verdicts; nothing is sent anywhere."""
     from medix_eval.evaluation import write_scores  # noqa: PLC0415
+    from medix_eval.judge_check.labels import read_labels  # noqa: PLC0415
     from medix_eval.store import find_run  # noqa: PLC0415
 
     folder, judged = find_run(run)
     if judged is None:
         raise ConfigError(f"{run} has no verdicts yet", hint="run the evaluation to its end first")
-    scores = write_scores(folder, judged, open_catalogue(include_path), allow_partial=allow_partial)
+    scores = write_scores(
+        folder,
+        judged,
+        open_catalogue(include_path),
+        allow_partial=allow_partial,
+        labels=read_labels(labels) if labels else None,
+    )
     print_scores(scores, as_json=as_json)
     raise typer.Exit(1 if scores.num_failures else 0)

@@ -81,7 +81,8 @@ def clustered(scores: Sequence[float] | Floats, clusters: Sequence[str] | None =
     binary = bool(np.isin(values, (0.0, 1.0)).all())
     if clusters is None:
         return Clusters(totals=np.sort(values), sizes=np.ones_like(values), is_binary=binary)
-    _, codes = np.unique(np.asarray(clusters, dtype=np.str_), return_inverse=True)
+    numbers: dict[str, int] = {}
+    codes = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
     order = np.lexsort((values, codes))
     totals = np.bincount(codes[order], weights=values[order])
     sizes = np.bincount(codes).astype(np.float64)
