@@ -135,7 +135,7 @@ def test_the_worst_slice_is_named_if_it_is_large_enough(tmp_path: Path) -> None:
 def test_yes_or_no_questions_show_what_always_yes_would_score(tmp_path: Path) -> None:
     yes = [{"reference": "yes", "answer": "Yes, there is", "score": 1.0}] * 6
     no = [{"reference": "No.", "answer": "yes", "score": 0.0}] * 3
-    free = [{"reference": "left lung", "answer": "No idea", "score": 0.0}]
+    free: list[Sample] = [{"reference": "left lung", "answer": "No idea", "score": 0.0}]
 
     found = scored(tmp_path, vqa=[*yes, *no, *free]).tasks["vqa"].yes_no
 
