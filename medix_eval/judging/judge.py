@@ -22,7 +22,7 @@ from medix_eval.judging.cache import VerdictCache, remembered
 from medix_eval.judging.prompts import compiled, fence, fields_of
 from medix_eval.judging.replies import read_label, read_points, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.protocol import LLMJudge, Rubric
+from medix_eval.protocol import JUDGING_VERSION, LLMJudge, Rubric
 from medix_eval.records import CompletionRecord, Failure, Vote
 
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
@@ -93,6 +93,7 @@ class Judge:
                 fields,
                 rubric.scale,
                 rubric.labels,
+                JUDGING_VERSION,  # how replies are read moves a vote, too
             ]
         )
         vote = Vote(judge=self.name, prompt=call.name, key=key)
@@ -100,25 +101,29 @@ class Judge:
         async def ask() -> Vote:
             mark = fence(record.sample_id, answer)
             text = self._templates[call.prompt].render(**fields, fence=mark)
-            return await self._asked(vote, text, rubric, sampling)
+            return await self._asked(vote, text, rubric, sampling, answer=answer)
 
         return await remembered(self.cache, vote, ask)
 
-    async def _asked(self, vote: Vote, text: str, rubric: Rubric, sampling: Sampling) -> Vote:
+    async def _asked(
+        self, vote: Vote, text: str, rubric: Rubric, sampling: Sampling, *, answer: str
+    ) -> Vote:
         """Ask for a vote; a failure becomes part of it."""
         started = time.monotonic()
         found: dict[str, Any] = {}
         for number in range(1, self.spec.tries + 1):
             # An unreadable reply is worth another try with another seed.
             again = replace(sampling, seed=sampling.seed + number - 1)
-            found = await self._attempt(text, rubric, again)
+            found = await self._attempt(text, rubric, again, answer=answer)
             found["calls"] = number
             if "points" in found or "reply" not in found:
                 break
         seconds = round(time.monotonic() - started, 3)
         return vote.model_copy(update={**found, "seconds": seconds})
 
-    async def _attempt(self, text: str, rubric: Rubric, sampling: Sampling) -> dict[str, Any]:
+    async def _attempt(
+        self, text: str, rubric: Rubric, sampling: Sampling, *, answer: str
+    ) -> dict[str, Any]:
         """Send the prompt once and read what comes back."""
         schema = None if rubric.labels else verdict_schema(rubric.scale)
         try:
@@ -127,12 +132,15 @@ class Judge:
             return {"failure": Failure(error=type(error).__name__, message=str(error))}
         reply = completion.text or ""
         try:
-            if rubric.labels:
-                return {"reply": reply, "points": read_label(reply, labels=rubric.labels)}
-            return {"reply": reply, "points": read_points(reply, scale=rubric.scale)}
+            points = (
+                read_label(reply, labels=rubric.labels)
+                if rubric.labels
+                else read_points(reply, scale=rubric.scale, answer=answer)
+            )
         except ReplyUnusable as error:
             failure = Failure(error=type(error).__name__, message=str(error))
             return {"reply": reply, "failure": failure}
+        return {"reply": reply, "points": points}
 
     def _sampling(self, *, repeat: int) -> Sampling:
         """Return how this repeat of a prompt is sampled: with a seed of its own."""

@@ -31,17 +31,18 @@ def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def read_points(reply: str, *, scale: tuple[int, int]) -> int:
+def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
     """Return the points of the last `{"score": N}` after the judge's thinking.
 
-    The last one wins because a reply may quote the answer it grades. Raises `ReplyUnusable` for
-    no verdict, a verdict cut off, a number off the scale, or one that is not a whole number.
+    The last one wins because a reply may quote the `answer` it grades, and then decide. Raises
+    `ReplyUnusable` for no verdict, a verdict cut off, a number off the scale, one that is not a
+    whole number, and for two different verdicts of which the last may be the answer's own.
 
     >>> read_points('The student wrote {"score": 1}. Verdict: {"score": 0}', scale=(0, 1))
     0
     """
     said = _after_thinking(reply)
-    verdicts = [text for text in _OBJECT.findall(said) if '"score"' in text]
+    verdicts = _verdicts(said)
     if not verdicts:
         raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
     try:
@@ -51,7 +52,19 @@ def read_points(reply: str, *, scale: tuple[int, int]) -> int:
     lowest, highest = scale
     if type(points) is not int or not lowest <= points <= highest:
         raise ReplyUnusable(f"score {points!r} is none of {lowest} to {highest}")
+    # Also what stands before a `</think>`: that may be part of the answer as well.
+    differ = len({_without_blanks(verdict) for verdict in _verdicts(reply)}) > 1
+    if differ and "score" in answer.casefold() and str(points) in answer:
+        raise ReplyUnusable(f"two verdicts, and the last may be the answer's: {_tail(reply)}")
     return points
+
+
+def _verdicts(text: str) -> list[str]:
+    return [found for found in _OBJECT.findall(text) if '"score"' in found]
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
 
 
 def read_label(reply: str, *, labels: Mapping[str, int]) -> int:

@@ -89,7 +89,7 @@ def _units() -> dict[str, _Unit]:
         ("mol", nano, "nmol nanomole nanomoles"),
         ("eq", milli, "meq milliequivalent milliequivalents"),
         ("iu", 1, "iu"),
-        ("unit", 1, "unit units"),
+        ("unit", 1, "unit units U"),
         ("mmhg", 1, "mmhg"),
         ("gy", 1, "gy Gy gray grays"),
         ("gy", Fraction(1, 100), "cgy"),
