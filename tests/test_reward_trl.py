@@ -23,6 +23,7 @@ from medix_eval.testing import Reply, ScriptedServer, prompt_text
 from medix_eval.torchvision_cpu import declare_missing_operators
 from medix_train import rewards
 from medix_train.embedding import Embedder
+from medix_train.monitor import MonitorSettings, read_steps
 from medix_train.reward import MedixReward
 from medix_train.reward_settings import RewardSettings
 
@@ -79,6 +80,8 @@ def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
     from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
     from trl.trainer.utils import shutdown_event_loop_in_daemon  # noqa: PLC0415
 
+    from medix_train.watching import Watching  # noqa: PLC0415
+
     def script(body: Any) -> str | Reply:
         """Judge by the length of the text; in the second step, fail half of all answers."""
         text = prompt_text(body)
@@ -123,6 +126,7 @@ def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
                 [{"prompt": "What is shown", "solution": "<X_RAY>left lung"}] * 64
             ),
         )
+        trainer.add_callback(Watching(MonitorSettings()))
         trainer.train()
         asyncio.run_coroutine_threadsafe(reward.close(), trainer.async_loop).result(30)
         atexit.unregister(shutdown_event_loop_in_daemon)
@@ -149,6 +153,10 @@ def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
     assert [entry["reward_parts/judge_failed"] > 0 for entry in logged] == list(
         map(bool, map(pd.Series.any, failed))
     )
+    watched = read_steps(tmp_path / "out")
+    assert [line["judge_failed"] > 0 for line in watched] == [False, True, False, False]
+    assert all(line["other_tags"] == 1.0 for line in watched)
+    assert (tmp_path / "out" / "training.html").is_file()
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.yaml_settings import first_error, read_mapping, set_key
+from medix_train.monitor import MonitorSettings
 from medix_train.reward_settings import RewardSettings, Share
 
 _BESIDE = (("model", "path"), ("data", "path"), ("data", "template"), ("evaluation", "include"))
@@ -198,6 +199,7 @@ class Recipe(_Section):
     length: LengthSection
     checkpoints: CheckpointSection = CheckpointSection()
     reward: RewardSettings = RewardSettings()
+    monitor: MonitorSettings = MonitorSettings()
     evaluation: EvaluationSection | None = None
     trl: dict[str, Any] = Field(default_factory=dict)
     """Anything else that TRL's `GRPOConfig` takes; it is refused where a key above decides it."""

@@ -47,6 +47,7 @@ class Curve:
     points: str
     lowest: float
     highest: float
+    """Of the values; the limit may stand above."""
     last: float
     limit_y: float | None = None
     limit: float | None = None
@@ -84,20 +85,20 @@ def curve(
     if not seen:
         return None
     values = [value for _, value in seen]
-    lowest, highest = min(0.0, *values), max(*values, limit or 0.0, 1e-9)
+    lowest, top = min(0.0, *values), max(*values, limit or 0.0, 1e-9)
     first, last = seen[0][0], seen[-1][0]
 
     def y(value: float) -> float:
-        return float(_HEIGHT * (1 - (value - lowest) / (highest - lowest)))
+        return float(_HEIGHT * (1 - (value - lowest) / (top - lowest)))
 
     shown = seen[:: math.ceil(len(seen) / _MOST_POINTS)]
     points = [f"{_WIDTH * (at - first) / max(last - first, 1):.1f},{y(v):.1f}" for at, v in shown]
     return Curve(
-        title=title,
+        title=title[0].upper() + title[1:],
         name=name,
         points=" ".join(points),
         lowest=lowest,
-        highest=highest,
+        highest=max(values),
         last=values[-1],
         limit=limit,
         limit_y=None if limit is None else y(limit),
