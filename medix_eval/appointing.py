@@ -7,7 +7,7 @@ cost answers that nobody grades.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,20 @@ def _identity(judge: ModelSource) -> dict[str, Any]:
 
 
 def judging_manifest(
-    protocol: Protocol, judges: Sequence[Appointed], *, tasks: Sequence[str]
+    protocol: Protocol,
+    judges: Sequence[Appointed],
+    *,
+    tasks: Sequence[str],
+    generation: Mapping[str, Any] | None = None,
 ) -> JudgingManifest:
-    """Describe a judging as `judging.json` keeps it."""
+    """Describe a judging as `judging.json` keeps it.
+
+    `generation` are the settings that the completions were made under, if not the protocol's.
+    """
     identities = [dict(judge.identity) for judge in judges]
     judging = {**protocol.judging_settings(), "judges": identities}
     return JudgingManifest(
-        protocol={"name": protocol.name, "digest": protocol.digest},
+        protocol=protocol.stamp(generation),
         judges=[
             {
                 "id": judge.name,

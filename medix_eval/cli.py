@@ -15,6 +15,7 @@ from medix_eval.commands import (
     evaluate,
     export,
     gate,
+    judge,
     judge_check,
     listing,
     report,
@@ -43,6 +44,7 @@ app.callback(invoke_without_command=True)(evaluate.evaluate)
 app.command("tasks")(listing.tasks)
 app.command("show")(listing.show)
 app.command("score")(score.score)
+app.command("judge")(judge.judge)
 app.command("judge-check")(judge_check.judge_check)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

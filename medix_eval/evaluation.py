@@ -19,6 +19,7 @@ from medix_eval.digests import digest
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.judge_check.labels import Labels
+from medix_eval.kinship import kinship_warnings
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
@@ -97,6 +98,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     candidate = _with_or_without_images(candidate, settings, catalogue)
     generation = {"model": candidate.identity(), **settings.protocol.generation_settings()}
     judges = appoint(sources)
+    for warning in kinship_warnings(candidate.name, [judge.name for judge in judges]):
+        _LOG.warning("%s", warning)
     policy = _policy(settings.model_flags)
     judge_policy = _policy(settings.judges[0].flags)
     manifest = RunManifest(

@@ -6,9 +6,10 @@ fresh ones are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from medix_eval.concurrency import each, gate_for
@@ -68,16 +69,21 @@ class JudgingStage:
         return max((judge.source.concurrency for judge in self.judges), default=1)
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open every judge, each with a gate of its own."""
-        graders: dict[str, Grader] = {}
-        for judge in self.judges:
-            try:
-                model = await stack.enter_async_context(judge.source.open(self.run.path / "logs"))
-            except (ConfigError, ServerError) as error:
-                raise NoJudge(error) from error
-            graders[judge.name] = grader_for(
-                judge, model, protocol=self.protocol, policy=self.policy, cache=self.cache
+        """Open every judge."""
+        self.begin(await open_judges(self.judges, stack=stack, logs=self.run.path / "logs"))
+
+    def begin(self, models: Mapping[str, ChatModel]) -> None:
+        """Begin with judges that are open, by their names; each has a gate of its own."""
+        graders = {
+            judge.name: grader_for(
+                judge,
+                models[judge.name],
+                protocol=self.protocol,
+                policy=self.policy,
+                cache=self.cache,
             )
+            for judge in self.judges
+        }
         self._scorer = Scorer(self.protocol, self._together(graders))
 
     async def score(self, record: CompletionRecord) -> None:
@@ -115,6 +121,19 @@ class JudgingStage:
             return next(iter(graders.values()), None)
         assert isinstance(self.protocol.judge, LLMJudge | DialogueJudge)  # noqa: S101
         return Jury(judges=graders, combine=self.protocol.judge.jury)
+
+
+async def open_judges(
+    judges: Sequence[Appointed], *, stack: AsyncExitStack, logs: Path
+) -> dict[str, ChatModel]:
+    """Open the judges, to be closed with the stack. Raises `NoJudge`."""
+    models = {}
+    for judge in judges:
+        try:
+            models[judge.name] = await stack.enter_async_context(judge.source.open(logs))
+        except (ConfigError, ServerError) as error:
+            raise NoJudge(error) from error
+    return models
 
 
 def grader_for(

@@ -6,7 +6,7 @@ the name. The digest covers the text of every prompt, not its path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -219,9 +219,20 @@ class Protocol(_Spec):
     @property
     def digest(self) -> str:
         """Digest of all that the protocol fixes; equal digests mean comparable numbers."""
+        return self.stamp()["digest"]
+
+    def stamp(self, generation: Mapping[str, Any] | None = None) -> dict[str, str]:
+        """Return name and digest, as results carry them.
+
+        Saved completions may have been made under other `generation` settings; then the result is
+        neither this protocol's nor the other's, and says so.
+        """
+        own = self.generation_settings()
+        made = own if generation is None else dict(generation)
         embedding = self.embedding.model_dump() if self.embedding else None
-        settings = {**self.generation_settings(), **self.judging_settings()}
-        return digest({**settings, "embedding": embedding})
+        settings = {**made, **self.judging_settings(), "embedding": embedding}
+        name = self.name if made == own else f"{self.name}+other-generation"
+        return {"name": name, "digest": digest(settings)}
 
 
 def protocol_names() -> tuple[str, ...]:

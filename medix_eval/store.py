@@ -88,6 +88,8 @@ class JudgingManifest(_Manifest):
     judges: list[dict[str, Any]]
     judging_digest: str
     judging: dict[str, Any]
+    egress_reason: str | None = None
+    """Why restricted samples were sent to a foreign judge, if they were."""
     tasks: list[str]
     """The tasks of the run that were judged this way."""
 
@@ -145,13 +147,13 @@ def slug(name: str) -> str:
 
 
 @contextmanager
-def open_run(out: Path, manifest: RunManifest) -> Iterator[Run]:
-    """Begin a run folder, or go on with the one of equal settings.
+def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Iterator[Run]:
+    """Begin a run folder, or go on with the one of equal settings, or with the one `at` a path.
 
     Raises `RunMismatch` naming the keys where the folder was made with other settings, other
     task files or other data, and `ConfigError` where another process writes to it.
     """
-    path = _folder(out, manifest)
+    path = at or _folder(out, manifest)
     with ExitStack() as stack:
         try:
             path.mkdir(parents=True, exist_ok=True)

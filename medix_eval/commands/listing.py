@@ -10,6 +10,7 @@ import typer
 from medix_eval import flags
 from medix_eval.bundled import bundled
 from medix_eval.commands.arguments import check_folder, open_catalogue
+from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from medix_eval.tasks import Catalogue
@@ -42,17 +43,30 @@ def tasks(
 
 
 def show(
-    task: Annotated[str, typer.Argument(metavar="TASK")],
+    task: Annotated[str | None, typer.Argument(metavar="TASK")] = None,
     *,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", metavar="P", help="Show a protocol and what its judge is sent."),
+    ] = None,
+    overrides: flags.Overrides = None,
     num: Annotated[int, typer.Option("--num", "-n", help="How many prompts.")] = 1,
     data_root: flags.DataRoot = None,
     include_path: flags.Include = None,
 ) -> None:
-    """Print the first prompts of a task, as they will be sent."""
+    """Print the first prompts of a task, or a protocol with its judge's prompts filled."""
+    if (task is None) == (protocol is None):
+        raise ConfigError("show takes a TASK or a --protocol", hint="for example: show medqa")
+    if protocol is not None:
+        from medix_eval.protocol import load_protocol  # noqa: PLC0415
+        from medix_eval.shown_protocol import shown_protocol  # noqa: PLC0415
+
+        typer.echo(shown_protocol(load_protocol(protocol, overrides=overrides or [])))
+        return
     catalogue = open_catalogue(include_path)
     from medix_eval.dry_run import shown_prompts  # noqa: PLC0415
 
-    for name in catalogue.select([task]):
+    for name in catalogue.select([task or ""]):
         root = check_folder("--data-root", data_root)
         typer.echo(shown_prompts(catalogue.tasks[name], data_root=root, num=num))
 

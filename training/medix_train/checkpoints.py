@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from medix_eval.appointing import JudgeChoice
 from medix_eval.bundled import bundled
 from medix_eval.errors import DatasetError
 from medix_eval.evaluation import Settings
@@ -157,11 +158,15 @@ def _harness(section: EvaluationSection, recipe: Recipe, *, model: Path, out: Pa
         model_flags=ModelFlags(role="model", backend=section.backend, gpus=section.gpus),
         tasks=catalogue.select(list(section.tasks)),
         protocol=protocol,
-        judge=(section.judge or asked.model) if has_judge else None,
-        judge_flags=ModelFlags(
-            role="judge",
-            base_urls=(section.judge_base_url or asked.base_url) if has_judge else (),
-            key_env=asked.key_env,
+        judges=(
+            JudgeChoice(
+                name=(section.judge or asked.model) if has_judge else None,
+                flags=ModelFlags(
+                    role="judge",
+                    base_urls=(section.judge_base_url or asked.base_url) if has_judge else (),
+                    key_env=asked.key_env,
+                ),
+            ),
         ),
         limit=section.limit,
         seed=0,

@@ -1,0 +1,237 @@
+"""What another judging of the same completions changed: verdicts, scores, the order of models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from medix_eval.judged_run import JudgedRun, read_run
+from medix_eval.kinship import kinship_warnings
+from medix_eval.rejudging import Rejudged
+from medix_eval.scoring import mean
+from medix_eval.store import newest
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_SCORED = dict[tuple[str, str], float | None]
+
+
+class _Change(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskChange(_Change):
+    """One task of one run, judged twice."""
+
+    n: int
+    """Samples with a verdict in both judgings."""
+    up: int
+    """Samples whose score rose."""
+    down: int
+    lost: int
+    """Scored before, and not any more."""
+    gained: int
+    """Not scored before, but now."""
+    before: float | None
+    after: float | None
+
+    @property
+    def changed(self) -> int:
+        """Samples whose verdict is another one."""
+        return self.up + self.down + self.lost + self.gained
+
+
+class RunChange(_Change):
+    """One run, judged twice; ranks are among the runs named together, 1 being the best."""
+
+    model: str
+    run: str
+    judged_before: str | None
+    judged_after: str
+    tasks: dict[str, TaskChange]
+    mean_before: float | None = None
+    """Over the tasks that every run has scored in both judgings."""
+    mean_after: float | None = None
+    rank_before: int | None = None
+    rank_after: int | None = None
+
+
+class JudgeChanges(_Change):
+    """Everything that changed; `medix-eval judge --json` prints this."""
+
+    schema_version: int = 1
+    runs: list[RunChange]
+    ranked_by: list[str]
+    """The tasks that the means and ranks are over."""
+    kendall_tau: float | None
+    """Of the two orders of the models; null for fewer than two."""
+    num_failures: int
+    warnings: list[str]
+
+
+def changes_of(rejudged: Sequence[Rejudged]) -> JudgeChanges:
+    """Compare each run's two judgings, and the order of the runs in both."""
+    after = [read_run(one.after) for one in rejudged]
+    before = [read_run(one.before) if one.before else None for one in rejudged]
+    pairs = list(zip(before, after, strict=True))
+    shared = _shared_tasks(pairs)
+    means = [
+        (_mean(old, shared), _mean(new, shared)) if old else (None, None) for old, new in pairs
+    ]
+    was, now = _ranks([old for old, _ in means]), _ranks([new for _, new in means])
+    runs = [
+        RunChange(
+            model=new.manifest.model,
+            run=str(new.judged),
+            judged_before=_described(old) if old else None,
+            judged_after=_described(new),
+            tasks=_task_changes(old, new) if old else {},
+            mean_before=means[number][0],
+            mean_after=means[number][1],
+            rank_before=was[number],
+            rank_after=now[number],
+        )
+        for number, (old, new) in enumerate(pairs)
+    ]
+    return JudgeChanges(
+        runs=runs,
+        ranked_by=shared,
+        kendall_tau=_kendall_tau(means),
+        num_failures=sum(new.scores.num_failures for new in after),
+        warnings=_warnings(pairs),
+    )
+
+
+def for_terminal(changes: JudgeChanges) -> RenderableType:
+    """Return the tables for a terminal."""
+    from rich import box  # noqa: PLC0415 (rich only where a table is shown)
+    from rich.console import Group  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    parts: list[Any] = []
+    for run in changes.runs:
+        title = f"{run.model} · {run.judged_before or 'not judged before'} -> {run.judged_after}"
+        parts.append(Text(title, style="bold"))
+        if not run.tasks:
+            continue
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("task")
+        for name in ("before", "after", "n", "changed", "up", "down", "lost", "gained"):
+            table.add_column(name, justify="right")
+        for name, task in run.tasks.items():
+            counts = (task.n, task.changed, task.up, task.down, task.lost, task.gained)
+            table.add_row(name, _percent(task.before), _percent(task.after), *map(str, counts))
+        parts.append(table)
+    if len(changes.runs) > 1 and changes.ranked_by:
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title=f"ranks by the mean of {', '.join(changes.ranked_by)}",
+            title_justify="left",
+        )
+        table.add_column("model")
+        for name in ("before", "after", "rank before", "rank after"):
+            table.add_column(name, justify="right")
+        for run in changes.runs:
+            ranks = (str(run.rank_before or "-"), str(run.rank_after or "-"))
+            table.add_row(run.model, _percent(run.mean_before), _percent(run.mean_after), *ranks)
+        tau = changes.kendall_tau
+        parts += [table, Text(f"Kendall's tau {'-' if tau is None else f'{tau:.2f}'}")]
+    return Group(*parts, *(Text(f"warning: {said}") for said in changes.warnings))
+
+
+def _task_changes(old: JudgedRun, new: JudgedRun) -> dict[str, TaskChange]:
+    was, now = _scores(old.judged), _scores(new.judged)
+    counts: dict[str, dict[str, int]] = {}
+    for key in was.keys() & now.keys():
+        count = counts.setdefault(
+            key[0].partition("@")[0],
+            dict.fromkeys(("n", "same", "up", "down", "lost", "gained"), 0),
+        )
+        count["n"] += 1
+        count[_kind_of_change(was[key], now[key])] += 1
+    return {
+        name: TaskChange(
+            **{key: value for key, value in counts[name].items() if key != "same"},
+            before=old.scores.tasks[name].score,
+            after=new.scores.tasks[name].score,
+        )
+        for name in new.scores.tasks
+        if name in counts and name in old.scores.tasks
+    }
+
+
+def _scores(judged: Path) -> _SCORED:
+    """Return what each sample scored; nothing else of the verdicts is kept in memory."""
+
+    def score(line: Mapping[str, Any]) -> float | None:
+        return None if line["score"] is None else float(line["score"])
+
+    return newest(judged / "verdicts.jsonl", score)
+
+
+def _kind_of_change(was: float | None, now: float | None) -> str:
+    if was is None or now is None:
+        return "same" if was is now else "gained" if was is None else "lost"
+    if math.isclose(was, now):
+        return "same"
+    return "up" if now > was else "down"
+
+
+def _shared_tasks(pairs: Sequence[tuple[JudgedRun | None, JudgedRun]]) -> list[str]:
+    """Return the tasks that every run has a score of, in both judgings."""
+    judged = [run for old, new in pairs if old is not None for run in (old, new)]
+    if not judged:
+        return []
+    return [
+        name
+        for name in judged[0].scores.tasks
+        if all(
+            name in run.scores.tasks and run.scores.tasks[name].score is not None for run in judged
+        )
+    ]
+
+
+def _mean(run: JudgedRun, tasks: Sequence[str]) -> float | None:
+    return mean(score for name in tasks if (score := run.scores.tasks[name].score) is not None)
+
+
+def _ranks(means: Sequence[float | None]) -> list[int | None]:
+    """Return the rank of each; equal means share the better one."""
+    known = [value for value in means if value is not None]
+    return [None if value is None else 1 + sum(other > value for other in known) for value in means]
+
+
+def _kendall_tau(means: Sequence[tuple[float | None, float | None]]) -> float | None:
+    """Return tau-b, which ties do not flatter; None where there is no order to compare."""
+    known = [(was, now) for was, now in means if was is not None and now is not None]
+    if len(known) < 2:  # noqa: PLR2004 (an order takes two)
+        return None
+    from scipy.stats import kendalltau  # noqa: PLC0415 (half a second)
+
+    tau = float(kendalltau(*zip(*known, strict=True)).statistic)
+    return None if math.isnan(tau) else tau
+
+
+def _warnings(pairs: Sequence[tuple[JudgedRun | None, JudgedRun]]) -> list[str]:
+    said: list[str] = []
+    for _, new in pairs:
+        judges = [str(judge["id"]) for judge in new.judging.judges]
+        said += kinship_warnings(new.manifest.model, judges)
+    if len({_described(old) for old, _ in pairs if old is not None}) > 1:
+        said.append("the runs were not all judged the same way before, so the ranks before mix")
+    return said
+
+
+def _described(run: JudgedRun) -> str:
+    judges = ", ".join(str(judge["id"]) for judge in run.judging.judges) or "no language model"
+    return f"{run.judging.protocol['name']} by {judges}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,304 @@
+"""Juries, the published protocol and judging again, through the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import published_scoring
+import pytest
+
+from medix_eval.cli import main
+from medix_eval.testing import Script, ScriptedServer, prompt_text
+
+HUB = Path(__file__).parent / "fixtures" / "hub"
+Run = Callable[..., tuple[int, str, str]]
+Serve = Callable[..., ScriptedServer]
+YES, NO = '{"score": 1}', '{"score": 0}'
+ONE_VOTE = ["--set", "judge.question.prompts=[prompts/question_1.jinja]", "--set", "judge.tries=1"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*argv: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, argv)])
+        out, err = capsys.readouterr()
+        code = stopped.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    servers: list[ScriptedServer] = []
+
+    def start(script: Script, **options: Any) -> ScriptedServer:
+        servers.append(ScriptedServer(script, **options).__enter__())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def evaluate(run: Run, tmp_path: Path) -> Run:
+    def call(*argv: str | Path) -> tuple[int, str, str]:
+        return run(*argv, "--data-root", HUB, "--out", tmp_path / "out", "--json")
+
+    return call
+
+
+def candidate(server: ScriptedServer) -> list[str]:
+    return ["--model", "openai:scripted", "--base-url", server.url]
+
+
+def judge(*servers: ScriptedServer) -> list[str]:
+    flags = [flag for _ in servers for flag in ("--judge", "openai:scripted")]
+    return [*flags, *(flag for server in servers for flag in ("--judge-base-url", server.url))]
+
+
+def lines(folder: str | Path, name: str) -> list[dict[str, Any]]:
+    text = (Path(folder) / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def chance(text: str) -> float:
+    """A number in [0, 1) that only this text has."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
+
+
+def one_in_five_is_right(body: dict[str, Any]) -> str:
+    return YES if chance(prompt_text(body)) < 0.2 else NO
+
+
+def test_a_jury_keeps_every_judges_votes_and_a_cache_for_each(evaluate: Run, serve: Serve) -> None:
+    answering = serve(lambda _: "no idea")
+    jury = [serve(lambda _: YES), serve(lambda _: NO), serve(lambda _: YES)]
+    argv = [*candidate(answering), *judge(*jury), "--tasks", "rad_vqa"]
+
+    code, out, _ = evaluate(*argv)
+    asked = [len(member.requests) for member in jury]
+    _, again, _ = evaluate(*argv, "--set", "generation.max_tokens=1000")
+
+    scores = json.loads(out)
+    (verdict, *_) = lines(scores["run"], "verdicts.jsonl")
+    assert code == 0
+    assert scores["tasks"]["rad_vqa"]["score"] == 1.0
+    assert [one["id"] for one in scores["judges"]] == [
+        "openai:scripted",
+        "openai:scripted#2",
+        "openai:scripted#3",
+    ]
+    assert list(verdict["judge_scores"].values()) == [1.0, 0.0, 1.0]
+    assert len({vote["key"] for vote in verdict["votes"]}) == len(verdict["votes"]) == 6
+    assert asked == [len(member.requests) for member in jury]
+    assert json.loads(again)["usage"]["judge"]["calls"] == 0
+
+
+def test_medix_compat_runs_the_published_way_and_scores_as_the_oracle(
+    evaluate: Run, serve: Serve, tmp_path: Path
+) -> None:
+    odd = [YES, NO, '{"score": "1"}', '{"score": 7}', "hm", '{"score": 4}', '{"score": 5}']
+
+    def replies(body: dict[str, Any]) -> str:
+        said = "".join(json.dumps(message) for message in body["messages"])
+        return odd[int(chance(said) * len(odd))]
+
+    answering, judging = serve(lambda _: "<answer>A</answer>"), serve(replies)
+    tasks = ["pubmedqa", "rad_vqa", "mimic_cxr_report_generation"]
+
+    argv = [*candidate(answering), *judge(judging), "--tasks", ",".join(tasks)]
+    code, out, _ = evaluate(*argv, "--protocol", "medix-compat", "--allow-partial")
+
+    scores = json.loads(out)
+    published = []
+    for verdict in lines(scores["run"], "verdicts.jsonl"):
+        task = verdict["task"].partition("@")[0]
+        raw = [vote["reply"] for vote in verdict["votes"]]
+        try:
+            published.append((task, published_scoring.sample_score(raw, sample_id=task)))
+        except published_scoring.NoVerdict:
+            assert verdict["outcome"] == "judge_failed"
+    theirs = published_scoring.run_scores(published, selected=list(scores["tasks"]))
+    images = [
+        part["image_url"]["url"].partition(";")[0]
+        for body in answering.requests
+        for part in body["messages"][0]["content"]
+        if isinstance(part, dict) and part["type"] == "image_url"
+    ]
+    assert code == 1
+    assert list(scores["tasks"]) == ["pubmedqa_compat", "rad_vqa", "mimic_cxr_report_generation"]
+    assert {name: task["score"] for name, task in scores["tasks"].items()} == {
+        name: pytest.approx(score) for name, score in theirs.items()
+    }
+    assert scores["groups"]["medix"]["score"] == pytest.approx(published_scoring.overall(theirs))
+    assert set(images) == {"data:image/jpeg"}
+    assert {len(body["messages"]) for body in judging.requests} == {1, 3, 5}
+    assert all("response_format" not in body for body in judging.requests)
+    assert all("<answer>A</answer>" in prompt_text(body) for body in judging.requests[:1])
+
+
+def test_a_cascade_asks_the_judge_for_the_rest_and_for_the_audit(
+    evaluate: Run, serve: Serve
+) -> None:
+    answering, judging = serve(lambda _: "A"), serve(lambda _: NO)
+    argv = [*candidate(answering), *judge(judging), "--tasks", "medmcqa,rad_vqa", "--no-cache"]
+
+    _, out, _ = evaluate(*argv, "--protocol", "cascade", "--set", "judge.audit=0.5")
+
+    verdicts = lines(json.loads(out)["run"], "verdicts.jsonl")
+    settled = [one for one in verdicts if "rule" in one]
+    audited = [one for one in settled if "votes" in one]
+    rest = [one for one in verdicts if "rule" not in one]
+    assert rest
+    assert all(one["votes"] for one in rest)
+    assert 0 < len(audited) < len(settled)
+    assert all(one["score"] == one["rule"]["score"] for one in settled)
+    assert any(one["score"] != one["judge_score"] for one in audited)
+    assert len(judging.requests) == 2 * (len(rest) + len(audited))
+
+
+def test_a_judge_that_talks_garbage_leaves_bounds_that_hold_the_truth(
+    evaluate: Run, run: Run, serve: Serve
+) -> None:
+    broken = True
+
+    def garbage(body: dict[str, Any]) -> str:
+        is_garbage = broken and chance("garbage" + prompt_text(body)) < 0.2
+        return "I had rather not say." if is_garbage else one_in_five_is_right(body)
+
+    answering = serve(lambda body: f"Perhaps {hash_of(body)}")
+    sound, judging = serve(one_in_five_is_right), serve(garbage)
+    argv = [*candidate(answering), "--tasks", "medvqa,medmcqa,medqa", *ONE_VOTE]
+    _, out, _ = evaluate(*argv, *judge(sound))
+    truth = json.loads(out)["tasks"]
+    generated = len(answering.requests)
+
+    first, out, _ = evaluate(*argv, *judge(judging))
+    scores, asked, broken = json.loads(out), len(judging.requests), False
+    table = (Path(scores["run"]) / "report.md").read_text()
+    second, again, _ = run("judge", scores["run"], *ONE_VOTE, *judge(judging), "--json")
+
+    failed = {name: task["outcomes"]["judge_failed"] for name, task in scores["tasks"].items()}
+    num_failed = sum(failed.values())
+    low_high = {name: task["bounds"] for name, task in scores["tasks"].items()}
+    assert (first, second) == (1, 0)
+    assert 0.05 < num_failed / asked < 0.4
+    assert all(low <= truth[name]["score"] <= high for name, (low, high) in low_high.items())
+    assert all(low < high for name, (low, high) in low_high.items() if failed[name])
+    assert f"{max(failed.values())} judge_failed" in table
+    assert len(judging.requests) == asked + num_failed
+    assert len(answering.requests) == generated
+    assert json.loads(again)["num_failures"] == 0
+    after = json.loads((Path(scores["run"]) / "scores.json").read_text())["tasks"]
+    assert {name: task["score"] for name, task in after.items()} == {
+        name: task["score"] for name, task in truth.items()
+    }
+
+
+def hash_of(body: dict[str, Any]) -> str:
+    return hashlib.sha256(prompt_text(body).encode()).hexdigest()[:8]
+
+
+def test_judging_again_shows_what_changed_and_how_models_are_ranked(
+    evaluate: Run, run: Run, serve: Serve, tmp_path: Path
+) -> None:
+    def strict(body: dict[str, Any]) -> str:
+        return YES if "good answer" in prompt_text(body) else NO
+
+    def lenient(body: dict[str, Any]) -> str:
+        return NO if "good answer" in prompt_text(body) else YES
+
+    good, bad = serve(lambda _: "good answer", model="good"), serve(lambda _: "bad", model="bad")
+    before, after = serve(strict), serve(lenient)
+    runs = []
+    for server, name in ((good, "good"), (bad, "bad")):
+        model = ["--model", f"openai:{name}", "--base-url", server.url]
+        _, out, _ = evaluate(*model, *judge(before), "--tasks", "rad_vqa")
+        runs.append(Path(json.loads(out)["run"]).parent.parent)
+    generated = len(good.requests) + len(bad.requests)
+
+    code, out, _ = run("judge", *runs, *judge(after), "--json")
+    _, table, _ = run("judge", *runs, *judge(after))
+
+    changes = json.loads(out)
+    n = json.loads((runs[0] / "run.json").read_text())["tasks"]["rad_vqa"]["num_rows"]
+    assert code == 0
+    assert len(good.requests) + len(bad.requests) == generated
+    assert [
+        (one["tasks"]["rad_vqa"]["up"], one["tasks"]["rad_vqa"]["down"]) for one in changes["runs"]
+    ] == [(0, n), (n, 0)]
+    assert [(one["rank_before"], one["rank_after"]) for one in changes["runs"]] == [(1, 2), (2, 1)]
+    assert changes["kendall_tau"] == -1.0
+    assert "Kendall's tau -1.00" in table
+    assert len([*runs[0].glob("judged/*")]) == 2
+
+
+def test_completions_of_another_protocol_are_named_as_such(
+    evaluate: Run, run: Run, serve: Serve
+) -> None:
+    answering, judging = serve(lambda _: "A"), serve(lambda _: YES)
+    argv = [*candidate(answering), "--tasks", "medqa", "--protocol", "rules"]
+    _, out, _ = evaluate(*argv)
+
+    run("judge", json.loads(out)["run"], "--protocol", "medix-compat", *judge(judging), "--json")
+    run("judge", json.loads(out)["run"], "--protocol", "medix", *judge(judging), "--json")
+
+    judged = Path(json.loads(out)["run"]).parent
+    names = Counter(
+        json.loads(file.read_text())["protocol"]["name"] for file in judged.glob("*/judging.json")
+    )
+    assert names == {"rules": 1, "medix": 1, "medix-compat+other-generation": 1}
+
+
+def test_restricted_completions_go_to_no_foreign_judge(
+    evaluate: Run, run: Run, serve: Serve
+) -> None:
+    answering = serve(lambda _: "clear lungs")
+    argv = [*candidate(answering), "--tasks", "mimic_cxr_report_generation", "--protocol", "rules"]
+    _, out, _ = evaluate(*argv)
+    foreign = ["--judge", "openai:j", "--judge-base-url", "http://192.0.2.1/v1"]
+
+    code, _, err = run("judge", json.loads(out)["run"], *foreign)
+
+    assert code == 2
+    assert "restricted data may not be sent to 192.0.2.1" in err
+
+
+def test_a_moved_run_is_judged_where_it_lies(
+    evaluate: Run, run: Run, serve: Serve, tmp_path: Path
+) -> None:
+    answering = serve(lambda _: "A")
+    _, out, _ = evaluate(*candidate(answering), "--tasks", "medqa", "--protocol", "rules")
+    moved = Path(json.loads(out)["run"]).parent.parent.rename(tmp_path / "moved")
+    asked = len(answering.requests)
+
+    code, out, _ = run("judge", moved, "--protocol", "rules", "--json")
+
+    assert code == 0
+    assert json.loads(out)["runs"][0]["run"].startswith(str(moved))
+    assert len(answering.requests) == asked
+
+
+def test_a_judge_prompt_with_a_misspelt_name_stops_before_anything_is_sent(
+    evaluate: Run, serve: Serve, tmp_path: Path
+) -> None:
+    prompt = tmp_path / "mine.jinja"
+    prompt.write_text("{{ questoin }} {{ answer }}")
+    answering, judging = serve(lambda _: "A"), serve(lambda _: YES)
+    argv = [*candidate(answering), *judge(judging), "--tasks", "medqa"]
+
+    code, _, err = evaluate(
+        *argv, "--protocol", "medix-compat", "--set", f"judge.prompt_file={prompt}"
+    )
+
+    assert code == 2
+    assert "'questoin' is undefined" in err
+    assert answering.requests == []
