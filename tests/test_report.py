@@ -184,6 +184,29 @@ def test_images_are_read_again_and_known_by_their_hash(visit: Any, tmp_path: Pat
     assert page.locator(".sample img").first.evaluate("image => image.naturalWidth") > 0
 
 
+def test_a_comparison_shows_what_changed_side_by_side(visit: Any, tmp_path: Path) -> None:
+    better = [pair(number, right=number % 3 != 0 or number == 9) for number in range(30)]
+    worse = [pair(number, right=number % 3 != 0 and number < 20) for number in range(30)]
+    first, second = (
+        write_run(tmp_path, samples, model=model)
+        for samples, model in ((worse, "plain <b>"), (better, "trained"))
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(first), str(second), "--out", str(tmp_path / "both.html")])
+
+    visited = visit(tmp_path / "both.html")
+    page = visited.page
+
+    assert ended.value.code == 0
+    expect(page.get_by_role("status")).to_have_text("Sample 1 of 8")
+    expect(page.locator(".sample h3").first).to_contain_text("B fixed first")
+    expect(page.locator(".answers > div")).to_have_count(2)
+    expect(page.locator(".answers h3")).to_have_text(["A wrong", "B correct"])
+    expect(page.locator("#differences td").first).to_have_text("+26.7")
+    assert visited.violations() == []
+    assert visited.is_clean
+
+
 @pytest.mark.parametrize(
     ("votes", "rule", "kind", "found"),
     [
@@ -253,9 +276,10 @@ def pair(
     prompt: str = "Which colour?\n\nA. red\nB. blue",
     reply: str = "Raw words of the judge",
     model_tags: tuple[str, ...] = (),
+    right: bool | None = None,
 ) -> Pair:
     """Return one sample and its verdict, both made up."""
-    right = number % 3 != 0 and number != 11
+    right = number % 3 != 0 and number != 11 if right is None else right
     points = (1.0, 0.0, 1.0) if number == 7 else (float(right),) * 2
     said = f"<think>Thought number {number}</think><answer>blue</answer>"
     return (

@@ -16,23 +16,44 @@ Images = Annotated[
     typer.Option("--images",
                  help="Embed the images, read again from their datasets: small, or as stored."),
 ]
+Out = Annotated[
+    Path,
+    typer.Option("--out", metavar="FILE", help="Where the page of a comparison goes."),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Compare runs of different protocol, judge or data; marked."),
+]
 # fmt: on
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…")],
     *,
+    out: Out = Path("comparison.html"),
     images: Images = "thumbnail",
+    force: Force = False,
     data_root: flags.DataRoot = None,
     include_path: flags.Include = None,
 ) -> None:
-    """Write report.html of a run: scores, settings and every sample, in one file."""
+    """Write report.html of a run, or one page that compares several; the first is the baseline."""
     from medix_eval.judged_run import read_run  # noqa: PLC0415
     from medix_eval.report.pictures import read_pictures  # noqa: PLC0415
-    from medix_eval.report.run_page import write_run_page  # noqa: PLC0415
 
-    finished = read_run(run)
+    finished = [read_run(run) for run in runs]
     root = check_folder("--data-root", data_root)
     catalogue = open_catalogue(include_path)
-    pictures = read_pictures(finished, catalogue, data_root=root, size=images)
-    typer.echo(write_run_page(finished, images=pictures))
+    if len(finished) == 1:
+        from medix_eval.report.run_page import write_run_page  # noqa: PLC0415
+
+        pictures = read_pictures(finished[0], catalogue, data_root=root, size=images)
+        typer.echo(write_run_page(finished[0], images=pictures))
+        return
+    from medix_eval.comparison import compare_runs  # noqa: PLC0415
+    from medix_eval.report.compare_page import compare_page  # noqa: PLC0415
+    from medix_eval.store import write_text  # noqa: PLC0415
+
+    found = compare_runs(finished, force=force)
+    pictures = read_pictures(finished[0], catalogue, data_root=root, size=images)
+    write_text(out, compare_page(found, finished, images=pictures))
+    typer.echo(out)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from medix_eval.judged_run import JudgedSample
 from medix_eval.judging.answers import thinking_of
-from medix_eval.records import IMAGE_MARK, Kind, Outcome, VerdictRecord
+from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, VerdictRecord
 
 _CHUNK_CHARACTERS = 400_000
 _SNIPPET = 96
@@ -50,30 +50,38 @@ class Packing:
     _size: int = 0
     _starts: list[int] = field(default_factory=list)
     _tasks: _Codes = field(default_factory=_Codes)
+    _labels: _Codes = field(default_factory=_Codes)
     _tags: _Codes = field(default_factory=_Codes)
     _rows: list[list[Any]] = field(default_factory=list)
     _slices: dict[str, _Codes] = field(default_factory=dict)
     _sliced: list[dict[str, int]] = field(default_factory=list)
 
     def add(self, sample: JudgedSample) -> None:
-        """Pack one sample."""
-        completion, verdict = sample.completion, sample.verdict
+        """Pack one sample of one run, under its outcome."""
+        self.add_compared([("", sample)], label=sample.verdict.outcome.value)
+
+    def add_compared(self, answers: Sequence[tuple[str, JudgedSample]], *, label: str) -> None:
+        """Pack one sample with the answers of several runs, each under its run's name."""
+        sample = answers[-1][1]
+        completion = sample.completion
         hidden = self.is_restricted(sample.task)
         if not self._part:
             self._starts.append(len(self._rows))
-        text = json.dumps(_record(sample, hidden=hidden), ensure_ascii=False)
+        record = {} if hidden else _question(completion)
+        record["answers"] = [_answer(one, name=name, hidden=hidden) for name, one in answers]
+        text = json.dumps(record, ensure_ascii=False)
         self._part.append(text)
         self._size += len(text)
         question = " ".join(completion.prompt.replace(IMAGE_MARK, " ").split())
+        verdicts = [one.verdict for _, one in answers]
         # One row of the index; the page's script names these columns in the same order.
         self._rows.append(
             [
                 self._tasks.of(sample.task),
                 completion.row,
-                list(Outcome).index(verdict.outcome),
-                None if verdict.score is None else round(verdict.score, 4),
-                disagreements(verdict, kind=completion.kind),
-                [self._tags.of(tag) for tag in verdict.error_tags],
+                self._labels.of(label),
+                max(disagreements(verdict, kind=completion.kind) for verdict in verdicts),
+                sorted({self._tags.of(tag) for verdict in verdicts for tag in verdict.error_tags}),
                 completion.sample_id,
                 "" if hidden else question[:_SNIPPET],
             ]
@@ -97,7 +105,7 @@ class Packing:
         return packed(
             {
                 "tasks": list(self._tasks.names),
-                "outcomes": [outcome.value for outcome in Outcome],
+                "outcomes": list(self._labels.names),
                 "tags": list(self._tags.names),
                 "slices": slices,
                 "sliced": {
@@ -138,8 +146,20 @@ def disagreements(verdict: VerdictRecord, *, kind: Kind) -> int:
     return int(found)
 
 
-def _record(sample: JudgedSample, *, hidden: bool) -> dict[str, Any]:
-    """Return what the page shows of one sample; of restricted data ids and verdicts only."""
+def _question(completion: CompletionRecord) -> dict[str, Any]:
+    """Return what was asked."""
+    return {
+        "prompt": completion.prompt,
+        "options": completion.options,
+        "reference": completion.reference,
+        "images": completion.image_sha256,
+        "facts": completion.facts,
+        "columns": completion.columns,
+    }
+
+
+def _answer(sample: JudgedSample, *, name: str, hidden: bool) -> dict[str, Any]:
+    """Return what came back and what was said of it; of restricted data the verdicts only."""
     completion, verdict = sample.completion, sample.verdict
     votes = [
         {
@@ -152,17 +172,17 @@ def _record(sample: JudgedSample, *, hidden: bool) -> dict[str, Any]:
         }
         for vote in verdict.votes
     ]
-    rule = verdict.rule.model_dump() if verdict.rule else None
+    judged = {
+        "name": name,
+        "outcome": verdict.outcome.value,
+        "score": verdict.score,
+        "votes": votes,
+        "rule": verdict.rule.model_dump() if verdict.rule else None,
+    }
     if hidden:
-        return {"hidden": True, "votes": votes, "rule": rule}
+        return judged
     thinking = thinking_of(completion.completion or "")
-    return {
-        "prompt": completion.prompt,
-        "options": completion.options,
-        "reference": completion.reference,
-        "images": completion.image_sha256,
-        "facts": completion.facts,
-        "columns": completion.columns,
+    return judged | {
         "thinking": thinking,
         "said": (completion.completion or "")[len(thinking) :],
         "answer": verdict.answer,
@@ -171,8 +191,6 @@ def _record(sample: JudgedSample, *, hidden: bool) -> dict[str, Any]:
         "seconds": completion.seconds,
         "failure": completion.failure.message if completion.failure else None,
         "reason": verdict.reason,
-        "votes": votes,
-        "rule": rule,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from medix_eval.judged_run import JudgedRun, JudgedSample
@@ -29,11 +29,10 @@ def is_current(judged: Path) -> bool:
     return page.exists() and page.stat().st_mtime_ns >= newest
 
 
-def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> str:
-    """Return the page of one judging of one run."""
-    restricted = {name for name in run.judging.tasks if run.entry(name).data_class == "dua"}
+def slices_in(run: JudgedRun) -> Callable[[JudgedSample], tuple[tuple[str, str], ...]]:
+    """Return what tells the slices of a sample, as its scores name them."""
 
-    def slices(sample: JudgedSample) -> tuple[tuple[str, str], ...]:
+    def of(sample: JudgedSample) -> tuple[tuple[str, str], ...]:
         entry, completion = run.entry(sample.task), sample.completion
         return slices_of(
             completion.columns,
@@ -42,7 +41,14 @@ def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> str:
             reference=completion.reference,
         )
 
-    packing = Packing(is_restricted=restricted.__contains__, slices_of=slices)
+    return of
+
+
+def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> str:
+    """Return the page of one judging of one run."""
+    restricted = {name for name in run.judging.tasks if run.entry(name).data_class == "dua"}
+
+    packing = Packing(is_restricted=restricted.__contains__, slices_of=slices_in(run))
     for sample in run.samples():
         packing.add(sample)
     tasks = run.scores.tasks.values()

@@ -34,7 +34,7 @@
   if (browser === null) return;
 
   /* The columns of one row of the index. */
-  const [TASK, ROW, OUTCOME, SCORE, DISAGREEMENT, TAGS, ID, SNIPPET] = [0, 1, 2, 3, 4, 5, 6, 7];
+  const [TASK, ROW, OUTCOME, DISAGREEMENT, TAGS, ID, SNIPPET] = [0, 1, 2, 3, 4, 5, 6];
   const SHOWN_AT_ONCE = 50;
   const LONGEST = 8000;
   const KEPT_CHUNKS = 12;
@@ -81,10 +81,9 @@
     return low;
   };
 
-  const outcomeOf = (row) => {
-    const name = index.outcomes[row[OUTCOME]];
-    return make("span", { className: `outcome is-${name}`, textContent: words(name) });
-  };
+  /* What a sample is filed under: an outcome, or in a comparison who gained or lost. */
+  const outcomeOf = (name) =>
+    make("span", { className: `outcome is-${name.split(" ").pop()}`, textContent: words(name) });
 
   const showList = () => {
     const page = Math.max(0, Math.floor(current / SHOWN_AT_ONCE));
@@ -99,7 +98,7 @@
         const button = make(
           "button",
           { type: "button" },
-          outcomeOf(row),
+          outcomeOf(index.outcomes[row[OUTCOME]]),
           make("span", { className: "snippet", textContent: row[SNIPPET] || row[ID] }),
           make("small", { textContent: name }),
         );
@@ -178,28 +177,38 @@
     return make("div", { className: "vote" }, head, ...reply, ...failure);
   };
 
-  const verdictParts = (sample) => [
-    sample.votes.length ? part("Votes of the judge", ...sample.votes.map(voteOf)) : null,
-    sample.rule === null
-      ? null
-      : part("Rules", make("p", { textContent: `${percent(sample.rule.score)}, by the rule “${words(sample.rule.rule)}”` })),
-  ];
-
-  const textParts = (sample) => [
+  const questionParts = (sample) => [
     sample.images.length ? part("Image", ...sample.images.map(picture)) : null,
     part("Prompt", ...longText(sample.prompt)),
     sample.options.length ? part("Options", optionsOf(sample)) : null,
     part("Reference", ...longText(sample.reference)),
     Object.keys(sample.facts).length ? part("Facts", facts(Object.entries(sample.facts))) : null,
-    sample.failure === null ? null : part("Failure", make("p", { textContent: sample.failure })),
-    sample.reason === "" ? null : part("Reason", make("p", { textContent: sample.reason })),
+  ];
+
+  const completionParts = (answer) => [
+    answer.failure === null ? null : part("Failure", make("p", { textContent: answer.failure })),
+    answer.reason === "" || answer.reason === answer.failure ? null : part("Reason", make("p", { textContent: answer.reason })),
     part(
       "Completion",
-      sample.thinking ? folded(`Reasoning, ${sample.thinking.length.toLocaleString("en")} characters`, sample.thinking) : null,
-      ...longText(sample.said.trim() || "(nothing)"),
+      answer.thinking ? folded(`Reasoning, ${answer.thinking.length.toLocaleString("en")} characters`, answer.thinking) : null,
+      ...longText(answer.said.trim() || "(nothing)"),
     ),
-    sample.answer === null ? null : part("Answer that was judged", ...longText(sample.answer || "(empty)")),
+    answer.answer === null ? null : part("Answer that was judged", ...longText(answer.answer || "(empty)")),
   ];
+
+  const answerOf = (answer, hidden) => {
+    const about = [["Score", percent(answer.score)]];
+    if (!hidden) about.push(["Finish", answer.finish ?? "–"], ["Tokens", `${answer.tokens ?? "–"}`], ["Seconds", `${answer.seconds}`]);
+    const rule = answer.rule;
+    const parts = [
+      answer.name ? make("h3", {}, `${answer.name} `, outcomeOf(answer.outcome)) : null,
+      ...(hidden ? [] : completionParts(answer)),
+      answer.votes.length ? part("Votes of the judge", ...answer.votes.map(voteOf)) : null,
+      rule === null ? null : part("Rules", make("p", { textContent: `${percent(rule.score)}, by the rule “${words(rule.rule)}”` })),
+      facts(about),
+    ];
+    return make("div", {}, ...parts.filter((item) => item !== null));
+  };
 
   const showSample = async () => {
     const number = found[current];
@@ -211,21 +220,18 @@
     const sample = (await chunk(at))[number - index.starts[at]];
     if (found[current] !== number) return; /* the reader has moved on */
     const row = index.rows[number];
-    const title = make("h3", {}, outcomeOf(row), ` ${index.tasks[row[TASK]]} `, make("small", { textContent: row[ID] }));
+    const hidden = sample.prompt === undefined;
+    const title = make("h3", {}, outcomeOf(index.outcomes[row[OUTCOME]]), ` ${index.tasks[row[TASK]]} `, make("small", { textContent: row[ID] }));
     const tags = row[TAGS].map((tag) => make("span", { className: "tag", textContent: words(index.tags[tag]) }));
-    const about = [["Score", percent(row[SCORE])], ["Row", `${row[ROW]}`]];
-    if (!sample.hidden) {
-      about.push(["Finish", sample.finish ?? "–"], ["Tokens", `${sample.tokens ?? "–"}`], ["Seconds", `${sample.seconds}`]);
-      about.push(...Object.entries(sample.columns));
-    }
-    const parts = sample.hidden
-      ? [make("p", { className: "note", textContent: "Restricted data: id and verdicts only." })]
-      : textParts(sample);
+    const note = make("p", { className: "note", textContent: "Restricted data: id and verdicts only." });
+    const about = [["Row", `${row[ROW]}`], ...(hidden ? [] : Object.entries(sample.columns))];
+    const answers = sample.answers.map((answer) => answerOf(answer, hidden));
     body.replaceChildren(
       title,
       ...tags,
-      ...[...parts, ...verdictParts(sample)].filter((item) => item !== null),
-      part("About", facts(about)),
+      ...(hidden ? [note] : questionParts(sample)).filter((item) => item !== null),
+      make("div", { className: answers.length > 1 ? "answers" : "" }, ...answers),
+      part("About the question", facts(about)),
     );
     body.dataset.sample = row[ID];
     rememberPlace(`#sample=${encodeURIComponent(`${index.tasks[row[TASK]]}/${row[ID]}`)}`);
@@ -270,10 +276,9 @@
   };
 
   const holds = (sample, row, words) => {
-    const texts = sample.hidden
-      ? [row[ID]]
-      : [row[ID], sample.prompt, sample.reference, sample.thinking, sample.said, sample.reason, ...sample.votes.map((vote) => vote.reply ?? "")];
-    return texts.some((text) => text.toLowerCase().includes(words));
+    const asked = sample.prompt === undefined ? [] : [sample.prompt, sample.reference];
+    const answered = sample.answers.flatMap((answer) => [answer.thinking, answer.said, answer.reason, ...answer.votes.map((vote) => vote.reply)]);
+    return [row[ID], ...asked, ...answered].some((text) => text?.toLowerCase().includes(words));
   };
 
   /* A search reads the chunks one after the other and shows what it has found so far. */
