@@ -21,7 +21,7 @@ from medix_eval.judging.outcomes import Scorer
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.protocol import DialogueJudge, LLMJudge, load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome
-from medix_eval.scoring import mean
+from medix_eval.tally import mean
 
 COMPAT, MEDIX = load_protocol("medix-compat"), load_protocol("medix")
 

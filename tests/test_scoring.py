@@ -117,9 +117,11 @@ def test_a_group_has_an_interval_drawn_and_in_closed_form(tmp_path: Path) -> Non
 
 
 def test_the_worst_slice_is_named_if_it_is_large_enough(tmp_path: Path) -> None:
-    lungs = [{"score": 1.0, "columns": {"organ": "lung"}}] * 40
-    livers = [{"score": float(at % 2), "columns": {"organ": "liver"}} for at in range(40)]
-    eyes = [{"score": 0.0, "columns": {"organ": "eye"}}] * 29
+    lungs: list[Sample] = [{"score": 1.0, "columns": {"organ": "lung"}}] * 40
+    livers: list[Sample] = [
+        {"score": float(at % 2), "columns": {"organ": "liver"}} for at in range(40)
+    ]
+    eyes: list[Sample] = [{"score": 0.0, "columns": {"organ": "eye"}}] * 29
 
     scores = scored(tmp_path, vqa=[*lungs, *livers, *eyes])
 
@@ -133,8 +135,8 @@ def test_the_worst_slice_is_named_if_it_is_large_enough(tmp_path: Path) -> None:
 
 
 def test_yes_or_no_questions_show_what_always_yes_would_score(tmp_path: Path) -> None:
-    yes = [{"reference": "yes", "answer": "Yes, there is", "score": 1.0}] * 6
-    no = [{"reference": "No.", "answer": "yes", "score": 0.0}] * 3
+    yes: list[Sample] = [{"reference": "yes", "answer": "Yes, there is", "score": 1.0}] * 6
+    no: list[Sample] = [{"reference": "No.", "answer": "yes", "score": 0.0}] * 3
     free: list[Sample] = [{"reference": "left lung", "answer": "No idea", "score": 0.0}]
 
     found = scored(tmp_path, vqa=[*yes, *no, *free]).tasks["vqa"].yes_no
@@ -173,9 +175,9 @@ def test_answers_without_a_token_count_have_no_cost(tmp_path: Path) -> None:
 
 
 def test_votes_are_compared_with_each_other_and_the_judge_with_the_rules(tmp_path: Path) -> None:
-    agreed = [{"votes": {"a": 1.0, "b": 1.0}, "rule": 1.0, "score": 1.0}] * 6
-    split = [{"votes": {"a": 1.0, "b": 0.0, "c": 0.0}, "rule": 1.0, "score": 0.0}] * 2
-    wrong = [{"votes": {"a": 0.0, "b": 0.0}, "score": 0.0}] * 2
+    agreed: list[Sample] = [{"votes": {"a": 1.0, "b": 1.0}, "rule": 1.0, "score": 1.0}] * 6
+    split: list[Sample] = [{"votes": {"a": 1.0, "b": 0.0, "c": 0.0}, "rule": 1.0, "score": 0.0}] * 2
+    wrong: list[Sample] = [{"votes": {"a": 0.0, "b": 0.0}, "score": 0.0}] * 2
 
     scores = scored(tmp_path, vqa=[*agreed, *split, *wrong])
 

@@ -176,6 +176,11 @@ def average_stderr(tasks: Sequence[Clusters]) -> float | None:
     return math.hypot(*known) / len(tasks) if tasks and len(known) == len(tasks) else None
 
 
+def limits_of(interval: Interval | None) -> tuple[float, float] | None:
+    """Return both ends as results keep them."""
+    return (interval.low, interval.high) if interval else None
+
+
 def resampled_means(scores: Clusters, random: np.random.Generator) -> Floats:
     """Return `DRAWS` averages of as many clusters, drawn with replacement.
 

@@ -19,6 +19,7 @@ from medix_eval.statistics.intervals import (
     Clusters,
     average_stderr,
     bootstrap_interval,
+    limits_of,
     normal_quantile,
 )
 
@@ -102,12 +103,11 @@ def minimum_detectable(stderr: float) -> float:
 
 
 def _difference(tasks: Sequence[Clusters], *, p: float | None, test: str) -> Difference:
-    interval = bootstrap_interval(tasks, within=(-1.0, 1.0))
     stderr = average_stderr(tasks)
     return Difference(
         n=sum(task.num_samples for task in tasks),
         difference=math.fsum(task.mean for task in tasks) / len(tasks),
-        interval=(interval.low, interval.high) if interval else None,
+        interval=limits_of(bootstrap_interval(tasks, within=(-1.0, 1.0))),
         p=p,
         test=test,
         minimum_detectable=None if stderr is None else minimum_detectable(stderr),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from medix_eval.records import Kind
 from medix_eval.scores import SliceScore, YesNo
-from medix_eval.statistics.intervals import clustered, task_interval
+from medix_eval.statistics.intervals import clustered, limits_of, task_interval
 
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _ANSWERED_FREELY = {Kind.OPEN, Kind.CLOSED}
@@ -93,12 +93,11 @@ def _slice(rows: Sequence[Row], with_clusters: bool) -> SliceScore:  # noqa: FBT
     clusters = clustered(
         [score for score, _ in scored], [name for _, name in scored] if with_clusters else None
     )
-    interval = task_interval(clusters)
     return SliceScore(
         n=len(rows),
         n_scored=len(scored),
         score=clusters.mean if scored else None,
-        interval=(interval.low, interval.high) if interval else None,
+        interval=limits_of(task_interval(clusters)),
     )
 
 
