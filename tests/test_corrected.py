@@ -95,6 +95,20 @@ def test_labels_without_a_disagreement_do_not_prove_a_perfect_judge() -> None:
     assert high - low > 2 * (naive.high - naive.low)
 
 
+def test_the_interval_is_as_wide_as_theory_says() -> None:
+    samples = draw(np.random.default_rng(7), n=20000, false_alarms=0.3, misses=0.2, num_labels=400)
+    found = correct(samples)
+
+    assert found is not None
+    # Almost all of it is the labels' part: the spread of truth minus trust times judge.
+    pairs = [(one.score, one.label) for one in samples if one.label is not None]
+    score, label = np.array(pairs).T
+    trust = np.cov(score, label, bias=True)[0, 1] / np.var(score)
+    expected = np.std(label - trust * score) / 400**0.5
+    low, high = found.corrected.interval
+    assert (high - low) / 2 / 1.966 == pytest.approx(expected, rel=0.03)
+
+
 CASES = [
     pytest.param({"false_alarms": 0.3, "misses": 0.2}, 0.7, id="a-poor-judge"),
     pytest.param({"per_image": 3}, 0.7, id="several-questions-per-image"),

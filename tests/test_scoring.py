@@ -91,7 +91,7 @@ def scored(folder: Path, *, labels: Path | None = None, **tasks: Sequence[Sample
 def test_an_interval_keeps_the_questions_of_one_image_together(tmp_path: Path) -> None:
     values = [float(image % 3 > 0) for image in range(60) for _ in range(4)]
     images = [str(image) for image in range(60) for _ in range(4)]
-    samples = [
+    samples: list[Sample] = [
         {"score": score, "columns": {"image": image}}
         for score, image in zip(values, images, strict=True)
     ]
@@ -148,7 +148,7 @@ def test_yes_or_no_questions_show_what_always_yes_would_score(tmp_path: Path) ->
 
 
 def test_the_ledger_counts_what_was_lost_and_what_a_right_answer_costs(tmp_path: Path) -> None:
-    samples = [
+    samples: list[Sample] = [
         {"tokens": 10, "score": 1.0},
         {"tokens": 100, "score": 0.0, "outcome": Outcome.TRUNCATED, "finish_reason": "length"},
         {"tokens": 60, "score": 1.0, "finish_reason": "length"},

@@ -52,11 +52,11 @@ class Difference(BaseModel):
 
 def task_difference(differences: Clusters) -> Difference:
     """Compare two runs on one task; `differences` are scores of one run minus the other's."""
-    if differences.is_clustered or not _are_flips(differences):
-        p, test = sign_flip(differences), "sign flips by cluster"
-    else:
+    if _are_flips(differences):
         won, lost = ((differences.totals == sign).sum() for sign in (1, -1))
         p, test = mcnemar(int(won), int(lost)), "McNemar, exact"
+    else:
+        p, test = sign_flip(differences), "sign flips by cluster"
     return _difference([differences], p=p, test=test)
 
 
@@ -115,5 +115,5 @@ def _difference(tasks: Sequence[Clusters], *, p: float | None, test: str) -> Dif
 
 
 def _are_flips(differences: Clusters) -> bool:
-    """Whether each sample is won, lost or the same."""
+    """Whether each cluster, such as a single sample, is won by one, lost by one or the same."""
     return bool(np.isin(differences.totals, (-1.0, 0.0, 1.0)).all())
