@@ -19,6 +19,7 @@ from medix_eval.commands import (
     judge_check,
     listing,
     report,
+    reproduce,
     score,
 )
 from medix_eval.errors import ConfigError, MedixError
@@ -51,6 +52,9 @@ app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")
 app.command("export")(export.export)
 app.command("gate")(gate.gate)
+app.command(
+    "reproduce", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)(reproduce.reproduce)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,109 @@
+"""`medix-eval reproduce`: a model measured the published way, beside its published numbers."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medix_eval import flags
+from medix_eval.bundled import bundled
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from medix_eval.reproduction import Finding, Reproduction
+
+_PROTOCOL = "medix-compat"
+_TASKS = "medix"
+_DONE, _NOT_MET = 0, 5
+_USABLE = (0, 1)
+"""How an evaluation may end for its scores to be read."""
+
+
+def reproduce(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    *,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="A finished run, in place of evaluating now."),
+    ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help='Whose numbers, such as "MediX-R1 8B".'),
+    ] = None,
+    out: flags.Out = Path("results"),
+    as_json: flags.Json = False,
+) -> None:
+    """Measure a model the published way and compare; all flags of an evaluation may follow."""
+    from medix_eval.judged_run import read_run  # noqa: PLC0415
+    from medix_eval.protocol import load_protocol  # noqa: PLC0415
+    from medix_eval.reproduction import (  # noqa: PLC0415
+        figures_of,
+        load_figures,
+        newest_judging,
+    )
+    from medix_eval.reproduction import reproduce as hold_against  # noqa: PLC0415
+
+    figures = load_figures(bundled("leaderboard") / "published_results.csv")
+    figures = figures_of(figures, published or model)
+    if run is None:
+        code = _evaluate(context, model, out)
+        if code not in _USABLE:
+            raise typer.Exit(code)
+        run = newest_judging(out)
+    found = hold_against(figures, read_run(run), load_protocol(_PROTOCOL))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        from medix_eval.commands.arguments import print_renderable  # noqa: PLC0415
+
+        print_renderable(_table(found))
+    raise typer.Exit(_DONE if found.is_reproduced else _NOT_MET)
+
+
+def _evaluate(context: typer.Context, model: str, out: Path) -> int:
+    """Run the evaluation as the command line would, with what came behind the model."""
+    arguments = ["--model", model, "--out", str(out)]
+    for flag, value in (("--protocol", _PROTOCOL), ("--tasks", _TASKS)):
+        if flag not in context.args:
+            arguments += [flag, value]
+    root = context.find_root().command
+    with redirect_stdout(sys.stderr):  # stdout is for what is found
+        return int(root.main([*arguments, *context.args], standalone_mode=False) or 0)
+
+
+def _table(found: Reproduction) -> RenderableType:
+    from rich import box  # noqa: PLC0415 (rich only where a table is shown)
+    from rich.console import Group  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    stamp = "SYNTHETIC DATA, reproduces nothing · " if found.synthetic else ""
+    table = Table(title=f"{stamp}{found.model} · {found.run}", box=box.SIMPLE_HEAD)
+    table.title_justify = "left"
+    for name in ("benchmark", "published", "here", "95 %", "", "source"):
+        table.add_column(name, justify="right" if name in {"published", "here"} else "left")
+    for finding in found.findings:
+        table.add_row(*_row(finding))
+    notes = ["Settings that differ from the published evaluation, as far as it is known:"]
+    notes += [f"  {setting}" for setting in found.settings or ("none",)]
+    return Group(table, *map(Text, notes))
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    figure = finding.figure
+    name = f"{figure.benchmark} = {finding.ours}" if finding.ours else figure.benchmark
+    span = finding.interval
+    return (
+        name,
+        figure.score,
+        "-" if finding.measured is None else f"{100 * finding.measured:.1f}",
+        f"{100 * span[0]:.1f} to {100 * span[1]:.1f}" if span else "",
+        finding.state,
+        figure.source,
+    )
