@@ -24,6 +24,7 @@ from medix_eval.models.chat import ModelSource
 from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.text_only import TextOnly
+from medix_eval.prices import Prices, cost_of
 from medix_eval.progress import shown_progress
 from medix_eval.protocol import Protocol
 from medix_eval.retrying import RetryPolicy
@@ -165,6 +166,7 @@ def write_scores(
     *,
     allow_partial: bool = False,
     labels: Labels | None = None,
+    prices: Prices | None = None,
 ) -> Scores:
     """Score what the folders hold, and write the scores and both reports."""
     from medix_eval.judged_run import read_run  # noqa: PLC0415 (only where a run has ended)
@@ -180,6 +182,8 @@ def write_scores(
         allow_partial=allow_partial,
         labels=labels,
     )
+    if prices is not None:
+        scores = scores.model_copy(update={"cost": cost_of(scores, prices)})
     file, text = judged / "scores.json", scores.model_dump_json(indent=2) + "\n"
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         write_text(file, text)

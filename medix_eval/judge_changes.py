@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from medix_eval.judged_run import JudgedRun, read_run
 from medix_eval.kinship import kinship_warnings
 from medix_eval.rejudging import Rejudged
-from medix_eval.scoring import mean
 from medix_eval.store import newest
+from medix_eval.tally import mean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -159,6 +159,16 @@ class GroupScore(_Score):
     corrected_interval: tuple[float, float] | None = None
 
 
+class Cost(_Score):
+    """What a run cost by a file of prices."""
+
+    currency: str
+    candidate: float
+    judge: float
+    per_correct: float | None
+    """For each full mark; null if there was none."""
+
+
 class Scores(_Score):
     """`scores.json`: the machine's view of one judging of one run."""
 
@@ -179,6 +189,8 @@ class Scores(_Score):
     tasks: dict[str, TaskScore]
     groups: dict[str, GroupScore]
     usage: dict[str, dict[str, float | int]]
+    cost: Cost | None = None
+    """Null unless prices were given."""
 
     @property
     def num_failures(self) -> int:

@@ -24,6 +24,15 @@ def score(
             "score is also given with the judge's errors taken out.",
         ),
     ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            "--prices",
+            metavar="FILE",
+            help="YAML with currency, prompt_tokens and completion_tokens (for a million), and "
+            "judge_call: the run's cost.",
+        ),
+    ] = None,
     as_json: flags.Json = False,
     allow_partial: flags.Partial = False,
     include_path: flags.Include = None,
@@ -31,6 +40,7 @@ def score(
     """Score a run folder again from its verdicts; nothing is sent anywhere."""
     from medix_eval.evaluation import write_scores  # noqa: PLC0415
     from medix_eval.judge_check.labels import read_labels  # noqa: PLC0415
+    from medix_eval.prices import read_prices  # noqa: PLC0415
     from medix_eval.store import find_run  # noqa: PLC0415
 
     folder, judged = find_run(run)
@@ -42,6 +52,7 @@ def score(
         open_catalogue(include_path),
         allow_partial=allow_partial,
         labels=read_labels(labels) if labels else None,
+        prices=read_prices(prices) if prices else None,
     )
     print_scores(scores, as_json=as_json)
     raise typer.Exit(1 if scores.num_failures else 0)

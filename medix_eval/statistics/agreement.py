@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.statistics.intervals import Floats
-
-if TYPE_CHECKING:
-    from medix_eval.records import Vote
 
 _PAIR = 2
 
@@ -61,16 +58,12 @@ def agreement(samples: Iterable[Mapping[str, float | None]], *, graded: bool) ->
     )
 
 
-def ratings_of(votes: Sequence[Vote]) -> dict[str, float | None]:
-    """Return what each rater said: of a jury each judge, of one judge each of its prompts.
-
-    A judge with several votes says what the middle one says, and nothing where they are split.
-    """
-    return ratings((vote.judge, vote.prompt, vote.points) for vote in votes)
-
-
 def ratings(votes: Iterable[tuple[str, str, float | None]]) -> dict[str, float | None]:
-    """Return the same from judge, prompt and points alone."""
+    """Return what each rater said, from judge, prompt and points of each vote of one sample.
+
+    The raters of a jury are its judges, those of one judge its prompts. A judge with several votes
+    says what the middle one says, and nothing where they are split.
+    """
     listed = list(votes)
     is_jury = len({judge for judge, _, _ in listed}) > 1
     by_rater: dict[str, list[float]] = {}
