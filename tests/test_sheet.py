@@ -1,0 +1,241 @@
+"""The annotation sheet is blind, whole and safe, and its labels come back to the right answers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medix_eval.cli import main
+from medix_eval.judge_check.labels import read_labels, with_quote, without_quote
+from medix_eval.testing import ScriptedServer
+
+SAID = '=A, </script><b>it</b> is "left"\nor so'
+HUB = Path(__file__).parent / "fixtures" / "hub"
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    def call(*argv: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, argv)])
+        out, err = capsys.readouterr()
+        code = stopped.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def run(cli: Cli, tmp_path: Path) -> Path:
+    return a_run(cli, tmp_path, "medqa,rad_vqa")
+
+
+def a_run(cli: Cli, tmp_path: Path, tasks: str) -> Path:
+    """Return the judging of a run whose model always says the same, judged by rules."""
+    out = tmp_path / "out"
+    flags = ["--tasks", tasks, "--protocol", "rules", "--data-root", HUB, "--out", out]
+    with ScriptedServer(lambda _: SAID, model="secret-name") as server:
+        cli("--model", "openai:secret-name", "--base-url", server.url, *flags)
+    return next(out.rglob("judging.json")).parent
+
+
+def sheet_of(run: Path) -> list[dict[str, str]]:
+    text = (run / "sheet" / "answers.csv").read_text(encoding="utf-8-sig")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_a_sheet_is_blind_and_drawn_by_lot(cli: Cli, run: Path) -> None:
+    code, out, _ = cli("judge-check", "--sheet", run, "--num", 9)
+    rows = sheet_of(run)
+    verdicts = (run / "verdicts.jsonl").read_text()
+
+    assert code == 0
+    assert out.split() == [str(run / "sheet" / name) for name in ("answers.csv", "answers.html")]
+    assert len(rows) == 9
+    assert {row["sample_id"] for row in rows} <= {
+        json.loads(line)["sample_id"] for line in verdicts.splitlines()
+    }
+    page = (run / "sheet" / "answers.html").read_text(encoding="utf-8")
+    for text in (page, (run / "sheet" / "answers.csv").read_text(encoding="utf-8")):
+        assert "secret-name" not in text
+        assert "unjudged" not in text
+    assert all(row["label"] == "" for row in rows)
+
+
+def test_the_same_seed_draws_the_same_answers(cli: Cli, run: Path) -> None:
+    drawn = []
+    for seed in (0, 0, 1):
+        cli("judge-check", "--sheet", run, "--num", 9, "--seed", seed)
+        drawn.append([row["sample_id"] for row in sheet_of(run)])
+        (run / "sheet" / "answers.csv").unlink()
+        (run / "sheet" / "answers.html").unlink()
+
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_sheet_that_is_there_is_not_overwritten(cli: Cli, run: Path) -> None:
+    cli("judge-check", "--sheet", run)
+    code, _, errors = cli("judge-check", "--sheet", run)
+
+    assert code == 2
+    assert "already there" in errors
+
+
+def test_a_spreadsheet_takes_no_answer_for_a_formula(cli: Cli, run: Path) -> None:
+    cli("judge-check", "--sheet", run, "--num", 3)
+
+    answers = {row["answer"] for row in sheet_of(run)}
+    assert answers == {f"'{SAID}"}
+    assert without_quote(answers.pop()) == SAID
+
+
+@given(text=st.text(st.sampled_from("=+-@'\t\rab")))
+def test_a_quoted_cell_comes_back_as_it_was(text: str) -> None:
+    assert without_quote(with_quote(text)) == text
+    assert not with_quote(text).startswith(("=", "+", "-", "@"))
+
+
+def test_restricted_answers_are_for_their_owner_only(cli: Cli, tmp_path: Path) -> None:
+    run = a_run(cli, tmp_path, "mimic_cxr_report_summarization")
+    cli("judge-check", "--sheet", run, "--num", 3)
+
+    for path in (run / "sheet").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "Restricted data" in (run / "sheet" / "answers.html").read_text(encoding="utf-8")
+
+
+def test_restricted_labels_go_to_no_foreign_judge(cli: Cli, tmp_path: Path) -> None:
+    run = a_run(cli, tmp_path, "mimic_cxr_report_summarization")
+    cli("judge-check", "--sheet", run, "--num", 3)
+    labels = labelled(run, tmp_path, "wrong".format)
+    judge = ["--judge", "openai:x", "--judge-base-url", "http://192.0.2.7/v1"]
+
+    for argv in (["--labels", run / "sheet" / "filled.csv"], ["--labels", labels, "--sheet", run]):
+        code, _, errors = cli("judge-check", *judge, *argv, "--out", tmp_path)
+
+        assert code == 2
+        assert "may not be sent to 192.0.2.7" in errors
+
+
+def labelled(run: Path, tmp_path: Path, label: Callable[[int], str]) -> Path:
+    """Fill the sheet in, once in its own columns and once as the page saves labels."""
+    rows = sheet_of(run)
+    with (run / "sheet" / "filled.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "label": label(n)} for n, row in enumerate(rows))
+    path = tmp_path / "labels.csv"
+    lines = [f"{row['sample_id']},{label(number)},anna" for number, row in enumerate(rows)]
+    path.write_text("\n".join(["sample_id,label,annotator", *lines]) + "\n")
+    return path
+
+
+def test_labels_come_back_to_the_verdicts_of_their_run(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with ScriptedServer(lambda _: "B", model="secret-name") as server:
+        flags = ["--tasks", "medqa", "--protocol", "rules", "--data-root", HUB, "--out", out]
+        cli("--model", "openai:secret-name", "--base-url", server.url, *flags)
+    run = next(out.rglob("judging.json")).parent
+    cli("judge-check", "--sheet", run, "--num", 10)
+    labels = labelled(run, tmp_path, lambda number: "right" if number < 4 else "wrong")
+
+    code, text, _ = cli("judge-check", "--sheet", run, "--labels", labels, "--out", out, "--json")
+
+    card = json.loads(text)
+    rows = [row["sample_id"] for row in sheet_of(run)]
+    lines = [json.loads(line) for line in (run / "verdicts.jsonl").read_text().splitlines()]
+    scores = {line["sample_id"]: line["score"] for line in lines}
+    accepted = sum(scores[name] == 1 for name in rows[4:])
+    rejected = sum(scores[name] == 0 for name in rows[:4])
+    assert code == 0
+    assert card["overall"]["n"] == 10
+    assert card["overall"]["false_accept"]["k"] == accepted
+    assert card["overall"]["false_reject"]["k"] == rejected
+    assert card["labels"]["annotators"] == 1
+    assert card["usage"]["calls"] == 0
+
+
+def test_a_filled_sheet_is_judged_without_its_run(cli: Cli, run: Path, tmp_path: Path) -> None:
+    cli("judge-check", "--sheet", run, "--num", 6)
+    labelled(run, tmp_path, lambda number: "wrong" if number else "right")
+    asked: list[dict[str, Any]] = []
+
+    def judge(body: dict[str, Any]) -> str:
+        asked.append(body)
+        return '{"score": 0}'
+
+    with ScriptedServer(judge, model="j") as server:
+        flags = ["--judge", "openai:j", "--judge-base-url", server.url, "--out", tmp_path]
+        filled = run / "sheet" / "filled.csv"
+        code, text, _ = cli("judge-check", *flags, "--labels", filled, "--json")
+
+    card = json.loads(text)
+    assert code == 0
+    assert len(asked) == 12
+    assert all(SAID in str(body["messages"][0]["content"]) for body in asked)
+    assert (card["overall"]["false_accept"]["k"], card["overall"]["false_reject"]["k"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,label\na,right\n", "has no column sample_id"),
+        ("sample_id,label\na,perhaps\n", "line 2: 'perhaps' is no label"),
+        ("sample_id,label\na,2\n", "'2' is no label"),
+        ("sample_id,label\na,\n", "holds no label"),
+        ("sample_id,label\na,right\na,wrong\n", "a is labelled twice"),
+        ("sample_id,label\na,right\n", "has no column question, reference, answer"),
+        (
+            "sample_id,label,question,reference,answer,kind\na,right,q,r,a,essay\n",
+            "sample a: kind",
+        ),
+    ],
+)
+def test_a_file_of_labels_that_cannot_be_is_one_line(
+    cli: Cli, tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    code, _, errors = cli("judge-check", "--judge", "rules", "--labels", path, "--out", tmp_path)
+
+    assert code == 2
+    assert said in errors
+
+
+def test_the_majority_of_several_people_counts_and_a_tie_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    rows = ["a,right,x", "a,right,y", "a,wrong,z", "b,right,x", "b,wrong,y", "c;d,1,x", "c;d,1,y"]
+    path.write_text("\n".join(["sample_id,label,annotator", *rows]))
+
+    labels = read_labels(path)
+
+    assert labels.by_sample == {"a": 1.0, "c;d": 1.0}
+    assert labels.source["n_split"] == 1
+    assert labels.source["annotators"] == 3
+    assert labels.source["alpha"] is not None
+
+
+def test_a_semicolon_file_as_spreadsheets_save_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("\ufeffsample_id;label\r\na;Richtig\r\n".replace("Richtig", "Right"))
+
+    assert read_labels(path).by_sample == {"a": 1.0}
+
+
+def test_labels_of_another_run_are_refused(cli: Cli, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("sample_id,label\nstranger,right\n")
+    code, _, errors = cli("judge-check", "--sheet", run, "--labels", path, "--out", tmp_path)
+
+    assert code == 2
+    assert "'stranger'" in errors
