@@ -179,6 +179,8 @@ class Protocol(_Spec):
     name: str
     version: Annotated[int, Field(ge=1)]
     summary: str
+    note: str = ""
+    """What must stand beside every number of this protocol."""
     generation: SamplingSpec
     images: ImageSpec = ImageSpec()
     prompt: PromptSpec = PromptSpec()
@@ -222,7 +224,7 @@ class Protocol(_Spec):
         return self.stamp()["digest"]
 
     def stamp(self, generation: Mapping[str, Any] | None = None) -> dict[str, str]:
-        """Return name and digest, as results carry them.
+        """Return name, digest and note, as results carry them.
 
         Saved completions may have been made under other `generation` settings; then the result is
         neither this protocol's nor the other's, and says so.
@@ -232,7 +234,8 @@ class Protocol(_Spec):
         embedding = self.embedding.model_dump() if self.embedding else None
         settings = {**made, **self.judging_settings(), "embedding": embedding}
         name = self.name if made == own else f"{self.name}+other-generation"
-        return {"name": name, "digest": digest(settings)}
+        note = {"note": self.note} if self.note else {}
+        return {"name": name, "digest": digest(settings), **note}
 
 
 def protocol_names() -> tuple[str, ...]:

@@ -173,6 +173,8 @@ def _others(task: TaskScore) -> str:
 def notes(scores: Scores) -> list[str]:
     """Return what a reader must know beside the table."""
     said = _warnings(scores)
+    if note := scores.protocol.get("note"):
+        said.append(f"{scores.protocol['name']}: {note}")
     if scores.synthetic:
         said.append(
             "SYNTHETIC: made-up rows stand in for a benchmark; these numbers say nothing of it."

@@ -18,6 +18,7 @@ from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.dialogue import Dialogue
 from medix_eval.judging.judge import Grade, Judge
 from medix_eval.judging.outcomes import Scorer
+from medix_eval.models import openai_server, transformers_model
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.protocol import DialogueJudge, LLMJudge, load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome
@@ -336,3 +337,17 @@ def test_a_prompt_of_the_users_own_is_used_and_moves_the_digest(tmp_path: Path) 
     assert protocol.texts[str(mine)] == mine.read_text()
     assert protocol.digest != COMPAT.digest
     assert digest(protocol.generation_settings()) == digest(COMPAT.generation_settings())
+
+
+def test_every_adapter_sends_the_turns_before() -> None:
+    prompt = Prompt(text="again", before=(("first", "reply"),))
+    plain = [("user", "first"), ("assistant", "reply"), ("user", "again")]
+
+    sent = [
+        openai_server._messages(prompt),  # noqa: SLF001
+        transformers_model._messages(prompt, takes_images=False),  # noqa: SLF001
+    ]
+    parts = transformers_model._messages(prompt, takes_images=True)  # noqa: SLF001
+
+    assert [[(one["role"], one["content"]) for one in messages] for messages in sent] == [plain] * 2
+    assert [(one["role"], one["content"][0]["text"]) for one in parts] == plain

@@ -139,6 +139,7 @@ def test_medix_compat_runs_the_published_way_and_scores_as_the_oracle(
         name: pytest.approx(score) for name, score in theirs.items()
     }
     assert scores["groups"]["medix"]["score"] == pytest.approx(published_scoring.overall(theirs))
+    assert "with their defects" in (Path(scores["run"]) / "report.md").read_text()
     assert set(images) == {"data:image/jpeg"}
     assert {len(body["messages"]) for body in judging.requests} == {1, 3, 5}
     assert all("response_format" not in body for body in judging.requests)

@@ -6,10 +6,11 @@ import pytest
 
 from medix_eval.errors import ConfigError
 from medix_eval.protocol import EmbeddingSpec, LLMJudge, load_protocol, protocol_names
+from medix_eval.shown_protocol import shown_protocol
 
 
 def test_every_bundled_protocol_loads_with_its_prompts() -> None:
-    assert {"cascade", "medix", "reward", "rules"} <= set(protocol_names())
+    assert {"cascade", "medix", "medix-compat", "reward", "rules"} <= set(protocol_names())
 
     for name in protocol_names():
         protocol = load_protocol(name)
@@ -98,3 +99,20 @@ def test_a_judge_that_cannot_work_is_refused(overrides: list[str], message: str)
         load_protocol("medix", overrides=overrides)
 
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_a_protocol_is_shown_with_every_prompt_filled(name: str) -> None:
+    protocol = load_protocol(name)
+
+    shown = shown_protocol(protocol)
+
+    assert protocol.digest in shown
+    assert "{{" not in shown
+    assert all(file in shown for file in protocol.judge.prompt_files())
+    assert ("Vitamin C" in shown) == bool(protocol.judge.prompt_files())
+
+
+def test_compat_marks_its_results() -> None:
+    assert "our own" in load_protocol("medix-compat").stamp()["note"]
+    assert set(load_protocol("medix").stamp()) == {"name", "digest"}
