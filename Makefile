@@ -7,9 +7,10 @@ help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo 'No GPU: add TORCH_INDEX=URL, with the index of CPU wheels that pytorch.org names.'
 
-demo: ## evaluate the model that ships with the package on its own benchmark
+demo: ## evaluate the model that ships with the package on its own benchmark, and build a site
 	@.ci/venv hf
 	.venv/bin/medix-eval --model phantom --tasks phantom --protocol rules --out results
+	.venv/bin/medix-eval leaderboard results/phantom/* --out results/site
 
 test: dev ## run the tests
 	.venv/bin/python -m pytest -n 2

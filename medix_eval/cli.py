@@ -17,6 +17,7 @@ from medix_eval.commands import (
     gate,
     judge,
     judge_check,
+    leaderboard,
     listing,
     report,
     reproduce,
@@ -55,6 +56,7 @@ app.command("gate")(gate.gate)
 app.command(
     "reproduce", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )(reproduce.reproduce)
+app.command("leaderboard")(leaderboard.leaderboard)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,71 @@
+"""`medix-eval leaderboard`: a static site from run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medix_eval import flags
+from medix_eval.commands.arguments import open_catalogue
+from medix_eval.errors import ConfigError
+
+_CHECK_NOT_MET = 5
+
+
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Runs, or folders of runs.")],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write the site to.")] = None,
+    models: Annotated[
+        list[Path] | None,
+        typer.Option("--models", help="YAML with facts of more models: size, base, openness."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only check the runs; exit 5 if one should not be shown."),
+    ] = False,
+    allow_synthetic: Annotated[
+        bool,
+        typer.Option("--allow-synthetic", help="Show runs on invented data, on a board so marked."),
+    ] = False,
+    max_unscored: Annotated[
+        float,
+        typer.Option(help="Largest share of samples without a score that still gets a rank."),
+    ] = 0.05,
+    require_scorecard: Annotated[
+        bool,
+        typer.Option("--require-scorecard", help="Give ranks only where the judge was measured."),
+    ] = False,
+    include_path: flags.Include = None,
+) -> None:
+    """Build the static leaderboard from runs; it opens from a disk and from any web server."""
+    from medix_eval.bundled import bundled  # noqa: PLC0415
+    from medix_eval.site.build import read_boards, write_site  # noqa: PLC0415
+    from medix_eval.site.check import problems_of  # noqa: PLC0415
+    from medix_eval.site.facts import load_facts  # noqa: PLC0415
+    from medix_eval.site.ranking import Rules  # noqa: PLC0415
+
+    if not 0 <= max_unscored <= 1:
+        raise ConfigError(f"--max-unscored {max_unscored} is no share", hint="0 to 1, such as 0.05")
+    catalogue = open_catalogue(include_path)
+    facts = load_facts([bundled("leaderboard") / "models.yaml", *(models or [])])
+    if check:
+        problems = problems_of(
+            runs, catalogue=catalogue, facts=facts, allow_synthetic=allow_synthetic
+        )
+        for problem in problems:
+            typer.echo(problem)
+        raise typer.Exit(_CHECK_NOT_MET if problems else 0)
+    if out is None:
+        raise ConfigError("--out is missing", hint="name the folder of the site, or use --check")
+    boards = read_boards(runs, catalogue=catalogue, facts=facts, allow_synthetic=allow_synthetic)
+    rules = Rules(max_unscored=max_unscored, needs_scorecard=require_scorecard)
+    written = write_site(boards, out, catalogue=catalogue, rules=rules)
+    for board in written.boards:
+        typer.echo(
+            f"{board.protocol['name']} · {board.judge}: {len(board.entries)} models, "
+            f"{len(board.fingerprints)} benchmarks ({board.standing})"
+        )
+    typer.echo(f"site: {written.front}")

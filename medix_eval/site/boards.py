@@ -1,0 +1,250 @@
+"""Which runs may stand in one table, and in which order.
+
+A board holds one protocol, one judge and, for each benchmark, one state of the data; a run that
+differs in any of them opens another board. Real, synthetic and demo results never meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+from medix_eval.digests import digest
+from medix_eval.errors import ConfigError
+from medix_eval.judged_run import JudgedRun
+from medix_eval.scores import GroupScore, TaskScore
+from medix_eval.scoring import mean
+from medix_eval.site.facts import ModelFacts, facts_of
+from medix_eval.store import slug
+
+DEMO_GROUP = "phantom"
+HEADLINE = "medix"
+_TOLERANCE = 1e-9
+_SHORT = 8
+
+
+class Standing(StrEnum):
+    """What a board's numbers are worth."""
+
+    REAL = "real"
+    SYNTHETIC = "synthetic"
+    DEMO = "demo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What one run says of one model on one board."""
+
+    run: JudgedRun
+    standing: Standing
+    tasks: tuple[str, ...]
+    facts: ModelFacts
+
+    @property
+    def name(self) -> str:
+        """The model's name, as the run carries it."""
+        return self.run.manifest.model
+
+    @property
+    def date(self) -> str:
+        """The day on which the run began."""
+        return self.run.manifest.started[:10]
+
+    @cached_property
+    def groups(self) -> dict[str, GroupScore]:
+        """The groups of which this entry has at least one benchmark."""
+        here = set(self.tasks)
+        groups = self.run.scores.groups.items()
+        return {name: group for name, group in groups if here.intersection(group.tasks)}
+
+    @property
+    def tokens_per_sample(self) -> float | None:
+        """Tokens that the model wrote for a sample, on average; None where nobody counted."""
+        ledgers = [self.score(task).ledger for task in self.tasks]
+        written = [ledger.completion_tokens for ledger in ledgers if ledger is not None]
+        counted = [number for number in written if number is not None]
+        num_samples = sum(self.score(task).n for task in self.tasks)
+        return sum(counted) / num_samples if len(counted) == len(self.tasks) else None
+
+    def score(self, task: str) -> TaskScore:
+        """Return the score of one of its benchmarks."""
+        return self.run.scores.tasks[task]
+
+    @property
+    def unscored_share(self) -> float:
+        """Which part of its samples is outside the denominator."""
+        scores = [self.score(task) for task in self.tasks]
+        num_samples = sum(score.n for score in scores)
+        return 1 - sum(score.n_scored for score in scores) / num_samples if num_samples else 1.0
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of who answered: a newer run of equal identity takes the place of an older."""
+        return digest([self.name, self.run.manifest.generation.get("model")])
+
+
+@dataclass(kw_only=True)
+class Board:
+    """One table: entries that may be compared."""
+
+    standing: Standing
+    protocol: dict[str, str]
+    judges: list[dict[str, Any]]
+    entries: list[Entry] = field(default_factory=list)
+    earlier: list[Entry] = field(default_factory=list)
+    """Older runs of models that have a newer one."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """The state of the data and of the task file, by benchmark."""
+    slug: str = ""
+    """Name of the board's files: it stays the same when boards of other settings come or go."""
+
+    @property
+    def judge(self) -> str:
+        """Who graded, in words."""
+        return ", ".join(str(judge["id"]) for judge in self.judges) or "rules, no language model"
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The averages of this board and their benchmarks, the headline first.
+
+        That is the largest that some model has whole: where nobody ran all 17 benchmarks, the
+        answers to the images alone still have an order.
+        """
+        found = {name: one.tasks for entry in self.entries for name, one in entry.groups.items()}
+        whole = {
+            name
+            for entry in self.entries
+            for name, one in entry.groups.items()
+            if one.complete and one.score is not None
+        }
+        order = sorted(
+            found, key=lambda name: (name not in whole, name != HEADLINE, -len(found[name]), name)
+        )
+        return {name: found[name] for name in order}
+
+    @property
+    def headline(self) -> str | None:
+        """The average that ranks; None where the benchmarks are in no group."""
+        return next(iter(self.groups), None)
+
+    def ordered_tasks(self, known: Iterable[str]) -> list[str]:
+        """Return the board's benchmarks: as the headline has them, then as the catalogue."""
+        first = dict.fromkeys(self.groups[self.headline] if self.headline else ())
+        order = first | dict.fromkeys(known) | dict.fromkeys(sorted(self.fingerprints))
+        return [task for task in order if task in self.fingerprints]
+
+    def takes(self, entry: Entry, fingerprints: Mapping[str, str]) -> bool:
+        """Tell whether an entry may stand here."""
+        return (
+            self.standing == entry.standing
+            and self.protocol["digest"] == entry.run.judging.protocol["digest"]
+            and _judges(self.judges) == _judges(entry.run.judging.judges)
+            and _conditions(self.entries[0].run) == _conditions(entry.run)
+            and all(
+                self.fingerprints.get(task, here) == here for task, here in fingerprints.items()
+            )
+        )
+
+
+def entries_of(
+    run: JudgedRun, *, demo_tasks: Collection[str], facts: Mapping[str, ModelFacts]
+) -> list[Entry]:
+    """Split a run into what is real, what is synthetic and what is the demo."""
+    _prove_groups(run)
+    sorted_out: dict[Standing, list[str]] = {}
+    for task in run.scores.tasks:
+        standing = Standing.SYNTHETIC if run.entry(task).synthetic else Standing.REAL
+        if task in demo_tasks:
+            standing = Standing.DEMO
+        sorted_out.setdefault(standing, []).append(task)
+    known = facts_of(run.manifest.model, facts)
+    return [
+        Entry(run=run, standing=standing, tasks=tuple(tasks), facts=known)
+        for standing, tasks in sorted_out.items()
+    ]
+
+
+def make_boards(entries: Iterable[Entry]) -> list[Board]:
+    """Put entries on as few boards as their settings allow; the fullest runs come first.
+
+    The order does not depend on the order of the arguments. Of two runs of one model the newer
+    one stands on the board.
+    """
+    boards: list[Board] = []
+    for entry in sorted(entries, key=_fullest_first):
+        here = {task: _fingerprint(entry.run, task) for task in entry.tasks}
+        board = next((board for board in boards if board.takes(entry, here)), None)
+        if board is None:
+            board = Board(
+                standing=entry.standing,
+                protocol=entry.run.judging.protocol,
+                judges=entry.run.judging.judges,
+            )
+            boards.append(board)
+        board.entries.append(entry)
+        board.fingerprints |= here
+    for board in boards:
+        _keep_newest(board)
+    _name(boards)
+    order = list(Standing)
+    return sorted(
+        boards, key=lambda board: (order.index(board.standing), -len(board.entries), board.slug)
+    )
+
+
+def _keep_newest(board: Board) -> None:
+    newest: dict[str, Entry] = {}
+    for entry in sorted(board.entries, key=lambda entry: entry.run.manifest.started):
+        older = newest.get(entry.identity)
+        if older is not None:
+            board.earlier.append(older)
+        newest[entry.identity] = entry
+    board.entries = list(newest.values())
+
+
+def _name(boards: Iterable[Board]) -> None:
+    taken: set[str] = set()
+    for board in boards:
+        conditions = _conditions(board.entries[0].run)
+        made_of = [board.standing, board.protocol, _judges(board.judges), conditions]
+        base = f"{slug(board.protocol['name'])[:40]}-{digest(made_of)[:_SHORT]}".casefold()
+        names = (base if number == 1 else f"{base}-{number}" for number in count(1))
+        board.slug = next(name for name in names if name not in taken)
+        taken.add(board.slug)
+
+
+def _prove_groups(run: JudgedRun) -> None:
+    """Refuse an average that its own benchmarks do not give."""
+    for name, group in run.scores.groups.items():
+        found = [run.scores.tasks[task].score for task in group.tasks if task in run.scores.tasks]
+        average = mean(score for score in found if score is not None)
+        if group.score is not None and (average is None or abs(average - group.score) > _TOLERANCE):
+            raise ConfigError(
+                f"{run.judged / 'scores.json'}: {name} is {group.score}, "
+                f"but its benchmarks give {average}",
+                hint=f"`medix-eval score {run.judged}` scores it again",
+            )
+
+
+def _fullest_first(entry: Entry) -> tuple[int, str, str, str]:
+    manifest = entry.run.manifest
+    digests = (manifest.generation_digest, entry.run.judging.judging_digest)
+    return (-len(entry.tasks), manifest.started, *digests)
+
+
+def _fingerprint(run: JudgedRun, task: str) -> str:
+    entry = run.entry(task)
+    return digest([entry.version, entry.digest, entry.source, entry.synthetic])
+
+
+def _judges(judges: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(judge["digest"]) for judge in judges]
+
+
+def _conditions(run: JudgedRun) -> dict[str, Any]:
+    """Everything that made the completions but the model itself: controls are boards apart."""
+    return {key: value for key, value in run.manifest.generation.items() if key != "model"}

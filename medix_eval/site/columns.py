@@ -1,0 +1,211 @@
+"""The columns of a board's table: one list says what is shown and sorted, in what order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from medix_eval.site.boards import HEADLINE, Board, Entry
+from medix_eval.site.pictures import short
+from medix_eval.site.ranking import Ranked
+
+NOTHING = "–"
+DAGGER = "†"
+_GROUP_LABELS = {HEADLINE: "Overall"}
+_WORDS = {
+    word.lower(): word
+    for word in (
+        "CXR", "LLM", "MIMIC", "MMLU", "MedMCQA", "MedQA", "MedVQA", "PMC", "PubMedQA", "SA",
+        "SLAKE", "USMLE", "VLM", "VQA",
+    )
+}  # fmt: skip
+"""Names that are not written as other words are."""
+_FACT_LENGTH = 48
+Section = Literal["averages", "facts", "benchmarks"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One cell: what is read, and what it is sorted by where that is not what is read."""
+
+    text: str = NOTHING
+    value: float | str | None = None
+    is_best: bool = False
+
+    @property
+    def sort(self) -> str | None:
+        """The sort key, unless the text serves."""
+        if self.value is None or isinstance(self.value, str) or self.text[:1].isdigit():
+            return None
+        return f"{self.value:g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column over all rows of a board."""
+
+    key: str
+    label: str
+    section: Section
+    cells: tuple[Cell, ...]
+    groups: tuple[str, ...] = ()
+    """The averages that this benchmark is part of."""
+    is_text: bool = False
+    is_hidden: bool = False
+    """Whether a reader must ask for it."""
+
+
+def percent(value: float | None) -> str:
+    """Write a score in [0, 1] as percent.
+
+    >>> percent(0.7345)
+    '73.5'
+    """
+    return NOTHING if value is None else f"{100 * value:.1f}"
+
+
+def group_label(name: str) -> str:
+    """Return what an average is called at the head of its column."""
+    return _GROUP_LABELS.get(name) or task_label(name)
+
+
+def task_label(name: str) -> str:
+    """Return a benchmark's name as people write it, with places where it may break.
+
+    >>> task_label("mimic_cxr_report_generation")
+    'MIMIC CXR report generation'
+    """
+    words = [_WORDS.get(word, word) for word in name.split("_") if word]
+    label = " ".join(words)
+    return label[:1].upper() + label[1:]
+
+
+def board_columns(board: Board, ranked: Sequence[Ranked], *, tasks: Sequence[str]) -> list[Column]:
+    """Return all columns but rank, model and the picture of the interval."""
+    entries = [one.entry for one in ranked]
+    groups = board.groups
+    shown = {board.headline, "llm", "vlm"}
+    averages = [
+        Column(
+            key=name,
+            label=group_label(name),
+            section="averages",
+            cells=_scored(entries, lambda entry, name=name: _group_cell(entry, name)),  # type: ignore[misc]
+            is_hidden=name not in shown,
+        )
+        for name in groups
+    ]
+    benchmarks = [
+        Column(
+            key=task,
+            label=task_label(task),
+            section="benchmarks",
+            cells=_scored(entries, lambda entry, task=task: _task_cell(entry, task)),  # type: ignore[misc]
+            groups=tuple(name for name, members in groups.items() if task in members),
+        )
+        for task in tasks
+    ]
+    return [*averages, *_facts(entries, num_tasks=len(tasks)), *benchmarks]
+
+
+def _facts(entries: Sequence[Entry], *, num_tasks: int) -> list[Column]:
+    def column(
+        key: str, label: str, read: Callable[[Entry], Cell], *, text: bool = False, hidden: bool
+    ) -> Column:
+        cells = tuple(read(entry) for entry in entries)
+        return Column(
+            key=key, label=label, section="facts", cells=cells, is_text=text, is_hidden=hidden
+        )
+
+    def said(text: str | None) -> Cell:
+        return Cell(text=short(text, _FACT_LENGTH), value=text) if text else Cell()
+
+    def yes(value: bool | None) -> Cell:  # noqa: FBT001 (a fact, not a switch)
+        return Cell() if value is None else Cell(text="open" if value else "closed")
+
+    return [
+        column("size", "Size", lambda entry: size_cell(entry.facts.parameters_b), hidden=False),
+        column("base", "Base model", lambda entry: said(entry.facts.base), text=True, hidden=True),
+        column("training", "Training samples", _training, hidden=False),
+        column("weights", "Weights", lambda e: yes(e.facts.open_weights), text=True, hidden=False),
+        column("data", "Data", lambda e: yes(e.facts.open_data), text=True, hidden=False),
+        column("licence", "Licence", lambda e: said(e.facts.licence), text=True, hidden=True),
+        column("coverage", "Coverage", lambda e: _coverage(e, num_tasks), hidden=False),
+        column("tokens", "Tokens per answer", _tokens, hidden=True),
+        column("date", "Date", lambda entry: Cell(text=entry.date), text=True, hidden=False),
+    ]
+
+
+def size_cell(billions: float | None) -> Cell:
+    """Write a number of parameters as people say it.
+
+    >>> [size_cell(size).text for size in (8, 0.5, 0.00044, None)]
+    ['8B', '500M', '440k', '–']
+    """
+    if billions is None:
+        return Cell()
+    for size, suffix in ((1, "B"), (1e-3, "M"), (1e-6, "k")):
+        if billions >= size:
+            return Cell(text=f"{billions / size:.3g}{suffix}", value=billions)
+    return Cell(text=f"{billions * 1e9:.0f}", value=billions)
+
+
+def coverage_text(entry: Entry, num_tasks: int) -> str:
+    """Say how many of the board's benchmarks were run whole, of how many."""
+    whole = sum(entry.score(task).is_complete for task in entry.tasks)
+    return f"{whole}/{num_tasks}"
+
+
+def _coverage(entry: Entry, num_tasks: int) -> Cell:
+    return Cell(text=coverage_text(entry, num_tasks))
+
+
+def _training(entry: Entry) -> Cell:
+    number = entry.facts.training_samples
+    return Cell() if number is None else Cell(text=f"{number:,}", value=float(number))
+
+
+def _tokens(entry: Entry) -> Cell:
+    number = entry.tokens_per_sample
+    return Cell() if number is None else Cell(text=f"{number:.0f}", value=number)
+
+
+def _group_cell(entry: Entry, name: str) -> Cell:
+    group = entry.groups.get(name)
+    if group is None or group.score is None:
+        return Cell()
+    marked = not group.complete or any(
+        entry.score(task).mark for task in group.tasks if task in entry.tasks
+    )
+    return Cell(text=percent(group.score) + (DAGGER if marked else ""), value=group.score)
+
+
+def _task_cell(entry: Entry, task: str) -> Cell:
+    if task not in entry.tasks:
+        return Cell()
+    score = entry.score(task)
+    marked = not score.is_complete or score.mark
+    return Cell(
+        text=percent(score.score) + (DAGGER if marked and score.score is not None else ""),
+        value=score.score,
+    )
+
+
+def _scored(entries: Iterable[Entry], read: Callable[[Entry], Cell]) -> tuple[Cell, ...]:
+    """Mark the best unmarked score of a column; with one model there is no best."""
+    cells = [read(entry) for entry in entries]
+    whole = [
+        cell.value
+        for cell in cells
+        if isinstance(cell.value, float) and not cell.text.endswith(DAGGER)
+    ]
+    if len(whole) < 2:  # noqa: PLR2004
+        return tuple(cells)
+    best = max(whole)
+    return tuple(
+        Cell(text=cell.text, value=cell.value, is_best=True)
+        if cell.value == best and not cell.text.endswith(DAGGER)
+        else cell
+        for cell in cells
+    )

@@ -1,0 +1,194 @@
+"""What a page says in words and figures: facts, settings, slices, history; all of it plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medix_eval.scores import GroupScore, TaskScore
+from medix_eval.site.boards import Board, Entry, Standing
+from medix_eval.site.columns import NOTHING, coverage_text, group_label, percent, size_cell
+from medix_eval.site.measured import Measured
+from medix_eval.site.pictures import short
+from medix_eval.site.ranking import Rules, find_scorecard
+
+_MOST_SLICES = 40
+_DATA_CLASSES = {
+    "public": "public",
+    "gated": "behind a click",
+    "dua": "under a data use agreement",
+}
+
+
+def heading(board: Board) -> str:
+    """Return the title of a board."""
+    return {
+        Standing.REAL: "Which model answers medical questions best?",
+        Standing.SYNTHETIC: "A board of invented data",
+        Standing.DEMO: "The phantom benchmark",
+    }[board.standing]
+
+
+def rules_text(rules: Rules) -> str:
+    """Say when a rank is withheld."""
+    text = (
+        "the model has not run all benchmarks whole, samples failed on the way, or more than "
+        f"{100 * rules.max_unscored:g} % of the samples have no score"
+    )
+    return f"{text}, or the judge has not been measured" if rules.needs_scorecard else text
+
+
+def scorecard_text(board: Board) -> str:
+    """Say what is known of the judge."""
+    if not board.judges:
+        return "not needed: rules decide, or leave a sample unjudged"
+    card = find_scorecard(board)
+    if card is None:
+        return "none: how far this judge can be believed was not measured"
+    figures = [
+        f"{key.replace('_', ' ')} {card[key]:.3f}"
+        for key in ("accuracy", "balanced_accuracy", "macro_f1", "kappa")
+        if isinstance(card.get(key), float)
+    ]
+    return ", ".join(figures) or "measured"
+
+
+def group_score(entry: Entry, name: str | None) -> str:
+    """Write one average of an entry."""
+    group = entry.groups.get(name or "")
+    return percent(group.score) if group else NOTHING
+
+
+def score_texts(score: TaskScore | GroupScore | None) -> dict[str, Any]:
+    """Write a score with its interval and what was left out."""
+    span = score.interval if score else None
+    texts: dict[str, Any] = {
+        "score": percent(score.score if score else None),
+        "span": span,
+        "span_text": f"{percent(span[0])} to {percent(span[1])}" if span else NOTHING,
+        "scored": "",
+        "rules": "",
+        "others": "",
+    }
+    if isinstance(score, TaskScore):
+        usual = {"correct", "wrong", "partial"}
+        others = [
+            f"{count} {name.replace('_', ' ')}"
+            for name, count in score.outcomes.items()
+            if count and name not in usual
+        ]
+        texts |= {
+            "score": texts["score"] + ("" if score.is_complete and not score.mark else "†"),
+            "scored": f"{score.n_scored:,} of {score.n:,}",
+            "rules": f"{percent(score.rules_score)} of {score.rules_n:,}" if score.rules_n else "",
+            "others": ", ".join(others),
+        }
+    elif score is not None and not score.complete:
+        texts["others"] = "incomplete"
+    return texts
+
+
+def model_facts(entry: Entry, *, num_tasks: int) -> list[tuple[str, str]]:
+    """Return what is known of a model, for reading."""
+    facts = entry.facts
+    words = {True: "open", False: "closed", None: "not known"}
+    training = facts.training_samples
+    tokens = entry.tokens_per_sample
+    return [
+        ("Full name", short(entry.name, 400)),
+        ("Size", size_cell(facts.parameters_b).text),
+        ("Base model", facts.base or NOTHING),
+        ("Training samples", NOTHING if training is None else f"{training:,}"),
+        (
+            "Reads",
+            {"image+text": "images and text", "text": "text"}.get(facts.inputs or "", NOTHING),
+        ),
+        ("Weights", words[facts.open_weights]),
+        ("Training data", words[facts.open_data]),
+        ("Licence", facts.licence or NOTHING),
+        ("These facts are from", facts.source or NOTHING),
+        ("Coverage", f"{coverage_text(entry, num_tasks)} benchmarks whole"),
+        ("Tokens per answer", NOTHING if tokens is None else f"{tokens:.0f}"),
+        ("Run begun", entry.date),
+    ]
+
+
+def settings_of(entry: Entry, board: Board) -> list[tuple[str, str]]:
+    """Return what made the figures of an entry."""
+    scores, manifest = entry.run.scores, entry.run.manifest
+    generation = manifest.generation
+    model = generation.get("model", {})
+    engine = model.get("engine", {}) if isinstance(model, dict) else {}
+    lines = [
+        ("Protocol", f"{board.protocol['name']}, digest {board.protocol['digest'][:16]}"),
+        ("Judge", board.judge),
+        ("Completions", f"digest {scores.generation_digest[:16]}"),
+        ("Judging", f"digest {scores.judging_digest[:16]}"),
+        ("Sampling", ", ".join(f"{k} {v}" for k, v in generation.get("generation", {}).items())),
+        ("Engine", " ".join(str(value) for value in engine.values()) or NOTHING),
+        ("Versions", ", ".join(f"{name} {found}" for name, found in manifest.versions.items())),
+    ]
+    return [(key, short(value, 400)) for key, value in lines]
+
+
+def task_facts(
+    line: Mapping[str, Any], entry: Entry | None, *, task: str, measured: Measured
+) -> list[tuple[str, str]]:
+    """Return what a benchmark is."""
+    groups = [group_label(name) for name, tasks in measured.board.groups.items() if task in tasks]
+    facts = [
+        ("Asks for", line["kind"]),
+        ("Reads", line["modality"]),
+        ("Samples", line["num_rows"]),
+        ("Counts in", ", ".join(groups) or "no average"),
+        ("Data", _DATA_CLASSES.get(line["data_class"], NOTHING)),
+        ("Licence", line["licence"]),
+    ]
+    if entry is not None:
+        source = entry.run.entry(task).source
+        facts += [
+            ("Dataset", source.get("path") or "made when it is run"),
+            ("Revision", source.get("revision") or "not pinned"),
+            ("Task version", entry.run.entry(task).version),
+        ]
+    return facts
+
+
+def slices_side_by_side(scores: Sequence[TaskScore]) -> list[dict[str, Any]]:
+    """Lay the slices of several models side by side, the largest slices of a column first."""
+    names = {
+        (column, value)
+        for score in scores
+        for column in score.slices
+        for value in score.slices[column]
+    }
+    lines: list[dict[str, Any]] = []
+    for column, value in names:
+        found = [score.slices.get(column, {}).get(value) for score in scores]
+        known = [one for one in found if one is not None]
+        lines.append(
+            {
+                "column": column,
+                "value": value,
+                "n": max(one.n for one in known),
+                "is_small": all(one.is_small for one in known),
+                "scores": [one.score if one else None for one in found],
+            }
+        )
+    lines.sort(key=lambda line: (line["column"], -line["n"], line["value"]))
+    return lines[:_MOST_SLICES]
+
+
+def records(
+    entries: Sequence[Entry], earlier: Sequence[Entry], *, task: str
+) -> list[dict[str, str]]:
+    """Return each time a score was the highest so far."""
+    steps: list[dict[str, str]] = []
+    best = -1.0
+    every = [entry for entry in (*entries, *earlier) if task in entry.tasks]
+    for entry in sorted(every, key=lambda entry: entry.run.manifest.started):
+        score = entry.score(task).score
+        if score is not None and score > best:
+            best = score
+            steps.append({"date": entry.date, "name": entry.name, "score": percent(score)})
+    return steps

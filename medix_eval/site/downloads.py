@@ -1,0 +1,115 @@
+"""What a board gives to programs: JSON, CSV, and each model's samples as a script."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import numpy as np
+
+from medix_eval.site.measured import Measured
+from medix_eval.site.ranking import Ranked
+from medix_eval.site.sample_scores import encoded
+
+_OF_A_TASK = {"version", "kind", "n", "n_scored", "score", "interval", "rules_score", "bounds"}
+_SHORT = 16
+_FIELDS = (
+    "model", "rank", "task", "version", "score", "low", "high", "n", "n_scored", "complete",
+    "protocol", "protocol_digest", "judge", "date", "run",
+)  # fmt: skip
+
+
+def as_json(measured: Measured) -> str:
+    """Return the whole board: every score with what made it."""
+    board = measured.board
+    content = {
+        "schema_version": 1,
+        "standing": board.standing,
+        "protocol": board.protocol,
+        "judges": board.judges,
+        "headline": board.headline,
+        "groups": board.groups,
+        "fingerprints": board.fingerprints,
+        "models": [_model(one) for one in measured.ranked],
+    }
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def as_csv(measured: Measured) -> str:
+    """Return one line a model and benchmark; averages are lines, too."""
+    board = measured.board
+    out = io.StringIO()
+    writer = csv.DictWriter(out, _FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for one in measured.ranked:
+        common = {
+            "model": _inert(one.entry.name),
+            "rank": one.rank,
+            "protocol": _inert(board.protocol["name"]),
+            "protocol_digest": board.protocol["digest"][:_SHORT],
+            "judge": _inert(board.judge),
+            "date": one.entry.date,
+            "run": one.entry.run.scores.judging_digest[:_SHORT],
+        }
+        for name, group in one.entry.groups.items():
+            low, high = group.interval or (None, None)
+            line = {"task": name, "score": group.score, "low": low, "high": high}
+            writer.writerow(common | line | {"complete": group.complete})
+        for name in one.entry.tasks:
+            score = one.entry.score(name)
+            low, high = score.interval or (None, None)
+            line = {"task": name, "version": score.version, "score": score.score, "low": low}
+            line |= {"high": high, "n": score.n, "n_scored": score.n_scored}
+            writer.writerow(common | line | {"complete": score.is_complete})
+    return out.getvalue()
+
+
+def samples_script(measured: Measured, one: Ranked) -> str:
+    """Return one model's scores sample by sample, as a script that hands them to the page."""
+    tasks = {task: encoded(scores) for task, scores in measured.scores[one.entry.identity].items()}
+    return _call(one.slug, {"tasks": tasks})
+
+
+def clusters_script(measured: Measured) -> str:
+    """Return which samples share an image or a patient, for the benchmarks where some do."""
+    clusters = {}
+    for task, samples in measured.samples.items():
+        if samples.clusters is not None:
+            _, codes = np.unique(samples.clusters, return_inverse=True)
+            clusters[task] = codes.tolist()
+    return _call("_clusters", clusters)
+
+
+def _model(one: Ranked) -> dict[str, Any]:
+    entry = one.entry
+    scores = entry.run.scores
+    return {
+        "model": entry.name,
+        "slug": one.slug,
+        "rank": one.rank,
+        "rank_withheld": list(one.withheld),
+        "ties_with_best": one.ties_with_best,
+        "facts": entry.facts.model_dump(mode="json", exclude_none=True),
+        "date": entry.run.manifest.started,
+        "text_only": scores.text_only,
+        "generation_digest": scores.generation_digest,
+        "judging_digest": scores.judging_digest,
+        "tokens_per_sample": entry.tokens_per_sample,
+        "groups": {name: group.model_dump(mode="json") for name, group in entry.groups.items()},
+        "tasks": {
+            name: entry.score(name).model_dump(mode="json", include=_OF_A_TASK)
+            for name in entry.tasks
+        },
+    }
+
+
+def _inert(text: str) -> str:
+    """Keep a spreadsheet from reading a name as a formula."""
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+
+
+def _call(name: str, content: Any) -> str:
+    # JSON is JavaScript, and nothing in it can end a script that is a file of its own.
+    return f"medixSamples({json.dumps(name)},{json.dumps(content, separators=(',', ':'))});\n"

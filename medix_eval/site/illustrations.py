@@ -1,0 +1,123 @@
+"""Which pictures the site shows, and what each says in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from medix_eval.site.boards import Entry
+from medix_eval.site.columns import group_label, percent, task_label
+from medix_eval.site.measured import Measured
+from medix_eval.site.pictures import Dot, Point, dot_plot, scatter, short
+from medix_eval.site.published import Figure
+
+_FEWEST = 2
+_MOST_DOTS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """An inlined picture and its caption."""
+
+    svg: Markup
+    caption: str
+
+
+def board_pictures(measured: Measured) -> list[Picture]:
+    """Draw a board's average against size, training data and tokens, where these are known."""
+    headline = measured.board.headline
+    if headline is None:
+        return []
+    label = group_label(headline)
+    against: list[tuple[str, str, Callable[[Entry], float | None]]] = [
+        ("size", "parameters", _parameters),
+        ("training", "training samples", lambda entry: entry.facts.training_samples),
+        ("tokens", "tokens per answer", lambda entry: entry.tokens_per_sample),
+    ]
+    pictures = []
+    for name, what, read in against:
+        points = []
+        for one, score in measured.ordered(headline):
+            x = read(one.entry)
+            span = one.entry.groups[headline].interval
+            if x:
+                points.append(
+                    Point(
+                        name=one.entry.name,
+                        x=float(x),
+                        y=100 * score,
+                        low=100 * span[0] if span else None,
+                        high=100 * span[1] if span else None,
+                        is_open=one.entry.facts.open_data,
+                    )
+                )
+        if len(points) >= _FEWEST:
+            pictures.append(
+                _scatter(points, y_label=f"{label} (%)", what=what, name=f"against-{name}")
+            )
+    return pictures
+
+
+def benchmark_picture(measured: Measured, task: str) -> Picture | None:
+    """Draw the scores of one benchmark with their intervals."""
+    dots = []
+    for one, score in measured.ordered(task):
+        span = one.entry.score(task).interval
+        low, high = span or (None, None)
+        dots.append(
+            Dot(
+                name=one.entry.name,
+                score=100 * score,
+                low=None if low is None else 100 * low,
+                high=None if high is None else 100 * high,
+            )
+        )
+    if len(dots) < _FEWEST:
+        return None
+    best = dots[0]
+    title = (
+        f"{task_label(task)}: {len(dots)} models from {dots[-1].score:.1f} to {best.score:.1f} %; "
+        f"the best is {short(best.name)}. The table below has every figure."
+    )
+    which = f"The {_MOST_DOTS} best of {len(dots)} models." if len(dots) > _MOST_DOTS else ""
+    has_spans = any(dot.low is not None for dot in dots)
+    bands = "Dot: score; band: 95 % interval." if has_spans else "Dot: score."
+    svg = dot_plot(dots, title=title, name="dots")
+    return Picture(svg=Markup(svg), caption=f"{which} {bands}".strip())  # noqa: S704 (ours, escaped)
+
+
+def published_picture(figures: Sequence[Figure]) -> Picture | None:
+    """Draw the published averages against the size that their source gives."""
+    points = [
+        Point(name=f"{one.model} {one.params}", x=1e9 * float(one.params[:-1]), y=float(one.score))
+        for one in figures
+        if one.benchmark.startswith("Overall") and one.params.removesuffix("B").isdigit()
+    ]
+    if len(points) < _FEWEST:
+        return None
+    return _scatter(
+        points, y_label="published average (%)", what="parameters", name="published-size"
+    )
+
+
+def _scatter(points: Sequence[Point], *, y_label: str, what: str, name: str) -> Picture:
+    best = max(points, key=lambda point: point.y)
+    smallest = min(points, key=lambda point: point.x)
+    title = (
+        f"{y_label} against {what} of {len(points)} models. The highest is {short(best.name)} "
+        f"with {best.y:.1f}; the one furthest left is {short(smallest.name)} "
+        f"with {percent(smallest.y / 100)}."
+    )
+    caption = (
+        f"{y_label.removesuffix(' (%)').capitalize()} against {what}, on a logarithmic scale. "
+        "Named are the models that none to their left reaches."
+    )
+    svg = scatter(points, title=title, x_label=what, y_label=y_label, name=name)
+    return Picture(svg=Markup(svg), caption=caption)  # noqa: S704 (ours, escaped)
+
+
+def _parameters(entry: Entry) -> float | None:
+    size = entry.facts.parameters_b
+    return None if size is None else 1e9 * size

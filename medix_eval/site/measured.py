@@ -1,0 +1,99 @@
+"""A board with everything that its pages show, computed once."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from medix_eval.scores import GroupScore, TaskScore
+from medix_eval.site.boards import Board, Entry
+from medix_eval.site.columns import Column, board_columns
+from medix_eval.site.examples import Example, read_examples
+from medix_eval.site.ranking import Ranked, Rules, rank_entries
+from medix_eval.site.sample_scores import (
+    Scores,
+    TaskSamples,
+    as_array,
+    in_one_order,
+    read_clusters,
+    read_sample_scores,
+)
+from medix_eval.tasks import Catalogue, TaskFile
+
+_NUM_EXAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One board, read and ranked."""
+
+    board: Board
+    tasks: tuple[str, ...]
+    ranked: tuple[Ranked, ...]
+    columns: tuple[Column, ...]
+    samples: Mapping[str, TaskSamples]
+    scores: Mapping[str, Mapping[str, Scores]]
+    """Each entry's scores by identity and task, in the order of `samples`."""
+    examples: Mapping[str, Sequence[Example]]
+    files: Mapping[str, TaskFile]
+    """The task files of the benchmarks that are known here."""
+    _orders: dict[str, list[tuple[Ranked, float]]] = field(default_factory=dict)
+
+    def value(self, entry: Entry, name: str) -> TaskScore | GroupScore | None:
+        """Return an entry's score of a benchmark or an average."""
+        return entry.score(name) if name in entry.tasks else entry.groups.get(name)
+
+    def ordered(self, name: str) -> list[tuple[Ranked, float]]:
+        """Return the models that have a score of this benchmark or average, the best first."""
+        if name not in self._orders:
+            found = [(one, self.value(one.entry, name)) for one in self.ranked]
+            scored = [
+                (one, value.score) for one, value in found if value and value.score is not None
+            ]
+            self._orders[name] = sorted(scored, key=lambda pair: -pair[1])
+        return self._orders[name]
+
+    def median(self, name: str) -> float | None:
+        """Return the middle score of the board's models."""
+        scores = [score for _, score in self.ordered(name)]
+        return median(scores) if scores else None
+
+    def place(self, entry: Entry, name: str) -> int | None:
+        """Return the place of a model in one column, equal scores sharing it."""
+        mine = self.value(entry, name)
+        if mine is None or mine.score is None:
+            return None
+        return 1 + bisect_left(self.ordered(name), -mine.score, key=lambda pair: -pair[1])
+
+
+def measure(board: Board, catalogue: Catalogue, *, rules: Rules) -> Measured:
+    """Read the samples of a board's runs, prove their scores and rank them."""
+    tasks = tuple(board.ordered_tasks(catalogue.tasks))
+    read = {entry.identity: read_sample_scores(entry.run) for entry in board.entries}
+    fullest = sorted(board.entries, key=lambda entry: -len(entry.tasks))
+    clusters = read_clusters(entry.run for entry in fullest)
+    samples = in_one_order(list(read.values()), clusters=clusters, tasks=tasks)
+    scores = {
+        entry.identity: {
+            task: as_array(read[entry.identity][task], samples[task]) for task in entry.tasks
+        }
+        for entry in board.entries
+    }
+    ranked = rank_entries(board, rules=rules, scores=scores, samples=samples)
+    return Measured(
+        board=board,
+        tasks=tasks,
+        ranked=tuple(ranked),
+        columns=tuple(board_columns(board, ranked, tasks=tasks)),
+        samples=samples,
+        scores=scores,
+        examples={
+            entry.identity: read_examples(
+                entry.run, read[entry.identity], tasks=entry.tasks, most=_NUM_EXAMPLES
+            )
+            for entry in board.entries
+        },
+        files={task: catalogue.tasks[task] for task in tasks if task in catalogue.tasks},
+    )

@@ -1,0 +1,246 @@
+"""The site's pictures: drawn by matplotlib when the site is built, inlined as SVG.
+
+A strict content security policy forbids `style=`, and a picture must follow the page's colours, so
+matplotlib's output is rewritten: styles become attributes, colours become the theme's variables.
+The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours that stand for the theme's variables until the picture is written.
+_INK, _MUTED, _LINE, _ACCENT, _BAND, _PAGE = (
+    "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",
+)  # fmt: skip
+_VARIABLES = {
+    _INK: "var(--ink)",
+    _MUTED: "var(--muted)",
+    _LINE: "var(--line)",
+    _ACCENT: "var(--accent)",
+    _BAND: "var(--band)",
+    _PAGE: "var(--page)",
+}
+_MARKERS = {True: "open data", False: "closed data", None: "data not known"}
+_MOST_DOTS = 30
+_RIGHT_HALF = 0.55
+_NAME_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One model in a picture."""
+
+    name: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    is_open: bool | None = None
+    """Whether its training data is open; it picks the marker's shape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dot:
+    """One line of a dot plot."""
+
+    name: str
+    score: float
+    low: float | None
+    high: float | None
+
+
+def short(name: str, length: int = _NAME_LENGTH) -> str:
+    """Cut a name so that a picture or a table holds it, and drop what cannot be printed.
+
+    >>> short("a" * 40, 10)
+    'aaaaaaaaa…'
+    """
+    visible = "".join(letter for letter in name if letter.isprintable())
+    return visible if len(visible) <= length else f"{visible[: length - 1]}…"
+
+
+def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, name: str) -> str:
+    """Draw scores against a size, on a logarithmic scale; the unbeaten models carry their names."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
+
+    with _drawing(width=5.4, height=3.6, left=0.6, top=0.35) as (figure, axes):
+        for is_open, marker, filled in ((True, "o", True), (False, "s", False), (None, "D", False)):
+            group = [point for point in points if point.is_open is is_open]
+            for point in group:
+                if point.low is not None and point.high is not None:
+                    axes.plot(
+                        [point.x, point.x], [point.low, point.high], color=_BAND, linewidth=2.5,
+                        solid_capstyle="butt", zorder=2,
+                    )  # fmt: skip
+            label = _MARKERS[is_open]
+            axes.plot(
+                [point.x for point in group], [point.y for point in group], marker,
+                color=_ACCENT, markerfacecolor=_ACCENT if filled else _PAGE, markersize=5.5,
+                markeredgewidth=1.3, zorder=3, label=label if group else None,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain_number))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.margins(x=0.12, y=0.12)
+        _name_unbeaten(axes, points)
+        axes.grid(axis="y", color=_LINE, linewidth=0.8)
+        if len({point.is_open for point in points}) > 1:
+            axes.legend(
+                frameon=False, labelcolor=_MUTED, ncols=3, loc="lower left", borderpad=0,
+                bbox_to_anchor=(0, 1), handletextpad=0.2, columnspacing=1.2,
+            )  # fmt: skip
+        return _svg(figure, title=title, name=name)
+
+
+def dot_plot(dots: Sequence[Dot], *, title: str, name: str) -> str:
+    """Draw one line a model, best first: a dot for the score, a band for its interval."""
+    shown = dots[:_MOST_DOTS]
+    height = 0.6 + 0.21 * len(shown)
+    with _drawing(width=7.2, height=height, left=2.4, top=0.1) as (figure, axes):
+        places = range(len(shown))
+        known = [
+            (place, dot.low, dot.high)
+            for place, dot in zip(places, shown, strict=True)
+            if dot.low is not None and dot.high is not None
+        ]
+        if known:
+            where, low, high = zip(*known, strict=True)
+            axes.hlines(where, low, high, color=_BAND, linewidth=5, zorder=2)
+        axes.plot([dot.score for dot in shown], list(places), "o", color=_ACCENT, markersize=5)
+        # As plain texts: matplotlib's tick labels take four times as long.
+        axes.set_yticks([])
+        for place, dot in zip(places, shown, strict=True):
+            axes.text(
+                -0.02, place, short(dot.name), transform=axes.get_yaxis_transform(),
+                ha="right", va="center_baseline",
+            )  # fmt: skip
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.margins(x=0.04)
+        axes.grid(axis="x", color=_LINE, linewidth=0.8)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("score (%)")
+        return _svg(figure, title=title, name=name)
+
+
+def _name_unbeaten(axes: Axes, points: Sequence[Point]) -> None:
+    """Write names beside their points, on the side where there is room."""
+    first, last = (math.log(x) for x in axes.get_xlim())
+    for number, point in enumerate(_unbeaten(points)):
+        is_right = (math.log(point.x) - first) / (last - first) > _RIGHT_HALF
+        axes.annotate(
+            short(point.name.rpartition("/")[2], 24), (point.x, point.y),
+            xytext=(-7 if is_right else 7, -11 if number % 2 else 5), textcoords="offset points",
+            ha="right" if is_right else "left", color=_INK, zorder=4,
+        )  # fmt: skip
+
+
+def _unbeaten(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no point to their left reaches."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.x, -point.y)):
+        if not best or point.y > best[-1].y:
+            best.append(point)
+    return best
+
+
+def _plain_number(value: float, _position: int) -> str:
+    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"
+
+
+@contextmanager
+def _drawing(
+    *, width: float, height: float, left: float, top: float
+) -> Iterator[tuple[Figure, Axes]]:
+    """Open a figure that is in nobody's list, with the site's own settings."""
+    from matplotlib import rc_context  # noqa: PLC0415 (half a second, and only where it draws)
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "medix-eval",
+            "font.family": "sans-serif",
+            "font.sans-serif": ["DejaVu Sans"],
+            "font.size": 9,
+            "text.parse_math": False,
+            "axes.edgecolor": _MUTED,
+            "axes.labelcolor": _MUTED,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "xtick.color": _MUTED,
+            "ytick.color": _MUTED,
+            "text.color": _INK,
+        }
+    ):
+        figure = Figure(figsize=(width, height))
+        FigureCanvasSVG(figure)
+        # Margins in inches: measuring every label to find them takes longer than drawing.
+        figure.subplots_adjust(
+            left=left / width, right=1 - 0.1 / width, top=1 - top / height, bottom=0.5 / height
+        )
+        yield figure, figure.add_subplot()
+
+
+_STYLE = re.compile(r' style="([^"]*)"')
+_FONT = re.compile(r"([\d.]+)px")
+
+
+def _svg(figure: Figure, *, title: str, name: str) -> str:
+    """Return a figure as an `<svg>` element that a strict policy and a screen reader can take."""
+    out = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    text = out.getvalue()
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+    body = _STYLE.sub(_as_attributes, body)
+    body = body.replace("xlink:href", "href")
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body))
+    body = re.sub(
+        r' id="([^"]*)"',
+        lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "",
+        body,
+    )
+    body = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", body)
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, variable)
+    box = re.search(r'viewBox="[^"]*"', body)
+    inner = re.sub(r">\s+<", "><", body[body.index(">") + 1 :])
+    head = f'<svg {box[0] if box else ""} role="img" aria-label="{html.escape(title)}">'
+    return (head + inner).strip()
+
+
+def _as_attributes(found: re.Match[str]) -> str:
+    """Turn one `style` into presentation attributes; the font is the page's own."""
+    attributes = []
+    for declaration in found[1].split(";"):
+        key, _, value = (part.strip() for part in declaration.partition(":"))
+        if key == "font":
+            size = _FONT.search(value)
+            attributes.append(f' font-size="{size[1] if size else 9}"')
+        elif key and key not in {"font-family", "font-size"}:
+            attributes.append(f' {key}="{value}"')
+        elif key == "font-size":
+            attributes.append(f' font-size="{value.removesuffix("px")}"')
+    return "".join(attributes)

@@ -1,0 +1,146 @@
+"""Ranks: who has one, who ties with the best, and why a rank is withheld."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medix_eval.errors import ConfigError
+from medix_eval.site.boards import Board, Entry
+from medix_eval.site.sample_scores import Scores, TaskSamples, differs
+from medix_eval.store import slug
+
+_SHORT = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a board demands before it gives a rank."""
+
+    max_unscored: float = 0.05
+    """Largest part of the samples that may be outside the denominator."""
+    needs_scorecard: bool = False
+    """Whether the judge must have been measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """An entry with its place."""
+
+    entry: Entry
+    slug: str
+    """Name of the model's files, unique on the board, also where case does not count."""
+    rank: int | None
+    withheld: tuple[str, ...]
+    """Why there is no rank."""
+    ties_with_best: bool | None
+    """Whether a paired comparison leaves it open who is better; None if there was none."""
+
+
+def rank_entries(
+    board: Board,
+    *,
+    rules: Rules,
+    scores: Mapping[str, Mapping[str, Scores]],
+    samples: Mapping[str, TaskSamples],
+) -> list[Ranked]:
+    """Order a board's entries; `scores` holds each entry's samples by its identity."""
+    headline = board.headline
+    scorecard = find_scorecard(board)
+    slugs = _slugs(board.entries)
+    reasons = {
+        entry.identity: _reasons(entry, board, rules=rules, has_scorecard=scorecard is not None)
+        for entry in board.entries
+    }
+
+    def value(entry: Entry) -> float:
+        group = entry.groups.get(headline or "")
+        return -1.0 if group is None or group.score is None else group.score
+
+    ordered = sorted(
+        board.entries,
+        key=lambda entry: (
+            bool(reasons[entry.identity]),
+            -value(entry),
+            -len(entry.tasks),
+            entry.name.casefold(),
+        ),
+    )
+    best = next((entry for entry in ordered if not reasons[entry.identity]), None)
+    tasks = board.groups[headline] if headline else ()
+    ranked: list[Ranked] = []
+    for place, entry in enumerate(ordered, 1):
+        withheld = reasons[entry.identity]
+        rank = None if withheld else place
+        if rank and ranked and value(ranked[-1].entry) == value(entry):
+            rank = ranked[-1].rank
+        tie = None
+        if best is not None and not withheld and entry is not best:
+            mine, theirs = scores[entry.identity], scores[best.identity]
+            clear = differs(theirs, mine, samples=samples, tasks=tasks)
+            tie = None if clear is None else not clear
+        ranked.append(
+            Ranked(
+                entry=entry,
+                slug=slugs[entry.identity],
+                rank=rank,
+                withheld=withheld,
+                ties_with_best=tie,
+            )
+        )
+    return ranked
+
+
+def find_scorecard(board: Board) -> dict[str, Any] | None:
+    """Return the newest scorecard of the board's judge, from beside any of its runs."""
+    if len(board.judges) != 1:
+        return None
+    judge = board.judges[0]
+    place = Path("judges") / slug(str(judge["id"]))
+    outs = sorted({entry.run.folder.parent.parent for entry in board.entries})
+    found = [
+        file for out in outs for file in (out / place).glob("*/scorecard.json") if file.is_file()
+    ]
+    if not found:
+        return None
+    newest = max(found, key=lambda file: (file.stat().st_mtime_ns, str(file)))
+    try:
+        card = json.loads(newest.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{newest} cannot be read: {error}") from error
+    return card if isinstance(card, dict) else None
+
+
+def _reasons(entry: Entry, board: Board, *, rules: Rules, has_scorecard: bool) -> tuple[str, ...]:
+    found = []
+    group = entry.groups.get(board.headline or "")
+    if group is None:
+        found.append("its benchmarks are in no group that ranks")
+    else:
+        missing = [task for task in group.tasks if task not in entry.tasks]
+        if missing:
+            found.append(f"{len(missing)} of {len(group.tasks)} benchmarks not run")
+        limited = [task for task in entry.tasks if entry.score(task).limit is not None]
+        if limited:
+            found.append(f"only part of the samples was asked in {len(limited)} benchmarks")
+        if not missing and not limited and not (group.complete and group.score is not None):
+            found.append(f"{entry.run.scores.num_failures} samples failed on the way")
+    if entry.unscored_share > rules.max_unscored:
+        share = f"{100 * entry.unscored_share:.1f} %"
+        found.append(f"{share} of the samples have no score")
+    if rules.needs_scorecard and not has_scorecard:
+        found.append("the judge has no scorecard")
+    return tuple(found)
+
+
+def _slugs(entries: Sequence[Entry]) -> dict[str, str]:
+    """Name each entry's files; two models of one name are told apart by their digest."""
+    plain = [slug(entry.name)[:60].casefold() for entry in entries]
+    names = {}
+    for entry, name in zip(entries, plain, strict=True):
+        alone = plain.count(name) == 1
+        names[entry.identity] = name if alone else f"{name}-{entry.identity[:_SHORT]}"
+    return names
