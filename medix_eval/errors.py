@@ -113,3 +113,16 @@ class NoAnswer(ModelError):
 
 class BadRow(DatasetError):
     """One row that cannot be asked; the sample is skipped, its reason names task and row."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def whole_story(error: BaseException) -> str:
+    """Return what an error says and what went wrong first: some libraries only say that it did."""
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    return one_line(error) if first is error else f"{one_line(error)}: {one_line(first)[:300]}"

@@ -23,15 +23,15 @@ from PIL import Image, UnidentifiedImageError
 
 from medix_eval.data.expectations import check_columns, check_size
 from medix_eval.data.scored_files import ScoredSplit
-from medix_eval.errors import BadRow, DatasetError
+from medix_eval.errors import BadRow, DatasetError, one_line, whole_story
 from medix_eval.judging.answers import extract_answer
 from medix_eval.judging.rules import decide, normalise
-from medix_eval.mirror import Mirror, read_mirror
+from medix_eval.mirror import Mirror, read_mirror, rows_key
 from medix_eval.quiet import quiet
 from medix_eval.records import Kind
 from medix_eval.row_images import ImageFiles, column_images, open_image_files, undecoded
 from medix_eval.tasks import read_settings
-from medix_eval.templates import columns_of, template
+from medix_eval.templates import columns_of, in_named_order, template
 
 Row = Mapping[str, Any]
 """One row of a dataset, as `datasets` gives it, images not decoded."""
@@ -70,7 +70,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             super().download(dataset_kwargs)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetError(
-                f"task {self.name}: cannot load {self.DATASET_PATH}: {_cause(error)}",
+                f"task {self.name}: cannot load {self.DATASET_PATH}: {whole_story(error)}",
                 hint=_HINT,
             ) from error
         if self._test_split not in self.dataset:
@@ -107,7 +107,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
 
     def doc_to_target(self, doc: Row, doc_to_target: Any = None) -> Any:
         """Render the reference, or where there are options the index of the right one."""
-        read = str if self.config.doc_to_choice is None else _index_or_text
+        read = _index_or_text if self._offers_options(doc) else str
         source = doc_to_target or self.config.doc_to_target
         return super().doc_to_target(doc, self._compiled(source, read))
 
@@ -131,17 +131,20 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         Stock lm-eval has no undecided answers. This harness has, and does not call this.
         """
         answer = extract_answer(results[0])
-        reference = self.reference(doc)
-        if self.settings.kind in {Kind.OPEN, Kind.REPORT}:
-            return {"exact_match": float(normalise(answer) == normalise(reference))}
-        verdict = decide(
-            answer,
-            kind=self.settings.kind,
-            reference=reference,
-            options=self.options(doc),
-            facts=self.facts(doc),
-        )
-        return {"acc": verdict.score if verdict else 0.0}
+        reference, kind = self.reference(doc), self.kind(doc)
+        if kind in {Kind.OPEN, Kind.REPORT}:
+            score = float(normalise(answer) == normalise(reference))
+        else:
+            verdict = decide(
+                answer,
+                kind=kind,
+                reference=reference,
+                options=self.options(doc),
+                facts=self.facts(doc),
+            )
+            score = verdict.score if verdict else 0.0
+        (metric,) = (one["metric"] for one in self.config.metric_list)
+        return {metric: score}
 
     # What this harness calls
 
@@ -192,9 +195,19 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             raise self._fault(row, f"the prompt is no text but {text!r}")
         return text
 
+    def kind(self, doc: Row, *, row: int | None = None) -> Kind:
+        """Return what sort of answer a row asks for."""
+        other = self.settings.kind_without_options
+        return self.settings.kind if other is None or self.options(doc, row=row) else other
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether a data use agreement covers the rows."""
+        return self.settings.data_class == "dua"
+
     def options(self, doc: Row, *, row: int | None = None) -> tuple[str, ...]:
-        """Return the texts of the options in their order; none if the task offers none."""
-        if self.config.doc_to_choice is None:
+        """Return the texts of the options in their order; none if the row offers none."""
+        if not self._offers_options(doc):
             return ()
         with self._reading("options", row):
             options = list(self.doc_to_choice(doc))
@@ -242,7 +255,12 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             except BadRow as error:
                 raise self._fault(row, str(error)) from error
         columns = self._image_columns
-        images = [image for name in columns for image in self._column_images(doc[name], row)]
+        found = [self._column_images(doc[name], row) for name in columns]
+        images = [image for several in found for image in several]
+        if self.settings.image_order:
+            with self._reading("order of the images", row):
+                text = template(self.settings.image_order).render(**doc)
+                images = in_named_order(text, [one[0] if one else None for one in found])
         if not images:
             raise self._fault(row, f"no image in {', '.join(columns)}")
         return images
@@ -295,13 +313,20 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         except DatasetError as error:
             raise DatasetError(f"task {self.name}: {one_line(error)}", hint=_HINT) from error
 
+    def _offers_options(self, doc: Row) -> bool:
+        if self.config.doc_to_choice is None or self.settings.kind_without_options is None:
+            return self.config.doc_to_choice is not None
+        with self._reading("options", None):
+            return bool(self.doc_to_choice(doc))
+
     @cached_property
     def _template_columns(self) -> tuple[str, ...]:
-        """The columns that prompt, options and reference are made of."""
+        """The columns that prompt, options and reference are made of, without images."""
         config = self.config
         sources = (config.doc_to_text, config.doc_to_choice, config.doc_to_target)
         texts = [source for source in sources if isinstance(source, str)]
-        return tuple(dict.fromkeys(column for text in texts for column in columns_of(text)))
+        found = dict.fromkeys(column for text in texts for column in columns_of(text))
+        return tuple(column for column in found if column not in self._image_columns)
 
     def _split(self, split: str | None) -> datasets.Dataset | None:
         if split is None:
@@ -319,7 +344,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
     def _check_size(self) -> None:
         split = self._test_split
         if self.mirror:
-            listed = self.mirror.rows.get(f"{self.DATASET_NAME or 'default'}/{split}")
+            key = rows_key(self.DATASET_NAME, split, self.config.dataset_kwargs or {})
+            listed = self.mirror.rows.get(key)
             found = len(self.dataset[split])
             check_size(self.name, expected=listed, found=found, where="the mirror's manifest")
         if not (self.mirror and self.mirror.synthetic):
@@ -369,16 +395,3 @@ def _index_or_text(text: str) -> int | str:
 def _decoded(image: bytes) -> Image.Image:
     with Image.open(io.BytesIO(image)) as opened:
         return opened.convert("RGB")
-
-
-def _cause(error: Exception) -> str:
-    """Return what went wrong first; `datasets` only says that something did."""
-    first: BaseException = error
-    while first.__cause__ is not None:
-        first = first.__cause__
-    return one_line(error) if first is error else f"{one_line(error)}: {one_line(first)[:300]}"
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
@@ -42,7 +43,7 @@ class Mirror(_Manifest):
     """The commit that was copied; None for rows that were made, not copied."""
     files: dict[str, MirrorFile]
     rows: dict[str, NonNegativeInt]
-    """Number of rows by `CONFIG/SPLIT` (`default/…` where the dataset has no configs)."""
+    """Number of rows by `CONFIG/SPLIT` (`default/…` where there are no configs), or by file."""
     synthetic: bool
     """Whether the rows only stand in for the real ones."""
 
@@ -81,6 +82,18 @@ def read_mirror(folder: Path) -> Mirror | None:
                 hint="copy the dataset again",
             )
     return mirror
+
+
+def rows_key(config: str | None, split: str, options: Mapping[str, Any]) -> str:
+    """Return what a manifest counts the rows of a split under: its own file, or its config.
+
+    >>> rows_key(None, "test", {"data_files": {"test": "test_2.csv"}})
+    'test_2.csv'
+    """
+    files = options.get("data_files")
+    if isinstance(files, Mapping) and split in files:
+        return str(files[split])
+    return f"{config or 'default'}/{split}"
 
 
 def sha256_of(path: Path) -> str:

@@ -155,6 +155,8 @@ def _record(sample: Sample, **result: Any) -> CompletionRecord:
         options=sample.options,
         facts=dict(sample.facts),
         columns=dict(sample.columns),
+        parser=sample.parser,
+        restricted=sample.restricted,
         image_sha256=tuple(hashlib.sha256(image).hexdigest() for image in sample.images),
         **result,
     )

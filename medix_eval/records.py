@@ -26,6 +26,8 @@ class Outcome(StrEnum):
     WRONG = "wrong"
     PARTIAL = "partial"
     TRUNCATED = "truncated"
+    UNPARSED = "unparsed"
+    """No letter was found where a published parser guesses one at random; scored 0."""
     EMPTY = "empty"
     REFUSED = "refused"
     REJECTED = "rejected"
@@ -72,6 +74,10 @@ class Sample:
     """What a report must state, by name; only for tasks that list their facts."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Slice, cluster and kept columns of the row, as text."""
+    parser: str | None = None
+    """The published parser that scores it, if one does in place of rules and judge."""
+    restricted: bool = False
+    """Whether a data use agreement covers it."""
 
 
 class _Record(BaseModel):
@@ -128,6 +134,9 @@ class CompletionRecord(_Record):
     facts: dict[str, str] = {}
     columns: dict[str, str] = {}
     image_sha256: tuple[str, ...] = ()
+    parser: str | None = None
+    restricted: bool = False
+    """Whether a data use agreement covers this line: it is for its owner's eyes."""
     completion: str | None = None
     finish_reason: str | None = None
     prompt_tokens: int | None = None
@@ -155,6 +164,8 @@ class VerdictRecord(_Record):
     """What the judge's votes come to, whoever decided; None where it was not asked or failed."""
     judge_scores: dict[str, float | None] = {}
     """What each judge of a jury came to; empty where there was only one."""
+    restricted: bool = False
+    """Whether a data use agreement covers this line: votes quote the sample."""
     reason: str = ""
     """Why a sample was skipped, refused or could not be judged."""
     error_tags: tuple[str, ...] = ()

@@ -80,7 +80,8 @@ def read_samples(
             sample = _sample(task, fields, row=row, key=key, taken=taken)
         except BadRow as error:
             sample_id = _unique(_sample_id(task.name, fields, images=()), taken)
-            yield BadSample(record=_unreadable(error, sample_id=sample_id, row=row, key=key))
+            record = _unreadable(error, sample_id=sample_id, row=row, key=key)
+            yield BadSample(record=record.model_copy(update={"restricted": task.is_restricted}))
         else:
             yield sample
 
@@ -107,22 +108,26 @@ def _sample(
     for image in images:
         if problem := damage(image):
             raise BadRow(f"task {task.name}, row {row}: {problem}")
-    if images and prompt.count(IMAGE_MARK) < len(images):
+    num_marks = prompt.count(IMAGE_MARK)
+    # A question may quote the mark; only where texts name images does each mark stand for one.
+    if num_marks < len(images) or (task.settings.image_order and num_marks > len(images)):
         raise BadRow(
             f"task {task.name}, row {row}: {len(images)} images, "
-            f"but {prompt.count(IMAGE_MARK)} {IMAGE_MARK} marks in the prompt"
+            f"but {num_marks} {IMAGE_MARK} marks in the prompt"
         )
     return Sample(
         id=_unique(_sample_id(task.name, fields, images=images), taken),
         task=key,
         row=row,
-        kind=task.settings.kind,
+        kind=task.kind(fields, row=row),
         prompt=prompt,
         reference=reference,
         options=task.options(fields, row=row),
         images=images,
         facts=task.facts(fields, row=row),
         columns=task.columns(fields, row=row),
+        parser=task.settings.parser,
+        restricted=task.is_restricted,
     )
 
 

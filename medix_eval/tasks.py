@@ -62,6 +62,10 @@ class TaskSettings(_Settings):
 
     kind: Kind
     """What sort of answer is asked for; it picks the rules and the judge's rubric."""
+    kind_without_options: Kind | None = None
+    """What a row of a multiple_choice task is that offers no options, such as `open`."""
+    parser: Literal["mmmu_letters"] | None = None
+    """A published parser that scores the task in place of rules and judge."""
     score_range: tuple[int, int] = (0, 1)
     """The scale a judge grades on: 0 to 1, or 0 to 5 for reports."""
     modality: Literal["text", "image"]
@@ -88,6 +92,8 @@ class TaskSettings(_Settings):
     """Columns that list what a report must state."""
     image_source: ImageSource | None = None
     """Where the images are, if not in an image column."""
+    image_order: str | None = None
+    """A template that names the images (`<image 2>`) in the order in which they are shown."""
     fallbacks: tuple[str, ...] = ()
     """Tasks on other places that hold the same benchmark, for `--allow-fallback`."""
 

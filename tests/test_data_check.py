@@ -208,7 +208,7 @@ def test_a_mirror_need_not_hold_every_benchmark(run: Run, tmp_path: Path) -> Non
     code, out, _ = run("data", "check", "--data-root", tmp_path)
 
     assert code == 0
-    assert "medqa: 10 rows, 0 images, ok" in out
+    assert "medqa: 10 rows, 0 pictures, ok" in out
     assert "not in this mirror: " in out
 
 

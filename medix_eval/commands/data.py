@@ -128,7 +128,7 @@ def check_data(
         for name, one in checked.items():
             num = sum(fault.where == name for fault in faults)
             state = f"{num} faults" if num else "ok"
-            typer.echo(f"{name}: {one.num_rows} rows, {one.num_images} images, {state}")
+            typer.echo(f"{name}: {one.num_rows} rows, {one.num_images} pictures, {state}")
         for fault in faults:
             typer.echo(f"{fault.where}: {fault.message}")
         if absent:

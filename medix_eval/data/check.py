@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from medix_eval.data.opening import open_task
-from medix_eval.errors import MedixError
-from medix_eval.lm_task import MedixTask, one_line
+from medix_eval.errors import MedixError, one_line
+from medix_eval.lm_task import MedixTask
 from medix_eval.mirror import MIRROR_FILE, load_manifest, sha256_of
 from medix_eval.samples import BadSample, read_samples
 from medix_eval.tasks import TaskFile
@@ -58,10 +58,11 @@ def check_mirror(
         except MedixError as error:
             faults.append(Fault(where=file.name, message=str(error)))
             continue
-        faults += [Fault(where=file.name, message=message) for message in _row_faults(task, file)]
+        messages, num_images = _row_faults(task, file)
+        faults += [Fault(where=file.name, message=message) for message in messages]
         tasks[file.name] = TaskCheck(
             num_rows=len(task.rows),
-            num_images=_num_images(task),
+            num_images=num_images,
             fingerprint=task.fingerprint(),
         )
     return tasks, datasets, faults
@@ -97,21 +98,23 @@ def _check_dataset(name: str, folder: Path) -> tuple[dict[str, Any], list[Fault]
     return about, faults
 
 
-def _row_faults(task: MedixTask, file: TaskFile) -> Iterator[str]:
-    """Read every row as an evaluation does, and decode every picture once."""
+def _row_faults(task: MedixTask, file: TaskFile) -> tuple[list[str], int]:
+    """Read every row as an evaluation does, and decode every picture once; return their number."""
+    faults: list[str] = []
     seen: set[bytes] = set()
     rows = range(len(task.rows))
     for sample in read_samples(task, rows, key=file.key, done=frozenset(), taken=set()):
         if isinstance(sample, BadSample):
             assert sample.record.failure is not None  # noqa: S101 (why the row is bad)
-            yield sample.record.failure.message
+            faults.append(sample.record.failure.message)
             continue
         for image in sample.images:
             key = hashlib.sha256(image).digest()
-            if key not in seen:
-                seen.add(key)
-                if problem := _undecodable(image):
-                    yield f"task {task.name}, row {sample.row}: image does not decode: {problem}"
+            if key not in seen and (problem := _undecodable(image)):
+                place = f"task {task.name}, row {sample.row}"
+                faults.append(f"{place}: image does not decode: {problem}")
+            seen.add(key)
+    return faults, len(seen)
 
 
 def _undecodable(image: bytes) -> str | None:
@@ -121,7 +124,3 @@ def _undecodable(image: bytes) -> str | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return one_line(error)
     return None
-
-
-def _num_images(task: MedixTask) -> int:
-    return len(task.rows) if task.settings.modality == "image" else 0

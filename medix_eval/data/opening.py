@@ -10,8 +10,8 @@ from typing import Any
 from lm_eval.tasks import TaskManager
 
 from medix_eval.data.expectations import changes_since_pinned
-from medix_eval.errors import ConfigError, DatasetError
-from medix_eval.lm_task import MedixTask, one_line
+from medix_eval.errors import ConfigError, DatasetError, one_line
+from medix_eval.lm_task import MedixTask
 from medix_eval.quiet import quiet
 from medix_eval.tasks import Catalogue, TaskFile
 

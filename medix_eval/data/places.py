@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medix_eval.mirror import load_manifest
+from medix_eval.mirror import load_manifest, rows_key
 from medix_eval.tasks import TaskFile
 
 Where = Literal["mirror", "cache", "drawn", "missing"]
@@ -56,7 +56,7 @@ def _in_mirror(file: TaskFile, folder: Path) -> Place:
     mirror = load_manifest(folder)
     if mirror is None:
         return Place(where="mirror")
-    if f"{file.dataset_name or 'default'}/{file.split}" not in mirror.rows:
+    if rows_key(file.dataset_name, file.split, file.dataset_kwargs) not in mirror.rows:
         return Place(where="missing", revision=mirror.revision)
     return Place(
         where="mirror",

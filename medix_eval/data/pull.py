@@ -19,7 +19,7 @@ import yaml
 
 from medix_eval.data.hub import HubDataset, hub_dataset
 from medix_eval.errors import ConfigError, DatasetError
-from medix_eval.mirror import Mirror, MirrorFile, load_manifest
+from medix_eval.mirror import Mirror, MirrorFile, load_manifest, rows_key
 from medix_eval.quiet import quiet
 from medix_eval.tasks import TaskFile
 
@@ -67,19 +67,22 @@ def _pull_one(name: str, files: list[TaskFile], folder: Path) -> Pulled:
         source=name, revision=dataset.commit, files={}, rows={}, synthetic=False
     )
     wanted: dict[str, None] = {}
-    configs: dict[str, tuple[str | None, dict[str, Any]]] = {}
     for file in files:
-        configs[file.dataset_name or "default"] = (file.dataset_name, dict(file.dataset_kwargs))
         with quiet():
             wanted |= dict.fromkeys(dataset.files_of(file.dataset_name, file.dataset_kwargs))
         if file.settings.image_source and file.settings.image_source.zip:
             wanted[file.settings.image_source.zip] = None
     manifest, num_fetched = _fetch_all(dataset, list(wanted), folder, manifest)
     if _CARD in dataset.files:
-        here = {*configs, *(key.partition("/")[0] for key in manifest.rows)}
+        here = {str(file.dataset_name) for file in files}
+        here |= {key.partition("/")[0] for key in manifest.rows}
         manifest = _write_card(dataset, folder, manifest, configs=here)
-    for key, (config, options) in configs.items():
-        rows = {f"{key}/{split}": num for split, num in _rows(folder, config, options).items()}
+    for file in files:
+        counted = _rows(folder, file.dataset_name, dict(file.dataset_kwargs))
+        rows = {
+            rows_key(file.dataset_name, split, file.dataset_kwargs): num
+            for split, num in counted.items()
+        }
         manifest = manifest.model_copy(update={"rows": {**manifest.rows, **rows}})
         manifest.write(folder)
     return Pulled(

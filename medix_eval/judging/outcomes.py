@@ -10,6 +10,7 @@ from functools import cached_property
 from medix_eval.judging.answers import extract_answer, has_final_answer, published_answer
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade, Grader
+from medix_eval.judging.letter_parser import letter_of
 from medix_eval.judging.rules import decide as decide_by_rules
 from medix_eval.protocol import LLMJudge, Protocol
 from medix_eval.records import (
@@ -40,6 +41,8 @@ class Scorer:
         if record.failure is not None:
             return _verdict(record, self._failed(record.failure), reason=record.failure.message)
         completion = record.completion or ""
+        if record.parser is not None:
+            return _parsed(record, completion)
         is_published = self.protocol.answer.reading == "published"
         answer = published_answer(completion) if is_published else extract_answer(completion)
         was_cut = record.finish_reason == "length" and not has_final_answer(completion)
@@ -112,6 +115,17 @@ def outcome_of(score: float) -> Outcome:
     return Outcome.PARTIAL if score > 0.0 else Outcome.WRONG
 
 
+def _parsed(record: CompletionRecord, completion: str) -> VerdictRecord:
+    """Score by the published parser: it finds no short answer right, and guesses count as none."""
+    letter = letter_of(completion, record.options) if record.options else ""
+    if letter is None:
+        return _verdict(record, Outcome.UNPARSED)
+    is_right = bool(letter) and record.options[ord(letter) - ord("A")] == record.reference
+    score = float(is_right)
+    rule = RuleVerdict(score=score, rule=str(record.parser))
+    return _verdict(record, outcome_of(score), score=score, answer=letter, rule=rule)
+
+
 def _verdict(
     record: CompletionRecord,
     outcome: Outcome,
@@ -133,6 +147,7 @@ def _verdict(
         judge_scores=dict(grade.by_judge) if grade else {},
         votes=grade.votes if grade else (),
         reason=reason,
+        restricted=record.restricted,
         error_tags=_tags(record, answer) if answer and outcome is Outcome.WRONG else (),
     )
 
