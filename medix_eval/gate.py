@@ -168,7 +168,9 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
 
 def _floor(floor: Floor, run: JudgedRun) -> Check:
     measured = _measured(floor, run.scores.tasks, run.scores.groups)
-    return _at_least(floor.label, measured, floor.at_least, why="not measured in this run")
+    return _at_least(
+        floor.label, measured, floor.at_least, why="not measured in this run, or incomplete"
+    )
 
 
 def _measured(

@@ -162,6 +162,7 @@ def write_run(
     *,
     model: str = "scripted",
     groups: Mapping[str, tuple[str, ...]] | None = None,
+    judging: Mapping[str, Any] | None = None,
     **entry: Any,
 ) -> Path:
     """Write a finished run of these samples, without asking any model; return its judging folder.
@@ -204,13 +205,13 @@ def write_run(
         protocol={"name": "medix" if names else "rules", "digest": digest("protocol")},
         judges=[{"id": name, "revision": None, "digest": digest(name)} for name in sorted(names)],
         judging_digest=digest(sorted(names)),
-        judging={"judges": sorted(names)},
+        judging={"judges": sorted(names), **(judging or {})},
         tasks=list(manifest.tasks),
     )
-    with open_run(out, manifest) as run, open_judging(run, judging_manifest) as judging:
+    with open_run(out, manifest) as run, open_judging(run, judging_manifest) as opened:
         for completion, verdict in listed:
             run.append(completion)
-            judging.append(verdict)
+            opened.append(verdict)
     catalogue = Catalogue(tasks={}, groups=groups or {})
-    write_scores(run.path, judging.path, catalogue)
-    return judging.path
+    write_scores(run.path, opened.path, catalogue)
+    return opened.path

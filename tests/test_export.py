@@ -15,6 +15,7 @@ from lm_eval.utils import get_file_task_name, get_sample_results_filenames, make
 from medix_eval.cli import main
 from medix_eval.export.matrix import latex_text
 from medix_eval.judged_run import read_run
+from medix_eval.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
 from medix_eval.testing import write_run
 
@@ -150,6 +151,26 @@ def test_the_methods_paragraph_names_every_setting(
     ):
         assert said in text
     assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ("medix", "questions on a scale from 0 to 1 by the majority of 3 votes"),
+        ("medix-compat", "asked again within one dialogue of 3 turns"),
+        ("cascade", "after rules had settled what they are certain of; questions"),
+        ("reward", "scale from 0 to 1 by one vote"),
+        ("rules", "by rules alone, without a language model"),
+    ],
+)
+def test_the_methods_paragraph_says_how_votes_become_a_score(
+    protocol: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_protocol(protocol).judging_settings()
+    judge = None if protocol == "rules" else "judged-by"
+    run = write_run(tmp_path, samples(2, wrong=1, judge=judge), judging=settings)
+
+    assert said in exported(capsys, run, form="methods")
 
 
 def test_lm_eval_reads_its_own_form(better: Path, tmp_path: Path) -> None:

@@ -101,19 +101,15 @@ def _judging(run: JudgedRun) -> str:
 def _votes(spec: dict[str, Any]) -> str:
     if spec.get("scorer") == "dialogue":
         return f", asked again within one dialogue of {spec['turns']} turns"
-    said = (
-        ", after rules had settled what they are certain of"
-        if (spec.get("rules") == "first")
-        else ""
-    )
+    first = spec.get("rules") == "first"
+    said = ", after rules had settled what they are certain of" if first else ""
     for name, what in (("question", "questions"), ("report", "reports")):
         rubric = spec.get(name)
         if rubric:
             low, high = rubric["scale"]
             num = len(rubric["prompts"]) * rubric.get("repeats", 1)
-            said += (
-                f"; {what} on a scale from {low} to {high} by the {rubric['decide']} of {num} votes"
-            )
+            votes = f"the {rubric['decide']} of {num} votes" if num > 1 else "one vote"
+            said += f"; {what} on a scale from {low} to {high} by {votes}"
     return said
 
 

@@ -176,6 +176,7 @@ def _answer(sample: JudgedSample, *, name: str, hidden: bool) -> dict[str, Any]:
         "name": name,
         "outcome": verdict.outcome.value,
         "score": verdict.score,
+        "judge_score": verdict.judge_score,
         "votes": votes,
         "rule": verdict.rule.model_dump() if verdict.rule else None,
     }

@@ -30,6 +30,11 @@
     });
   }
 
+  /* Paper cannot be unfolded. */
+  addEventListener("beforeprint", () => {
+    for (const folded of document.querySelectorAll("main > section > details:has(table)")) folded.open = true;
+  });
+
   const browser = document.querySelector(".browser");
   if (browser === null) return;
 
@@ -198,6 +203,7 @@
 
   const answerOf = (answer, hidden) => {
     const about = [["Score", percent(answer.score)]];
+    if (answer.votes.length) about.push(["By the judge", percent(answer.judge_score)]);
     if (!hidden) about.push(["Finish", answer.finish ?? "–"], ["Tokens", `${answer.tokens ?? "–"}`], ["Seconds", `${answer.seconds}`]);
     const rule = answer.rule;
     const parts = [
