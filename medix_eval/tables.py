@@ -175,6 +175,12 @@ def notes(scores: Scores) -> list[str]:
     said = _warnings(scores)
     if note := scores.protocol.get("note"):
         said.append(f"{scores.protocol['name']}: {note}")
+    if cost := scores.cost:
+        each = "-" if cost.per_correct is None else f"{cost.per_correct:.4g}"
+        said.append(
+            f"Cost: {cost.candidate:.4g} {cost.currency} for the model, {cost.judge:.4g} for the "
+            f"judge; {each} for each full mark."
+        )
     if scores.synthetic:
         said.append(
             "SYNTHETIC: made-up rows stand in for a benchmark; these numbers say nothing of it."

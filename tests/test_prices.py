@@ -6,13 +6,15 @@ import pytest
 
 from medix_eval.errors import ConfigError
 from medix_eval.prices import Prices, cost_of, read_prices
+from medix_eval.records import Outcome
 from medix_eval.scores import Scores, TaskScore
+from medix_eval.tables import notes
 
 
 def scores(score: float) -> Scores:
     task = TaskScore(
         version="1", kind="open", limit=None, synthetic=False, n=50, n_scored=40, score=score,
-        stderr=None, rules_score=None, rules_n=0, outcomes={}, bounds=None,
+        stderr=None, rules_score=None, rules_n=0, outcomes=dict.fromkeys(Outcome, 0), bounds=None,
     )  # fmt: skip
     return Scores(
         model="m", judges=[], protocol={}, generation_digest="", judging_digest="", run="",
@@ -32,6 +34,12 @@ def test_a_run_costs_its_tokens_and_its_judge_calls() -> None:
 
     assert (cost.candidate, cost.judge) == (2.0, 2.0)
     assert cost.per_correct == 0.2
+
+
+def test_the_cost_stands_below_the_table() -> None:
+    run = scores(0.5).model_copy(update={"cost": cost_of(scores(0.5), PRICES)})
+
+    assert "Cost: 2 EUR for the model, 2 for the judge; 0.2 for each full mark." in notes(run)
 
 
 def test_nothing_right_has_no_price() -> None:

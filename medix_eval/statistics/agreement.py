@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -116,5 +117,5 @@ def _number(value: float | None) -> float:
 
 def _middle(given: Sequence[float]) -> float | None:
     """Return the median if one of them is it."""
-    middle = float(np.median(given)) if given else None
+    middle = median(given) if given else None
     return middle if middle in given else None

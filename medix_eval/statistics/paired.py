@@ -19,8 +19,10 @@ from medix_eval.statistics.intervals import (
     Clusters,
     average_stderr,
     bootstrap_interval,
+    clustered,
     limits_of,
     normal_quantile,
+    task_interval,
 )
 
 _POWER = 0.8
@@ -42,7 +44,8 @@ class Difference(BaseModel):
     p_holm: float | None = None
     """The same, for having looked at several tasks."""
     minimum_detectable: float | None
-    """The true difference that this many samples would show in four comparisons of five."""
+    """The true difference that this many samples would show in four comparisons of five; null
+    where the samples do not vary."""
 
     @property
     def is_clear(self) -> bool:
@@ -103,15 +106,30 @@ def minimum_detectable(stderr: float) -> float:
 
 
 def _difference(tasks: Sequence[Clusters], *, p: float | None, test: str) -> Difference:
-    stderr = average_stderr(tasks)
+    difference, stderr = math.fsum(task.mean for task in tasks) / len(tasks), average_stderr(tasks)
+    if stderr == 0:
+        limits: tuple[float, float] | None = _without_variation(difference, tasks)
+    else:
+        limits = limits_of(bootstrap_interval(tasks, within=(-1.0, 1.0)))
     return Difference(
         n=sum(task.num_samples for task in tasks),
-        difference=math.fsum(task.mean for task in tasks) / len(tasks),
-        interval=limits_of(bootstrap_interval(tasks, within=(-1.0, 1.0))),
+        difference=difference,
+        interval=limits,
         p=p,
         test=test,
-        minimum_detectable=None if stderr is None else minimum_detectable(stderr),
+        minimum_detectable=minimum_detectable(stderr) if stderr else None,
     )
+
+
+def _without_variation(difference: float, tasks: Sequence[Clusters]) -> tuple[float, float]:
+    """Return the interval where all samples differ alike, most often not at all.
+
+    A bootstrap would claim certainty. As many samples as were seen may still hide an exception as
+    frequent as Wilson's limit for none seen.
+    """
+    unseen = [task_interval(clustered([0.0] * task.num_clusters)) for task in tasks]
+    half = math.hypot(*(one.high for one in unseen if one)) / len(tasks)
+    return max(-1.0, difference - half), min(1.0, difference + half)
 
 
 def _are_flips(differences: Clusters) -> bool:
