@@ -328,6 +328,18 @@ def test_what_is_judged_is_what_the_published_code_shows(completion: str, shown:
     assert f"\n{shown}\n" in replies.prompts[0].text
 
 
+def test_rules_beside_the_published_judge_read_the_answer_without_its_tags() -> None:
+    record = a_record(Kind.CLOSED).model_copy(
+        update={"reference": "yes", "completion": "<thinking>?</thinking><answer>Yes</answer>"}
+    )
+
+    verdict = asyncio.run(Scorer(COMPAT, compat(Replies(['{"score": 0}'] * 3))).score(record))
+
+    assert verdict.outcome is Outcome.WRONG
+    assert verdict.rule is not None
+    assert verdict.rule.score == 1.0
+
+
 def test_a_prompt_of_the_users_own_is_used_and_moves_the_digest(tmp_path: Path) -> None:
     mine = tmp_path / "mine.jinja"
     mine.write_text("Q {{ question }} R {{ reference }} A {{ answer }}")

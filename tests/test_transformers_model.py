@@ -179,3 +179,16 @@ def test_a_folder_without_a_model_is_named(checkpoint: Path, missing: str, said:
 def test_a_revision_stands_behind_the_at_sign() -> None:
     assert split_revision("Qwen/Qwen3-14B@0a1b") == ("Qwen/Qwen3-14B", "0a1b")
     assert split_revision("Qwen/Qwen3-14B") == ("Qwen/Qwen3-14B", None)
+
+
+@pytest.mark.slow
+def test_the_turns_before_are_part_of_what_is_answered() -> None:
+    (asked,) = phantom_prompts(1)
+    later = Prompt(text=asked.text, images=asked.images, before=(("Good day", "Good day"),))
+
+    (first,) = completions(answers(model_folder(), [asked], batch=1))
+    (second,) = completions(answers(model_folder(), [later], batch=1))
+
+    assert first.prompt_tokens is not None
+    assert second.prompt_tokens is not None
+    assert second.prompt_tokens > first.prompt_tokens

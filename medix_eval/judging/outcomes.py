@@ -44,14 +44,15 @@ class Scorer:
         if record.parser is not None:
             return _parsed(record, completion)
         is_published = self.protocol.answer.reading == "published"
-        answer = published_answer(completion) if is_published else extract_answer(completion)
+        said = extract_answer(completion)
+        answer = published_answer(completion) if is_published else said
         was_cut = record.finish_reason == "length" and not has_final_answer(completion)
         if was_cut and not is_published:
             return _verdict(record, Outcome.TRUNCATED, answer=answer)
         if not answer and not is_published:
             return _verdict(record, Outcome.EMPTY, answer=answer)
         rule = decide_by_rules(
-            answer,
+            said,  # tags would only hide from the rules what was said
             kind=record.kind,
             reference=record.reference,
             options=record.options,
