@@ -151,6 +151,15 @@ def test_the_rates_are_those_worked_out_by_hand() -> None:
     assert (found.false_accept.value, found.false_reject.value) == (0.2, 0.1)
 
 
+def test_a_judge_that_always_says_the_same_agrees_no_more_than_chance() -> None:
+    rejected = judged(5, is_correct=False, is_accepted=False)
+    mixed = [*rejected, *judged(3, is_correct=True, is_accepted=False)]
+
+    assert confusion(mixed).kappa.value == 0.0
+    assert confusion(rejected).kappa.value is None
+    assert confusion([]).kappa.value is None
+
+
 def judged(times: int, *, is_correct: bool, is_accepted: bool) -> list[Judged]:
     item = next(it for it in load_probes("held_out").items if it.is_correct == is_correct)
     return [Judged(item=item, verdict=verdict_of(item, is_accepted=is_accepted))] * times

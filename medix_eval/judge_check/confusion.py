@@ -31,7 +31,10 @@ class Rate(Part):
 
 
 class Kappa(Part):
-    """Cohen's kappa of verdict and label, with its 95 % interval; none where either is constant."""
+    """Cohen's kappa of verdict and label, with its 95 % interval.
+
+    No value where all are the same, and no interval where either is.
+    """
 
     value: float | None
     low: float | None
@@ -122,7 +125,9 @@ def _macro_f1(table: np.ndarray) -> float:
 def _kappa(table: np.ndarray) -> Kappa:
     from statsmodels.stats.inter_rater import cohens_kappa  # noqa: PLC0415 (a second)
 
-    if (table.sum(0) == 0).any() or (table.sum(1) == 0).any():
+    if np.diag(table).max() == table.sum():  # all is alike, so chance would say the same
         return Kappa(value=None, low=None, high=None)
+    if (table.sum(0) == 0).any() or (table.sum(1) == 0).any():
+        return Kappa(value=0.0, low=None, high=None)
     found = cohens_kappa(table)
     return Kappa(value=float(found.kappa), low=float(found.kappa_low), high=float(found.kappa_upp))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from medix_eval.judge_check.confusion import Confusion
 from medix_eval.judge_check.scorecard import Scorecard
-from medix_eval.judge_check.table import title
+from medix_eval.judge_check.table import kappa_of, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +86,6 @@ def _counts(group: Confusion) -> tuple[int, ...]:
 
 def _summary(card: Scorecard) -> str:
     overall = card.overall
-    kappa = overall.kappa
     parts = [f"{overall.n} answers, {overall.n_decided} decided"]
     for name, share in (
         ("accuracy", overall.accuracy),
@@ -95,6 +94,4 @@ def _summary(card: Scorecard) -> str:
     ):
         if share.value is not None:
             parts.append(f"{name} {share.value:.1%}")
-    if kappa.value is not None:
-        parts.append(f"kappa {kappa.value:.2f} ({kappa.low:.2f} to {kappa.high:.2f})")
-    return " · ".join(parts)
+    return " · ".join([*parts, f"kappa {kappa_of(card)}"])

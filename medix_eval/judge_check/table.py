@@ -55,6 +55,16 @@ def percent(share: Rate) -> str:
     return "-" if share.value is None else f"{100 * share.value:.1f}"
 
 
+def kappa_of(card: Scorecard) -> str:
+    """Return the kappa with its interval, or a dash."""
+    kappa = card.overall.kappa
+    if kappa.value is None:
+        return "-"
+    if kappa.low is None or kappa.high is None:
+        return f"{kappa.value:.2f}"
+    return f"{kappa.value:.2f} ({kappa.low:.2f} to {kappa.high:.2f})"
+
+
 def _row(name: str, group: Confusion) -> tuple[str, ...]:
     return (
         name,
@@ -70,14 +80,10 @@ def _row(name: str, group: Confusion) -> tuple[str, ...]:
 
 def _notes(card: Scorecard) -> list[str]:
     overall, usage = card.overall, card.usage
-    kappa = overall.kappa
-    agree = "-"
-    if kappa.value is not None:
-        agree = f"{kappa.value:.2f} ({kappa.low:.2f} to {kappa.high:.2f})"
     rates = (
         f"accuracy {_with_interval(overall.accuracy)}, "
         f"balanced {_share(overall.balanced_accuracy)}, "
-        f"macro F1 {_share(overall.macro_f1)}, kappa {agree}"
+        f"macro F1 {_share(overall.macro_f1)}, kappa {kappa_of(card)}"
     )
     errors = (
         f"false accept {_with_interval(overall.false_accept)}, "
