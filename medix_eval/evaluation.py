@@ -90,8 +90,9 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     compiled(settings.protocol.judge_prompts)
     opened = open_tasks(settings, catalogue)
     settings = replace(settings, tasks=tuple(one.file.name for one in opened))
+    restricted = [n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"]
     refuse_foreign_hosts(
-        tasks=[n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"],
+        tasks=restricted,
         hosts=[host for model in (candidate, *sources) for host in model.hosts],
         vouched=settings.local_hosts,
         reason=settings.egress_reason,
@@ -101,8 +102,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     judges = appoint(sources)
     for warning in kinship_warnings(candidate.name, [judge.name for judge in judges]):
         _LOG.warning("%s", warning)
-    policy = _policy(settings.model_flags)
-    judge_policy = _policy(settings.judges[0].flags)
+    policy = _policy(settings.model_flags, quotes=not restricted)
+    judge_policy = _policy(settings.judges[0].flags, quotes=not restricted)
     manifest = RunManifest(
         model=candidate.name,
         generation_digest=digest(generation),
@@ -325,8 +326,8 @@ def _refuse_unusable(run: Path, tasks: Mapping[str, TaskScore]) -> None:
             raise DatasetError(f"task {name} has no usable row: {record.failure.message}")
 
 
-def _policy(flags: ModelFlags) -> RetryPolicy:
-    return RetryPolicy(silence_s=flags.request_timeout_s)
+def _policy(flags: ModelFlags, *, quotes: bool) -> RetryPolicy:
+    return RetryPolicy(silence_s=flags.request_timeout_s, quotes=quotes)
 
 
 def _versions() -> dict[str, str]:

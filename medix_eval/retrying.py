@@ -30,6 +30,8 @@ class RetryPolicy:
     """This many in a row, over all requests, stop the run."""
     silence_s: float = 600.0
     """So long without any answer, while several requests wait for one, stops the run."""
+    quotes: bool = False
+    """Whether logs tell what a server said; it may quote the prompt, and so restricted data."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,7 +100,8 @@ class RetryingModel:
         else:
             return
         raise ServerError(
-            f"{said} ({error})", hint="finished work is kept: start the same command again"
+            f"{said} ({self._told(error)})",
+            hint="finished work is kept: start the same command again",
         ) from error
 
     def _wait_s(self, error: RequestFailed, *, number: int) -> float:
@@ -108,5 +111,9 @@ class RetryingModel:
             return min(error.retry_after_s, cap)
         grown = min(_FIRST_WAIT_S * 2.0 ** (number - 1), cap)
         wait_s = grown * self._random.uniform(0.5, 1.0)
-        _LOG.debug("try %d failed (%s); waiting %.1f s", number, error, wait_s)
+        _LOG.debug("try %d failed (%s); waiting %.1f s", number, self._told(error), wait_s)
         return wait_s
+
+    def _told(self, error: RequestFailed) -> str:
+        is_ours = self.policy.quotes or isinstance(error, Unreachable)
+        return str(error) if is_ours else type(error).__name__
