@@ -73,7 +73,7 @@ def test_a_judge_who_calls_everything_right_is_not_believed() -> None:
 
 
 def test_an_empty_answer_is_wrong_without_any_label() -> None:
-    samples = draw(np.random.default_rng(4), empty=0.5, right=1.0, false_alarms=0, misses=0)
+    samples = draw(np.random.default_rng(4), empty=0.5, right=1.0, misses=0.4)
     found = correct(samples)
 
     assert found is not None
