@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
+from medix_eval.torchvision_cpu import declare_missing_operators
 from medix_train.monitor import Monitor, MonitorSettings
 from medix_train.training_report import write_training_report
+
+declare_missing_operators()
+
+from accelerate.utils import (  # type: ignore[import-untyped]  # noqa: E402  # needs the operators
+    broadcast_object_list,
+)
+from transformers import (  # noqa: E402
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 
 class Watching(TrainerCallback):
