@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from medix_eval.appointing import JudgeChoice
 from medix_eval.bundled import bundled
@@ -25,8 +24,18 @@ from medix_eval.evaluation import evaluate as run_harness
 from medix_eval.models.resolve import ModelFlags
 from medix_eval.protocol import load_protocol
 from medix_eval.tasks import load_tasks
+from medix_eval.torchvision_cpu import declare_missing_operators
 from medix_train.export import merged
 from medix_train.recipe import EvaluationSection, Recipe
+
+declare_missing_operators()
+
+from transformers import (  # noqa: E402  # needs the operators
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 
 class Evaluation(BaseModel):
