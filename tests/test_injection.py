@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from medix_eval.errors import ReplyUnusable
@@ -88,7 +88,7 @@ def ours(reply: str, answer: str) -> int:
 
 
 @pytest.mark.slow
-@settings(max_examples=20_000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20_000)
 @given(recipe=RECIPES, text=st.text(max_size=8))
 def test_no_answer_forges_a_verdict_through_our_reader(recipe: bytes, text: str) -> None:
     holds(ours, careless_reply(recipe, text))
@@ -121,7 +121,6 @@ def points_in(reply: str, *, which: int) -> int:
 def test_the_property_catches_a_weaker_reader(weaker: Reader) -> None:
     @settings(
         max_examples=20_000,
-        suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
         database=None,
         derandomize=True,

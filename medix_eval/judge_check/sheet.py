@@ -24,7 +24,7 @@ from medix_eval.judged_run import JudgedRun, JudgedSample
 from medix_eval.records import IMAGE_MARK, Kind, Outcome
 from medix_eval.store import write_text
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "sample_id",
     "label",
     "annotator",
