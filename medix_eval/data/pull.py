@@ -6,6 +6,7 @@ the commit it names, so a mirror never mixes two.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import tempfile
 from collections import defaultdict
@@ -18,6 +19,7 @@ import datasets
 import yaml
 
 from medix_eval.data.hub import HubDataset, hub_dataset
+from medix_eval.data.physionet import XRays
 from medix_eval.errors import ConfigError, DatasetError
 from medix_eval.mirror import Mirror, MirrorFile, load_manifest, rows_key
 from medix_eval.quiet import quiet
@@ -85,6 +87,15 @@ def _pull_one(name: str, files: list[TaskFile], folder: Path) -> Pulled:
         }
         manifest = manifest.model_copy(update={"rows": {**manifest.rows, **rows}})
         manifest.write(folder)
+        if (images := file.settings.image_source) and images.folder:
+            addresses = _addresses(folder, file)
+            xrays = XRays(folder=folder, place=images.folder, manifest=manifest)
+            try:
+                asyncio.run(xrays.fetch(addresses))
+            finally:
+                manifest = xrays.manifest
+            num_fetched += xrays.num_fetched
+            wanted |= dict.fromkeys(f"{images.folder}/{Path(one).name}" for one in addresses)
     return Pulled(
         repository=name,
         folder=folder,
@@ -150,6 +161,17 @@ def _write_card(
     (folder / _CARD).write_text(text, encoding="utf-8")
     cards = {f"{_AS_ON_HUB}/{_CARD}": original, _CARD: MirrorFile.of(folder / _CARD)}
     return manifest.model_copy(update={"files": {**manifest.files, **cards}})
+
+
+def _addresses(folder: Path, file: TaskFile) -> list[str]:
+    """Return where the images of a task are, each once; only their column is read."""
+    source = file.settings.image_source
+    assert source is not None  # noqa: S101 (asked of such a task only)
+    with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=".reading-") as scratch:
+        rows = datasets.load_dataset(
+            str(folder), file.dataset_name, split=file.split, cache_dir=scratch
+        )
+        return list(dict.fromkeys(source.member.format_map(row) for row in rows))
 
 
 def _rows(folder: Path, config: str | None, options: dict[str, Any]) -> dict[str, int]:
