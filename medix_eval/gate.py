@@ -200,7 +200,7 @@ def _non_inferior(policy: Policy, run: JudgedRun, baseline: JudgedRun) -> Iterat
         found = (pair.tasks if rule.task else pair.groups).get(rule.name)
         low = found.interval[0] if found and found.interval else None
         label = f"{rule.name}: not worse than {baseline.scores.model} (low end of the difference)"
-        yield _at_least(label, low, -rule.margin, why="not measured in both runs")
+        yield _at_least(label, low, 0.0 - rule.margin, why="not measured in both runs")
 
 
 def _lost(limits: Limits, name: str, ledger: Ledger | None) -> Iterator[Check]:

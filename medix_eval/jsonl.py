@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from typing import Any, Self
 from medix_eval.errors import ConfigError
 
 _FSYNC_EVERY_S = 2.0
+_KEY = re.compile(rb'\{"task":"([^"\\]+)","sample_id":"([^"\\]+)"')
 
 
 @dataclass(slots=True)
@@ -74,6 +77,39 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise ConfigError(f"{path}, line {number} is not a JSON object")
             yield row
+
+
+def newest_lines(path: Path) -> dict[tuple[str, str], int]:
+    """Return where the newest line of each sample begins, by task and sample id, in file order.
+
+    A line of ours begins with these two, so that it need not be parsed to be found.
+    """
+    found: dict[tuple[str, str], int] = {}
+    if not path.exists():
+        return found
+    at = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                key = _key(line, path=path, number=number)
+                found.pop(key, None)
+                found[key] = at
+            at += len(line)
+    return found
+
+
+def _key(line: bytes, *, path: Path, number: int) -> tuple[str, str]:
+    plain = _KEY.match(line)
+    if plain:
+        return sys.intern(plain[1].decode()), plain[2].decode()
+    try:
+        row = json.loads(line)
+        return sys.intern(row["task"]), row["sample_id"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}, line {number} is damaged: {type(error).__name__} {error}",
+            hint="delete that line; its sample is then done again",
+        ) from error
 
 
 def _repair(path: Path) -> None:

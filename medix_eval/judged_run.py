@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError
+from medix_eval.jsonl import newest_lines
 from medix_eval.records import CompletionRecord, VerdictRecord
 from medix_eval.scores import Scores
 from medix_eval.store import (
@@ -22,8 +24,9 @@ from medix_eval.store import (
     load_judging_manifest,
     load_run_manifest,
     newest,
-    newest_completions,
 )
+
+_Line = TypeVar("_Line", CompletionRecord, VerdictRecord)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,25 +56,40 @@ class JudgedRun:
     def samples(self) -> Iterator[JudgedSample]:
         """Yield every sample that belongs to the run and has a verdict, in the file's order.
 
-        Only the numbers of the lines are kept in memory, and the verdicts.
+        Only where the lines begin is kept in memory.
         """
         rows = {
             name: None if self.entry(name).rows is None else frozenset(self.entry(name).rows or ())
             for name in self.judging.tasks
         }
-        verdicts = self.verdicts()
-        for completion in newest_completions(self.folder):
-            task = completion.task.partition("@")[0]
-            wanted = rows.get(task, frozenset())
-            if wanted is not None and completion.row not in wanted:
-                continue
-            verdict = verdicts.get((completion.task, completion.sample_id))
-            if verdict is not None:
-                yield JudgedSample(task=task, completion=completion, verdict=verdict)
+        answered, judged = self.folder / "completions.jsonl", self.judged / "verdicts.jsonl"
+        verdicts = newest_lines(judged)
+        with answered.open("rb") as completions, judged.open("rb") as judgements:
+            for key, at in newest_lines(answered).items():
+                task = key[0].partition("@")[0]
+                if task not in rows or key not in verdicts:
+                    continue
+                completion = _record(CompletionRecord, completions, at)
+                wanted = rows[task]
+                if wanted is None or completion.row in wanted:
+                    verdict = _record(VerdictRecord, judgements, verdicts[key])
+                    yield JudgedSample(task=task, completion=completion, verdict=verdict)
 
     def verdicts(self) -> dict[tuple[str, str], VerdictRecord]:
         """Return the newest verdict of each sample, by task (with version) and sample id."""
         return newest(self.judged / "verdicts.jsonl", VerdictRecord.model_validate)
+
+
+def _record(kind: type[_Line], file: BinaryIO, at: int) -> _Line:
+    file.seek(at)
+    try:
+        return kind.model_validate_json(file.readline())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]["msg"]
+        raise ConfigError(
+            f"{file.name}, byte {at}: the line is damaged: {first}",
+            hint="delete that line; its sample is then done again",
+        ) from error
 
 
 def read_run(path: Path) -> JudgedRun:

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -290,11 +290,11 @@ def load_judging_manifest(path: Path) -> JudgingManifest:
     return _load(JudgingManifest, path / "judging.json")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text, or its parts, whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.writelines((text,) if isinstance(text, str) else text)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

@@ -54,10 +54,13 @@ def test_a_run_may_not_fall_behind_its_baseline(
     assert gate(tmp_path, rule, run) == code
 
 
-def test_a_run_against_itself_loses_nothing(run: Path, tmp_path: Path) -> None:
-    rule = "non_inferiority: [{task: first, margin: 0}]"
+@pytest.mark.parametrize(("margin", "code"), [(0.1, 0), (0.01, 5)])
+def test_forty_equal_answers_show_no_smaller_margin_than_they_can(
+    margin: float, code: int, run: Path, tmp_path: Path
+) -> None:
+    rule = f"non_inferiority: [{{task: first, margin: {margin}}}]"
 
-    assert gate(tmp_path, rule, run, "--baseline", str(run)) == 0
+    assert gate(tmp_path, rule, run, "--baseline", str(run)) == code
 
 
 def test_a_limited_run_passes_only_where_the_policy_says_so(tmp_path: Path) -> None:

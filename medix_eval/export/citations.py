@@ -1,9 +1,12 @@
-"""BibTeX of the datasets that runs used; each entry names its tasks as `keywords`."""
+"""BibTeX of the datasets that runs used.
+
+Each entry names as `keywords` the tasks it stands for; `pmc_vqa` stands for `pmc_vqa_hard` too.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medix_eval.judged_run import JudgedRun
@@ -14,15 +17,28 @@ _KEYWORDS = re.compile(r",\n  keywords = \{([^}]*)\}")
 
 def citations(runs: Sequence[JudgedRun]) -> str:
     """Return the entries of all tasks of these runs; a task without one is a comment."""
-    tasks = sorted({task for run in runs for task in run.scores.tasks})
     entries = _entries()
-    found = list(dict.fromkeys(entries[task] for task in tasks if task in entries))
-    lines = [f"% no citation is known for {task}" for task in tasks if task not in entries]
-    return "\n\n".join([*found, *(["\n".join(lines)] if lines else [])]) + "\n"
+    tasks = sorted({task for run in runs for task in run.scores.tasks})
+    found = {task: citation(task, entries) for task in tasks}
+    known = list(dict.fromkeys(entry for entry in found.values() if entry))
+    missing = [f"% no citation is known for {task}" for task, entry in found.items() if not entry]
+    return "\n\n".join([*known, *(["\n".join(missing)] if missing else [])]) + "\n"
+
+
+def citation(task: str, entries: Mapping[str, str] | None = None) -> str | None:
+    """Return the entry of a task, or of the nearest task that its name begins with.
+
+    >>> "PMC-VQA" in citation("pmc_vqa_hard")
+    True
+    """
+    known = _entries() if entries is None else entries
+    words = task.partition("[")[0].split("_")  # without what stands in for the data
+    names = ["_".join(words[:end]) for end in range(len(words), 0, -1)]
+    return next((known[name] for name in names if name in known), None)
 
 
 def _entries() -> dict[str, str]:
-    """Return each task's entry."""
+    """Return the entries by the names they stand for."""
     found = {}
     for entry in _BIB.read_text(encoding="utf-8").strip().split("\n\n"):
         named = _KEYWORDS.search(entry)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medix_eval.report.packing import Packing
-from medix_eval.report.page import render
+from medix_eval.report.packing import Packing, blocks
+from medix_eval.report.page import render, with_blocks
 from medix_eval.report.run_page import slices_in
 
 if TYPE_CHECKING:
@@ -17,36 +17,39 @@ _LEAST_REACH = 0.05
 """How far the axis of differences reaches at least, so that noise does not look like much."""
 
 
-def compare_page(found: Comparison, runs: Sequence[JudgedRun], *, images: Mapping[str, str]) -> str:
-    """Return the page of a comparison of these runs, the baseline first."""
+def compare_page(
+    found: Comparison, runs: Sequence[JudgedRun], *, images: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the parts of the page of a comparison of these runs, the baseline first."""
     restricted = {
         task for run in runs for task in run.judging.tasks if run.entry(task).data_class == "dua"
     }
     packing = Packing(is_restricted=restricted.__contains__, slices_of=slices_in(runs[0]))
-    wanted = {(one.task, one.sample_id) for pair in found.pairs for one in (*pair.won, *pair.lost)}
-    before = dict(_samples(runs[0], wanted))
-    for pair, run in zip(found.pairs, runs[1:], strict=True):
-        after = dict(_samples(run, wanted))
-        for what, changed in (("fixed", pair.won), ("broke", pair.lost)):
-            for one in changed:
-                key = (one.task, one.sample_id)
-                answers = [("A", before[key]), (pair.letter, after[key])]
-                packing.add_compared(answers, label=f"{pair.letter} {what}")
+
+    def fill() -> Iterator[None]:
+        for pair, run in zip(found.pairs, runs[1:], strict=True):
+            changed = {(one.task, one.sample_id) for one in (*pair.won, *pair.lost)}
+            before, after = dict(_samples(runs[0], changed)), dict(_samples(run, changed))
+            for what, ones in (("fixed", pair.won), ("broke", pair.lost)):
+                for one in ones:
+                    key = (one.task, one.sample_id)
+                    answers = [("A", before[key]), (pair.letter, after[key])]
+                    packing.add_compared(answers, label=f"{pair.letter} {what}")
+                    yield
+
     ends = [
         abs(end)
         for pair in found.pairs
         for one in (*pair.tasks.values(), *pair.groups.values())
         for end in (one.difference, *(one.interval or ()))
     ]
-    return render(
+    page = render(
         "compare.html.jinja",
         found=found,
         reach=max(_LEAST_REACH, *ends),
         restricted=sorted(restricted),
-        index=packing.index(),
-        chunks=packing.chunks,
-        images={name: images[name] for name in packing.images if name in images},
     )
+    return with_blocks(page, blocks(packing, fill(), images=images))
 
 
 def _samples(

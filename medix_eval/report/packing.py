@@ -7,17 +7,18 @@ chunk of some hundred kilobytes, and only what a list and its filters need is in
 from __future__ import annotations
 
 import base64
-import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic_core import to_json
 
 from medix_eval.judged_run import JudgedSample
 from medix_eval.judging.answers import thinking_of
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, VerdictRecord
 
-_CHUNK_CHARACTERS = 400_000
+_CHUNK_BYTES = 400_000
 _SNIPPET = 96
 _LEVEL = 3
 """Of compression: the highest level takes three times as long and saves a tenth."""
@@ -43,10 +44,9 @@ class Packing:
     """Whether a task's texts must stay out of the page."""
     slices_of: Callable[[JudgedSample], Iterable[tuple[str, str]]]
     """Column and value of each slice that a sample is in."""
-    chunks: list[str] = field(default_factory=list)
     images: dict[str, None] = field(default_factory=dict)
     """Hashes of the images that samples show, each once."""
-    _part: list[str] = field(default_factory=list)
+    _part: list[bytes] = field(default_factory=list)
     _size: int = 0
     _starts: list[int] = field(default_factory=list)
     _tasks: _Codes = field(default_factory=_Codes)
@@ -69,7 +69,7 @@ class Packing:
             self._starts.append(len(self._rows))
         record = {} if hidden else _question(completion)
         record["answers"] = [_answer(one, name=name, hidden=hidden) for name, one in answers]
-        text = json.dumps(record, ensure_ascii=False)
+        text = to_json(record)
         self._part.append(text)
         self._size += len(text)
         question = " ".join(completion.prompt.replace(IMAGE_MARK, " ").split())
@@ -92,13 +92,17 @@ class Packing:
         )
         if not hidden:
             self.images |= dict.fromkeys(completion.image_sha256)
-        if self._size >= _CHUNK_CHARACTERS:
-            self._close_chunk()
+
+    def chunk(self, *, at_least: int = _CHUNK_BYTES) -> str | None:
+        """Return the samples since the last chunk, packed, once they are this many bytes."""
+        if not self._part or self._size < at_least:
+            return None
+        packed_part = _compressed(b"[%b]" % b",".join(self._part))
+        self._part, self._size = [], 0
+        return packed_part
 
     def index(self) -> str:
-        """Close the last chunk and return the packed index."""
-        if self._part:
-            self._close_chunk()
+        """Return the packed index."""
         slices = {
             name: list(codes.names) for name, codes in self._slices.items() if len(codes.names) > 1
         }
@@ -116,9 +120,25 @@ class Packing:
             }
         )
 
-    def _close_chunk(self) -> None:
-        self.chunks.append(_compressed(f"[{','.join(self._part)}]"))
-        self._part, self._size = [], 0
+
+def blocks(
+    packing: Packing, filling: Iterable[None], *, images: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the blocks of a page by their ids, while it is being filled sample by sample.
+
+    `images` are data URLs by the image's hash.
+    """
+    number = 0
+    for _ in filling:
+        if text := packing.chunk():
+            yield f"chunk-{number}", text
+            number += 1
+    if text := packing.chunk(at_least=0):
+        yield f"chunk-{number}", text
+    yield "index", packing.index()
+    for name in packing.images:
+        if name in images:
+            yield f"image-{name}", images[name]
 
 
 def packed(content: object) -> str:
@@ -127,7 +147,7 @@ def packed(content: object) -> str:
     >>> "<" in packed("</script>")
     False
     """
-    return _compressed(json.dumps(content, ensure_ascii=False, separators=(",", ":")))
+    return _compressed(to_json(content))
 
 
 def disagreements(verdict: VerdictRecord, *, kind: Kind) -> int:
@@ -195,7 +215,5 @@ def _answer(sample: JudgedSample, *, name: str, hidden: bool) -> dict[str, Any]:
     }
 
 
-def _compressed(text: str) -> str:
-    # A lone surrogate is no UTF-8; a model's reply may hold one.
-    data = text.encode("utf-8", errors="replace")
+def _compressed(data: bytes) -> str:
     return base64.b64encode(zlib.compress(data, _LEVEL)).decode("ascii")

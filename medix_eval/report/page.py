@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from markupsafe import Markup
 from medix_eval.bundled import bundled
 
 _PAGES = Path(__file__).parent / "pages"
+_DATA = "<!--blocks-->"
+"""Where the blocks go; text of a model cannot hold it, for there `<` is escaped."""
 
 
 def render(name: str, **content: Any) -> str:
@@ -37,6 +40,15 @@ def render(name: str, **content: Any) -> str:
     trusted = {"style": Markup(style), "script": Markup(script)}  # noqa: S704
     page = _environment().get_template(name)
     return page.render(security_policy=security_policy, **trusted, **content)
+
+
+def with_blocks(page: str, blocks: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield a page in parts, with blocks of packed data by their ids; none is held in memory."""
+    head, tail = page.split(_DATA)
+    yield head
+    for name, text in blocks:
+        yield f'<script type="application/json" id="{name}">{text}</script>\n'
+    yield tail
 
 
 def percent(value: float | None) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from medix_eval.judged_run import JudgedRun, JudgedSample
 from medix_eval.records import Outcome
-from medix_eval.report.packing import Packing
-from medix_eval.report.page import render
+from medix_eval.report.packing import Packing, blocks
+from medix_eval.report.page import render, with_blocks
 from medix_eval.statistics.slices import slices_of
 from medix_eval.store import write_text
 from medix_eval.tables import notes
@@ -44,16 +44,13 @@ def slices_in(run: JudgedRun) -> Callable[[JudgedSample], tuple[tuple[str, str],
     return of
 
 
-def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> str:
-    """Return the page of one judging of one run."""
+def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> Iterator[str]:
+    """Yield the parts of the page of one judging of one run."""
     restricted = {name for name in run.judging.tasks if run.entry(name).data_class == "dua"}
-
     packing = Packing(is_restricted=restricted.__contains__, slices_of=slices_in(run))
-    for sample in run.samples():
-        packing.add(sample)
     tasks = run.scores.tasks.values()
     settings = {"generation": run.manifest.generation, "judging": run.judging.judging}
-    return render(
+    page = render(
         "run.html.jinja",
         run=run,
         scores=run.scores,
@@ -65,7 +62,11 @@ def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> str:
             if any(task.outcomes[outcome.value] for task in tasks)
         ],
         settings=json.dumps(settings, indent=2, ensure_ascii=False),
-        index=packing.index(),
-        chunks=packing.chunks,
-        images={name: images[name] for name in packing.images if name in images},
     )
+
+    def fill() -> Iterator[None]:
+        for sample in run.samples():
+            packing.add(sample)
+            yield
+
+    return with_blocks(page, blocks(packing, fill(), images=images))
