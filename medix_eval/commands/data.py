@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 
 MirrorRoot = Annotated[Path, typer.Option("--data-root", help="The mirror to check: DIR/ORG/NAME.")]
+DataClass = Literal["public", "gated", "dua"]
 Target = Annotated[
     Path, typer.Option("--to", metavar="DIR", help="Where the mirror is, or will be.")
 ]
@@ -166,3 +167,45 @@ def verify_data(
             f"{run}: the data at hand is not what was scored",
             hint="a score holds for the data it was made with; see the differences above",
         )
+
+
+@app.command("new")
+def new_data(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A table and its images.")],
+    *,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the benchmark; that of DIR if left out.")
+    ] = None,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="OUT", help="Where task files and data go.")
+    ] = Path("benchmarks"),
+    licence: Annotated[str, typer.Option("--licence", help="Who may use the data.")] = "private",
+    data_class: Annotated[
+        DataClass,
+        typer.Option("--data-class", help="dua: it never leaves this machine unless you say so."),
+    ] = "dua",
+    as_json: flags.Json = False,
+) -> None:
+    """Make a benchmark of a folder with a table (CSV, Excel, Parquet) and images, and check it."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder", hint="it holds a table and its images")
+    from medix_eval.data.check import check_mirror  # noqa: PLC0415 (lm-eval: seconds)
+    from medix_eval.data.new import new_benchmark  # noqa: PLC0415 (pandas)
+    from medix_eval.tasks import load_tasks  # noqa: PLC0415
+
+    name = name or folder.resolve().name.lower().replace("-", "_").replace(" ", "_")
+    made = new_benchmark(folder, name=name, to=to, licence=licence, data_class=data_class)
+    catalogue = load_tasks([made.task_folder / name])
+    _, _, faults = check_mirror(catalogue.tasks.values(), made.data_root)
+    if faults:
+        raise DatasetError(f"{made.data_root}: {faults[0].message}")
+    command = (
+        f"medix-eval --model M --tasks {name} "
+        f"--include-path {made.task_folder} --data-root {made.data_root}"
+    )
+    if as_json:
+        typer.echo(json.dumps({**asdict(made), "command": command}, indent=2, default=str))
+        return
+    for task, num in made.tasks.items():
+        typer.echo(f"{task}: {num} questions")
+    typer.echo(command)

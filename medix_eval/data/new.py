@@ -1,0 +1,313 @@
+"""Turn a table and a folder of images into a benchmark of one's own: task files and a mirror.
+
+The table has a row a question. Every fault of it is told at once, by row, and nothing is written
+before there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from medix_eval.errors import ConfigError
+from medix_eval.images import damage
+from medix_eval.mirror import Mirror, MirrorFile
+from medix_eval.records import IMAGE_MARK, Kind
+
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
+    ".xlsx": lambda path: pd.read_excel(path, dtype=str, keep_default_na=False),
+    ".parquet": lambda path: pd.read_parquet(path).astype("string").fillna(""),
+}
+_SEPARATOR = "|"
+_YES_NO = frozenset({"yes", "no"})
+_SHOWN = 10
+_ROWS_AT_ONCE = 100
+_DATASET = "local"
+"""The owner in `--data-root`: such a dataset is on no hub."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One row of the table, checked."""
+
+    id: str
+    kind: Kind
+    question: str
+    answer: str
+    options: tuple[str, ...]
+    images: tuple[Path, ...]
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBenchmark:
+    """What was written."""
+
+    tasks: dict[str, int]
+    """Number of questions of each task."""
+    task_folder: Path
+    data_root: Path
+
+
+def new_benchmark(
+    folder: Path, *, name: str, to: Path, licence: str, data_class: str
+) -> NewBenchmark:
+    """Write the task files and the mirror of a folder that holds a table and its images."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ConfigError(f"--name {name!r}: use small letters, digits and _, such as ward_vqa")
+    if (to / "tasks" / name).exists() or (to / "data" / _DATASET / name).exists():
+        raise ConfigError(f"{to} holds a benchmark {name!r} already", hint="choose another --name")
+    questions = _read(folder)
+    by_kind: dict[Kind, list[Question]] = {}
+    for question in questions:
+        by_kind.setdefault(question.kind, []).append(question)
+    data = to / "data" / _DATASET / name
+    tasks: dict[str, int] = {}
+    try:
+        (to / "tasks" / name).mkdir(parents=True)
+        rows: dict[str, int] = {}
+        for kind, some in by_kind.items():
+            task = name if len(by_kind) == 1 else f"{name}_{kind.value}"
+            path = data / kind.value / "test-00000-of-00001.parquet"
+            _write_table(path, some)
+            fields = _task(task, some, name=name, licence=licence, data_class=data_class)
+            file = path.relative_to(data).as_posix()
+            fields["metadata"]["medix"]["files"] = {file: MirrorFile.of(path).sha256}
+            _write_task(to / "tasks" / name / f"{task}.yaml", fields)
+            rows[f"{kind.value}/test"] = tasks[task] = len(some)
+        if len(by_kind) > 1:
+            group = {"group": name, "task": list(tasks)}
+            _write_yaml(to / "tasks" / name / f"{name}.yaml", group)
+        _write_card(data, list(by_kind))
+        files = sorted(path for path in data.rglob("*") if path.is_file())
+        Mirror(
+            source=f"{_DATASET}/{name}",
+            revision=None,
+            files={path.relative_to(data).as_posix(): MirrorFile.of(path) for path in files},
+            rows=rows,
+            synthetic=False,
+        ).write(data)
+    except OSError as error:
+        raise ConfigError(f"--to {to} cannot be written to: {error.strerror or error}") from error
+    return NewBenchmark(tasks=tasks, task_folder=to / "tasks", data_root=to / "data")
+
+
+def _read(folder: Path) -> list[Question]:
+    """Read the one table of a folder; raise one error that lists every fault."""
+    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in _READERS)
+    if len(tables) != 1:
+        found = ", ".join(path.name for path in tables) or "none"
+        raise ConfigError(
+            f"{folder} must hold one table (CSV, Excel or Parquet), and holds {found}"
+        )
+    (table,) = tables
+    try:
+        frame = _READERS[table.suffix.lower()](table)
+    except (ValueError, OSError, ImportError, pa.ArrowException) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ConfigError(f"{table} cannot be read: {first_line}") from error
+    frame.columns = [str(column).strip() for column in frame.columns]
+    for column in ("question", "answer"):
+        if column not in frame.columns:
+            raise ConfigError(
+                f"{table} has no column {column!r}, only {', '.join(frame.columns)}",
+                hint="columns: question, answer; and if you like image, options, kind, id, cluster "
+                "and group columns, whose names begin with `group`",
+            )
+    if frame.empty:
+        raise ConfigError(f"{table} has no rows")
+    faults: list[str] = []
+    questions: list[Question] = []
+    for number, row in enumerate(frame.to_dict("records"), 2):  # line 1 is the header
+        cells = {str(column): str(value).strip() for column, value in row.items()}
+        try:
+            questions.append(_question(cells, number=number, folder=folder))
+        except ValueError as error:
+            faults.append(f"row {number}: {error}")
+    counts = Counter(question.id for question in questions)
+    faults += [f"id {one!r} stands in {count} rows" for one, count in counts.items() if count > 1]
+    if faults:
+        more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        listed = "\n  ".join(faults[:_SHOWN])
+        raise ConfigError(f"{table}: {len(faults)} faults\n  {listed}{more}")
+    return questions
+
+
+def _question(cells: dict[str, str], *, number: int, folder: Path) -> Question:
+    """Check one row; raises `ValueError` with what is wrong."""
+    for column in ("question", "answer"):
+        if not cells[column]:
+            raise ValueError(f"the {column} is empty")
+    options = tuple(_split(cells.get("options", "")))
+    kind = _kind(cells, options)
+    images = tuple(_image(one, folder) for one in _split(cells.get("image", "")))
+    return Question(
+        id=cells.get("id") or str(number - 1),
+        kind=kind,
+        question=cells["question"],
+        answer=_right_option(cells["answer"], options) if options else cells["answer"],
+        options=options,
+        images=images,
+        columns={
+            column: value
+            for column, value in cells.items()
+            if column.startswith("group") or column == "cluster"
+        },
+    )
+
+
+def _kind(cells: dict[str, str], options: tuple[str, ...]) -> Kind:
+    """Return the kind that the row names, else the one that it looks like."""
+    if named := cells.get("kind"):
+        if named not in list(Kind):
+            raise ValueError(f"kind {named!r} is none of {', '.join(Kind)}")
+        if (Kind(named) is Kind.MULTIPLE_CHOICE) != bool(options):
+            raise ValueError(f"kind {named} {'has no' if options else 'needs'} options")
+        return Kind(named)
+    if options:
+        return Kind.MULTIPLE_CHOICE
+    return Kind.CLOSED if cells["answer"].lower() in _YES_NO else Kind.OPEN
+
+
+def _right_option(answer: str, options: tuple[str, ...]) -> str:
+    """Return the option that an answer names by its text or by its letter."""
+    if len(options) < 2 or len(set(options)) < len(options):  # noqa: PLR2004
+        raise ValueError(f"the options must be two or more, and all different: {options}")
+    if answer in options:
+        return answer
+    letters = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", options, strict=False))
+    if answer.upper() not in letters:
+        raise ValueError(f"the answer {answer!r} is none of the options, by text or by letter")
+    return letters[answer.upper()]
+
+
+def _image(name: str, folder: Path) -> Path:
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"the image {name} is outside {folder}")
+    if not path.is_file():
+        raise ValueError(f"there is no image {name}")
+    if problem := damage(path.read_bytes()):
+        raise ValueError(f"the image {name} cannot be used: {problem}")
+    return path
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(_SEPARATOR) if part.strip()]
+
+
+def _write_table(path: Path, questions: list[Question]) -> None:
+    """Write the rows with their images' bytes, some at a time: memory does not grow with them."""
+    path.parent.mkdir(parents=True)
+    features: dict[str, Any] = dict.fromkeys(("id", "question", "answer"), datasets.Value("string"))
+    features |= {"options": datasets.List(datasets.Value("string"))}
+    features |= {"images": datasets.List(datasets.Image())}
+    features |= dict.fromkeys(questions[0].columns, datasets.Value("string"))
+    schema = datasets.Features(features).arrow_schema
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(questions), _ROWS_AT_ONCE):
+            rows = list(_rows(questions[start : start + _ROWS_AT_ONCE]))
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    path.chmod(0o600)
+
+
+def _rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
+    for one in questions:
+        yield {
+            "id": one.id,
+            "question": one.question,
+            "answer": one.answer,
+            "options": list(one.options),
+            "images": [{"bytes": path.read_bytes(), "path": path.name} for path in one.images],
+            **one.columns,
+        }
+
+
+def _task(
+    task: str, questions: list[Question], *, name: str, licence: str, data_class: str
+) -> dict[str, Any]:
+    """Return the fields of a task file."""
+    kind = questions[0].kind
+    with_images = {bool(one.images) for one in questions}
+    if len(with_images) > 1:
+        raise ConfigError(f"some {kind.value} questions have an image and some have none")
+    shows = with_images == {True}
+    # One mark for each image of the row.
+    marks = "{% for image in images %}" + IMAGE_MARK + "{% endfor %}" if shows else ""
+    text = marks + "{{ question }}"
+    groups = [column for column in questions[0].columns if column != "cluster"]
+    medix: dict[str, Any] = {
+        "kind": kind.value,
+        "score_range": [0, 5] if kind is Kind.REPORT else [0, 1],
+        "modality": "image" if shows else "text",
+        "data_class": data_class,
+        "licence": licence,
+        "num_samples": len(questions),
+        "columns": {"question": "string", "answer": "string"},
+        "slices": groups,
+        "kept_columns": ["id"],
+    }
+    if "cluster" in questions[0].columns:
+        medix["cluster"] = "cluster"
+    fields: dict[str, Any] = {
+        "task": task,
+        "dataset_path": f"{_DATASET}/{name}",
+        "dataset_name": kind.value,
+        "test_split": "test",
+        "output_type": "generate_until",
+        "num_fewshot": 0,
+        "fewshot_config": {"sampler": "first_n", "samples": []},
+        "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 2048},
+        "doc_to_text": text,
+        "doc_to_target": "answer",
+        "metric_list": [
+            {
+                "metric": "acc" if kind in {Kind.MULTIPLE_CHOICE, Kind.CLOSED} else "exact_match",
+                "aggregation": "mean",
+                "higher_is_better": True,
+            }
+        ],
+        "metadata": {"version": 1, "medix": medix},
+    }
+    if shows:
+        fields["doc_to_image"] = "images"
+    if kind is Kind.MULTIPLE_CHOICE:
+        letters = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[loop.index0]"
+        choices = "{% for one in options %}\n{{ " + letters + " }}. {{ one }}{% endfor %}"
+        fields["doc_to_text"] = f"{text}\n\nChoices:{choices}"
+        fields["doc_to_choice"] = "options"
+        fields["doc_to_target"] = "{{ options.index(answer) }}"
+    return fields
+
+
+def _write_task(path: Path, fields: dict[str, Any]) -> None:
+    _write_yaml(path, fields, head="class: !function medix_eval.lm_task.MedixTask\n")
+
+
+def _write_yaml(path: Path, fields: dict[str, Any], *, head: str = "") -> None:
+    body = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    path.write_text(head + body, encoding="utf-8")
+
+
+def _write_card(data: Path, kinds: list[Kind]) -> None:
+    """Tell `datasets` the configs: one for each kind of question."""
+    configs = [
+        {
+            "config_name": kind.value,
+            "data_files": [{"split": "test", "path": f"{kind.value}/test-*"}],
+        }
+        for kind in kinds
+    ]
+    text = f"---\n{yaml.safe_dump({'configs': configs})}---\n"
+    (data / "README.md").write_text(text, encoding="utf-8")
