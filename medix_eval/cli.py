@@ -15,6 +15,7 @@ from medix_eval.commands import (
     evaluate,
     export,
     gate,
+    importing,
     judge,
     judge_check,
     leaderboard,
@@ -22,6 +23,7 @@ from medix_eval.commands import (
     report,
     reproduce,
     score,
+    submit,
 )
 from medix_eval.errors import ConfigError, MedixError
 
@@ -57,6 +59,8 @@ app.command(
     "reproduce", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )(reproduce.reproduce)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("import")(importing.import_results)
+app.command("submit")(submit.submit)
 
 
 def main(argv: list[str] | None = None) -> None:

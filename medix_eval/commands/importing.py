@@ -1,0 +1,38 @@
+"""`medix-eval import`: results of elsewhere become a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medix_eval import flags
+from medix_eval.commands.arguments import open_catalogue, print_scores
+
+_CLAIM_NOT_MET = 5
+
+
+def import_results(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="An official submission, lm-eval or MedEvalKit results; or a zip."
+        ),
+    ],
+    *,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The model's name, if the files' is not it.")
+    ] = None,
+    out: flags.Out = Path("results"),
+    as_json: flags.JsonScores = False,
+    include_path: flags.Include = None,
+) -> None:
+    """Import results of elsewhere: checked, scored again, and held against what they claim."""
+    from medix_eval.exchange.importing import import_results as read  # noqa: PLC0415
+
+    imported = read(source, open_catalogue(include_path), out=out, model=model)
+    print_scores(imported.scores, as_json=as_json)
+    for difference in imported.differences:
+        typer.echo(f"claim not met: {difference}", err=True)
+    raise typer.Exit(_CLAIM_NOT_MET if imported.differences else 0)

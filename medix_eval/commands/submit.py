@@ -1,0 +1,118 @@
+"""`medix-eval submit`: a run as a zip that a stranger can check, and that check."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medix_eval import flags
+from medix_eval.commands.arguments import check_folder, check_positive, open_catalogue
+from medix_eval.commands.judges import judge_choices
+from medix_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medix_eval.exchange.checking import Checked
+
+_NOT_MET = 5
+
+
+def submit(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder; with --check a submission's zip.")
+    ],
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Check a zip, with exit code 5.")] = False,
+    official: Annotated[
+        bool, typer.Option("--official", help="Write the official layout of MediX-R1.")
+    ] = False,
+    allow_synthetic: Annotated[
+        bool, typer.Option("--allow-synthetic", help="Take runs on made-up data, marked so.")
+    ] = False,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEY", help="Sign with this SSH key.")
+    ] = None,
+    allowed_signers: Annotated[
+        Path | None,
+        typer.Option("--allowed-signers", metavar="FILE", help="Whose signatures to believe."),
+    ] = None,
+    num: Annotated[int, typer.Option("--num", help="Samples to judge again with --judge.")] = 50,
+    seed: flags.Seed = 0,
+    judge: Annotated[
+        str | None, typer.Option("--judge", metavar="J", help="Judge a sample again with it.")
+    ] = None,
+    judge_backend: flags.JudgeBackend = None,
+    judge_base_url: flags.JudgeBaseUrl = None,
+    judge_api_key_env: flags.JudgeKeyEnv = None,
+    judge_concurrency: flags.JudgeConcurrency = None,
+    judge_request_timeout: flags.JudgeRequestTimeout = 600.0,
+    judge_gpus: flags.JudgeGpus = None,
+    judge_vllm_args: flags.JudgeVllmArgs = None,
+    judge_server_timeout: flags.JudgeServerTimeout = 900.0,
+    data_root: flags.DataRoot = None,
+    include_path: flags.Include = None,
+    out: flags.Out = Path("submissions"),
+    as_json: flags.Json = False,
+) -> None:
+    """Write a run as a zip that others can check, or check one."""
+    if not check:
+        from medix_eval.exchange.submission import write_submission  # noqa: PLC0415
+        from medix_eval.judged_run import read_run  # noqa: PLC0415
+
+        if judge or allowed_signers:
+            raise ConfigError("--judge and --allowed-signers go with --check")
+        written = write_submission(
+            read_run(source), out, official=official, allow_synthetic=allow_synthetic, key=sign
+        )
+        typer.echo(str(written))
+        return
+    from medix_eval.appointing import appoint  # noqa: PLC0415
+    from medix_eval.exchange.checking import Doubts, check_submission  # noqa: PLC0415
+    from medix_eval.models.resolve import resolve_model  # noqa: PLC0415
+
+    appointed = None
+    if judge is not None:
+        (choice,) = judge_choices(
+            [judge],
+            backend=judge_backend,
+            base_url=judge_base_url,
+            api_key_env=judge_api_key_env,
+            concurrency=judge_concurrency,
+            gpus=judge_gpus,
+            vllm_args=judge_vllm_args,
+            request_timeout=judge_request_timeout,
+            server_timeout=judge_server_timeout,
+        )
+        model = resolve_model(judge, choice.flags, max_tokens=_JUDGE_TOKENS, out=out)
+        (appointed,) = appoint([model])
+    doubts = Doubts(
+        data_root=check_folder("--data-root", data_root),
+        judge=appointed,
+        num_samples=check_positive("--num", num) or 1,
+        seed=seed,
+        allowed_signers=allowed_signers,
+        allow_synthetic=allow_synthetic,
+    )
+    checked = check_submission(source, open_catalogue(include_path), doubts)
+    _print(checked, as_json=as_json)
+    raise typer.Exit(_NOT_MET if checked.problems else 0)
+
+
+_JUDGE_TOKENS = 512
+
+
+def _print(checked: Checked, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(checked), indent=2))
+        return
+    for title, lines in (
+        ("holds", checked.done),
+        ("not checked", checked.unchecked),
+        ("WRONG", checked.problems),
+    ):
+        for line in lines:
+            typer.echo(f"{title:<12} {line}")
+    typer.echo(f"{checked.model}: {'refused' if checked.problems else 'accepted'}")

@@ -1,0 +1,157 @@
+"""Results of lm-evaluation-harness and of MedEvalKit, read as they lie on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medix_eval.errors import ConfigError
+from medix_eval.exchange.foreign import ForeignResults, ForeignSample
+from medix_eval.jsonl import read_lines
+from medix_eval.mirror import sha256_of
+
+_SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:+-]+)\.jsonl")
+_METRICS = ("score", "acc", "exact_match", "em", "accuracy")
+"""In this order the first that a sample has is its score."""
+
+
+def is_lm_eval(folder: Path) -> bool:
+    """Tell whether a folder holds `results_*.json` with its samples."""
+    return any(folder.glob("results_*.json")) and any(folder.glob("samples_*.jsonl"))
+
+
+def read_lm_eval(folder: Path) -> ForeignResults:
+    """Read the newest results file and the samples beside it."""
+    path = max(folder.glob("results_*.json"), key=lambda file: file.name)
+    results = _json(path)
+    if not isinstance(results, dict) or not isinstance(results.get("results"), dict):
+        raise ConfigError(f"{path} holds no results")
+    config = results.get("config") or {}
+    arguments = config.get("model_args") or {}
+    model = results.get("model_name") or (
+        arguments.get("model") or arguments.get("pretrained") if isinstance(arguments, dict) else ""
+    )
+    found = ForeignResults(
+        layout="lm-eval",
+        model=str(model or folder.name),
+        files={path.name: sha256_of(path)},
+        synthetic=bool(config.get("synthetic")),
+    )
+    date = path.stem.removeprefix("results_")
+    for task, metrics in results["results"].items():
+        metric = next((name for name in _METRICS if f"{name},none" in metrics), None)
+        samples = folder / f"samples_{task}_{date}.jsonl"
+        if metric is None or not samples.is_file():
+            continue
+        stated = metrics[f"{metric},none"]
+        if isinstance(stated, int | float):
+            found.claimed[task] = float(stated)
+        rows = (results.get("n-samples") or {}).get(task) or {}
+        if isinstance(rows.get("original"), int):
+            found.num_rows[task] = rows["original"]
+        found.files[samples.name] = sha256_of(samples)
+        for number, line in enumerate(read_lines(samples), 1):
+            place = f"{samples.name}, line {number}"
+            if (sample := _lm_eval_sample(line, task=task, metric=metric, place=place)) is None:
+                found.problems.append(
+                    f"{place} has no doc_id, no response or no {metric} in [0, 1]"
+                )
+            else:
+                found.samples.append(sample)
+    return found
+
+
+def is_medevalkit(folder: Path) -> bool:
+    """Tell whether a folder, or one below it, holds `results.json` with `metrics.json`."""
+    return bool(_medevalkit_tasks(folder))
+
+
+def read_medevalkit(folder: Path) -> ForeignResults:
+    """Read every benchmark of an output folder; its rows have no ids, so their order counts."""
+    found = ForeignResults(layout="medevalkit", model=folder.resolve().name, files={})
+    for path in _medevalkit_tasks(folder):
+        task = path.parent.name.lower().replace("-", "_") if path.parent != folder else folder.name
+        name = f"{path.parent.name}/{path.name}"
+        found.files[name] = sha256_of(path)
+        rows, metrics = _json(path), _json(path.with_name("metrics.json"))
+        if not isinstance(rows, list):
+            raise ConfigError(f"{path} is no list of samples")
+        total = metrics.get("total metrics") if isinstance(metrics, dict) else None
+        if isinstance(total, dict) and isinstance(total.get("acc"), int | float):
+            found.claimed[task] = float(total["acc"])
+        found.num_rows[task] = len(rows)
+        for row, line in enumerate(rows):
+            place = f"{name}, sample {row}"
+            sample = _medevalkit_sample(line, task=task, row=row, place=place)
+            if sample is None:
+                found.problems.append(f"{place} has no response or no verdict")
+            else:
+                found.samples.append(sample)
+    return found
+
+
+def _lm_eval_sample(
+    line: Mapping[str, Any], *, task: str, metric: str, place: str
+) -> ForeignSample | None:
+    score, row, responses = line.get(metric), line.get("doc_id"), line.get("resps")
+    while isinstance(responses, list) and responses:
+        responses = responses[0]
+    if not isinstance(row, int) or not isinstance(responses, str):
+        return None
+    if score is not None and (not isinstance(score, int | float) or not 0 <= score <= 1):
+        return None
+    return ForeignSample(
+        task=task,
+        row=row,
+        question=_lm_eval_prompt(line.get("arguments")),
+        reference=str(line.get("target", "")),
+        response=responses,
+        score=None if score is None else float(score),
+        verdict=json.dumps({metric: score}),
+        place=place,
+    )
+
+
+def _lm_eval_prompt(arguments: Any) -> str:
+    """Return the prompt of the first request, in whichever of its forms it was logged."""
+    if isinstance(arguments, dict):
+        arguments = next(iter(arguments.values()), "")
+        arguments = arguments.get("arg_0", "") if isinstance(arguments, dict) else arguments
+    while isinstance(arguments, list) and arguments:
+        arguments = arguments[0]
+    return str(arguments or "")
+
+
+def _medevalkit_tasks(folder: Path) -> list[Path]:
+    found = [*folder.glob("results.json"), *sorted(folder.glob("*/results.json"))]
+    return [path for path in found if path.with_name("metrics.json").is_file()]
+
+
+def _medevalkit_sample(line: Any, *, task: str, row: int, place: str) -> ForeignSample | None:
+    if not isinstance(line, dict) or not isinstance(line.get("response"), str):
+        return None
+    correct = line.get("correct")
+    if not isinstance(correct, bool | int | float) or not 0 <= correct <= 1:
+        return None
+    options = line.get("choices") or line.get("options") or ()
+    return ForeignSample(
+        task=task,
+        row=row,
+        question=str(line.get("question") or line.get("prompt") or ""),
+        reference=str(line.get("answer", "")),
+        response=line["response"],
+        score=float(correct),
+        verdict=json.dumps({"correct": correct}),
+        place=place,
+        options=tuple(map(str, options)) if isinstance(options, list) else (),
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not JSON") from error
