@@ -4,6 +4,7 @@
   "use strict";
 
   var NOTHING = "–";
+  var MOST_ROWS = 100;
 
   function all(selector, within) {
     return Array.from((within || document).querySelectorAll(selector));
@@ -35,12 +36,15 @@
     var body = table.tBodies[0];
     var heads = all("thead th", table);
     var rows = Array.from(body.rows);
+    var ordered = rows;
     var tools = document.getElementById("tools");
     var status = document.getElementById("status");
     var picked = [];
     var started = columnsShown();
     var sorted = null;
     var applying = false;
+    var showsAll = false;
+    var more = element("button", "", { type: "button", "class": "no-print" });
 
     function control(id) { return document.getElementById(id); }
     function headOf(key) { return heads.find(function (head) { return head.dataset.key === key; }); }
@@ -70,9 +74,13 @@
         if (a.key === b.key) return a.place - b.place;
         return (a.key < b.key ? -1 : 1) * sign;
       });
-      var fragment = document.createDocumentFragment();
-      keyed.forEach(function (one) { fragment.appendChild(one.row); });
-      body.appendChild(fragment);
+      var isMoved = keyed.some(function (one, place) { return one.row !== ordered[place]; });
+      if (isMoved) {
+        var fragment = document.createDocumentFragment();
+        ordered = keyed.map(function (one) { one.row.hidden = true; return one.row; });
+        ordered.forEach(function (row) { fragment.appendChild(row); });
+        body.appendChild(fragment);
+      }
       heads.forEach(function (one) { one.removeAttribute("aria-sort"); });
       head.setAttribute("aria-sort", direction);
       sorted = { key: key, direction: direction };
@@ -99,12 +107,18 @@
       return billions > (parseFloat(ends[0]) || 0) - (ends[0] === "0" ? 1 : 0) && billions <= (parseFloat(ends[1]) || Infinity);
     }
 
+    /* A long table is laid out only as far as it is read. */
     function filter() {
-      var shown = 0;
-      rows.forEach(function (row) {
-        row.hidden = !isWanted(row);
-        shown += row.hidden ? 0 : 1;
+      var wanted = 0, shown = 0;
+      ordered.forEach(function (row) {
+        var isShown = isWanted(row);
+        wanted += isShown ? 1 : 0;
+        isShown = isShown && (showsAll || shown < MOST_ROWS);
+        shown += isShown ? 1 : 0;
+        row.hidden = !isShown;
       });
+      more.hidden = shown === wanted;
+      more.textContent = "Show all " + wanted + " models";
       status.textContent = shown === rows.length ? "" : shown + " of " + rows.length + " models";
     }
 
@@ -144,7 +158,7 @@
         open: control("open").value, group: control("group").value,
         sort: sorted && (sorted.key !== "rank" || sorted.direction !== "ascending") ? sorted.key + "." + sorted.direction : "",
         columns: usual ? "" : columns.join(",") || "none",
-        compare: picked.join(",")
+        compare: picked.join(","), rows: showsAll ? "all" : ""
       });
     }
 
@@ -164,6 +178,7 @@
         return rows.some(function (row) { return row.dataset.slug === slug; });
       }).slice(0, 2);
       showPicked();
+      showsAll = view.get("rows") === "all";
       filter();
       applying = false;
       keep();
@@ -196,6 +211,7 @@
         var first = firstDirection(head);
         var other = first === "ascending" ? "descending" : "ascending";
         sort(head.dataset.key, now === first ? other : first);
+        filter();
         keep();
       });
     });
@@ -240,7 +256,12 @@
       var menu = tools.querySelector(".chooser[open]");
       if (event.key === "Escape" && menu) { menu.open = false; menu.querySelector("summary").focus(); }
     });
-    section.querySelector(".table-scroll").after(bar);
+    more.addEventListener("click", function () {
+      showsAll = true;
+      filter();
+      keep();
+    });
+    section.querySelector(".table-scroll").after(more, bar);
     var filters = control("filters");
     filters.open = window.innerWidth > 768;
     filters.hidden = false;

@@ -13,13 +13,16 @@ import pytest
 
 from medix_eval.bundled import bundled
 from medix_eval.cli import main
+from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
 from medix_eval.invented_runs import Answers, InventedRuns
+from medix_eval.judge_check.scorecard import Measured, make_scorecard
 from medix_eval.site.boards import Board, Standing
 from medix_eval.site.build import Written, read_boards, write_site
 from medix_eval.site.check import problems_of
 from medix_eval.site.facts import facts_of, load_facts
-from medix_eval.site.measured import Measured, measure
+from medix_eval.site.measured import Measured as MeasuredBoard
+from medix_eval.site.measured import measure
 from medix_eval.site.published import load_published, published_tables, sources
 from medix_eval.site.ranking import Rules
 from medix_eval.tasks import Catalogue, load_tasks
@@ -49,7 +52,7 @@ def boards_of(
     return read_boards(paths, catalogue=catalogue, facts={}, allow_synthetic=allow_synthetic)
 
 
-def measured(paths: Sequence[Path], catalogue: Catalogue, rules: Rules = RULES) -> Measured:
+def measured(paths: Sequence[Path], catalogue: Catalogue, rules: Rules = RULES) -> MeasuredBoard:
     (board,) = boards_of(paths, catalogue)
     return measure(board, catalogue, rules=rules)
 
@@ -225,13 +228,21 @@ def test_a_board_can_demand_that_its_judge_was_measured(
     rules = Rules(needs_scorecard=True)
 
     (unmeasured,) = measured([path], catalogue, rules).ranked
-    card = runs.out / "judges" / "Qwen__Qwen3-14B" / "1a2b3c4d" / "scorecard.json"
-    card.parent.mkdir(parents=True)
-    card.write_text('{"accuracy": 0.97}')
-    (known,) = measured([path], catalogue, rules).ranked
+    for protocol in ("other", "medix"):
+        who = Measured(
+            name="Qwen/Qwen3-14B",
+            identity_digest=digest("Qwen/Qwen3-14B"),
+            protocol={"name": protocol, "digest": digest(protocol)},
+            judging={"protocol": protocol},
+        )
+        card = make_scorecard([], who, labels={}, seconds=0.0)
+        file = runs.out / "judges" / "Qwen__Qwen3-14B" / card.digest[:8] / "scorecard.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(card.model_dump_json())
+        (ranked,) = measured([path], catalogue, rules).ranked
+        assert (ranked.rank == 1) == (protocol == "medix")
 
     assert unmeasured.withheld == ("the judge has no scorecard",)
-    assert known.rank == 1
 
 
 @pytest.mark.parametrize("what", ["slake_vqa", "medvqa"])

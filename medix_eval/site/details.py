@@ -45,12 +45,13 @@ def scorecard_text(board: Board) -> str:
     card = find_scorecard(board)
     if card is None:
         return "none: how far this judge can be believed was not measured"
-    figures = [
-        f"{key.replace('_', ' ')} {card[key]:.3f}"
-        for key in ("accuracy", "balanced_accuracy", "macro_f1", "kappa")
-        if isinstance(card.get(key), float)
-    ]
-    return ", ".join(figures) or "measured"
+    overall = card.overall
+    said = [f"{overall.n_decided:,} labelled answers"]
+    if overall.accuracy.value is not None:
+        said.append(f"accuracy {overall.accuracy.value:.3f}")
+    if overall.false_accept.value is not None:
+        said.append(f"wrong answers accepted {percent(overall.false_accept.value)} %")
+    return ", ".join(said)
 
 
 def group_score(entry: Entry, name: str | None) -> str:

@@ -200,6 +200,8 @@ def _drawing(
         yield figure, figure.add_subplot()
 
 
+_PLACE = re.compile(r' (?:d|x|y|transform)="[^"]*"')
+_TOO_FINE = re.compile(r"(\.\d\d)\d+")
 _STYLE = re.compile(r' style="([^"]*)"')
 _FONT = re.compile(r"([\d.]+)px")
 
@@ -216,6 +218,7 @@ def _svg(figure: Figure, *, title: str, name: str) -> str:
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
     body = _STYLE.sub(_as_attributes, body)
     body = body.replace("xlink:href", "href")
+    body = _PLACE.sub(lambda found: _TOO_FINE.sub(r"\1", found[0]).replace("\n", ""), body)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body))
     body = re.sub(
         r' id="([^"]*)"',

@@ -7,28 +7,14 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError
+from medix_eval.reproduction import Figure
 
 _ALONE = "Single figures"
-
-
-class Figure(BaseModel):
-    """One line of `published_results.csv`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    params: str
-    benchmark: str
-    metric: str
-    score: Decimal
-    """As printed: 54.0 stays 54.0."""
-    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,5 +79,5 @@ def _table(title: str, figures: list[Figure]) -> PublishedTable:
     )
 
 
-def _score(figure: Figure | None) -> Decimal:
-    return figure.score if figure is not None else Decimal(-1)
+def _score(figure: Figure | None) -> float:
+    return figure.value if figure is not None else -1.0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic import ValidationError
+
+from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
+from medix_eval.judge_check.scorecard import Scorecard
 from medix_eval.site.boards import Board, Entry
 from medix_eval.site.sample_scores import Scores, TaskSamples, differs
 from medix_eval.store import slug
@@ -94,24 +96,23 @@ def rank_entries(
     return ranked
 
 
-def find_scorecard(board: Board) -> dict[str, Any] | None:
-    """Return the newest scorecard of the board's judge, from beside any of its runs."""
-    if len(board.judges) != 1:
-        return None
-    judge = board.judges[0]
-    place = Path("judges") / slug(str(judge["id"]))
+def find_scorecard(board: Board) -> Scorecard | None:
+    """Return the newest scorecard of this very judge and protocol, from beside any of the runs."""
+    digests = [str(judge["digest"]) for judge in board.judges]
+    # Measured alone, or on the answers of a run.
+    wanted = {digest(digests), *(digests if len(digests) == 1 else ())}
+    place = Path("judges") / slug(" + ".join(str(judge["id"]) for judge in board.judges))
     outs = sorted({entry.run.folder.parent.parent for entry in board.entries})
-    found = [
-        file for out in outs for file in (out / place).glob("*/scorecard.json") if file.is_file()
-    ]
-    if not found:
-        return None
-    newest = max(found, key=lambda file: (file.stat().st_mtime_ns, str(file)))
-    try:
-        card = json.loads(newest.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{newest} cannot be read: {error}") from error
-    return card if isinstance(card, dict) else None
+    files = [file for out in outs for file in (out / place).glob("*/scorecard.json")]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        try:
+            card = Scorecard.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ConfigError(f"{file} cannot be read: {type(error).__name__}") from error
+        is_same_protocol = card.protocol.get("digest") == board.protocol["digest"]
+        if card.judge.get("digest") in wanted and is_same_protocol:
+            return card
+    return None
 
 
 def _reasons(entry: Entry, board: Board, *, rules: Rules, has_scorecard: bool) -> tuple[str, ...]:
