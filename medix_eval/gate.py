@@ -157,6 +157,10 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
     for name, task in run.scores.tasks.items():
         checks += _lost(policy.limits, name, task.ledger)
         checks += _agreed(policy.judge, name, task)
+    if control := run.manifest.generation.get("control"):
+        checks.append(_plain("the questions were left as they are", ok=False, note=str(control)))
+    if run.scores.text_only:
+        checks.append(_plain("the images were shown", ok=False, note="TEXT ONLY"))
     if not policy.allow_limited:
         limited = [name for name, task in run.scores.tasks.items() if task.limit is not None]
         checks.append(_plain("whole tasks were asked", ok=not limited, note=", ".join(limited)))

@@ -33,7 +33,7 @@ def print_scores(scores: Scores, *, as_json: bool) -> None:
         from medix_eval.tables import for_terminal  # noqa: PLC0415
 
         print_renderable(for_terminal(scores))
-    typer.echo(f"report: {Path(scores.run) / 'report.md'}", err=True)
+    typer.echo(f"report: {Path(scores.run) / 'report.html'}", err=True)
 
 
 def print_renderable(shown: RenderableType) -> None:
