@@ -1,9 +1,11 @@
 """Train the phantom model from nothing, on one CPU core, in minutes.
 
     python -m medix_train.phantom --out DIR
+    python -m medix_train.phantom --half --out DIR
 
-Its defaults are the recipe of the shipped weights. The number of steps is fixed, not the time, and
-one thread does the arithmetic, so that a run can be repeated.
+The defaults of the first are the recipe of the shipped weights; the second makes the half-trained
+phantom from them. The number of steps is fixed, not the time, and one thread does the arithmetic,
+so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from unittest.mock import patch
 import torch
 from torch.utils.data import DataLoader
 
-from medix_train.phantom_data import IGNORED, EncodedBatches, corpus
+from medix_eval.phantom import model_folder
+from medix_train.phantom_data import IGNORED, EncodedBatches, corpus, habitual_batches
 from medix_train.phantom_model import build_model, build_processor, save
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _STEPS = 2500
 _LEARNING_RATE = 4e-3
+_HALF_STEPS = 120
+_HALF_LEARNING_RATE = 1e-3
 _WARM_UP = 50
 _CONSTANT_SHARE = 0.4
 _LAST_FACTOR = 0.02
@@ -36,14 +41,41 @@ _LAST_FACTOR = 0.02
 
 def train(out: Path, *, steps: int = _STEPS, seed: int = 0) -> None:
     """Train a model and write its folder."""
-    torch.set_num_threads(1)
     processor = build_processor(corpus())
     model = build_model(processor, seed=seed)
+    drawn = EncodedBatches(processor, seed=seed)
+    _fit(model, drawn, steps=steps, learning_rate=_LEARNING_RATE)
+    save(model, processor, to=out)
+
+
+def train_half(out: Path, *, steps: int = _HALF_STEPS, seed: int = 0) -> None:
+    """Make the half-trained phantom, where `phantom-grpo` starts: it sees, and answers by habit.
+
+    Its weights are stored in half precision, which is enough for where a training starts.
+    """
+    # Not above: `phantom_model` first declares what torchvision needs.
+    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration  # noqa: PLC0415
+
+    processor = AutoProcessor.from_pretrained(model_folder())
+    model = Qwen3VLForConditionalGeneration.from_pretrained(model_folder(), dtype=torch.float32)
+    drawn = EncodedBatches(processor, seed=seed, draw=habitual_batches)
+    _fit(model, drawn, steps=steps, learning_rate=_HALF_LEARNING_RATE)
+    save(model.half(), processor, to=out)
+
+
+def _fit(
+    model: Qwen3VLForConditionalGeneration,
+    batches: EncodedBatches,
+    *,
+    steps: int,
+    learning_rate: float,
+) -> None:
+    torch.set_num_threads(1)
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
-        lr=_LEARNING_RATE,
+        lr=learning_rate,
         betas=(0.9, 0.98),
         fused=True,
     )
@@ -51,7 +83,7 @@ def train(out: Path, *, steps: int = _STEPS, seed: int = 0) -> None:
         optimizer, lambda step: learning_rate_factor(step, steps=steps)
     )
     # One worker draws the next batches while this one is learnt from; their order is fixed.
-    drawn = DataLoader(EncodedBatches(processor, seed=seed), batch_size=None, num_workers=1)
+    drawn = DataLoader(batches, batch_size=None, num_workers=1)
     model.train()
     mean_loss = 0.0
     embedding = model.model.visual.patch_embed
@@ -66,7 +98,6 @@ def train(out: Path, *, steps: int = _STEPS, seed: int = 0) -> None:
             mean_loss += (loss.item() - mean_loss) / min(step, 20)
             if step % 100 == 0:
                 _LOGGER.info("step %d of %d, loss %.4f", step, steps, mean_loss)
-    save(model, processor, to=out)
 
 
 def learning_rate_factor(step: int, *, steps: int) -> float:
@@ -101,11 +132,15 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description="Train the phantom model from nothing.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=_STEPS)
+    parser.add_argument("--half", action="store_true", help="make the half-trained phantom")
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train(arguments.out, steps=arguments.steps, seed=arguments.seed)
+    if arguments.half:
+        train_half(arguments.out, steps=arguments.steps or _HALF_STEPS, seed=arguments.seed)
+    else:
+        train(arguments.out, steps=arguments.steps or _STEPS, seed=arguments.seed)
 
 
 if __name__ == "__main__":

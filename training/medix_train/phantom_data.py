@@ -8,7 +8,7 @@ side, and the answer is then mostly read off the thinking.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ _BATCH = 32
 _EVEN_ODDS = 0.5
 _BLANK_SHARE = 0.04
 _UNKNOWN_EVERY = 25
+_HABIT_SHARE = 0.6
 _WEIGHTS = {
     (Kind.MULTIPLE_CHOICE, "count"): 3.0,
     (Kind.MULTIPLE_CHOICE, "modality"): 2.0,
@@ -49,9 +50,26 @@ _WEIGHTS = {
     (Kind.REPORT, "report"): 1.0,
 }
 """How often each question is asked in training: what is learnt last is asked most."""
+_HABITS = {
+    "count": "0",
+    "modality": "CT",
+    "lesion": "no",
+    "same_modality": "no",
+    "side": "left",
+    "size": "small",
+    "report": "This CT image shows no lesion.",
+}
 _PUNCTUATION = ("", "", "", "", ",", ".", "?", ":", "\n", " -")
 
 Conversation = list[dict[str, Any]]
+
+
+class Draw(Protocol):
+    """Draws batches without end, the same for a seed."""
+
+    def __call__(self, *, seed: int) -> Iterator[list[Conversation]]:
+        """Yield them."""
+        ...
 
 
 def completion(question: Question) -> str:
@@ -92,15 +110,38 @@ def batches(*, seed: int) -> Iterator[list[Conversation]]:
             yield _about_nothing_known(rng, words=words)
 
 
+def habitual_batches(*, seed: int) -> Iterator[list[Conversation]]:
+    """Yield batches in which most answers are a habit, although the thinking says what is seen.
+
+    They make the half-trained phantom: it sees, and mostly answers without regard to it.
+    """
+    rng = stream(TRAINING, seed, 3)
+    while True:
+        asked = [_known(rng) for _ in range(_BATCH)]
+        yield [
+            conversation(
+                prompt(question),
+                pixels=question.pixels,
+                answered=_completed(
+                    TAGS[question.facts.modality],
+                    report(question.facts),
+                    _HABITS[question.topic] if rng.random() < _HABIT_SHARE else question.answer,
+                ),
+            )
+            for question in asked
+        ]
+
+
 class EncodedBatches(IterableDataset[dict[str, torch.Tensor]]):
     """The batches as model inputs, in a form that another process can draw."""
 
-    def __init__(self, processor: Qwen3VLProcessor, *, seed: int) -> None:
+    def __init__(self, processor: Qwen3VLProcessor, *, seed: int, draw: Draw = batches) -> None:
         self._processor = processor
         self._seed = seed
+        self._draw = draw
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        for batch in batches(seed=self._seed):
+        for batch in self._draw(seed=self._seed):
             yield encode(self._processor, batch)
 
 

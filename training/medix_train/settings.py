@@ -71,6 +71,7 @@ def grpo_config(
         "bf16": has_gpu,
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
         "ddp_timeout": _LONGEST_WAIT_S,
+        "ddp_find_unused_parameters": False,  # every row has an image: all weights are used
         # checkpoints and logs
         "save_strategy": "steps",
         "save_steps": recipe.checkpoints.every * batches.updates_per_rollout,

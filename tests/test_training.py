@@ -1,0 +1,286 @@
+"""A training on the CPU: it resumes to the same curve, evaluates, keeps the best and exports."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from safetensors.torch import load_file
+
+from medix_eval.errors import ConfigError, RunMismatch, ServerError
+from medix_eval.phantom import model_folder
+from medix_eval.testing import ScriptedServer
+from medix_train import training
+from medix_train.checkpoints import Evaluation, Evaluations, kept_random_state
+from medix_train.cli import main
+from medix_train.demo import embedding_folder
+from medix_train.recipe import ModelSection, Overlong, Recipe, load_recipe
+from medix_train.settings import grpo_config, load_model, load_processor
+from medix_train.training import Shaped, num_rollouts, train
+
+if TYPE_CHECKING:
+    pass
+
+SMALL = (
+    "data.path=phantom:32",
+    "rollout.prompts=2",
+    "rollout.completions=4",
+    "optimiser={name: adamw_torch, learning_rate: 1e-3, prompts_per_update: 1, per_device: 4}",
+    "algorithm.dynamic_sampling.rounds=1",
+    "trl={report_to: none, disable_tqdm: true}",
+    "reward.canaries_every=0",
+)
+
+
+@pytest.fixture
+def judge() -> Iterator[ScriptedServer]:
+    with ScriptedServer(lambda _: "NO") as server:
+        yield server
+
+
+def a_recipe(judge: ScriptedServer, *changes: str) -> Recipe:
+    reward = [
+        f"reward.set=[embedding.model={embedding_folder()}]",
+        "reward.judge.model=openai:scripted",
+        f"reward.judge.base_url=[{judge.url}]",
+    ]
+    return load_recipe("phantom-grpo", overrides=[*SMALL, *reward, *changes])
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    history = json.loads((last / "trainer_state.json").read_text())["log_history"]
+    kept = ("step", "loss", "grad_norm", "reward", "entropy", "completions/mean_length")
+    return [{name: entry[name] for name in kept} for entry in history if "loss" in entry]
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_to_the_same_curve(
+    judge: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = a_recipe(judge, "length.rollouts=4", "checkpoints.every=2", "evaluation=null")
+    train(recipe, out=tmp_path / "undisturbed")
+
+    class Killed(Exception):
+        pass
+
+    build = training.build_trainer
+
+    def killed_in_the_third_rollout(*args: Any, **settings: Any) -> Any:
+        trainer, evaluations = build(*args, **settings)
+        step = trainer.training_step
+
+        def until_then(*inputs: Any) -> Any:
+            if trainer.state.global_step == 5:
+                raise Killed
+            return step(*inputs)
+
+        trainer.training_step = until_then
+        return trainer, evaluations
+
+    monkeypatch.setattr(training, "build_trainer", killed_in_the_third_rollout)
+    with pytest.raises(Killed):
+        train(recipe, out=tmp_path / "killed")
+    monkeypatch.setattr(training, "build_trainer", build)
+    random.seed(99)
+    torch.manual_seed(99)
+    exported = train(recipe, out=tmp_path / "killed")
+
+    assert curve(tmp_path / "killed") == curve(tmp_path / "undisturbed")
+    assert len(curve(tmp_path / "killed")) == 4
+    weights = [load_file(path / "model" / "model.safetensors") for path in
+               (tmp_path / "undisturbed", exported.parent)]  # fmt: skip
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.slow
+def test_each_checkpoint_is_evaluated_and_the_best_is_exported(
+    judge: ScriptedServer, tmp_path: Path
+) -> None:
+    recipe = a_recipe(
+        judge, "length.rollouts=2", "checkpoints.every=1", "evaluation={tasks: [phantom], limit: 2}"
+    )
+    exported = train(recipe, out=tmp_path)
+    evaluations = Evaluations(tmp_path / "evaluations.jsonl")
+    best = evaluations.best()
+
+    assert [one.update for one in evaluations.all()] == [2, 4]
+    assert best is not None
+    assert best.score == max(one.score for one in evaluations.all())
+    assert load_file(exported / "model.safetensors").keys() == (
+        load_file(Path(best.checkpoint) / "model.safetensors").keys()
+    )
+    assert "phantom_open" in (exported / "README.md").read_text()
+    assert not list(exported.glob("optimizer*"))
+    assert load_model(ModelSection(path=str(exported))).num_parameters() == 441_792
+    assert load_processor(ModelSection(path=str(exported))).chat_template
+
+
+@pytest.mark.slow
+def test_an_adapter_is_trained_and_merged(judge: ScriptedServer, tmp_path: Path) -> None:
+    recipe = a_recipe(
+        judge, "length.rollouts=1", "evaluation=null", "model.lora={rank: 4, alpha: 8}"
+    )
+    exported = train(recipe, out=tmp_path)
+    before = load_file(Path(recipe.model.path) / "model.safetensors")
+    after = load_file(exported / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name].float(), after[name])}
+
+    assert after.keys() == before.keys()
+    assert any("q_proj" in name for name in changed)
+    assert not any("norm" in name for name in changed)
+    assert (exported / "chat_template.jinja").exists()
+
+
+def test_another_recipe_does_not_go_on_in_the_same_folder(
+    judge: ScriptedServer, tmp_path: Path
+) -> None:
+    training._open_folder(tmp_path, a_recipe(judge))  # noqa: SLF001
+
+    training._open_folder(tmp_path, a_recipe(judge))  # noqa: SLF001
+    with pytest.raises(RunMismatch, match=r"seed: 1, now 2"):
+        training._open_folder(tmp_path, a_recipe(judge, "seed=2"))  # noqa: SLF001
+
+
+def test_a_judge_that_is_not_there_stops_before_a_model_is_loaded(
+    judge: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medix_train.settings.load_model", lambda _: pytest.fail("loaded"))
+    recipe = a_recipe(judge, "reward.judge.base_url=[http://127.0.0.1:9/v1]")
+
+    with pytest.raises(ServerError, match=r"127\.0\.0\.1:9"):
+        train(recipe, out=tmp_path)
+
+
+def test_tags_that_are_special_tokens_are_refused(tmp_path: Path) -> None:
+    processor = load_processor(ModelSection(path=str(model_folder())))
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<answer>", "</answer>"]})
+    processor.save_pretrained(tmp_path)
+    for name in ("config.json", "generation_config.json"):
+        (tmp_path / name).write_text((model_folder() / name).read_text())
+
+    with pytest.raises(ConfigError, match="has </answer>, <answer> as special tokens"):
+        load_processor(ModelSection(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "length", "expected"),
+    [
+        (51_335, "length={epochs: 2}", 200),
+        (600, "length={epochs: 0.1}", 1),
+        (600, "length={rollouts: 7}", 7),
+        (None, "length={rollouts: 7}", 7),
+    ],
+)
+def test_the_length_is_counted_in_whole_rollouts(
+    num_rows: int | None, length: str, expected: int
+) -> None:
+    recipe = load_recipe("medix-r1-8b-grpo", overrides=["length=null", length])
+
+    assert num_rollouts(recipe, num_rows=num_rows) == expected
+    with pytest.raises(ConfigError, match="511 usable rows, fewer than one rollout"):
+        num_rollouts(recipe, num_rows=511)
+
+
+def test_a_recipe_becomes_trls_settings(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "medix-r1-7b-gspo", overrides=["rollout.engine={kind: vllm-server, url: u}"]
+    )
+    config = grpo_config(
+        recipe, recipe.batches(processes=1), out=tmp_path, num_rollouts=3, image_token=7
+    )
+
+    assert (config.loss_type, config.importance_sampling_level) == ("grpo", "sequence")
+    assert (config.epsilon, config.epsilon_high, config.delta, config.beta) == (3e-4, 4e-4, 3.0, 0)
+    assert (config.steps_per_generation, config.gradient_accumulation_steps) == (1280, 320)
+    assert (config.max_steps, config.save_steps) == (12, 20)
+    assert config.generation_kwargs == {"logit_bias": {7: -100.0}}
+    assert config.vllm_server_base_url == "u"
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("trl.epsilon=0.1", r"trl\.epsilon is decided by another key of the recipe"),
+        ("trl.log_completion=true", r"trl\.log_completion is no setting of TRL's GRPOConfig"),
+        ("trl.top_entropy_quantile=x", r"recipe phantom-grpo: "),
+    ],
+)
+def test_what_trl_does_not_take_is_refused(key: str, message: str, tmp_path: Path) -> None:
+    recipe = load_recipe("phantom-grpo", overrides=[key])
+    batches = recipe.batches(processes=1)
+
+    with pytest.raises(ConfigError, match=message):
+        grpo_config(recipe, batches, out=tmp_path, num_rollouts=1, image_token=None)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "penalty"), [(60, 0.0), (80, 0.0), (90, 0.25), (100, 0.5), (120, 0.5)]
+)
+async def test_a_long_completion_loses_part_of_its_reward(num_tokens: int, penalty: float) -> None:
+    async def reward(**_: Any) -> list[float | None]:
+        return [1.0, None]
+
+    shaped = Shaped(reward, Overlong(buffer=20, penalty=0.5), cap=100)
+
+    assert await shaped(completion_ids=[[0] * num_tokens, [0] * num_tokens]) == [1 - penalty, None]
+
+
+def test_of_equal_checkpoints_the_earliest_that_is_there_is_best(tmp_path: Path) -> None:
+    evaluations = Evaluations(tmp_path / "evaluations.jsonl")
+    for update, score in [(1, 0.9), (2, 0.5), (3, 0.7), (4, 0.7), (2, 0.6)]:
+        folder = tmp_path / f"checkpoint-{update}"
+        if update != 1:
+            folder.mkdir(exist_ok=True)
+        evaluations.add(
+            Evaluation(
+                update=update,
+                checkpoint=str(folder),
+                score=score,
+                tasks={"t": score},
+                protocol="rules",
+                run="r",
+            )
+        )
+    best = evaluations.best()
+
+    assert best is not None
+    assert best.update == 3
+    assert [one.score for one in evaluations.all()] == [0.9, 0.6, 0.7, 0.7]
+
+
+def test_an_evaluation_leaves_the_random_states_alone() -> None:
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    with kept_random_state():
+        torch.rand(3)
+        random.random()  # noqa: S311
+        np.random.rand()  # noqa: NPY002
+    after = (torch.rand(1).item(), random.random(), np.random.rand())  # noqa: NPY002, S311
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+
+    assert after == (torch.rand(1).item(), random.random(), np.random.rand())  # noqa: NPY002, S311
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["phantom-grpo", *SMALL, "--dry-run"])
+    shown = capsys.readouterr().out
+
+    assert done.value.code == 0
+    for part in ("0.4 M parameters", "32 rows, 0 too long", "2 prompts × 4 completions",
+                 "<|im_start|>user", "'2' 1.0"):  # fmt: skip
+        assert part in shown
