@@ -1,16 +1,26 @@
 # Every target first makes or completes .venv with what it needs (.ci/venv).
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo test test-vllm lint check bench build clean dev
+.PHONY: help demo demo-train test test-vllm lint check bench build clean dev
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo 'No GPU: add TORCH_INDEX=URL, with the index of CPU wheels that pytorch.org names.'
 
 demo: ## evaluate the model that ships with the package on its own benchmark, and build a site
 	@.ci/venv hf
 	.venv/bin/medix-eval --model phantom --tasks phantom --protocol rules --out results
 	.venv/bin/medix-eval leaderboard results/phantom/* --out results/site
+
+demo-train: dev ## train a half-trained model with GRPO, and compare it with what it was
+	rm -rf results/demo-train
+	.venv/bin/medix-eval --model training/recipes/phantom-half --backend hf --tasks phantom \
+	    --protocol rules --out results/demo-train
+	.venv/bin/python -m medix_train.demo --out results/demo-train/trained
+	.venv/bin/medix-eval --model results/demo-train/trained/model --backend hf --tasks phantom \
+	    --protocol rules --out results/demo-train
+	.venv/bin/medix-eval compare results/demo-train/*phantom-half/* \
+	    results/demo-train/*trained__model/*
 
 test: dev ## run the tests
 	.venv/bin/python -m pytest -n 2

@@ -36,7 +36,7 @@ SMALL = (
     "rollout.completions=4",
     "optimiser={name: adamw_torch, learning_rate: 1e-3, prompts_per_update: 1, per_device: 4}",
     "algorithm.dynamic_sampling.rounds=1",
-    "trl={report_to: none, disable_tqdm: true}",
+    "trl={report_to: none}",
     "reward.canaries_every=0",
 )
 
@@ -212,7 +212,7 @@ def test_a_recipe_becomes_trls_settings(tmp_path: Path) -> None:
     [
         ("trl.epsilon=0.1", r"trl\.epsilon is decided by another key of the recipe"),
         ("trl.log_completion=true", r"trl\.log_completion is no setting of TRL's GRPOConfig"),
-        ("trl.top_entropy_quantile=x", r"recipe phantom-grpo: "),
+        ("optimiser.name=adam_who", r"recipe phantom-grpo: .*adam_who"),
     ],
 )
 def test_what_trl_does_not_take_is_refused(key: str, message: str, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +65,8 @@ def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
     """Open the data and check it. Raises `DatasetError` or `ConfigError`."""
     import datasets  # noqa: PLC0415 (a second)
 
+    from medix_eval.quiet import quiet  # noqa: PLC0415
+
     opened = _open(section)
     missing = [name for name in _COLUMNS if name not in (opened.column_names or ())]
     if missing:
@@ -77,9 +81,14 @@ def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
         read = opened.map(reader, with_indices=True).filter(lambda row: row["tokens"] <= longest)
         return TrainingData(rows=read, stored=None, folder=folder)
     workers = min(8, os.cpu_count() or 1) if len(opened) > _MANY_ROWS else None
-    read = opened.map(
-        reader, with_indices=True, remove_columns="image", num_proc=workers, desc="reading prompts"
-    )
+    with nullcontext() if sys.stderr.isatty() else quiet():
+        read = opened.map(
+            reader,
+            with_indices=True,
+            remove_columns="image",
+            num_proc=workers,
+            desc="reading prompts",
+        )
     kept = [row for row, length in enumerate(read["tokens"]) if length <= longest]
     if not kept:
         raise DatasetError(

@@ -79,6 +79,7 @@ def grpo_config(
         "logging_steps": batches.updates_per_rollout,
         "log_completions": True,
         "num_completions_to_print": 0,
+        "disable_tqdm": True,  # a line for each rollout says more
         **_engine(recipe, image_token=image_token),
     }
     given = {"report_to": ["tensorboard"], **recipe.trl}
@@ -148,7 +149,9 @@ def load_model(section: ModelSection) -> Any:
     declare_missing_operators()
     import torch  # noqa: PLC0415
     from transformers import AutoModelForImageTextToText  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
 
+    logging.disable_progress_bar()
     how = {"attn_implementation": section.attention} if section.attention else {}
     try:
         model = AutoModelForImageTextToText.from_pretrained(

@@ -60,6 +60,7 @@ def build_trainer(
 
     from medix_train.checkpoints import Evaluations, HarnessEvaluation  # noqa: PLC0415
     from medix_train.policy_trainer import PolicyTrainer  # noqa: PLC0415
+    from medix_train.progress import PrinterCallback, RolloutLines  # noqa: PLC0415
     from medix_train.settings import grpo_config, load_model, lora_config  # noqa: PLC0415
     from medix_train.watching import Watching  # noqa: PLC0415
 
@@ -85,6 +86,8 @@ def build_trainer(
         dynamic_sampling=recipe.algorithm.dynamic_sampling,
         peft_config=lora_config(recipe.model),
     )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(RolloutLines(updates_per_rollout=batches.updates_per_rollout))
     trainer.add_callback(Watching(recipe.monitor))
     if recipe.evaluation is None:
         return trainer, None
