@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError
 from medix_train.cli import main
 from medix_train.recipe import load_recipe, recipe_names
@@ -14,7 +15,8 @@ PUBLISHED = [name for name in recipe_names() if name.startswith("medix-r1")]
 
 
 def test_the_published_sizes_and_algorithms_are_bundled() -> None:
-    assert set(PUBLISHED) == {
+    assert set(recipe_names()) == {
+        "phantom-grpo",
         "medix-r1-2b-dapo",
         "medix-r1-7b-gspo",
         "medix-r1-8b-dapo",
@@ -127,6 +129,23 @@ def test_a_recipe_of_ones_own_finds_what_stands_beside_it(tmp_path: Path) -> Non
     assert recipe.data.path == str(tmp_path / "rows")
     assert recipe.data.split == "test"
     assert recipe.model.path == "some/model"
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "kind"),
+    [
+        ("gpu-1", 1, "NO"),
+        ("gpu-8-fsdp", 8, "FSDP"),
+        ("gpu-8-zero3", 8, "DEEPSPEED"),
+        ("nodes-fsdp", 16, "FSDP"),
+    ],
+)
+def test_accelerate_reads_its_configurations(name: str, processes: int, kind: str) -> None:
+    read = pytest.importorskip("accelerate.commands.config.config_args").load_config_from_file
+    config = read(str(bundled("recipes") / "accelerate" / f"{name}.yaml"))
+
+    assert (config.num_processes, config.distributed_type) == (processes, kind)
+    assert config.mixed_precision == "bf16"
 
 
 def test_the_command_lists_recipes_and_names_the_nearest(

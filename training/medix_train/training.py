@@ -41,7 +41,11 @@ def train(recipe: Recipe, *, out: Path) -> Path:
     trainer, evaluations = build_trainer(
         recipe, batches=batches, out=out, reward=reward, processor=processor, data=data
     )
-    trainer.train(resume_from_checkpoint=_last_checkpoint(out))
+    try:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(out))
+    finally:
+        # In the loop that the reward was opened in, which is the trainer's own.
+        asyncio.run_coroutine_threadsafe(reward.close(), trainer.async_loop).result()
     exported = out / "model"
     if trainer.accelerator.is_main_process:
         best = evaluations.best() if evaluations else None
