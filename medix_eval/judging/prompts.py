@@ -11,11 +11,16 @@ import hmac
 from collections.abc import Mapping
 
 import jinja2
+import jinja2.sandbox
 
 from medix_eval.errors import ConfigError
 from medix_eval.records import IMAGE_MARK, CompletionRecord
 
-_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 (text)
+# A run of a stranger brings its prompts along: they fill in texts, and get at nothing else.
+_JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,  # noqa: S701 (text)
+)
 _FIELDS = ("question", "reference", "answer", "fence")
 
 
@@ -28,7 +33,7 @@ def _compiled(name: str, text: str) -> jinja2.Template:
     try:
         template = _JINJA.from_string(text)
         template.render(dict.fromkeys(_FIELDS, ""))
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
             f"judge prompt {name}: {error}", hint=f"a prompt sees {', '.join(_FIELDS)}"
         ) from error
