@@ -22,8 +22,9 @@ from medix_eval.testing import ScriptedServer
 from medix_train import training
 from medix_train.checkpoints import Evaluation, Evaluations, kept_random_state
 from medix_train.cli import main
+from medix_train.data import load_training_data
 from medix_train.demo import embedding_folder
-from medix_train.recipe import ModelSection, Overlong, Recipe, load_recipe
+from medix_train.recipe import DataSection, ModelSection, Overlong, Recipe, load_recipe
 from medix_train.settings import grpo_config, load_model, load_processor
 from medix_train.training import Shaped, num_rollouts, train
 
@@ -120,9 +121,32 @@ def test_each_checkpoint_is_evaluated_and_the_best_is_exported(
         load_file(Path(best.checkpoint) / "model.safetensors").keys()
     )
     assert "phantom_open" in (exported / "README.md").read_text()
+    assert train(recipe, out=tmp_path) == exported  # nothing is left to do
+    assert len(evaluations.all()) == 2
     assert not list(exported.glob("optimizer*"))
     assert load_model(ModelSection(path=str(exported))).num_parameters() == 441_792
     assert load_processor(ModelSection(path=str(exported))).chat_template
+
+
+@pytest.mark.slow
+def test_a_stream_is_trained_on(judge: ScriptedServer, tmp_path: Path) -> None:
+    phantoms = load_training_data(
+        DataSection(path="phantom:8"),
+        processor=load_processor(ModelSection(path=str(model_folder()))),
+    )
+    assert phantoms.stored is not None
+    phantoms.stored.to_parquet(tmp_path / "rows" / "train.parquet")
+    recipe = a_recipe(
+        judge,
+        f"data={{path: {tmp_path / 'rows'}, streaming: true}}",
+        "algorithm.dynamic_sampling=null",
+        "length.rollouts=2",
+        "checkpoints.every=2",
+        "evaluation=null",
+    )
+    train(recipe, out=tmp_path / "out")
+
+    assert len(curve(tmp_path / "out")) == 2
 
 
 @pytest.mark.slow

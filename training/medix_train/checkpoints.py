@@ -101,7 +101,10 @@ class HarnessEvaluation(TrainerCallback):
         control: TrainerControl,
         **_others: Any,
     ) -> None:
-        """Keep what was best before the training was interrupted."""
+        """Keep what was best before an interruption, which may have cut an evaluation short."""
+        done = {one.update for one in self._evaluations.all()}
+        if state.global_step and state.global_step not in done:
+            self.on_save(args, state, control)
         self._protect(state)
 
     def on_save(
@@ -113,17 +116,20 @@ class HarnessEvaluation(TrainerCallback):
     ) -> None:
         """Evaluate what was just saved."""
         if state.is_world_process_zero:
-            checkpoint = self._out / f"checkpoint-{state.global_step}"
-            with kept_random_state():
-                evaluation = evaluate_checkpoint(
-                    checkpoint, recipe=self._recipe, out=self._out, update=state.global_step
-                )
-            self._evaluations.add(evaluation)
-            shown = {f"evaluation/{name}": score for name, score in evaluation.tasks.items()}
-            self._log({"evaluation/score": evaluation.score, **shown})
+            self._evaluate(state.global_step)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
         self._protect(state)
+
+    def _evaluate(self, update: int) -> None:
+        checkpoint = self._out / f"checkpoint-{update}"
+        with kept_random_state():
+            evaluation = evaluate_checkpoint(
+                checkpoint, recipe=self._recipe, out=self._out, update=update
+            )
+        self._evaluations.add(evaluation)
+        shown = {f"evaluation/{name}": score for name, score in evaluation.tasks.items()}
+        self._log({"evaluation/score": evaluation.score, **shown})
 
     def _protect(self, state: TrainerState) -> None:
         """Name the best to the trainer, which then never deletes it."""

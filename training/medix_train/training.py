@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def train(recipe: Recipe, *, out: Path) -> Path:
     from medix_train.settings import load_processor, num_processes  # noqa: PLC0415
 
     batches = recipe.batches(processes=num_processes())
-    _open_folder(out, recipe)
+    if os.environ.get("RANK", "0") == "0":
+        _open_folder(out, recipe)
     reward = MedixReward(settings=recipe.reward)
     asyncio.run(check_judge(reward))
     processor = load_processor(recipe.model)
