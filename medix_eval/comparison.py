@@ -14,7 +14,14 @@ from medix_eval.digests import differences
 from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.judged_run import JudgedRun
 from medix_eval.statistics.intervals import Clusters, clustered
-from medix_eval.statistics.paired import Difference, group_difference, holm, task_difference
+from medix_eval.statistics.paired import (
+    Difference,
+    Share,
+    changed_share,
+    group_difference,
+    holm,
+    task_difference,
+)
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))
 """What a comparison is there to compare: models, controls and repetitions."""
@@ -63,6 +70,8 @@ class Pair(_Result):
     letter: str
     tasks: dict[str, Difference]
     groups: dict[str, Difference]
+    changed: dict[str, Share]
+    """By task: samples that the two score otherwise."""
     won: tuple[ChangedSample, ...]
     lost: tuple[ChangedSample, ...]
 
@@ -241,6 +250,10 @@ def _pair(run: int, tasks: Mapping[str, _Shared], groups: Mapping[str, tuple[str
         groups={
             name: group_difference([clusters[member] for member in members])
             for name, members in groups.items()
+        },
+        changed={
+            name: changed_share(shared.scores[run] - shared.scores[0], shared.clusters)
+            for name, shared in tasks.items()
         },
         won=tuple(one for one in changed if one.after > one.before),
         lost=tuple(one for one in changed if one.after < one.before),

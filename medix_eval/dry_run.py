@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medix_eval.controls import NO_IMAGE
 from medix_eval.errors import BadRow
 from medix_eval.evaluation import Settings, resolve_models
 from medix_eval.records import Kind
@@ -31,12 +32,17 @@ def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
         accept_change=settings.accept_data_change,
         allow_fallback=settings.allow_fallback,
     )
-    tasks = {file.name: _measured(file, task, limit=settings.limit) for file, task in opened}
+    controls = (settings.control,) if settings.control else ()
+    tasks = {
+        file.name: _measured(file, task, limit=settings.limit, shows=NO_IMAGE not in controls)
+        for file, task in opened
+    }
     spec = settings.protocol.judge
     votes = sum(task["requests"] * spec.most_calls(Kind(task["kind"])) for task in tasks.values())
     result = {
         "model": candidate.name,
         "protocol": settings.protocol.name,
+        "control": settings.control.name if settings.control else None,
         "tasks": tasks,
         "requests": sum(task["requests"] for task in tasks.values()),
         "images": sum(task["images"] for task in tasks.values()),
@@ -64,7 +70,7 @@ def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> s
     return "\n".join(parts)
 
 
-def _measured(file: TaskFile, task: MedixTask, *, limit: int | None) -> dict[str, Any]:
+def _measured(file: TaskFile, task: MedixTask, *, limit: int | None, shows: bool) -> dict[str, Any]:
     """Measure one task: the first rows stand for all, so no image is read for nothing."""
     num = len(task.rows) if limit is None else min(limit, len(task.rows))
     lengths, images = [], []
@@ -80,7 +86,7 @@ def _measured(file: TaskFile, task: MedixTask, *, limit: int | None) -> dict[str
         "kind": file.settings.kind.value,
         "data_class": file.settings.data_class,
         "requests": num,
-        "images": round(num * sum(images) / measured),
+        "images": round(num * sum(images) / measured) if shows else 0,
         "prompt_tokens": round(num * sum(lengths) / measured / _CHARACTERS_PER_TOKEN),
     }
 
@@ -94,6 +100,8 @@ def _text(result: dict[str, Any]) -> str:
     ]
     judges = ", ".join(result["judges"]) or "no language model"
     hosts = ", ".join(result["hosts"]) or "none: nothing leaves this machine"
+    if control := result["control"]:
+        lines += ["", f"control {control}; without it the same once more, if not yet done"]
     lines += [
         "",
         f"model {result['model']}: {result['requests']} requests, {result['images']} images",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
+from medix_eval.controls import IMAGES_LEFT_OUT, NO_IMAGE, Control, refuse_unfit
 from medix_eval.digests import digest
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError
@@ -23,7 +24,6 @@ from medix_eval.kinship import kinship_warnings
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
-from medix_eval.models.text_only import TextOnly
 from medix_eval.prices import Prices, cost_of
 from medix_eval.progress import shown_progress
 from medix_eval.protocol import Protocol
@@ -67,6 +67,7 @@ class Settings:
     use_cache: bool
     allow_partial: bool
     allow_text_only: bool = False
+    control: Control | None = None
     local_hosts: tuple[str, ...] = ()
     egress_reason: str | None = None
     accept_data_change: bool = False
@@ -86,6 +87,9 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     from medix_eval.judging_stage import JudgingStage  # noqa: PLC0415
     from medix_eval.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
 
+    if settings.control:
+        named = {name: catalogue.tasks[name].settings for name in settings.tasks}
+        refuse_unfit(settings.control, named)
     candidate, sources = resolve_models(settings)
     compiled(settings.protocol.judge_prompts)
     opened = open_tasks(settings, catalogue)
@@ -97,8 +101,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         vouched=settings.local_hosts,
         reason=settings.egress_reason,
     )
-    candidate = _with_or_without_images(candidate, settings, catalogue)
-    generation = {"model": candidate.identity(), **settings.protocol.generation_settings()}
+    controls = _controls(candidate, settings, catalogue)
+    generation = _generation(candidate, settings, controls)
     judges = appoint(sources)
     for warning in kinship_warnings(candidate.name, [judge.name for judge in judges]):
         _LOG.warning("%s", warning)
@@ -143,6 +147,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
             tasks=tuple(opened),
             protocol=settings.protocol,
             wrap=_wrapper(settings.protocol),
+            controls=controls,
             candidate=candidate,
             policy=policy,
             run=run,
@@ -160,6 +165,19 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     return scores
 
 
+def evaluate_beside_plain(settings: Settings, catalogue: Catalogue) -> Scores:
+    """Run a control, and the plain run too where it is not there yet, and compare the two."""
+    scores = evaluate(settings, catalogue)
+    if scores.effect is None:
+        _LOG.info("now the same samples undisturbed, to compare with")
+        evaluate(replace(settings, control=None), catalogue)
+        judged = Path(scores.run)
+        scores = write_scores(
+            judged.parent.parent, judged, catalogue, allow_partial=settings.allow_partial
+        )
+    return scores
+
+
 def write_scores(
     run: Path,
     judged: Path,
@@ -170,14 +188,15 @@ def write_scores(
     prices: Prices | None = None,
 ) -> Scores:
     """Score what the folders hold, and write the scores and both reports."""
-    from medix_eval.judged_run import read_run  # noqa: PLC0415 (only where a run has ended)
+    from medix_eval.control_effect import effect_of  # noqa: PLC0415 (only where a run has ended)
+    from medix_eval.judged_run import JudgedRun, read_run  # noqa: PLC0415
     from medix_eval.report.run_page import is_current, write_run_page  # noqa: PLC0415
 
-    judging = load_judging_manifest(judged)
+    manifest, judging = load_run_manifest(run), load_judging_manifest(judged)
     scores = score_run(
         run,
         judged,
-        manifest=load_run_manifest(run),
+        manifest=manifest,
         judging=judging,
         groups=catalogue.groups_with(judging.judging.get("twins")),
         allow_partial=allow_partial,
@@ -185,6 +204,11 @@ def write_scores(
     )
     if prices is not None:
         scores = scores.model_copy(update={"cost": cost_of(scores, prices)})
+    if scores.control is not None:
+        disturbed = JudgedRun(
+            folder=run, judged=judged, manifest=manifest, judging=judging, scores=scores
+        )
+        scores = scores.model_copy(update={"effect": effect_of(disturbed)})
     file, text = judged / "scores.json", scores.model_dump_json(indent=2) + "\n"
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         write_text(file, text)
@@ -222,21 +246,35 @@ def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, 
     return candidate, judges
 
 
-def _with_or_without_images(
+def _controls(
     candidate: ModelSource, settings: Settings, catalogue: Catalogue
-) -> ModelSource:
-    """Refuse to ask a model about images that it cannot see, unless that is what is wanted."""
+) -> tuple[Control, ...]:
+    """Return how samples are disturbed: as asked for, or for a model that cannot see.
+
+    Such a model is not asked about images unless that is what is wanted.
+    """
+    given = (settings.control,) if settings.control else ()
     with_images = [
         name for name in settings.tasks if catalogue.tasks[name].settings.modality == "image"
     ]
-    if not with_images or candidate.takes_images is not False:
-        return candidate
-    if settings.allow_text_only:
-        return TextOnly(candidate)
+    if not with_images or candidate.takes_images is not False or NO_IMAGE in given:
+        return given
+    if settings.allow_text_only and not any(control.is_of_images for control in given):
+        return (NO_IMAGE, *given)
     raise ConfigError(
         f"{candidate.name} cannot see, and {', '.join(with_images)} asks about images",
         hint="--allow-text-only asks without them and marks the result",
     )
+
+
+def _generation(
+    candidate: ModelSource, settings: Settings, controls: tuple[Control, ...]
+) -> dict[str, Any]:
+    """Return everything that can move a completion."""
+    cannot_see = NO_IMAGE in controls and settings.control != NO_IMAGE
+    model = candidate.identity() | (IMAGES_LEFT_OUT if cannot_see else {})
+    control = {"control": settings.control.name} if settings.control else {}
+    return {"model": model, **settings.protocol.generation_settings(), **control}
 
 
 def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:

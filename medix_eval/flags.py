@@ -53,6 +53,18 @@ Limit = Annotated[
 Seed = Annotated[
     int, typer.Option("--seed", rich_help_panel=_WHAT, help="Seed of that subset.")
 ]
+Control = Annotated[
+    str | None,
+    typer.Option("--control", metavar="C", rich_help_panel=_WHAT,
+                 help="Ask the same with one thing disturbed, and compare: no-image, blank-image, "
+                 r"wrong-image, or shuffle-options\[:K] for the K-th order."),
+]
+Repeat = Annotated[
+    int | None,
+    typer.Option("--repeat", metavar="K", rich_help_panel=_WHAT,
+                 help="K runs with seeds of their own: how far luck moves the score, pass@k and "
+                 "majority@k. Needs a temperature."),
+]
 LocalHost = Annotated[
     list[str] | None,
     typer.Option("--local-host", metavar="HOST", rich_help_panel=_WHAT,

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medix_eval.concurrency import each, gate_for
-from medix_eval.errors import ModelError
+from medix_eval.controls import Control, Disturb, disturbing
+from medix_eval.errors import BadRow, ModelError
 from medix_eval.images import as_jpeg
 from medix_eval.judging_stage import JudgingStage
 from medix_eval.lm_task import MedixTask
@@ -48,6 +49,8 @@ class Pipeline:
     protocol: Protocol
     wrap: Callable[[str], str]
     """Puts the protocol's template around a prompt."""
+    controls: tuple[Control, ...]
+    """How samples are disturbed before they are sent."""
     candidate: ModelSource
     policy: RetryPolicy
     run: Run
@@ -127,13 +130,15 @@ class Pipeline:
 
     def _samples(self) -> Iterator[Sample | BadSample]:
         for opened in self.tasks:
-            yield from read_samples(
+            disturb = disturbing(self.controls, opened.task)
+            for sample in read_samples(
                 opened.task,
                 opened.rows,
                 key=opened.file.key,
                 done=self._done(opened),
                 taken=self.run.answered_ids(opened.file.key),
-            )
+            ):
+                yield sample if isinstance(sample, BadSample) else _disturbed(sample, disturb)
 
     def _done(self, opened: OpenedTask) -> set[int]:
         return self.run.answered_rows(opened.file.key).intersection(opened.rows)
@@ -142,6 +147,14 @@ class Pipeline:
         """Return the lines of this run's completions that have no verdict that stands."""
         rows = {opened.file.key: frozenset(opened.rows) for opened in self.tasks}
         return self.stage.unjudged(rows)
+
+
+def _disturbed(sample: Sample, disturb: Disturb) -> Sample | BadSample:
+    try:
+        return disturb(sample)
+    except BadRow as error:
+        failure = Failure(error=type(error).__name__, message=str(error))
+        return BadSample(record=_record(sample, failure=failure))
 
 
 def _record(sample: Sample, **result: Any) -> CompletionRecord:

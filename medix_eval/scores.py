@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.records import Outcome
 from medix_eval.statistics.agreement import Agreement
+from medix_eval.statistics.paired import Difference, Share
 
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 MIN_SLICE = 30
@@ -159,6 +160,19 @@ class GroupScore(_Score):
     corrected_interval: tuple[float, float] | None = None
 
 
+class ControlEffect(_Score):
+    """What a control took away: the plain run against the disturbed one, sample by sample."""
+
+    name: Literal["vision gain", "order sensitivity"]
+    plain: str
+    """The plain run's judging folder."""
+    tasks: dict[str, Difference]
+    """Score of the plain run minus score of the disturbed one."""
+    groups: dict[str, Difference]
+    changed: dict[str, Share]
+    """By task: samples that score otherwise, up or down."""
+
+
 class Cost(_Score):
     """What a run cost by a file of prices."""
 
@@ -183,6 +197,10 @@ class Scores(_Score):
     synthetic: bool
     text_only: bool = False
     """Whether the model was asked about images without being shown them."""
+    control: str | None = None
+    """How the samples were disturbed, if they were: this is no score of the model then."""
+    effect: ControlEffect | None = None
+    """Null unless the plain run lies beside a control."""
     labels: dict[str, Any] | None = None
     """The file of people's labels that corrected scores come from: its hash, how many labels,
     how many people, how far they agree."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from medix_eval.controls import IMAGES_LEFT_OUT
 from medix_eval.errors import ConfigError
 from medix_eval.judge_check.labels import Labels
-from medix_eval.models.text_only import IMAGES_LEFT_OUT
 from medix_eval.scores import GroupScore, Scores, TaskScore
 from medix_eval.statistics.corrected import Correction, correct, correct_average
 from medix_eval.statistics.intervals import (
@@ -69,6 +69,7 @@ def score_run(
         limit=max((limit for limit in limits if limit is not None), default=None),
         synthetic=any(task.synthetic for task in tasks.values()),
         text_only=IMAGES_LEFT_OUT.items() <= manifest.generation.get("model", {}).items(),
+        control=manifest.generation.get("control"),
         labels=dict(labels.source) if labels else None,
         tasks=tasks,
         groups=_with_corrections(

@@ -153,7 +153,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
     Raises `RunMismatch` naming the keys where the folder was made with other settings, other
     task files or other data, and `ConfigError` where another process writes to it.
     """
-    path = at or _folder(out, manifest)
+    path = at or folder_of(out, manifest)
     with ExitStack() as stack:
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -305,7 +305,7 @@ def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
 
     Without this the run that was made with the old data would go on with the new.
     """
-    path = _folder(out, manifest)
+    path = folder_of(out, manifest)
     if not (path / "run.json").exists():
         return manifest
     changed = _data_changes(load_run_manifest(path), manifest)
@@ -317,7 +317,8 @@ def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
     )
 
 
-def _folder(out: Path, manifest: RunManifest) -> Path:
+def folder_of(out: Path, manifest: RunManifest) -> Path:
+    """Return where a run of these settings lies."""
     return out / slug(manifest.model) / manifest.generation_digest[:_SHORT]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medix_eval.records import Outcome
 from medix_eval.scores import Scores, SliceScore, TaskScore
+from medix_eval.statistics.paired import Difference
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 _SHOWN_APART = ("correct", "wrong", "partial")
 """Outcomes that the score itself tells; the others are listed behind it."""
 _NUMERIC_FROM = 1
+_TINY = 0.001
 _WARN_ABOVE = 0.05
 """The share of samples cut off or failed above which a table warns."""
 
@@ -34,6 +37,7 @@ def title(scores: Scores) -> str:
     judges = ", ".join(str(judge["id"]) for judge in scores.judges) or "no language model"
     stamp = "SYNTHETIC DATA · " if scores.synthetic else ""
     stamp += "TEXT ONLY · " if scores.text_only else ""
+    stamp += f"CONTROL {scores.control} · " if scores.control else ""
     return f"{stamp}{scores.model} · protocol {scores.protocol['name']} · judged by {judges}"
 
 
@@ -45,26 +49,29 @@ def for_terminal(scores: Scores) -> RenderableType:
     from rich.text import Text  # noqa: PLC0415
 
     rows = _rows(scores)
-    table = Table(
-        title=title(scores), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
-    )
-    for number, name in enumerate(rows.header):
-        numeric = _NUMERIC_FROM <= number < len(rows.header) - 1
-        table.add_column(
-            name, justify="right" if numeric else "left", no_wrap=numeric or number == 0
-        )
-    for row in rows.tasks:
-        table.add_row(*row)
-    table.add_section()
-    for row in rows.groups:
-        table.add_row(*row, style="bold")
-    return Group(table, *(Text(note, style="dim") for note in rows.notes))
+    tables = []
+    for head, shown in ((title(scores), rows), *_effect(scores)):
+        table = Table(title=head, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for number, name in enumerate(shown.header):
+            numeric = _NUMERIC_FROM <= number < len(shown.header) - 1
+            table.add_column(
+                name, justify="right" if numeric else "left", no_wrap=numeric or number == 0
+            )
+        for row in shown.tasks:
+            table.add_row(*row)
+        table.add_section()
+        for row in shown.groups:
+            table.add_row(*row, style="bold")
+        tables.append(table)
+    return Group(*tables, *(Text(note, style="dim") for note in rows.notes))
 
 
 def as_markdown(scores: Scores) -> str:
     """Return `report.md`: the table, the notes and what made the numbers."""
     rows = _rows(scores)
     lines = [f"# {title(scores)}", "", *_markdown(rows.header, [*rows.tasks, *rows.groups]), ""]
+    for head, effect in _effect(scores):
+        lines += [f"## {head}", "", *_markdown(effect.header, [*effect.tasks, *effect.groups]), ""]
     lines += [f"{note}\n" for note in rows.notes]
     for name, task in scores.tasks.items():
         lines += _slices(name, task)
@@ -157,6 +164,31 @@ def _rows(scores: Scores) -> _Table:
     return _Table(tuple(header), tasks, groups, notes(scores))
 
 
+def _effect(scores: Scores) -> list[tuple[str, _Table]]:
+    """Lay out what a control took away; nothing where there is none or no plain run beside it."""
+    found = scores.effect
+    if found is None:
+        return []
+    header = ("task", found.name, "95 %", "p", "n", "changed", "95 % of the samples")
+    tasks: list[tuple[str, ...]] = [
+        (name, *_difference(one), _percent(found.changed[name].share),
+         _span(found.changed[name].interval))
+        for name, one in found.tasks.items()
+    ]  # fmt: skip
+    groups: list[tuple[str, ...]] = [
+        (name, *_difference(one), "", "") for name, one in found.groups.items()
+    ]
+    head = f"{found.name}: plain minus {scores.control}, sample by sample"
+    return [(head[0].upper() + head[1:], _Table(header, tasks, groups, []))]
+
+
+def _difference(one: Difference) -> tuple[str, str, str, str]:
+    low, high = one.interval or (math.nan, math.nan)
+    span = f"{100 * low:+.1f} to {100 * high:+.1f}" if one.interval else ""
+    p = "" if one.p is None else "<.001" if one.p < _TINY else f"{one.p:.3f}"
+    return f"{100 * one.difference:+.1f}", span, p, str(one.n)
+
+
 def _others(task: TaskScore) -> str:
     """List the outcomes that are neither right nor wrong, and what they leave open."""
     found = [
@@ -188,6 +220,10 @@ def notes(scores: Scores) -> list[str]:
     if scores.text_only:
         said.append(
             "TEXT ONLY: the model cannot see; it was asked about images without being shown them."
+        )
+    if scores.control:
+        said.append(
+            f"CONTROL {scores.control}: the samples were disturbed; this is no score of the model."
         )
     if any(task.mark for task in scores.tasks.values()):
         said.append("† part of the samples is outside the score; bounds say how far it could move.")

@@ -31,6 +31,7 @@ def evaluate(
     overrides: flags.Overrides = None,
     limit: flags.Limit = None,
     seed: flags.Seed = 0,
+    control: flags.Control = None,
     data_root: flags.DataRoot = None,
     include_path: flags.Include = None,
     local_host: flags.LocalHost = None,
@@ -71,6 +72,7 @@ def evaluate(
         return
     if context.invoked_subcommand is not None:
         return
+    from medix_eval.controls import Control  # noqa: PLC0415
     from medix_eval.evaluation import Settings  # noqa: PLC0415
     from medix_eval.models.resolve import ModelFlags  # noqa: PLC0415
     from medix_eval.protocol import load_protocol  # noqa: PLC0415
@@ -116,6 +118,7 @@ def evaluate(
         use_cache=not no_cache,
         allow_partial=allow_partial,
         allow_text_only=allow_text_only,
+        control=Control.named(control) if control else None,
         local_hosts=tuple(local_host or ()),
         egress_reason=allow_egress,
         accept_data_change=accept_data_change,
@@ -127,7 +130,8 @@ def evaluate(
         typer.echo(estimate(settings, catalogue, as_json=as_json))
         return
     from medix_eval.evaluation import evaluate as run_evaluation  # noqa: PLC0415
+    from medix_eval.evaluation import evaluate_beside_plain  # noqa: PLC0415
 
-    scores = run_evaluation(settings, catalogue)
+    scores = (evaluate_beside_plain if control else run_evaluation)(settings, catalogue)
     print_scores(scores, as_json=as_json)
     raise typer.Exit(_FAILURES if scores.num_failures else _DONE)

@@ -51,9 +51,14 @@ def write_submission(
 ) -> Path:
     """Write the zip into `out` and return its path.
 
-    Raises `ConfigError` for a run on synthetic stand-ins, unless that is allowed and then marked,
-    and for a signing key that does not sign.
+    Raises `ConfigError` for a control, for a run on synthetic stand-ins, unless that is allowed and
+    then marked, and for a signing key that does not sign.
     """
+    if run.scores.control:
+        raise ConfigError(
+            f"{run.judged} was made under --control {run.scores.control}",
+            hint="submit the plain run: a control is no score of a model",
+        )
     if run.scores.synthetic and not allow_synthetic:
         raise ConfigError(
             f"{run.judged} was made on synthetic data, which says nothing of the benchmarks",

@@ -40,6 +40,8 @@ def _sentences(run: JudgedRun) -> list[str]:
         sentences.insert(1, "The data is SYNTHETIC and stands in for the named benchmarks.")
     if scores.text_only:
         sentences.insert(1, "The model was asked about images without being shown them.")
+    if scores.control:
+        sentences.insert(1, f"The samples were disturbed on purpose: {scores.control}.")
     sentences.append(
         f"The run was started on {manifest.started[:10]}; its digests are "
         f"{scores.generation_digest[:8]} (generation) and {scores.judging_digest[:8]} (judging)."

@@ -12,9 +12,9 @@ from medix_eval.records import Outcome
 
 _COLUMNS = (
     "model", "protocol", "protocol_digest", "judges", "generation_digest", "judging_digest",
-    "synthetic", "text_only", "name", "what", "version", "kind", "limit", "complete", "n",
-    "n_scored", "score", "stderr", "interval_low", "interval_high", "bounds_low", "bounds_high",
-    "rules_score", "rules_n", *(outcome.value for outcome in Outcome),
+    "synthetic", "text_only", "control", "name", "what", "version", "kind", "limit", "complete",
+    "n", "n_scored", "score", "stderr", "interval_low", "interval_high", "bounds_low",
+    "bounds_high", "rules_score", "rules_n", *(outcome.value for outcome in Outcome),
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def _about(run: JudgedRun) -> dict[str, Any]:
         "judging_digest": scores.judging_digest,
         "synthetic": scores.synthetic,
         "text_only": scores.text_only,
+        "control": scores.control,
     }
 
 

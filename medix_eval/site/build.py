@@ -5,6 +5,7 @@ A site that is written again replaces the old one whole, so no page of a withdra
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from medix_eval.tasks import Catalogue
 
 _ASSETS = ("theme.css", "site.css", "script.js", "published_results.csv")
 _MARK = ".medix-leaderboard"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,10 @@ def read_boards(
     allow_synthetic: bool,
 ) -> list[Board]:
     """Read runs into boards; one on synthetic data is refused unless that is allowed."""
-    runs = {run.judged: run for run in map(read_run, _runs(paths))}
+    found = {run.judged: run for run in map(read_run, _runs(paths))}
+    runs = {path: run for path, run in found.items() if run.scores.control is None}
+    for path in found.keys() - runs.keys():
+        _LOG.warning("%s is left out: a control is no score of a model", path)
     demo_tasks = catalogue.groups.get(DEMO_GROUP, ())
     entries: list[Entry] = []
     for run in runs.values():

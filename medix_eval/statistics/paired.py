@@ -53,6 +53,21 @@ class Difference(BaseModel):
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
+class Share(BaseModel):
+    """Part of the samples."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: float
+    interval: tuple[float, float] | None
+
+
+def changed_share(differences: Sequence[float], clusters: Sequence[str]) -> Share:
+    """Return how many samples score otherwise, up or down: gains and losses do not cancel."""
+    changed = clustered(np.asarray(differences) != 0, clusters)
+    return Share(share=changed.mean, interval=limits_of(task_interval(changed)))
+
+
 def task_difference(differences: Clusters) -> Difference:
     """Compare two runs on one task; `differences` are scores of one run minus the other's."""
     if _are_flips(differences):

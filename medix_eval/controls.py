@@ -1,0 +1,239 @@
+"""Controls: the same questions with one thing disturbed, to see what a score rests on.
+
+A control is a function from a sample to a sample. Its id stays, so each answer can be held against
+the answer to the undisturbed question. A new control is one function, named in `KINDS` and
+`_step`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Self
+
+from medix_eval.digests import canonical
+from medix_eval.errors import BadRow, ConfigError, UnknownName
+from medix_eval.records import IMAGE_MARK, Kind, Sample
+
+if TYPE_CHECKING:
+    from medix_eval.lm_task import MedixTask
+    from medix_eval.tasks import TaskSettings
+
+Disturb = Callable[[Sample], Sample]
+
+IMAGES_LEFT_OUT = {"images": "left out"}
+"""What marks the identity of a model that cannot see and was asked about images all the same."""
+
+KINDS = ("no-image", "blank-image", "wrong-image", "shuffle-options")
+_GREY = (127, 127, 127)
+_DRAWS = 64
+"""Rows that are looked at, at random, for another image."""
+_MODALITY = "modality"
+_LETTERS = re.compile(
+    r"(?:\b(?:[A-J]|(?i:both|either|neither|only|options?|choices?|answers?|all|none|of|and|or|nor"
+    r"|but|not|the|is|are|correct|true))\b|[\s,.()&+/])+"
+)
+"""An option of nothing but letters and little words: "Both A and C"."""
+_ENDS_LIST = re.compile(r"\b(?:above|of these|of them|of the options)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One disturbance, as `--control` names it."""
+
+    kind: str
+    number: int = 1
+    """Which of several ways to do it."""
+
+    @classmethod
+    def named(cls, text: str) -> Self:
+        """Read `blank-image` or `shuffle-options:2`. Raises `ConfigError`."""
+        kind, colon, number = text.partition(":")
+        if kind not in KINDS:
+            raise UnknownName("control", kind, KINDS, listed_by="medix-eval --help")
+        if colon and (kind != "shuffle-options" or not number.isdecimal() or int(number) < 1):
+            raise ConfigError(
+                f"--control {text} is none", hint="only shuffle-options:K has a number, from 1 on"
+            )
+        return cls(kind, int(number or 1))
+
+    @property
+    def name(self) -> str:
+        """How results name it."""
+        return self.kind if self.number == 1 else f"{self.kind}:{self.number}"
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether it is the picture that is disturbed."""
+        return self.kind != "shuffle-options"
+
+    def fits(self, task: TaskSettings) -> bool:
+        """Whether a task has what is disturbed."""
+        if self.is_of_images:
+            return task.modality == "image"
+        return task.kind is Kind.MULTIPLE_CHOICE
+
+
+NO_IMAGE = Control("no-image")
+
+
+def refuse_unfit(control: Control, tasks: Mapping[str, TaskSettings]) -> None:
+    """Refuse tasks on which a control would change nothing."""
+    unfit = [name for name, task in tasks.items() if not control.fits(task)]
+    if unfit:
+        what = "images" if control.is_of_images else "options"
+        fit = ",".join(name for name in tasks if name not in unfit)
+        raise ConfigError(
+            f"--control {control.name}: no {what} in {', '.join(unfit)}",
+            hint=f"--tasks {fit}" if fit else f"it is for tasks with {what}",
+        )
+
+
+def disturbing(controls: Iterable[Control], task: MedixTask) -> Disturb:
+    """Return what does all this to the samples of a task.
+
+    It raises `BadRow` for a sample that cannot be disturbed: such a one is skipped, as an answer to
+    the undisturbed question would hide what the others show.
+    """
+    steps = [_step(control, task) for control in controls]
+
+    def disturb(sample: Sample) -> Sample:
+        for step in steps:
+            sample = step(sample)
+        return sample
+
+    return disturb
+
+
+def _step(control: Control, task: MedixTask) -> Disturb:
+    match control.kind:
+        case "no-image":
+            return _without_images
+        case "blank-image":
+            return _with_blanks
+        case "wrong-image":
+            return _Swap(task)
+        case _:
+            return partial(_with_options_moved, number=control.number)
+
+
+def _without_images(sample: Sample) -> Sample:
+    if not sample.images:
+        return sample
+    text = sample.prompt.replace(IMAGE_MARK, "").strip("\n")
+    return replace(sample, prompt=text, images=())
+
+
+def _with_blanks(sample: Sample) -> Sample:
+    return replace(sample, images=tuple(map(_blanked, sample.images)))
+
+
+class _Swap:
+    """Takes the images of another row: of the same modality, where the task file tells it."""
+
+    def __init__(self, task: MedixTask) -> None:
+        self._task = task
+        self._clusters = task.cluster_values()
+        self._modalities: list[str] | None = None
+        self._alike: defaultdict[str, list[int]] = defaultdict(list)
+        if _MODALITY in task.settings.slices:
+            self._modalities = list(map(str, task.rows[_MODALITY]))
+            for row, modality in enumerate(self._modalities):
+                self._alike[modality].append(row)
+
+    def __call__(self, sample: Sample) -> Sample:
+        own = frozenset(map(_sha256, sample.images))
+        for row in self._drawn(sample):
+            if self._clusters and self._clusters[row] == self._clusters[sample.row]:
+                continue
+            try:
+                images = self._task.stored_images(self._task.rows[row], row=row)
+            except BadRow:
+                continue
+            if len(images) == len(sample.images) and own.isdisjoint(map(_sha256, images)):
+                return replace(sample, images=tuple(images))
+        raise BadRow(f"{_place(sample)}: no other image can take the place of its own")
+
+    def _drawn(self, sample: Sample) -> Iterator[int]:
+        """Draw rows: first among those of the same modality, then among all."""
+        drawn = random.Random(canonical(["wrong-image", sample.task, sample.id]))  # noqa: S311
+        alike = self._alike[self._modalities[sample.row]] if self._modalities else []
+        for pool in (alike, range(len(self._task.rows))):
+            yield from drawn.sample(pool, k=min(_DRAWS, len(pool)))
+
+
+def _with_options_moved(sample: Sample, *, number: int) -> Sample:
+    """Write the options in another order; the reference is a text, and so it goes with its option.
+
+    "None of the above" stays last. Options that name others by letter cannot be moved.
+    """
+    options = sample.options
+    found = list(_list_of(options).finditer(sample.prompt)) if options else []
+    if len(found) != 1:
+        raise BadRow(f"{_place(sample)}: its prompt does not list options, one a line, just once")
+    if any(map(_names_others, options)) or any(map(_ENDS_LIST.search, options[:-1])):
+        raise BadRow(f"{_place(sample)}: its options name each other")
+    last = len(options) - bool(_ENDS_LIST.search(options[-1]))
+    if len(set(options[:last])) < 2:  # noqa: PLR2004
+        raise BadRow(f"{_place(sample)}: its options have only one order")
+    drawn = random.Random(canonical(["shuffle-options", number, sample.task, sample.id]))  # noqa: S311
+    moved = (*_another_order(options[:last], drawn), *options[last:])
+    text = sample.prompt
+    for at in reversed(range(len(moved))):
+        start, end = found[0].span(f"option_{at}")
+        text = text[:start] + moved[at] + text[end:]
+    return replace(sample, prompt=text, options=moved)
+
+
+def _names_others(option: str) -> bool:
+    return bool(_LETTERS.fullmatch(option)) and len(option.split()) > 1
+
+
+def _another_order(options: Sequence[str], drawn: random.Random) -> list[str]:
+    """Return another order, any of them with equal chance."""
+    moved = list(options)
+    while moved == list(options):
+        drawn.shuffle(moved)
+    return moved
+
+
+@lru_cache(maxsize=64)
+def _list_of(options: tuple[str, ...]) -> re.Pattern[str]:
+    """Return what finds options that are listed as `A. text`, `A) text` or `(A) text`."""
+    lines = [
+        rf"^[ \t]*\(?{chr(ord('A') + number)}[.):][ \t]*"
+        rf"(?P<option_{number}>{re.escape(text)})[ \t]*$"
+        for number, text in enumerate(options)
+    ]
+    return re.compile(r"\n+".join(lines), re.MULTILINE)
+
+
+def _blanked(image: bytes) -> bytes:
+    from PIL import Image  # noqa: PLC0415 (20 ms, only with images)
+
+    with Image.open(io.BytesIO(image)) as opened:
+        return _grey(opened.size)
+
+
+@lru_cache(maxsize=64)
+def _grey(size: tuple[int, int]) -> bytes:
+    """Return a picture of one shade: the size tells nothing new, and no pixel tells anything."""
+    from PIL import Image  # noqa: PLC0415
+
+    out = io.BytesIO()
+    Image.new("RGB", size, _GREY).save(out, format="PNG")
+    return out.getvalue()
+
+
+def _sha256(image: bytes) -> bytes:
+    return hashlib.sha256(image).digest()
+
+
+def _place(sample: Sample) -> str:
+    return f"task {sample.task.partition('@')[0]}, row {sample.row}"
