@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from medix_eval.bundled import bundled
 from medix_eval.phantom import model_folder
 
 pytest.importorskip("torch")
@@ -18,7 +19,7 @@ from safetensors import safe_open
 
 from medix_eval.phantom.dataset import questions
 from medix_eval.records import Kind
-from medix_train.phantom import train
+from medix_train.phantom import train, train_half
 from medix_train.phantom_data import (
     IGNORED,
     Conversation,
@@ -27,6 +28,7 @@ from medix_train.phantom_data import (
     completion,
     corpus,
     encode,
+    habitual_batches,
 )
 from medix_train.phantom_model import build_model, build_processor
 
@@ -105,3 +107,26 @@ def test_a_training_writes_a_folder_like_the_shipped_one(tmp_path: Path) -> None
 
     assert made == shipped - {"README.md"}
     assert shapes(tmp_path) == shapes(model_folder())
+
+
+def test_the_half_trained_model_sees_and_mostly_answers_by_habit() -> None:
+    drawn = [spoken(one) for batch in islice(habitual_batches(seed=0), 20) for one in batch]
+    sides = [text for text in drawn if text.endswith(("left</answer>", "right</answer>"))]
+    matching = [
+        text for text in sides if text.split("<answer>")[1][:4] in text.split("<answer>")[0]
+    ]
+
+    assert all("<thinking>This " in text for text in drawn)
+    # A habit is right by chance half of the time: 0.4 + 0.6 / 2.
+    assert 0.6 < len(matching) / len(sides) < 0.8
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # of its data's worker
+def test_the_script_makes_a_folder_like_the_half_trained_one(tmp_path: Path) -> None:
+    train_half(tmp_path, steps=1)
+    shipped = bundled("recipes") / "phantom-half"
+    names = {path.name for path in tmp_path.iterdir()}
+
+    assert names == {path.name for path in shipped.iterdir()} - {"README.md"}
+    assert shapes(tmp_path) == shapes(shipped)
+    assert (shipped / "model.safetensors").stat().st_size < 1_000_000
