@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,3 +162,16 @@ def test_the_command_lists_recipes_and_names_the_nearest(
     assert (listed.value.code, unknown.value.code) == (0, 2)
     assert all(name in shown for name in recipe_names())
     assert "did you mean 'medix-r1-8b-dapo'" in capsys.readouterr().err
+
+
+def test_a_recipe_is_checked_without_anything_heavy() -> None:
+    listed = (
+        "import sys; from medix_train.cli import app; from medix_train.recipe import load_recipe;"
+        "load_recipe('phantom-grpo');"
+        "print(sorted({'torch', 'transformers', 'datasets', 'trl', 'lm_eval'} & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", listed], capture_output=True, text=True, check=True
+    )
+
+    assert found.stdout.strip() == "[]"
