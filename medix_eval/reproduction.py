@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medix_eval.digests import differences
 from medix_eval.errors import ConfigError
@@ -104,9 +104,17 @@ class Reproduction(BaseModel):
 
 def load_figures(path: Path) -> list[Figure]:
     """Read the published figures that are shares."""
+    return [figure for figure in load_published(path) if "%" in figure.metric]
+
+
+def load_published(path: Path) -> list[Figure]:
+    """Read the table of published figures. Raises `ConfigError` naming the column at fault."""
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [Figure.model_validate(row) for row in csv.DictReader(file)]
-    return [row for row in rows if "%" in row.metric]
+        try:
+            return [Figure.model_validate(row) for row in csv.DictReader(file)]
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ConfigError(f"{path}: {first['loc'][0]}: {first['msg']}") from error
 
 
 def figures_of(figures: Sequence[Figure], model: str) -> list[Figure]:

@@ -17,13 +17,14 @@ from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
 from medix_eval.invented_runs import Answers, InventedRuns
 from medix_eval.judge_check.scorecard import Measured, make_scorecard
+from medix_eval.reproduction import load_published
 from medix_eval.site.boards import Board, Standing
 from medix_eval.site.build import Written, read_boards, write_site
 from medix_eval.site.check import problems_of
 from medix_eval.site.facts import facts_of, load_facts
 from medix_eval.site.measured import Measured as MeasuredBoard
 from medix_eval.site.measured import measure
-from medix_eval.site.published import load_published, published_tables, sources
+from medix_eval.site.published import published_tables, sources
 from medix_eval.site.ranking import Rules
 from medix_eval.tasks import Catalogue, load_tasks
 

@@ -19,7 +19,7 @@ from medix_eval.records import IMAGE_MARK, CompletionRecord
 # A run of a stranger brings its prompts along: they fill in texts, and get at nothing else.
 _JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined,
-    autoescape=False,  # noqa: S701 (text)
+    autoescape=False,
 )
 _FIELDS = ("question", "reference", "answer", "fence")
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError
 from medix_eval.judged_run import JudgedRun, read_run
+from medix_eval.reproduction import load_published
 from medix_eval.site import downloads
 from medix_eval.site.boards import DEMO_GROUP, Board, Entry, Standing, entries_of, make_boards
 from medix_eval.site.facts import ModelFacts
 from medix_eval.site.illustrations import published_picture
 from medix_eval.site.measured import Measured, measure
 from medix_eval.site.pages import BoardPages, environment, links
-from medix_eval.site.published import load_published, published_tables, sources
+from medix_eval.site.published import published_tables, sources
 from medix_eval.site.ranking import Rules
 from medix_eval.tasks import Catalogue
 

@@ -5,13 +5,8 @@ Figures of one source share a table, because each source scores in its own way.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
 
-from pydantic import ValidationError
-
-from medix_eval.errors import ConfigError
 from medix_eval.reproduction import Figure
 
 _ALONE = "Single figures"
@@ -29,16 +24,6 @@ class PublishedTable:
     cells: dict[tuple[tuple[str, str], str], Figure]
     units: dict[str, str]
     """Of the benchmarks that are not in percent."""
-
-
-def load_published(path: Path) -> list[Figure]:
-    """Read the table of published figures."""
-    with path.open(encoding="utf-8", newline="") as file:
-        try:
-            return [Figure.model_validate(row) for row in csv.DictReader(file)]
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ConfigError(f"{path}: {first['loc'][0]}: {first['msg']}") from error
 
 
 def sources(figures: list[Figure]) -> list[str]:

@@ -59,8 +59,9 @@ def killed_at(argv: list[str], out: Path, num: int) -> int:
 def finished(argv: list[str]) -> dict[str, Any]:
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     scores: dict[str, Any] = json.loads(done.stdout)
-    for usage in scores["usage"].values():
-        del usage["seconds"]
+    for timed in (*scores["usage"].values(), *(t["ledger"] for t in scores["tasks"].values())):
+        for key in [key for key in timed if key.endswith("seconds")]:
+            del timed[key]
     del scores["run"]
     return scores
 
