@@ -20,7 +20,9 @@ _CHARACTERS_PER_TOKEN = 4
 _MEASURED_ROWS = 64
 
 
-def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
+def estimate(
+    settings: Settings, catalogue: Catalogue, *, repetitions: int = 1, as_json: bool
+) -> str:
     """Return what an evaluation would send where: requests, images, tokens, hosts."""
     from medix_eval.data.opening import open_all  # noqa: PLC0415 (datasets: seconds)
 
@@ -42,6 +44,7 @@ def estimate(settings: Settings, catalogue: Catalogue, *, as_json: bool) -> str:
     result = {
         "model": candidate.name,
         "protocol": settings.protocol.name,
+        "repetitions": repetitions,
         "control": settings.control.name if settings.control else None,
         "tasks": tasks,
         "requests": sum(task["requests"] for task in tasks.values()),
@@ -100,6 +103,8 @@ def _text(result: dict[str, Any]) -> str:
     ]
     judges = ", ".join(result["judges"]) or "no language model"
     hosts = ", ".join(result["hosts"]) or "none: nothing leaves this machine"
+    if (times := result["repetitions"]) > 1:
+        lines += ["", f"{times} repetitions; this is one of them"]
     if control := result["control"]:
         lines += ["", f"control {control}; without it the same once more, if not yet done"]
     lines += [

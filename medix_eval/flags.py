@@ -63,7 +63,7 @@ Repeat = Annotated[
     int | None,
     typer.Option("--repeat", metavar="K", rich_help_panel=_WHAT,
                  help="K runs with seeds of their own: how far luck moves the score, pass@k and "
-                 "majority@k. Needs a temperature."),
+                 "majority@k. Needs --set generation.temperature=T."),
 ]
 LocalHost = Annotated[
     list[str] | None,

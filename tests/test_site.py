@@ -80,7 +80,7 @@ def test_runs_of_one_protocol_judge_and_data_share_a_board(
         pytest.param({"judge": "other/judge"}, id="judge"),
         pytest.param({"judge": None}, id="no-judge"),
         pytest.param({"revision": "r2"}, id="data"),
-        pytest.param({"condition": {"control": "no-image"}}, id="control"),
+        pytest.param({"condition": {"prompt_template": "Be brief."}}, id="prompt"),
     ],
 )
 def test_what_could_move_a_score_opens_another_board(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,10 +14,15 @@ from medix_eval.commands.arguments import (
     check_positive,
     check_seconds,
     open_catalogue,
+    print_renderable,
     print_scores,
 )
 from medix_eval.commands.judges import judge_choices
 from medix_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medix_eval.evaluation import Settings
+    from medix_eval.tasks import Catalogue
 
 _FAILURES = 1
 _DONE = 0
@@ -32,6 +38,7 @@ def evaluate(
     limit: flags.Limit = None,
     seed: flags.Seed = 0,
     control: flags.Control = None,
+    repeat: flags.Repeat = None,
     data_root: flags.DataRoot = None,
     include_path: flags.Include = None,
     local_host: flags.LocalHost = None,
@@ -127,11 +134,27 @@ def evaluate(
     if dry_run:
         from medix_eval.dry_run import estimate  # noqa: PLC0415
 
-        typer.echo(estimate(settings, catalogue, as_json=as_json))
+        typer.echo(estimate(settings, catalogue, repetitions=repeat or 1, as_json=as_json))
         return
+    if repeat is not None:
+        raise typer.Exit(_repeated(settings, catalogue, times=repeat, as_json=as_json))
     from medix_eval.evaluation import evaluate as run_evaluation  # noqa: PLC0415
     from medix_eval.evaluation import evaluate_beside_plain  # noqa: PLC0415
 
     scores = (evaluate_beside_plain if control else run_evaluation)(settings, catalogue)
     print_scores(scores, as_json=as_json)
     raise typer.Exit(_FAILURES if scores.num_failures else _DONE)
+
+
+def _repeated(settings: Settings, catalogue: Catalogue, *, times: int, as_json: bool) -> int:
+    """Run `--repeat`, print what came of it and return the exit code."""
+    from medix_eval.repeats import evaluate_repeatedly  # noqa: PLC0415
+    from medix_eval.repeats_table import for_terminal  # noqa: PLC0415
+
+    found = evaluate_repeatedly(settings, catalogue, times=times)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        print_renderable(for_terminal(found))
+    typer.echo(f"repetitions: {Path(found.runs[0]) / 'repeats.json'}", err=True)
+    return _FAILURES if found.num_failures else _DONE

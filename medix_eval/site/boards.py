@@ -246,5 +246,5 @@ def _judges(judges: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _conditions(run: JudgedRun) -> dict[str, Any]:
-    """Everything that made the completions but the model itself: controls are boards apart."""
+    """Everything that made the completions but the model itself."""
     return {key: value for key, value in run.manifest.generation.items() if key != "model"}

@@ -1,0 +1,232 @@
+"""`--repeat K`: the same evaluation with K seeds, and how far luck moves its scores.
+
+Each repetition is an ordinary run in a folder of its own, and goes on where it was stopped. The
+first has the protocol's own seed: it is the run that is made without `--repeat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from medix_eval.errors import ConfigError
+from medix_eval.evaluation import Settings, evaluate
+from medix_eval.judged_run import JudgedRun, JudgedSample, read_run
+from medix_eval.judging.rules import normalise
+from medix_eval.judging.rules.choices import chosen_option
+from medix_eval.judging.rules.expected import Expected
+from medix_eval.judging.rules.text import read
+from medix_eval.protocol import Protocol
+from medix_eval.records import Kind
+from medix_eval.statistics.intervals import average_stderr, clustered, limits_of, task_interval
+from medix_eval.statistics.repeats import between_runs, majority_at, pass_at
+from medix_eval.store import write_text
+from medix_eval.tasks import Catalogue
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spread(_Result):
+    """The scores of all repetitions on one task or group."""
+
+    scores: tuple[float, ...]
+    mean: float
+    between_runs: float
+    """Standard deviation of the scores: how far luck in drawing tokens moves one run."""
+    sampling: float | None
+    """Standard error of one run's score: how far the choice of samples moves it, luck included."""
+    stderr: float | None
+    """Standard error of the mean."""
+
+
+class RepeatedTask(Spread):
+    """One task."""
+
+    n: int
+    """Samples that every repetition scored."""
+    n_left_out: int
+    interval: tuple[float, float] | None
+    """Of the mean; 95 %."""
+    pass_at: dict[int, float]
+    """By k: at least one of k answers has the full mark."""
+    majority_at: dict[int, float] | None
+    """By k: the score of the most frequent of k answers; null for reports, which never repeat."""
+
+
+class Repeats(_Result):
+    """`repeats.json`, beside the scores of the first repetition."""
+
+    schema_version: int = 1
+    model: str
+    protocol: dict[str, str]
+    """Of the first repetition."""
+    seeds: tuple[int, ...]
+    runs: tuple[str, ...]
+    synthetic: bool
+    num_failures: int
+    tasks: dict[str, RepeatedTask]
+    groups: dict[str, Spread]
+
+
+def evaluate_repeatedly(settings: Settings, catalogue: Catalogue, *, times: int) -> Repeats:
+    """Run an evaluation with `times` seeds, one after the other, and write `repeats.json`."""
+    _refuse_equal(settings, times=times)
+    first = settings.protocol.generation.seed
+    seeds = tuple(range(first, first + times))
+    folders = [
+        Path(evaluate(replace(settings, protocol=_seeded(settings.protocol, seed)), catalogue).run)
+        for seed in seeds
+    ]
+    found = summarise([read_run(folder) for folder in folders], seeds=seeds)
+    write_text(folders[0] / "repeats.json", found.model_dump_json(indent=2) + "\n")
+    return found
+
+
+def summarise(runs: Sequence[JudgedRun], *, seeds: Sequence[int]) -> Repeats:
+    """Put runs of one model side by side, on the samples that all of them scored."""
+    first = runs[0]
+    read_tasks = [_by_task(run) for run in runs]
+    shared = {
+        name: _Shared.of([one[name] for one in read_tasks])
+        for name in first.scores.tasks
+        if all(name in one for one in read_tasks)
+    }
+    shared = {name: one for name, one in shared.items() if one.ids}
+    if not shared:
+        raise ConfigError("the repetitions share no scored sample")
+    groups = {
+        name: [shared[task] for task in group.tasks]
+        for name, group in first.scores.groups.items()
+        if set(group.tasks) <= shared.keys()
+    }
+    return Repeats(
+        model=first.scores.model,
+        protocol=first.scores.protocol,
+        seeds=tuple(seeds),
+        runs=tuple(str(run.judged) for run in runs),
+        synthetic=first.scores.synthetic,
+        num_failures=sum(run.scores.num_failures for run in runs),
+        tasks={name: one.task() for name, one in shared.items()},
+        groups={name: _spread(members) for name, members in groups.items()},
+    )
+
+
+@dataclass(slots=True)
+class _Scored:
+    """One task in one run, by sample: score, cluster and the answer that votes."""
+
+    kind: Kind
+    samples: dict[str, tuple[float, str, str | None]] = field(default_factory=dict)
+    num_samples: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """One task on the samples that every run scored; rows are runs."""
+
+    kind: Kind
+    ids: list[str]
+    scores: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    answers: list[list[str | None]]
+    clusters: list[str]
+    num_left_out: int
+
+    @classmethod
+    def of(cls, runs: Sequence[_Scored]) -> _Shared:
+        ids = [name for name in runs[0].samples if all(name in run.samples for run in runs)]
+        scores = [[run.samples[name][0] for name in ids] for run in runs]
+        return cls(
+            kind=runs[0].kind,
+            ids=ids,
+            scores=np.array(scores, dtype=np.float64).reshape(len(runs), len(ids)),
+            answers=[[run.samples[name][2] for name in ids] for run in runs],
+            clusters=[runs[0].samples[name][1] for name in ids],
+            num_left_out=max(run.num_samples for run in runs) - len(ids),
+        )
+
+    def task(self) -> RepeatedTask:
+        means = clustered(self.scores.mean(axis=0), self.clusters)
+        ks = range(1, len(self.scores) + 1)
+        majority = {k: majority_at(k, self.scores, self.answers) for k in ks}
+        return RepeatedTask(
+            **_spread([self]).model_dump(),
+            n=len(self.ids),
+            n_left_out=self.num_left_out,
+            interval=limits_of(task_interval(means)),
+            pass_at={k: pass_at(k, self.scores) for k in ks},
+            majority_at=None if self.kind is Kind.REPORT else majority,
+        )
+
+
+def _spread(tasks: Sequence[_Shared]) -> Spread:
+    scores = np.mean([task.scores.mean(axis=1) for task in tasks], axis=0)
+    single = [
+        average_stderr([clustered(task.scores[run], task.clusters) for task in tasks])
+        for run in range(len(scores))
+    ]
+    known = [error for error in single if error is not None]
+    return Spread(
+        scores=tuple(scores.tolist()),
+        mean=float(scores.mean()),
+        between_runs=between_runs(scores.tolist()),
+        sampling=float(np.sqrt(np.mean(np.square(known)))) if known else None,
+        stderr=average_stderr([clustered(one.scores.mean(axis=0), one.clusters) for one in tasks]),
+    )
+
+
+def _by_task(run: JudgedRun) -> Mapping[str, _Scored]:
+    found = {name: _Scored(Kind(run.entry(name).kind)) for name in run.judging.tasks}
+    for sample in run.samples():
+        task = found[sample.task]
+        task.num_samples += 1
+        if sample.verdict.score is not None:
+            name = sample.completion.sample_id
+            cluster = sample.completion.columns.get(run.entry(sample.task).cluster or "", name)
+            task.samples[name] = (sample.verdict.score, cluster, _vote(sample))
+    return found
+
+
+def _vote(sample: JudgedSample) -> str | None:
+    """Return what an answer votes for: its option, else its words; None where there is none."""
+    answer, asked = sample.verdict.answer, sample.completion
+    if not answer:
+        return None
+    expected = Expected(reference=asked.reference, options=asked.options, facts={})
+    option = chosen_option(read(answer), expected) if asked.options else None
+    return option or normalise(answer)
+
+
+def _seeded(protocol: Protocol, seed: int) -> Protocol:
+    """Return the protocol with another seed, named as `--set` names it."""
+    if seed == protocol.generation.seed:
+        return protocol
+    return protocol.model_copy(
+        update={
+            "name": f"{protocol.name}+generation.seed={seed}",
+            "generation": protocol.generation.model_copy(update={"seed": seed}),
+        }
+    )
+
+
+def _refuse_equal(settings: Settings, *, times: int) -> None:
+    """Refuse repetitions that cannot differ."""
+    if times < 2:  # noqa: PLR2004
+        raise ConfigError(f"--repeat {times} repeats nothing", hint="2 or more")
+    if not settings.protocol.generation.temperature:
+        raise ConfigError(
+            "--repeat says the same again at temperature 0",
+            hint="add --set generation.temperature=0.7",
+        )
+    if settings.model.startswith("replay:"):
+        raise ConfigError(
+            "--repeat says the same again: a replay has one answer to each sample",
+            hint="generate each repetition where the first was made",
+        )
+    if settings.control:
+        raise ConfigError("--repeat and --control do not go together", hint="one at a time")
