@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -13,11 +12,11 @@ from typing import Any
 
 import published_scoring
 import pytest
+from scripted_run import HUB, scripted_run
 
 from medix_eval.cli import main
-from medix_eval.testing import ScriptedServer, prompt_text
+from medix_eval.testing import ScriptedServer
 
-HUB = Path(__file__).parent / "fixtures" / "hub"
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -33,28 +32,11 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return called
 
 
-def says(body: dict[str, Any]) -> str:
-    """A judge that finds every other answer right, by its question."""
-    digit = int(
-        hashlib.sha256(prompt_text(body).partition("=== answer")[0].encode()).hexdigest(), 16
-    )
-    return f'Looked at it. {{"score": {digit % 2}}}'
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, ScriptedServer]]:
     """A run of three tasks (one restricted) with a judge, whose server still answers."""
-    out = tmp_path_factory.mktemp("runs")
-    with ScriptedServer(lambda _: "It is the second one.") as model, ScriptedServer(says) as judge:
-        with pytest.raises(SystemExit):
-            main([
-                *("--model", "openai:scripted", "--base-url", model.url),
-                *("--judge", "openai:scripted", "--judge-base-url", judge.url),
-                *("--tasks", "medqa,rad_vqa,mimic_cxr_report_summarization"),
-                *("--data-root", str(HUB), "--out", str(out), "--no-cache"),
-            ])  # fmt: skip
-        (run,) = out.glob("*/*/run.json")
-        yield run.parent, judge
+    with scripted_run(tmp_path_factory.mktemp("runs")) as (run, judge):
+        yield run, judge
 
 
 @pytest.fixture
@@ -71,34 +53,13 @@ def checked(call: Call, zipped: Path, *argv: str) -> tuple[int, dict[str, list[s
     return code, json.loads(out) if out else {"problems": [err]}
 
 
-def forged(zipped: Path, tmp_path: Path, edit: Callable[[Path], None]) -> Path:
-    """Unpack, edit, compute every checksum anew as a forger would, and pack again."""
-    folder = tmp_path / "forged"
-    with zipfile.ZipFile(zipped) as archive:
-        archive.extractall(folder)
-    (inside,) = folder.iterdir()
-    edit(inside)
-    manifest = json.loads((inside / "submission.json").read_text())
-    manifest["sha256"] = {
-        name: hashlib.sha256((inside / name).read_bytes()).hexdigest()
-        for name in manifest["sha256"]
-    }
-    (inside / "submission.json").write_text(json.dumps(manifest))
-    return Path(shutil.make_archive(str(tmp_path / "forged"), "zip", folder))
-
-
-def edit_line(path: Path, edit: Callable[[dict[str, Any]], None], *, task: str = "medqa") -> None:
-    """Edit the first line of a task."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    edit(next(line for line in lines if line["task"].startswith(task)))
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
 def test_an_honest_submission_is_accepted(call: Call, submission: Path) -> None:
     code, found = checked(call, submission)
 
     assert (code, found["problems"]) == (0, [])
-    assert {"checksums", "scores from verdicts", "verdicts from raw replies"} <= {*found["done"]}
+    assert {"files and checksums", "scores from verdicts", "verdicts from raw replies"} <= {
+        *found["done"]
+    }
     assert {"medqa against its data", "rad_vqa against its data"} <= {*found["done"]}
 
 
@@ -123,127 +84,6 @@ def test_the_same_run_gives_the_same_zip(
     _, out, _ = call("submit", finished[0], "--out", tmp_path / "again", "--allow-synthetic")
 
     assert Path(out.strip()).read_bytes() == submission.read_bytes()
-
-
-def flip_verdict(folder: Path) -> None:
-    def flip(line: dict[str, Any]) -> None:
-        right = line["outcome"] == "correct"
-        line |= {"outcome": "wrong" if right else "correct", "score": 0.0 if right else 1.0}
-
-    edit_line(folder / "verdicts.jsonl", flip)
-    rescored(folder)
-
-
-def flip_points(folder: Path) -> None:
-    """Outcome, score and points agree with each other, but not with the replies."""
-
-    def flip(line: dict[str, Any]) -> None:
-        right = line["outcome"] == "correct"
-        line |= {"outcome": "wrong" if right else "correct", "score": 0.0 if right else 1.0}
-        for vote in line["votes"]:
-            vote["points"] = line["score"]
-
-    edit_line(folder / "verdicts.jsonl", flip)
-    rescored(folder)
-
-
-def rescored(folder: Path) -> None:
-    """State the scores that the edited verdicts give."""
-    from medix_eval.bundled import bundled  # noqa: PLC0415
-    from medix_eval.scoring import score_run  # noqa: PLC0415
-    from medix_eval.store import load_judging_manifest, load_run_manifest  # noqa: PLC0415
-    from medix_eval.tasks import load_tasks  # noqa: PLC0415
-
-    scores = score_run(
-        folder,
-        folder,
-        manifest=load_run_manifest(folder),
-        judging=load_judging_manifest(folder),
-        groups=load_tasks([bundled("tasks")]).groups,
-    )
-    (folder / "scores.json").write_text(scores.model_copy(update={"run": ""}).model_dump_json())
-
-
-def raise_score(folder: Path) -> None:
-    path = folder / "scores.json"
-    scores = json.loads(path.read_text())
-    scores["tasks"]["medqa"]["score"] = 0.99
-    path.write_text(json.dumps(scores))
-
-
-def drop_sample(folder: Path) -> None:
-    for name in ("completions.jsonl", "verdicts.jsonl"):
-        path = folder / name
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(lines[1:]))
-    path = folder / "run.json"
-    run = json.loads(path.read_text())
-    run["tasks"][min(run["tasks"])]["num_rows"] -= 1
-    path.write_text(json.dumps(run))
-    rescored(folder)
-
-
-def double_sample(folder: Path) -> None:
-    path = folder / "verdicts.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([lines[0], *lines]))
-
-
-def change_reference(folder: Path) -> None:
-    edit_line(folder / "completions.jsonl", lambda line: line.update(reference="second one"))
-
-
-def hide_text(folder: Path) -> None:
-    path = folder / "submission.json"
-    manifest = json.loads(path.read_text())
-    manifest["restricted"].append("medqa")
-    path.write_text(json.dumps(manifest))
-
-
-@pytest.mark.parametrize(
-    ("edit", "reason"),
-    [
-        (flip_verdict, "its replies give"),
-        (flip_points, "its replies give"),
-        (raise_score, "medqa states 0.990000"),
-        (drop_sample, "of the dataset is missing"),
-        (double_sample, "stands 2 times"),
-        (change_reference, "has another reference than the dataset"),
-        (hide_text, "its text is left out, but it is not restricted"),
-    ],
-)
-def test_a_forged_submission_is_refused_with_its_reason(
-    call: Call, submission: Path, tmp_path: Path, edit: Callable[[Path], None], reason: str
-) -> None:
-    code, found = checked(call, forged(submission, tmp_path, edit))
-
-    assert code == 5
-    assert any(reason in problem for problem in found["problems"]), found["problems"]
-
-
-def test_an_edited_reply_is_found_by_asking_the_judge_again(
-    call: Call, submission: Path, tmp_path: Path, finished: tuple[Path, ScriptedServer]
-) -> None:
-    def rewrite(folder: Path) -> None:
-        def flip(line: dict[str, Any]) -> None:
-            points = 1.0 - line["score"]
-            line |= {"outcome": "correct" if points else "wrong", "score": points}
-            for vote in line["votes"]:
-                vote |= {"points": points, "reply": f'{{"score": {points:.0f}}}'}
-            del line["votes"][2:]
-
-        edit_line(folder / "verdicts.jsonl", flip)
-        rescored(folder)
-
-    bent = forged(submission, tmp_path, rewrite)
-    judge = ("--judge", "openai:scripted", "--judge-base-url", finished[1].url, "--num", "500")
-
-    unasked, _ = checked(call, bent)
-    asked, found = checked(call, bent, *judge)
-    honest, _ = checked(call, submission, *judge)
-
-    assert (unasked, asked, honest) == (0, 5, 0)
-    assert any("openai:scripted says" in problem for problem in found["problems"])
 
 
 def test_a_signature_holds_for_its_signer_alone(

@@ -40,7 +40,10 @@ def submit(
         typer.Option("--allowed-signers", metavar="FILE", help="Whose signatures to believe."),
     ] = None,
     num: Annotated[int, typer.Option("--num", help="Samples to judge again with --judge.")] = 50,
-    seed: flags.Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Draw these samples so; without it nobody can foresee them."),
+    ] = None,
     judge: Annotated[
         str | None, typer.Option("--judge", metavar="J", help="Judge a sample again with it.")
     ] = None,
@@ -114,5 +117,10 @@ def _print(checked: Checked, *, as_json: bool) -> None:
         ("WRONG", checked.problems),
     ):
         for line in lines:
-            typer.echo(f"{title:<12} {line}")
-    typer.echo(f"{checked.model}: {'refused' if checked.problems else 'accepted'}")
+            typer.echo(f"{title:<12} {_plain(line)}")
+    typer.echo(f"{_plain(checked.model)}: {'refused' if checked.problems else 'accepted'}")
+
+
+def _plain(text: str) -> str:
+    """Show what a stranger wrote on one line: a terminal or a CI log would obey some of it."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from medix_eval.store import TaskEntry
 if TYPE_CHECKING:
     from medix_eval.lm_task import MedixTask
 
-_COMPARED = ("prompt", "reference", "options", "row")
+_COMPARED = ("prompt", "reference", "options", "facts", "columns", "parser", "restricted")
+"""All that a verdict or a slice comes from; without text only row and kind are compared."""
 
 
 def differences_from_data(
@@ -25,6 +27,8 @@ def differences_from_data(
     """Yield what differs, a line each; without text only ids are compared."""
     from medix_eval.samples import BadSample, read_samples, select_rows  # noqa: PLC0415 (seconds)
 
+    if entry.synthetic != bool(task.mirror and task.mirror.synthetic):
+        yield f"{task.name}: run.json says otherwise than the data whether it is synthetic"
     if entry.num_rows != len(task.rows):
         yield f"{task.name}: run.json says {entry.num_rows} rows, the dataset has {len(task.rows)}"
     drawn = select_rows(
@@ -42,9 +46,24 @@ def differences_from_data(
         mine = left.pop(sample_id, None)
         if mine is None:
             yield f"{task.name}: {sample_id} of the dataset is missing"
-        elif isinstance(read, Sample) and has_text:
-            for what in _COMPARED:
-                if getattr(mine, what) != getattr(read, what):
-                    yield f"{task.name}: {sample_id} has another {what} than the dataset"
+        elif isinstance(read, Sample):
+            for what in _unlike(mine, read, has_text=has_text):
+                yield f"{task.name}: {sample_id} {what}"
+        elif mine.failure is None:
+            yield f"{task.name}: {sample_id} cannot be read, and has an answer"
     for sample_id in left:
         yield f"{task.name}: {sample_id} is not in the dataset"
+
+
+def _unlike(mine: CompletionRecord, read: Sample, *, has_text: bool) -> Iterator[str]:
+    if mine.failure is not None and mine.failure.error == "BadRow":
+        yield "can be read, and was not asked"
+    for what in ("row", "kind", *(_COMPARED if has_text else ())):
+        if getattr(mine, what) != getattr(read, what):
+            yield f"has another {what} than the dataset"
+    if has_text and mine.image_sha256 != tuple(map(_sha256, read.images)):
+        yield "has other images than the dataset"
+
+
+def _sha256(image: bytes) -> str:
+    return hashlib.sha256(image).hexdigest()

@@ -7,6 +7,7 @@ by the code that any run goes through.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +18,16 @@ from medix_eval.errors import ConfigError, RequestFailed
 from medix_eval.judging.dialogue import Dialogue
 from medix_eval.judging.judge import Grader, Judge
 from medix_eval.judging.jury import Jury
-from medix_eval.judging.outcomes import Scorer
+from medix_eval.judging.outcomes import Scorer, outcome_of
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.protocol import JUDGING_VERSION, DialogueJudge, LLMJudge, Protocol
-from medix_eval.records import CompletionRecord, VerdictRecord, Vote
+from medix_eval.records import CompletionRecord, Outcome, VerdictRecord, Vote
 from medix_eval.store import JudgingManifest, RunManifest
 
 _SEEDS_APART = 1000
+_READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
+_BESIDE = ("rule", "judge_score", "judge_scores", "error_tags")
+"""What scores show beside the score."""
 
 
 def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
@@ -38,11 +42,14 @@ def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
             f"version {JUDGING_VERSION}",
             hint="judge it again with `medix-eval judge`, or check it with that version",
         )
-    judge = dict(kept.get("judge") or {})
+    judge = kept.get("judge")
+    if not isinstance(judge, dict):
+        raise ConfigError("judging.json holds no judge")
+    judge = dict(judge)
     if judge.get("scorer") != "rules":
         judge["model"] = "recorded"
     fields: dict[str, Any] = {
-        "name": judging.protocol["name"],
+        "name": judging.protocol.get("name"),
         "version": 1,
         "summary": "",
         "answer": kept.get("answer"),
@@ -53,37 +60,88 @@ def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
         "texts": kept.get("prompts") or {},
     }
     try:
-        return Protocol.model_validate(fields)
+        protocol = Protocol.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"judging.json holds no protocol: {where} {first['msg']}") from error
+    if missing := {*protocol.judge.prompt_files()} - protocol.texts.keys():
+        raise ConfigError(f"judging.json lacks the prompts {', '.join(sorted(missing))}")
+    return protocol
 
 
-async def verdict_again(
+async def problem_of_replies(
     protocol: Protocol, record: CompletionRecord, kept: VerdictRecord, *, judges: Sequence[str]
-) -> VerdictRecord:
-    """Score one completion with the replies of its kept verdict."""
+) -> str | None:
+    """Score one completion with the replies of its kept verdict, and say what comes out else."""
+    again = await Scorer(protocol, _grader(protocol, kept.votes, judges)).score(record)
+    if (again.outcome, again.score, again.answer) != (kept.outcome, kept.score, kept.answer):
+        return f"{kept.outcome} is stated, its replies give {again.outcome}"
+    votes = [[(one.judge, one.prompt, one.points) for one in its.votes] for its in (again, kept)]
+    if votes[0] != votes[1]:
+        return "a vote's points are not those of its reply"
+    for name in _BESIDE:
+        if getattr(again, name) != getattr(kept, name):
+            return f"{name} is stated as {getattr(kept, name)}, and comes to {getattr(again, name)}"
+    return None
+
+
+async def problem_of_points(
+    protocol: Protocol, record: CompletionRecord, kept: VerdictRecord, *, judges: Sequence[str]
+) -> str | None:
+    """Count the votes of a sample without text again, and say what comes out else."""
     spec = protocol.judge
+    if kept.outcome not in _READ:
+        return None if not kept.score else f"{kept.outcome} with the score {kept.score:g}"
+    score = kept.rule.score if kept.rule else None
+    if isinstance(spec, DialogueJudge) or (isinstance(spec, LLMJudge) and spec.rules == "beside"):
+        votes = [_said_points(vote, spec, record) for vote in kept.votes]
+        grader = _grader(protocol, votes, judges)
+        grade = await grader.grade(record, answer="-") if grader else None
+        if grade is None or [v.points for v in grade.votes] != [v.points for v in kept.votes]:
+            return "its votes are none that its protocol gives"
+        score = grade.score
+    elif score is None and isinstance(spec, LLMJudge):
+        grader = _grader(protocol, [_said_points(one, spec, record) for one in kept.votes], judges)
+        score = (await grader.grade(record, answer="-")).score if grader else None
+    if kept.score != score or kept.outcome != outcome_of(kept.score or 0.0):
+        return f"{kept.outcome} with the score {kept.score} is stated, its votes give {score}"
+    return None
+
+
+def _grader(protocol: Protocol, kept: Sequence[Vote], judges: Sequence[str]) -> Grader | None:
+    """Return the judges that say again what they said; a stranger's prompts are never filled in."""
+    spec = protocol.judge
+    texts = {file: f"prompt {number}" for number, file in enumerate(protocol.judge_prompts)}
     graders: dict[str, Grader] = {}
     for name in judges:
-        votes = [vote for vote in kept.votes if vote.judge == name]
+        votes = [vote for vote in kept if vote.judge == name]
         common: Mapping[str, Any] = {
             "name": name,
             "identity": {},
             "ask": _Recorded(votes).ask,
-            "texts": protocol.texts,
+            "texts": texts,
             "cache": None,
         }
         if isinstance(spec, DialogueJudge):
             graders[name] = Dialogue(spec=spec, **common)
         elif isinstance(spec, LLMJudge):
             graders[name] = Judge(spec=spec, **common)
-    grader: Grader | None = next(iter(graders.values()), None)
     if len(graders) > 1:
         assert isinstance(spec, LLMJudge | DialogueJudge)  # noqa: S101 (else there is no grader)
-        grader = Jury(judges=graders, combine=spec.jury)
-    return await Scorer(protocol, grader).score(record)
+        return Jury(judges=graders, combine=spec.jury)
+    return next(iter(graders.values()), None)
+
+
+def _said_points(vote: Vote, spec: LLMJudge | DialogueJudge, record: CompletionRecord) -> Vote:
+    """Put the points into a reply, for the reply itself was left out."""
+    if vote.points is None:
+        return vote
+    labels = spec.rubric(record.kind).labels if isinstance(spec, LLMJudge) else {}
+    words = {points: word for word, points in labels.items()}
+    number = int(vote.points) if float(vote.points).is_integer() else vote.points
+    reply = words.get(int(number), "") if labels else json.dumps({"score": number})
+    return vote.model_copy(update={"reply": reply})
 
 
 @dataclass(slots=True)

@@ -1,0 +1,375 @@
+"""Submissions bent by a forger who has our code: each is refused, and says for what.
+
+The forger computes every checksum, digest and score anew, so that only what is checked against
+something he cannot write is in his way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_run import edit_line, forged, rescored, scripted_run
+
+from medix_eval.bundled import bundled
+from medix_eval.cli import main
+from medix_eval.digests import digest
+from medix_eval.errors import ConfigError
+from medix_eval.exchange.checking import Checked, Doubts, check_submission
+from medix_eval.exchange.submission import write_submission
+from medix_eval.judged_run import read_run
+from medix_eval.tasks import load_tasks
+from medix_eval.testing import ScriptedServer
+
+Given = tuple[Path, ScriptedServer]
+"""A submission, and the judge of its run."""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
+    out = tmp_path_factory.mktemp("out")
+    with scripted_run(out) as (run, judge):
+        zipped = write_submission(
+            read_run(run), out, official=False, allow_synthetic=True, key=None
+        )
+        yield zipped, judge
+
+
+def check(zipped: Path, *, data_root: Path | None = None, **doubts: Any) -> Checked:
+    known = Doubts(allow_synthetic=True, data_root=data_root, **doubts)
+    return check_submission(zipped, load_tasks([bundled("tasks")]), known)
+
+
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def restamped(folder: Path) -> None:
+    """Make digests and scores of edited settings anew, as a forger would."""
+    run, judging = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("run", "judging")
+    )
+    run["generation_digest"] = digest(run["generation"])
+    judging["judging_digest"] = digest(judging["judging"])
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "judging.json").write_text(json.dumps(judging))
+    stamp = {
+        "generation_digest": run["generation_digest"],
+        "judging_digest": judging["judging_digest"],
+        "protocol": judging["protocol"],
+    }
+    edit_json(folder / "submission.json", lambda listed: listed.update(stamp))
+    rescored(folder)
+
+
+def flip_verdict(folder: Path) -> None:
+    def flip(line: dict[str, Any]) -> None:
+        right = line["outcome"] == "correct"
+        line |= {"outcome": "wrong" if right else "correct", "score": 0.0 if right else 1.0}
+
+    edit_line(folder / "verdicts.jsonl", flip)
+    rescored(folder)
+
+
+def flip_points(folder: Path) -> None:
+    """Outcome, score and points agree with each other, but not with the replies."""
+
+    def flip(line: dict[str, Any]) -> None:
+        right = line["outcome"] == "correct"
+        line |= {"outcome": "wrong" if right else "correct", "score": 0.0 if right else 1.0}
+        for vote in line["votes"]:
+            vote["points"] = line["score"]
+
+    edit_line(folder / "verdicts.jsonl", flip)
+    rescored(folder)
+
+
+def raise_score(folder: Path) -> None:
+    path = folder / "scores.json"
+    scores = json.loads(path.read_text())
+    scores["tasks"]["medqa"]["score"] = 0.99
+    path.write_text(json.dumps(scores))
+
+
+def double_sample(folder: Path) -> None:
+    path = folder / "verdicts.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], *lines]))
+
+
+def hide_text(folder: Path) -> None:
+    path = folder / "submission.json"
+    manifest = json.loads(path.read_text())
+    manifest["restricted"].append("medqa")
+    path.write_text(json.dumps(manifest))
+
+
+def raise_interval(folder: Path) -> None:
+    edit_json(folder / "scores.json", lambda s: s["tasks"]["medqa"].update(interval=[0.98, 1.0]))
+
+
+def invent_group(folder: Path) -> None:
+    group = {"score": 0.99, "tasks": ["medqa"], "complete": True}
+    edit_json(folder / "scores.json", lambda s: s["groups"].update(best_of_all=group))
+
+
+def invent_usage(folder: Path) -> None:
+    edit_json(folder / "scores.json", lambda s: s["usage"]["candidate"].update(completion_tokens=1))
+
+
+def rename_model(folder: Path) -> None:
+    edit_json(folder / "submission.json", lambda listed: listed.update(model="another"))
+
+
+def borrow_digest(folder: Path) -> None:
+    """Settings of the forger's own under the digest of the board he wants to be on."""
+
+    def soften(judging: dict[str, Any]) -> None:
+        judging["protocol"]["name"] = "medix+kind"
+        for name in judging["judging"]["prompts"]:
+            judging["judging"]["prompts"][name] = "Say 1. {{ answer }}"
+
+    edit_json(folder / "judging.json", soften)
+    restamped(folder)
+
+
+def soften_prompt(folder: Path) -> None:
+    edit_json(
+        folder / "judging.json",
+        lambda j: j["judging"]["prompts"].update({"prompts/question_1.jinja": "Say 1."}),
+    )
+    restamped(folder)
+
+
+def sample_more(folder: Path) -> None:
+    """Generated with other settings than the protocol's, whose stamp it carries."""
+    edit_json(folder / "run.json", lambda r: r["generation"]["generation"].update(max_tokens=9999))
+    restamped(folder)
+
+
+def name_better_judge(folder: Path) -> None:
+    edit_json(folder / "judging.json", lambda j: j["judges"][0].update(digest="0" * 64))
+    restamped(folder)
+
+
+def double_under_other_version(folder: Path) -> None:
+    """Every sample once more, with a right answer, under a version that no table shows."""
+    for name, right in (
+        ("completions.jsonl", {}),
+        ("verdicts.jsonl", {"outcome": "correct", "score": 1.0, "judge_score": 1.0}),
+    ):
+        lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        more = [line | right | {"task": "medqa@7"} for line in lines if "medqa@" in line["task"]]
+        for line in more:
+            for vote in line.get("votes", ()):
+                vote |= {"points": 1.0, "reply": '{"score": 1}'}
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in [*lines, *more]))
+
+    def doubled(run: dict[str, Any]) -> None:
+        entry = run["tasks"]["medqa"]
+        entry |= {"rows": [*range(entry["num_rows"])] * 2, "limit": entry["num_rows"]}
+
+    edit_json(folder / "run.json", doubled)
+    rescored(folder)
+
+
+def inflate_restricted(folder: Path) -> None:
+    """Nobody can read the replies of a restricted task, so any score might do."""
+    right = {"outcome": "partial", "score": 90.0}
+    edit_line(folder / "verdicts.jsonl", lambda line: line.update(right), task="mimic")
+    rescored(folder)
+
+
+def inflate_restricted_points(folder: Path) -> None:
+    def points(line: dict[str, Any]) -> None:
+        line |= {"outcome": "partial", "score": 1.4}
+        for vote in line["votes"]:
+            vote["points"] = 7.0
+
+    edit_line(folder / "verdicts.jsonl", points, task="mimic")
+    rescored(folder)
+
+
+def invent_rules(folder: Path) -> None:
+    """The score that the rules give stands beside the judge's in every table."""
+    rule = {"score": 1.0, "rule": "exact"}
+    edit_line(folder / "verdicts.jsonl", lambda line: line.update(rule=rule))
+    rescored(folder)
+
+
+def endless_seconds(folder: Path) -> None:
+    edit_line(folder / "completions.jsonl", lambda line: line.update(seconds=float("inf")))
+
+
+def negative_tokens(folder: Path) -> None:
+    edit_line(folder / "completions.jsonl", lambda line: line.update(completion_tokens=-500))
+    rescored(folder)
+
+
+def say_two_things(folder: Path) -> None:
+    """One reader takes the first of two equal keys, another the last."""
+    path = folder / "verdicts.jsonl"
+    first, _, rest = path.read_text().partition("\n")
+    path.write_text(first.replace("{", '{"score": 1.0, ', 1) + "\n" + rest)
+
+
+def tear_last_line(folder: Path) -> None:
+    path = folder / "verdicts.jsonl"
+    path.write_text(path.read_text().rstrip("\n"))
+
+
+def add_file(folder: Path) -> None:
+    (folder / "judged").mkdir()
+    (folder / "judged" / "report.html").write_text("<script>alert(1)</script>")
+
+
+def loosen_clusters(folder: Path) -> None:
+    edit_json(folder / "run.json", lambda run: run["tasks"]["rad_vqa"].update(cluster=None))
+    rescored(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (flip_verdict, "its replies give"),
+        (flip_points, "its replies give"),
+        (raise_score, "medqa score states 0.99"),
+        (double_sample, "stands 2 times"),
+        (hide_text, "its text is left out, but it is not restricted"),
+        (raise_interval, "medqa interval states 0.98"),
+        (invent_group, "best_of_all score states 0.99"),
+        (invent_usage, "usage candidate completion_tokens states 1"),
+        (rename_model, "model is 'another'"),
+        (borrow_digest, "the digest of protocol 'medix+kind' is not that of its settings"),
+        (soften_prompt, "its settings are others: prompts."),
+        (sample_more, "the stamp of protocol medix is not that of its settings"),
+        (name_better_judge, "its judges are not those whose settings it gives"),
+        (double_under_other_version, "medqa@7: it holds samples of a task that run.json"),
+        (inflate_restricted, "score 90.0 is stated, its votes give"),
+        (inflate_restricted_points, "its votes are none that its protocol gives"),
+        (invent_rules, "rule is stated as"),
+        (endless_seconds, "a number that no run comes to"),
+        (negative_tokens, "a number that no run comes to"),
+        (say_two_things, "'score' stands twice"),
+        (tear_last_line, "the line is torn"),
+        (add_file, "judged/report.html: is no file of a submission"),
+        (loosen_clusters, "run.json says cluster None, its task file 'image'"),
+    ],
+)
+def test_a_forged_submission_is_refused_with_its_reason(
+    given: Given, tmp_path: Path, edit: Callable[[Path], None], reason: str
+) -> None:
+    found = check(forged(given[0], tmp_path, edit))
+
+    assert any(reason in problem for problem in found.problems), found.problems
+
+
+def test_a_foreign_prompt_is_never_filled_in(given: Given, tmp_path: Path) -> None:
+    def plant(folder: Path) -> None:
+        loop = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
+
+        def own(judging: dict[str, Any]) -> None:
+            judging["protocol"]["name"] = "mine"
+            judging["judging"]["prompts"] = dict.fromkeys(judging["judging"]["prompts"], loop)
+
+        edit_json(folder / "judging.json", own)
+        restamped(folder)
+
+    found = check(forged(given[0], tmp_path, plant))
+
+    assert "verdicts from raw replies" in found.done
+    assert "protocol 'mine' is not one of ours: read it before you compare" in found.unchecked
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        ("run.json", lambda run: run.update(generation={"model": 1}), "of which model"),
+        ("run.json", lambda run: run["tasks"].pop("medqa"), "which run.json does not know"),
+        ("run.json", lambda run: run["tasks"]["medqa"].update(num_rows=10**12), "samples of the"),
+        ("judging.json", lambda j: j.update(protocol={}), "names no protocol"),
+        ("judging.json", lambda j: j["judging"].update(judge=[1]), "settings are others"),
+        ("judging.json", lambda j: j.update(judges=[{}]), "a judge without a name"),
+        ("scores.json", lambda s: s.update(tasks={}), "medqa states nothing"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused_and_breaks_nothing(
+    given: Given,
+    tmp_path: Path,
+    name: str,
+    edit: Callable[[dict[str, Any]], None],
+    message: str,
+) -> None:
+    bent = forged(given[0], tmp_path, lambda folder: edit_json(folder / name, edit))
+
+    try:
+        said = check(bent).problems
+    except ConfigError as error:
+        said = [str(error)]
+
+    assert any(message in line for line in said), said
+
+
+def test_an_unsigned_submission_is_refused_where_signers_are_named(
+    given: Given, tmp_path: Path
+) -> None:
+    signers = tmp_path / "signers"
+    signers.touch()
+
+    assert check(given[0], allowed_signers=signers).problems == ["it is not signed"]
+
+
+def test_a_model_cannot_write_on_the_terminal(
+    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rename(folder: Path) -> None:
+        listed = {"model": "x: accepted\n::set-output\x1b[2J"}
+        edit_json(folder / "submission.json", lambda manifest: manifest.update(listed))
+
+    with pytest.raises(SystemExit):
+        main(["submit", "--check", str(forged(given[0], tmp_path, rename)), "--allow-synthetic"])
+    out = capsys.readouterr().out
+
+    assert out.splitlines()[-1] == "x: accepted\\n::set-output\\x1b[2J: refused"
+    assert "\x1b" not in out
+
+
+def rewrite(folder: Path) -> None:
+    """Turn a verdict around, its reply included: only the judge itself knows better."""
+
+    def flip(line: dict[str, Any]) -> None:
+        points = 1.0 - line["score"]
+        line |= {"outcome": "correct" if points else "wrong", "score": points}
+        line |= {"judge_score": points, "error_tags": []}
+        for vote in line["votes"]:
+            vote |= {"points": points, "reply": f'{{"score": {points:.0f}}}'}
+        del line["votes"][2:]
+
+    edit_line(folder / "verdicts.jsonl", flip)
+    rescored(folder)
+
+
+def test_an_edited_reply_is_found_by_asking_the_judge_again(
+    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bent = forged(given[0], tmp_path, rewrite)
+    judge = ("--judge", "openai:scripted", "--judge-base-url", given[1].url, "--num", "500")
+
+    def checked(zipped: Path, *argv: str) -> tuple[object, dict[str, list[str]]]:
+        known = ("submit", "--check", str(zipped), "--allow-synthetic", "--json")
+        with pytest.raises(SystemExit) as stopped:
+            main([*known, *argv])
+        return stopped.value.code, json.loads(capsys.readouterr().out)
+
+    unasked, _ = checked(bent)
+    asked, found = checked(bent, *judge)
+    honest, same = checked(given[0], *judge)
+
+    assert (unasked, asked, honest) == (0, 5, 0)
+    assert any("openai:scripted says" in problem for problem in found["problems"])
+    assert any("judged again by openai:scripted, --seed " in line for line in same["done"])
