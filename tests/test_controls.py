@@ -21,6 +21,7 @@ from medix_eval.controls import Control, disturbing
 from medix_eval.data.opening import open_task
 from medix_eval.errors import BadRow, ConfigError
 from medix_eval.lm_task import MedixTask
+from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.records import Kind, Sample
 from medix_eval.samples import BadSample, read_samples
 from medix_eval.testing import ScriptedServer, prompt_text
@@ -308,3 +309,20 @@ def test_what_the_phantom_scores_it_has_seen(call: Call) -> None:
     effect = json.loads(out)["effect"]
     assert code == 0
     assert all(one["interval"][0] > 0.2 for one in effect["tasks"].values())
+
+
+def test_a_model_that_cannot_see_is_asked_without_images_and_marked(
+    call: Call, seeing: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenAIServer, "takes_images", False)
+    argv = ("--model", "openai:scripted", "--base-url", seeing.url, "--tasks", "rad_vqa", "--json")
+
+    refused, _, err = call(*argv)
+    code, out, _ = call(*argv, "--allow-text-only")
+
+    assert (refused, code) == (2, 0)
+    assert "cannot see" in err
+    scores = json.loads(out)
+    assert (scores["text_only"], scores["control"], scores["effect"]) == (True, None, None)
+    assert all("<image>" not in json.dumps(body["messages"]) for body in seeing.requests)
+    assert all("image_url" not in json.dumps(body["messages"]) for body in seeing.requests)
