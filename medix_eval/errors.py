@@ -44,9 +44,12 @@ class ConfigError(MedixError):
 class UnknownName(ConfigError):
     """A name that nothing carries; the hint suggests the nearest one."""
 
-    def __init__(self, what: str, name: str, known: Collection[str], *, listed_by: str) -> None:
+    def __init__(
+        self, what: str, name: str, known: Collection[str], *, listed_by: str = ""
+    ) -> None:
         close = get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"list them with `{listed_by}`"
+        listed = f"list them with `{listed_by}`" if listed_by else f"there are {', '.join(known)}"
+        hint = f"did you mean {close[0]!r}?" if close else listed
         super().__init__(f"no {what} is named {name!r}", hint=hint)
 
 

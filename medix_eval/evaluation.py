@@ -83,7 +83,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     import asyncio  # noqa: PLC0415
 
     from medix_eval.judging.cache import VerdictCache  # noqa: PLC0415
-    from medix_eval.judging.prompts import compiled  # noqa: PLC0415
+    from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
     from medix_eval.judging_stage import JudgingStage  # noqa: PLC0415
     from medix_eval.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
 
@@ -91,7 +91,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         named = {name: catalogue.tasks[name].settings for name in settings.tasks}
         refuse_unfit(settings.control, named)
     candidate, sources = resolve_models(settings)
-    compiled(settings.protocol.judge_prompts)
+    check_prompts(settings.protocol)
     opened = open_tasks(settings, catalogue)
     settings = replace(settings, tasks=tuple(one.file.name for one in opened))
     restricted = [n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"]

@@ -143,7 +143,8 @@ class DialogueJudge(_Spec):
     scorer: Literal["dialogue"]
     model: str
     sampling: SamplingSpec
-    turns: Annotated[int, Field(ge=1)]
+    turns: Annotated[int, Field(ge=2)]
+    """Two of them must say 1 for an answer to count as right, so one alone could never."""
     jury: Combining = "majority"
     prompt_file: str
     report_prompt_file: str
@@ -253,7 +254,7 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
     if not path.is_file():
         if path.suffix in {".yaml", ".yml"} and name.endswith(path.suffix):
             raise ConfigError(f"protocol file {name} does not exist")
-        raise UnknownName("protocol", name, protocol_names(), listed_by="ls judges/*.yaml")
+        raise UnknownName("protocol", name, protocol_names())
     raw = read_mapping(path, what="protocol")
     changed = list(overrides)
     for override in changed:
@@ -286,5 +287,10 @@ def _read_prompts(protocol: Protocol, *, folder: Path) -> dict[str, str]:
         found = next((path for path in (folder / name, Path(name)) if path.is_file()), None)
         if found is None:
             raise ConfigError(f"protocol {protocol.name}: prompt file {name!r} does not exist")
-        texts[name] = found.read_text(encoding="utf-8")
+        try:
+            texts[name] = found.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"prompt file {found} is not UTF-8", hint="save it as UTF-8"
+            ) from error
     return texts

@@ -15,7 +15,7 @@ from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolv
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.evaluation import write_scores
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.judging.prompts import compiled
+from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging_stage import Appointed, JudgingStage, open_judges
 from medix_eval.models.chat import ChatModel
 from medix_eval.models.resolve import give_gpus
@@ -63,7 +63,7 @@ class Rejudged:
 
 def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
     """Judge the completions of every run; verdicts that stand are kept, as in an evaluation."""
-    compiled(asked.protocol.judge_prompts)
+    check_prompts(asked.protocol)
     named = [find_run(path) for path in asked.runs]
     out = named[0][0].parent.parent
     judges = appoint(give_gpus(resolve_judges(asked.protocol, asked.judges, out=out)))

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.controls import IMAGES_LEFT_OUT
-from medix_eval.errors import ConfigError
-from medix_eval.judge_check.labels import Labels
+from medix_eval.judge_check.labels import Labels, mark_of
 from medix_eval.scores import GroupScore, Scores, TaskScore
 from medix_eval.statistics.corrected import Correction, correct, correct_average
 from medix_eval.statistics.intervals import (
@@ -51,7 +50,13 @@ def score_run(
         tally = tallies.get(task.partition("@")[0])
         if tally is not None and sample_id in tally.answered:
             tally.judged[sample_id] = verdict
-    corrections = _corrections(tallies, labels)
+    corrections: dict[str, Correction] = {}
+    if labels is not None:
+        judged_samples = {name for tally in tallies.values() for name in tally.judged}
+        marks = newest(run / "completions.jsonl", lambda line: mark_of(line.get("completion")))
+        known = {name: mark for (_, name), mark in marks.items() if name in judged_samples}
+        labels.check(known, run=judged)
+        corrections = _corrections(tallies, labels)
     tasks = {
         name: tally.score().model_copy(
             update={"corrected": corrections[name].corrected if name in corrections else None}
@@ -121,15 +126,8 @@ def group_scores(
     return found
 
 
-def _corrections(tallies: Mapping[str, Tally], labels: Labels | None) -> dict[str, Correction]:
-    """Correct every task that has enough labels. Raises `ConfigError` if no label fits."""
-    if labels is None:
-        return {}
-    if not any(labels.by_sample.keys() & tally.judged.keys() for tally in tallies.values()):
-        raise ConfigError(
-            f"{labels.source['file']} labels no sample of this run",
-            hint="`medix-eval judge-check --sheet RUN` writes a sheet of its answers",
-        )
+def _corrections(tallies: Mapping[str, Tally], labels: Labels) -> dict[str, Correction]:
+    """Correct every task that has enough labels."""
     found = {name: correct(tally.labelled(labels.by_sample)) for name, tally in tallies.items()}
     return {name: one for name, one in found.items() if one is not None}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from medix_eval.judging.prompts import compiled, fence, fields_of
+from medix_eval.judging.prompts import check_prompts, compiled, fence, fields_of
 from medix_eval.protocol import DialogueJudge, LLMJudge, Protocol
 from medix_eval.records import CompletionRecord, Kind
 
@@ -34,6 +34,7 @@ _ANSWERS = {
 
 def shown_protocol(protocol: Protocol) -> str:
     """Return the settings as YAML, then the prompts as a judge receives them."""
+    check_prompts(protocol)
     settings = protocol.model_dump(mode="json", exclude={"texts"})
     parts = [
         yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100).rstrip(),
@@ -57,7 +58,7 @@ def _prompts(protocol: Protocol, kind: Kind) -> list[tuple[str, str]]:
         return [(name, f"{what}: {name}{repeats}") for name in rubric.prompts]
     if isinstance(spec, DialogueJudge):
         first = spec.report_prompt_file if kind is Kind.REPORT else spec.prompt_file
-        again = f"{what}, turns 2 to {spec.turns}: {spec.again_file}"
+        again = f"{what}, each turn up to {spec.turns}: {spec.again_file}"
         return [(first, f"{what}, turn 1: {first}"), (spec.again_file, again)]
     return []
 

@@ -71,7 +71,7 @@ def test_tasks_path_is_a_folder_of_task_files(run: Run) -> None:
         (["--tasks", "medqa", "--limit", "-3"], "asks for no sample"),
         (["--tasks", "medqa", "--protocol", "medx"], "did you mean 'medix'?"),
         (["--tasks", "medqa", "--set", "generation.tokens=1"], "unknown key 'generation.tokens'"),
-        (["--tasks", "medqa", "--concurrency", "0"], "leaves nothing in flight"),
+        (["--tasks", "medqa", "--concurrency", "0"], "--concurrency 0 is too few"),
         (["--tasks", "medqa", "--request-timeout", "0"], "is no time at all"),
         (["--tasks", "medqa", "--data-root", "nowhere"], "nowhere is not a folder"),
         (["--tasks", "medqa", "--modle", "x"], "No such option: --modle"),

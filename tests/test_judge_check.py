@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from medix_eval.cli import main
+from medix_eval.errors import ConfigError
 from medix_eval.judge_check.biases import position_bias
 from medix_eval.judge_check.confusion import Judged, confusion
 from medix_eval.judge_check.picture import draw
@@ -321,3 +322,10 @@ def test_a_flag_that_cannot_be_is_one_line(
 
 def between_fences(body: dict[str, Any]) -> str:
     return FENCE.split(prompt_text(body))[-2]
+
+
+def test_the_prompts_of_a_strangers_run_get_at_nothing() -> None:
+    shell = "{{ cycler.__init__.__globals__.os.popen('id').read() }}{{ reference }}{{ answer }}"
+
+    with pytest.raises(ConfigError, match="judge prompt theirs"):
+        position_bias([], {"theirs": shell})

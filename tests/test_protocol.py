@@ -116,3 +116,23 @@ def test_a_protocol_is_shown_with_every_prompt_filled(name: str) -> None:
 def test_compat_marks_its_results() -> None:
     assert "our own" in load_protocol("medix-compat").stamp()["note"]
     assert set(load_protocol("medix").stamp()) == {"name", "digest"}
+
+
+def test_one_published_turn_could_find_nothing_right() -> None:
+    with pytest.raises(ConfigError, match=r"judge\.turns: .* greater than or equal to 2"):
+        load_protocol("medix-compat", overrides=["judge.turns=1"])
+
+
+def test_a_prompt_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jinja"
+    mine.write_bytes(b"\xff\xfe{{ answer }}")
+
+    with pytest.raises(ConfigError, match=r"mine\.jinja is not UTF-8"):
+        load_protocol("medix-compat", overrides=[f"judge.prompt_file={mine}"])
+
+
+def test_an_unknown_protocol_is_answered_with_all_there_are() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_protocol("qqq")
+
+    assert all(name in caught.value.hint for name in protocol_names())

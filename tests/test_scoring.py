@@ -224,7 +224,7 @@ def test_a_task_without_labels_is_uncalibrated_and_so_is_its_group(tmp_path: Pat
 def test_labels_of_another_run_are_refused(tmp_path: Path) -> None:
     labels = labelled(tmp_path / "l.csv", {"elsewhere": 1.0})
 
-    with pytest.raises(ConfigError, match=r"l\.csv labels no sample of this run"):
+    with pytest.raises(ConfigError, match=r"l\.csv labels 'elsewhere', which .* does not have"):
         scored(tmp_path / "run", labels=labels, vqa=[{}])
 
 

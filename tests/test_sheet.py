@@ -40,11 +40,11 @@ def run(cli: Cli, tmp_path: Path) -> Path:
     return a_run(cli, tmp_path, "medqa,rad_vqa")
 
 
-def a_run(cli: Cli, tmp_path: Path, tasks: str) -> Path:
+def a_run(cli: Cli, tmp_path: Path, tasks: str, *, said: str = SAID) -> Path:
     """Return the judging of a run whose model always says the same, judged by rules."""
     out = tmp_path / "out"
     flags = ["--tasks", tasks, "--protocol", "rules", "--data-root", HUB, "--out", out]
-    with ScriptedServer(lambda _: SAID, model="secret-name") as server:
+    with ScriptedServer(lambda _: said, model="secret-name") as server:
         cli("--model", "openai:secret-name", "--base-url", server.url, *flags)
     return next(out.rglob("judging.json")).parent
 
@@ -99,10 +99,15 @@ def test_a_spreadsheet_takes_no_answer_for_a_formula(cli: Cli, run: Path) -> Non
     assert without_quote(answers.pop()) == SAID
 
 
-@given(text=st.text(st.sampled_from("=+-@'\t\rab")))
+@given(text=st.text(st.sampled_from("=+-@'\t\rab1e./")))
 def test_a_quoted_cell_comes_back_as_it_was(text: str) -> None:
     assert without_quote(with_quote(text)) == text
     assert not with_quote(text).startswith(("=", "+", "-", "@"))
+
+
+@pytest.mark.parametrize("text", ["1234567890123456", "12345678901234e5", "1-2", "3/4", "1.50"])
+def test_a_spreadsheet_rewrites_no_number(text: str) -> None:
+    assert with_quote(text) == f"'{text}"
 
 
 def test_restricted_answers_are_for_their_owner_only(cli: Cli, tmp_path: Path) -> None:
@@ -135,8 +140,11 @@ def labelled(run: Path, tmp_path: Path, label: Callable[[int], str]) -> Path:
         writer.writeheader()
         writer.writerows({**row, "label": label(n)} for n, row in enumerate(rows))
     path = tmp_path / "labels.csv"
-    lines = [f"{row['sample_id']},{label(number)},anna" for number, row in enumerate(rows)]
-    path.write_text("\n".join(["sample_id,label,annotator", *lines]) + "\n")
+    lines = [
+        f"{row['sample_id']},{label(number)},anna,{row['answer_mark']}"
+        for number, row in enumerate(rows)
+    ]
+    path.write_text("\n".join(["sample_id,label,annotator,answer_mark", *lines]) + "\n")
     return path
 
 
@@ -194,6 +202,10 @@ def test_a_filled_sheet_is_judged_without_its_run(cli: Cli, run: Path, tmp_path:
         ("sample_id,label\na,2\n", "'2' is no label"),
         ("sample_id,label\na,\n", "holds no label"),
         ("sample_id,label\na,right\na,wrong\n", "a is labelled twice"),
+        ("sample_id,label\n,right\n", "line 2: no sample_id"),
+        ("sample_id,label,annotator\na,1,x\na,0,y\n", "split on every answer"),
+        ('sample_id,label,answer\na,1,"b\nc,0,d\n', "after line 1: unexpected end of data"),
+        (f"sample_id,label,answer\na,1,{'x' * 200_000}\n", "has no column question"),
         ("sample_id,label\na,right\n", "has no column question, reference, answer"),
         (
             "sample_id,label,question,reference,answer,kind\na,right,q,r,a,essay\n",
@@ -239,3 +251,29 @@ def test_labels_of_another_run_are_refused(cli: Cli, run: Path, tmp_path: Path) 
 
     assert code == 2
     assert "'stranger'" in errors
+
+
+def test_labels_of_another_models_answers_are_refused(cli: Cli, run: Path, tmp_path: Path) -> None:
+    other = a_run(cli, tmp_path / "other", "medqa,rad_vqa", said="B")
+    cli("judge-check", "--sheet", run, "--num", 30)
+    labels = labelled(run, tmp_path, "wrong".format)
+
+    for argv in (["judge-check", "--sheet", other, "--out", tmp_path], ["score", other]):
+        code, _, errors = cli(*argv, "--labels", labels)
+
+        assert code == 2
+        assert "labels another answer to" in errors
+    assert cli("score", run, "--labels", labels)[0] == 0
+
+
+def test_a_protocol_that_would_judge_nothing_is_refused(
+    cli: Cli, run: Path, tmp_path: Path
+) -> None:
+    cli("judge-check", "--sheet", run, "--num", 3)
+    labels = labelled(run, tmp_path, "wrong".format)
+    code, _, errors = cli(
+        "judge-check", "--sheet", run, "--labels", labels, "--protocol", "cascade"
+    )
+
+    assert code == 2
+    assert "by its own protocol" in errors

@@ -19,11 +19,16 @@ Open = Callable[..., Any]
 def sheet(visit: Any, tmp_path: Path) -> Open:
     """Open the page of three answers."""
 
-    def opened(*, data_class: str = "public", **options: Any) -> Any:
+    def opened(*, data_class: str = "public", answer: str = SAID, **options: Any) -> Any:
         rows = [
             dict.fromkeys(COLUMNS, "")
             | {"sample_id": f"s{number}", "task": "medqa", "data_class": data_class}
-            | {"question": "Which side?\n" * 40, "reference": "left", "answer": SAID}
+            | {
+                "question": "Which side?\n" * 40,
+                "reference": "left",
+                "answer": answer,
+                "answer_mark": "m1",
+            }
             for number in range(3)
         ]
         path = tmp_path / "answers.html"
@@ -53,6 +58,7 @@ def test_the_page_labels_answers_and_saves_them(
     assert "'=anna" in path.read_text()
     labels = read_labels(path)
     assert labels.by_sample == {"s0": 1.0, "s1": 0.0}
+    assert labels.marks == {"s0": {"m1"}, "s1": {"m1"}}
     assert {row.annotator for row in labels.rows.values()} == {"=anna"}
     assert page.locator("#status").text_content() == "2 of 3 labelled"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -74,6 +80,14 @@ def test_labels_outlast_a_reload(sheet: Open) -> None:
 
     assert page.locator("#status").text_content() == "1 of 3 labelled"
     assert page.locator("#number").text_content().startswith("Answer 2 of 3")
+
+
+def test_labels_are_not_those_of_another_models_answers(sheet: Open) -> None:
+    page = sheet().page
+    page.click("[data-label=right]")
+    page = sheet(answer="right").page
+
+    assert page.locator("#status").text_content() == "0 of 3 labelled"
 
 
 def test_an_answer_can_be_left_for_later_and_found_again(sheet: Open) -> None:

@@ -2,7 +2,8 @@
 // Labels stay in this browser until they are saved as a file; no text of an answer is stored.
 const answers = JSON.parse(document.getElementById("answers").textContent);
 const at = (id) => document.getElementById(id);
-const key = "labels " + answers.map((one) => one.sample_id).join("").slice(0, 400);
+// Not of the sample ids: another model's sheet has the same ones, and other answers.
+const key = "labels " + at("answers").dataset.digest;
 const labels = remembered();
 let current = Math.max(0, answers.findIndex((one) => !(one.sample_id in labels.given)));
 
@@ -57,14 +58,16 @@ function nextOpen() {
   if (found >= 0) go(found);
 }
 
-// A spreadsheet takes a cell that begins so for a formula.
-const cell = (text) => `"${(/^[=+\-@\t\r']/.test(text) ? "'" + text : text).replaceAll('"', '""')}"`;
+// A spreadsheet takes such a cell for a formula, a number or a date.
+const moved = /^[=+\-@\t\r']|^[\d\s.,:/eE+-]+$/;
+const cell = (text) => `"${(moved.test(text) ? "'" + text : text).replaceAll('"', '""')}"`;
 
 function save() {
   const lines = answers
     .filter((one) => one.sample_id in labels.given)
-    .map((one) => [one.sample_id, labels.given[one.sample_id], labels.annotator].map(cell).join(","));
-  const text = "sample_id,label,annotator\n" + lines.join("\n") + "\n";
+    .map((one) => [one.sample_id, labels.given[one.sample_id], labels.annotator, one.answer_mark])
+    .map((cells) => cells.map(cell).join(","));
+  const text = "sample_id,label,annotator,answer_mark\n" + lines.join("\n") + "\n";
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   const who = labels.annotator.replace(/[^A-Za-z0-9]+/g, "-");

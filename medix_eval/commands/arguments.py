@@ -57,7 +57,7 @@ def check_folder(flag: str, path: Path | None) -> Path | None:
 def check_positive(flag: str, number: int | None) -> int | None:
     """Refuse a count below one."""
     if number is not None and number < 1:
-        raise ConfigError(f"{flag} {number} leaves nothing in flight", hint="1 or more")
+        raise ConfigError(f"{flag} {number} is too few", hint="1 or more")
     return number
 
 

@@ -76,8 +76,14 @@ def judge_check(
     if sheet is not None and labels is None:
         if judge is not None:
             raise ConfigError("--sheet alone asks no judge", hint="leave --judge out")
-        _write_sheet(sheet, num=check_positive("--num", num) or 1, seed=seed)
+        check_positive("--num", num)
+        _write_sheet(sheet, num=num, seed=seed)
         return
+    if sheet is not None and judge is None and (protocol or overrides):
+        raise ConfigError(
+            "--sheet with --labels reads the verdicts that the run has, by its own protocol",
+            hint="leave --protocol and --set out, or name who shall judge anew with --judge",
+        )
     from medix_eval.judge_check.check import write_scorecard  # noqa: PLC0415
 
     (choice,) = judge_choices(
@@ -158,6 +164,7 @@ def _resolved(
     out: Path,
 ) -> AskedJudge:
     from medix_eval.judge_check.asking import AskedJudge  # noqa: PLC0415
+    from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
     from medix_eval.models.resolve import resolve_model  # noqa: PLC0415
     from medix_eval.protocol import RulesOnly, load_protocol  # noqa: PLC0415
     from medix_eval.retrying import RetryPolicy  # noqa: PLC0415
@@ -169,6 +176,7 @@ def _resolved(
             f"--judge {judge} cannot judge by protocol {chosen.name!r}",
             hint="rules judge by --protocol rules, and nobody else does",
         )
+    check_prompts(chosen)
     if isinstance(chosen.judge, RulesOnly):
         return AskedJudge(protocol=chosen, source=None)
     source = resolve_model(

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError
 from medix_eval.judge_check.confusion import Judged
-from medix_eval.judge_check.labels import LabelRow, Labels, options_of
+from medix_eval.judge_check.labels import LabelRow, Labels, mark_of, options_of
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judged_run import JudgedRun
 from medix_eval.records import CompletionRecord
@@ -21,7 +21,7 @@ _RIGHT_ABOVE = 0.5
 def answers_of_run(labels: Labels, run: JudgedRun) -> list[Judged]:
     """Return the labelled answers of a run with the verdicts they have there.
 
-    Raises `ConfigError` for a label of a sample that the run does not have.
+    Raises `ConfigError` for a label of a sample or of an answer that the run does not have.
     """
     found = {}
     for sample in run.samples():
@@ -34,13 +34,8 @@ def answers_of_run(labels: Labels, run: JudgedRun) -> list[Judged]:
                 split="labelled",
             )
             found[sample_id] = Judged(item=item, verdict=sample.verdict)
-    strangers = sorted(labels.by_sample.keys() - found)
-    if strangers:
-        raise ConfigError(
-            f"{labels.source['file']} labels {strangers[0]!r}, which {run.judged} does not have"
-            + (f" (and {len(strangers) - 1} more)" if strangers[1:] else ""),
-            hint="name the run whose answers were labelled",
-        )
+    marks = {name: mark_of(one.item.record.completion) for name, one in found.items()}
+    labels.check(marks, run=run.judged)
     return [found[sample_id] for sample_id in labels.by_sample]
 
 
@@ -79,7 +74,7 @@ def _record(row: LabelRow, number: int) -> CompletionRecord:
                 "kind": columns.get("kind") or "open",
                 "prompt": columns["question"],
                 "reference": columns["reference"],
-                "options": options_of(columns.get("options", "")),
+                "options": options_of(columns.get("options", ""), sample_id=row.sample_id),
                 "completion": columns["answer"],
                 "finish_reason": "stop",
             }

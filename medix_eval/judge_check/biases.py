@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from string import ascii_uppercase
 
 from medix_eval.judge_check.confusion import Judged, Part, Rate, rate
+from medix_eval.judging.prompts import compiled
 from medix_eval.records import Kind
 
 _SHORT_RIGHT, _LONG_RIGHT = frozenset({"exact", "letter"}), frozenset({"verbose_right"})
@@ -122,12 +123,9 @@ def _by_order(judged: Sequence[Judged], orders: Mapping[str, bool]) -> Differenc
 
 def _orders(prompts: Mapping[str, str]) -> dict[str, bool]:
     """Tell of each prompt, by its short name, whether the reference stands before the answer."""
-    import jinja2  # noqa: PLC0415
-
-    environment = jinja2.Environment(autoescape=False)  # noqa: S701 (text, not HTML)
     orders = {}
-    for name, text in prompts.items():
-        shown = environment.from_string(text).render(reference=_REFERENCE, answer=_ANSWER)
+    for name, template in compiled(prompts).items():
+        shown = template.render(question="", reference=_REFERENCE, answer=_ANSWER, fence="")
         if _REFERENCE in shown and _ANSWER in shown:
             short = name.rsplit("/", 1)[-1].removesuffix(".jinja")
             orders[short] = shown.index(_REFERENCE) < shown.index(_ANSWER)

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ LABELS = {"right": 1.0, "correct": 1.0, "yes": 1.0, "true": 1.0} | dict.fromkeys
 )
 """Words for a label; a number from 0 to 1 is one too."""
 _NO_LABEL = frozenset({"", "?", "unsure"})
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _QUOTE = "'"
+_MOVED_BY_A_SPREADSHEET = re.compile(r"[=+\-@\t\r']|[\d\s.,:/eE+-]+\Z")
+"""What begins as a formula, or is like a number or a date: `12e4` becomes 120000, `1-2` a day."""
+MARK = "answer_mark"
+"""The column that tells one model's answers from another's: both have the same sample ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +51,47 @@ class Labels:
     by_sample: Mapping[str, float]
     rows: Mapping[str, LabelRow]
     """The first line of each sample."""
+    marks: Mapping[str, frozenset[str]]
+    """Of each sample the marks of the answers that were labelled, where the file has them."""
     source: Mapping[str, Any]
     """What a scorecard says of the file: name, hash, people, and how far they agree."""
+
+    def check(self, marks: Mapping[str, str], *, run: Path) -> None:
+        """Compare with the marks of a run's answers, by sample id.
+
+        Raises `ConfigError` for a sample that the run does not have, and for another model's
+        answer: how often a judge errs depends on who wrote the answers.
+        """
+        file = self.source["file"]
+        strangers = sorted(self.by_sample.keys() - marks)
+        if strangers:
+            raise ConfigError(
+                f"{file} labels {strangers[0]!r}, which {run} does not have"
+                + (f" (and {len(strangers) - 1} more)" if strangers[1:] else ""),
+                hint=_WHOSE,
+            )
+        for sample_id in self.by_sample:
+            if self.marks.get(sample_id, frozenset()) - {marks[sample_id]}:
+                raise ConfigError(
+                    f"{file} labels another answer to {sample_id} than the one of {run}",
+                    hint=_WHOSE,
+                )
+
+
+def mark_of(completion: str | None) -> str:
+    """Return what stands for a completion in a file of labels; a letter first, so it stays text."""
+    text = (completion or "").encode(errors="replace")
+    return f"m{hashlib.sha256(text).hexdigest()[:15]}"
 
 
 def read_labels(path: Path) -> Labels:
     """Read a file of labels. Raises `ConfigError` naming the line that is wrong."""
     lines = list(_rows(path))
     given: dict[str, dict[str, float]] = {}
+    marks: dict[str, set[str]] = {}
     for row in lines:
+        if mark := row.columns.get(MARK):
+            marks.setdefault(row.sample_id, set()).add(mark)
         if row.label is not None:
             if row.annotator in given.setdefault(row.sample_id, {}):
                 who = f" by {row.annotator}" if row.annotator else ""
@@ -70,9 +106,14 @@ def read_labels(path: Path) -> Labels:
     people = sorted({name for said in given.values() for name in said})
     table = [[said.get(name, np.nan) for name in people] for said in given.values()]
     decided = {name: label for name, label in by_sample.items() if label is not None}
+    if not decided:
+        raise ConfigError(
+            f"{path}: people are split on every answer", hint="a third label of each would decide"
+        )
     return Labels(
         by_sample=decided,
         rows={row.sample_id: row for row in reversed(lines)},
+        marks={name: frozenset(of_sample) for name, of_sample in marks.items()},
         source={
             "file": path.name,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -84,6 +125,7 @@ def read_labels(path: Path) -> Labels:
     )
 
 
+_WHOSE = "name the run whose answers were labelled; `judge-check --sheet RUN` writes a sheet"
 _HINT = f"a CSV with the columns sample_id and label ({', '.join(LABELS)}, or 0 to 1)"
 
 
@@ -102,18 +144,30 @@ def _rows(path: Path) -> Iterator[LabelRow]:
         raise ConfigError(f"{path} is not UTF-8", hint="save it as CSV UTF-8") from error
     first_line = text.partition("\n")[0]
     delimiter = ";" if first_line.count(";") > first_line.count(",") else ","
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    missing = {"sample_id", "label"} - set(table.fieldnames or ())
-    if missing:
-        raise ConfigError(f"{path} has no column {' and '.join(sorted(missing))}", hint=_HINT)
-    for row in table:
-        columns = {name: without_quote(value or "") for name, value in row.items() if name}
-        yield LabelRow(
-            sample_id=columns["sample_id"].strip(),
-            label=_label(columns["label"], where=f"{path}, line {table.line_num}"),
-            annotator=columns.get("annotator", "").strip(),
-            columns=columns,
-        )
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # answers can be long
+    # Strict, for a quote that is never closed would swallow all labels behind it.
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        missing = {"sample_id", "label"} - set(table.fieldnames or ())
+        if missing:
+            raise ConfigError(f"{path} has no column {' and '.join(sorted(missing))}", hint=_HINT)
+        for row in table:
+            columns = {name: without_quote(value or "") for name, value in row.items() if name}
+            yield _row(columns, where=f"{path}, line {table.line_num}")
+    except csv.Error as error:
+        raise ConfigError(f"{path}, after line {table.line_num}: {error}", hint=_HINT) from error
+
+
+def _row(columns: Mapping[str, str], *, where: str) -> LabelRow:
+    sample_id = columns["sample_id"].strip()
+    if not sample_id:
+        raise ConfigError(f"{where}: no sample_id", hint=_HINT)
+    return LabelRow(
+        sample_id=sample_id,
+        label=_label(columns["label"], where=where),
+        annotator=columns.get("annotator", "").strip(),
+        columns=columns,
+    )
 
 
 def _label(written: str, *, where: str) -> float | None:
@@ -130,26 +184,29 @@ def _label(written: str, *, where: str) -> float | None:
 
 
 def with_quote(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: a model may write anything.
+    """Return a cell that no spreadsheet runs or rewrites: a model may write anything.
 
     >>> with_quote("=HYPERLINK(1)")
     "'=HYPERLINK(1)"
     """
-    return f"{_QUOTE}{text}" if text.startswith((*_FORMULA, _QUOTE)) else text
+    return f"{_QUOTE}{text}" if _MOVED_BY_A_SPREADSHEET.match(text) else text
 
 
 def without_quote(text: str) -> str:
     """Undo `with_quote`."""
-    is_quoted = text.startswith(_QUOTE) and text[1:].startswith((*_FORMULA, _QUOTE))
+    is_quoted = text.startswith(_QUOTE) and _MOVED_BY_A_SPREADSHEET.match(text[1:])
     return text[1:] if is_quoted else text
 
 
-def options_of(cell: str) -> tuple[str, ...]:
+def options_of(cell: str, *, sample_id: str) -> tuple[str, ...]:
     """Read the options that a sheet keeps as a JSON list."""
     try:
         found = json.loads(cell or "[]")
     except ValueError:
         found = None
     if not isinstance(found, list):
-        raise ConfigError(f"options {cell[:40]!r} are no JSON list")
+        raise ConfigError(
+            f"sample {sample_id}: options {cell[:40]!r} are no JSON list",
+            hint='such as ["liver", "spleen"]',
+        )
     return tuple(map(str, found))

@@ -18,8 +18,9 @@ from pathlib import Path
 import jinja2
 
 from medix_eval.bundled import bundled
+from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
-from medix_eval.judge_check.labels import with_quote
+from medix_eval.judge_check.labels import MARK, mark_of, with_quote
 from medix_eval.judged_run import JudgedRun, JudgedSample
 from medix_eval.records import IMAGE_MARK, Kind, Outcome
 from medix_eval.store import write_text
@@ -35,6 +36,7 @@ COLUMNS: tuple[str, ...] = (
     "options",
     "reference",
     "answer",
+    MARK,
 )
 _SETTLED_BY_A_READER = frozenset(
     {Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL, Outcome.UNJUDGED, Outcome.JUDGE_FAILED}
@@ -72,7 +74,7 @@ def as_page(rows: Sequence[Mapping[str, str]]) -> str:
     script = (folder / "page.js").read_text(encoding="utf-8")
     style = (bundled("leaderboard") / "theme.css").read_text(encoding="utf-8")
     style += (folder / "page.css").read_text(encoding="utf-8")
-    shown = ("sample_id", "task", "question", "reference", "answer")
+    shown = ("sample_id", "task", "question", "reference", "answer", MARK)
     content = json.dumps([{name: row[name] for name in shown} for row in rows])
     page = (folder / "page.html.jinja").read_text(encoding="utf-8")
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True).from_string(
@@ -85,6 +87,7 @@ def as_page(rows: Sequence[Mapping[str, str]]) -> str:
         script=script,
         # `<` ends no script and `&` starts no entity inside JSON that is written so.
         answers=content.replace("<", "\\u003c").replace("&", "\\u0026"),
+        digest=digest(content),
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
@@ -114,6 +117,7 @@ def _row(sample: JudgedSample, run: JudgedRun) -> dict[str, str]:
         "options": json.dumps(record.options, ensure_ascii=False) if record.options else "",
         "reference": record.reference,
         "answer": sample.verdict.answer or "",
+        MARK: mark_of(record.completion),
     }
 
 

@@ -11,7 +11,8 @@ from medix_eval.judge_check.scorecard import Scorecard
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_HEADER = ("class", "n", "decided", "open", "failed", "right", "false accept", "false reject")
+_HEADER = ("class", "n", "decided", "open", "failed", "right", "false\naccept", "false\nreject")
+"""Broken in two where the table would else be wider than a terminal of 80 columns."""
 
 
 def for_terminal(card: Scorecard) -> RenderableType:
@@ -90,6 +91,13 @@ def _notes(card: Scorecard) -> list[str]:
         f"false reject {_with_interval(overall.false_reject)}; of decided answers only"
     )
     notes = [rates, errors]
+    if card.labels.get("annotators", 0) > 1:
+        alpha, num_split = card.labels["alpha"], card.labels["n_split"]
+        agree = "-" if alpha is None else f"{alpha:.2f}"
+        notes.append(
+            f"labels of {card.labels['annotators']} people, alpha {agree}; "
+            f"{num_split} more answers on which they are split"
+        )
     if card.length_bias is not None:
         bias = card.length_bias
         notes.append(

@@ -14,6 +14,7 @@ import jinja2
 import jinja2.sandbox
 
 from medix_eval.errors import ConfigError
+from medix_eval.protocol import DialogueJudge, Protocol
 from medix_eval.records import IMAGE_MARK, CompletionRecord
 
 # A run of a stranger brings its prompts along: they fill in texts, and get at nothing else.
@@ -22,6 +23,25 @@ _JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
     autoescape=False,
 )
 _FIELDS = ("question", "reference", "answer", "fence")
+_COMPARED = ("reference", "answer")
+_HINT = f"a prompt sees {', '.join(_FIELDS)}, written as {{{{ answer }}}}"
+
+
+def check_prompts(protocol: Protocol) -> None:
+    """Fill every prompt of the judge once.
+
+    Raises `ConfigError` for one that cannot be filled, and for one that shows the judge no answer
+    or no reference: its verdicts would be readable, and about nothing.
+    """
+    spec = protocol.judge
+    later = {spec.again_file} if isinstance(spec, DialogueJudge) else set()
+    for name, template in compiled(protocol.judge_prompts).items():
+        shown = template.render({field: f"<{field}>" for field in _FIELDS}).casefold()
+        missing = [field for field in _COMPARED if f"<{field}>" not in shown]
+        if missing and name not in later:
+            raise ConfigError(
+                f"judge prompt {name} does not show the {' and the '.join(missing)}", hint=_HINT
+            )
 
 
 def compiled(texts: Mapping[str, str]) -> dict[str, jinja2.Template]:
@@ -34,9 +54,7 @@ def _compiled(name: str, text: str) -> jinja2.Template:
         template = _JINJA.from_string(text)
         template.render(dict.fromkeys(_FIELDS, ""))
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"judge prompt {name}: {error}", hint=f"a prompt sees {', '.join(_FIELDS)}"
-        ) from error
+        raise ConfigError(f"judge prompt {name}: {error}", hint=_HINT) from error
     return template
 
 
