@@ -175,6 +175,8 @@ def evaluate_beside_plain(settings: Settings, catalogue: Catalogue) -> Scores:
         scores = write_scores(
             judged.parent.parent, judged, catalogue, allow_partial=settings.allow_partial
         )
+    if scores.effect is None:
+        _LOG.warning("nothing to compare: no sample was scored in both runs")
     return scores
 
 

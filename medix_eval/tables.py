@@ -225,6 +225,13 @@ def notes(scores: Scores) -> list[str]:
         said.append(
             f"CONTROL {scores.control}: the samples were disturbed; this is no score of the model."
         )
+    if effect := scores.effect:
+        left_out = sum(scores.tasks[name].n - one.n for name, one in effect.tasks.items())
+        if left_out:
+            said.append(
+                f"The {effect.name} leaves out {left_out} samples that not both runs scored: where "
+                "a missing answer is what the control brings about, it does not tell."
+            )
     if any(task.mark for task in scores.tasks.values()):
         said.append("† part of the samples is outside the score; bounds say how far it could move.")
     if any(not group.complete for group in scores.groups.values()):

@@ -254,6 +254,26 @@ def test_compare_pairs_a_control_with_its_plain_run(
     assert compared["pairs"][0]["tasks"] == scores["effect"]["tasks"]
 
 
+@pytest.mark.parametrize(
+    ("blind", "said"),
+    [
+        pytest.param("no" * 3, "nothing to compare: no sample was scored in both", id="none"),
+        pytest.param("no", "samples that not both runs scored", id="some"),
+    ],
+)
+def test_samples_that_not_both_runs_scored_are_told(
+    call: Call, caplog: pytest.LogCaptureFixture, blind: str, said: str
+) -> None:
+    def script(body: dict[str, Any]) -> str:
+        return "yes" if "image_url" in json.dumps(body["messages"]) else blind
+
+    with ScriptedServer(script) as server:
+        argv = ["--model", "openai:scripted", "--base-url", server.url, "--tasks", "slake_vqa"]
+        _, out, _ = call(*argv, "--control", "no-image")
+
+    assert said in out + caplog.text
+
+
 def test_moved_options_move_the_letters_of_the_rules(call: Call) -> None:
     """A model that always says A is right as often as the reference stands first."""
     with ScriptedServer(lambda _: "A") as server:
