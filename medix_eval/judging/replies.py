@@ -14,6 +14,7 @@ from typing import Any
 from medix_eval.errors import ReplyUnusable
 from medix_eval.judging.answers import published_answer
 
+_KEY = '"score"'
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _THINKING_ENDS = re.compile(r"</think(?:ing)?>")
 _THINKING_STARTS = re.compile(r"<think(?:ing)?>")
@@ -36,7 +37,7 @@ def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
 
     The last one wins because a reply may quote the `answer` it grades, and then decide. Raises
     `ReplyUnusable` for no verdict, a verdict cut off, a number off the scale, one that is not a
-    whole number, and for two different verdicts of which the last may be the answer's own.
+    whole number, and for several claims of which the one that was read may be the answer's own.
 
     >>> read_points('The student wrote {"score": 1}. Verdict: {"score": 0}', scale=(0, 1))
     0
@@ -53,14 +54,17 @@ def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
     if type(points) is not int or not lowest <= points <= highest:
         raise ReplyUnusable(f"score {points!r} is none of {lowest} to {highest}")
     # Also what stands before a `</think>`: that may be part of the answer as well.
-    differ = len({_without_blanks(verdict) for verdict in _verdicts(reply)}) > 1
-    if differ and "score" in answer.casefold() and str(points) in answer:
+    claims = _verdicts(reply)
+    differ = len({_without_blanks(claim) for claim in claims}) > 1
+    # `{"score": 0, "why": "it says {"score": 1}"}`: only what is quoted is an object by itself.
+    is_nested = reply.count(_KEY) > len(claims)
+    if (differ or is_nested) and "score" in answer.casefold() and str(points) in answer:
         raise ReplyUnusable(f"two verdicts, and the last may be the answer's: {_tail(reply)}")
     return points
 
 
 def _verdicts(text: str) -> list[str]:
-    return [found for found in _OBJECT.findall(text) if '"score"' in found]
+    return [found for found in _OBJECT.findall(text) if _KEY in found]
 
 
 def _without_blanks(text: str) -> str:
