@@ -35,4 +35,5 @@ def import_results(
     print_scores(imported.scores, as_json=as_json)
     for difference in imported.differences:
         typer.echo(f"claim not met: {difference}", err=True)
-    raise typer.Exit(_CLAIM_NOT_MET if imported.differences else 0)
+    failed = 1 if imported.scores.num_failures else 0
+    raise typer.Exit(_CLAIM_NOT_MET if imported.differences else failed)

@@ -5,14 +5,26 @@ Every layout is read into these records, so that all of them are checked in the 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from medix_eval.errors import DatasetError
+from medix_eval.jsonl import read_lines
 
 Layout = Literal["official", "lm-eval", "medevalkit"]
 _SHOWN = 12
+_TASK = re.compile(r"[A-Za-z0-9][\w .+-]*", re.ASCII)
+_MOST_ROWS = 10_000_000
+
+
+class Claim(NamedTuple):
+    """A stated score, and how far from it the true one may be for having been rounded."""
+
+    value: float
+    within: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +54,10 @@ class ForeignResults:
     files: dict[str, str]
     """SHA-256 of every file that was read, by name."""
     samples: list[ForeignSample] = field(default_factory=list)
-    claimed: dict[str, float] = field(default_factory=dict)
-    """The scores that the files state, by task, in [0, 1]; `overall` is their mean."""
+    claimed: dict[str, Claim] = field(default_factory=dict)
+    """The scores that the files state, by task, in [0, 1]."""
+    claimed_mean: tuple[Claim, tuple[str, ...]] | None = None
+    """The mean that the files state, and of which tasks."""
     num_rows: dict[str, int] = field(default_factory=dict)
     """How many rows a task has, where the files say so."""
     synthetic: bool = False
@@ -54,6 +68,10 @@ class ForeignResults:
         """Raise `DatasetError` naming what is wrong, if anything is."""
         first: dict[tuple[str, int], str] = {}
         for sample in self.samples:
+            if not _TASK.fullmatch(sample.task):
+                self.problems.append(f"{sample.place} is of {sample.task!r}, which names no task")
+            if not 0 <= sample.row < _MOST_ROWS:
+                self.problems.append(f"{sample.place} is of row {sample.row}")
             before = first.setdefault((sample.task, sample.row), sample.place)
             if before != sample.place:
                 self.problems.append(
@@ -65,3 +83,13 @@ class ForeignResults:
             more = len(self.problems) - _SHOWN
             shown = "; ".join(self.problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
             raise DatasetError(f"{folder}: {shown}", hint="nothing was imported")
+
+
+def lines_of(path: Path, found: ForeignResults) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield every line with its place; a last line that a kill has torn is a defect."""
+    number = 0
+    for number, line in enumerate(read_lines(path), 1):
+        yield line, f"{path.name}, line {number}"
+    with path.open("rb") as file:
+        if sum(1 for _ in file) > number:
+            found.problems.append(f"{path.name}, line {number + 1} is torn")

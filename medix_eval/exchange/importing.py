@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -38,7 +37,15 @@ from medix_eval.records import (
     Vote,
 )
 from medix_eval.scores import Scores
-from medix_eval.store import JudgingManifest, RunManifest, TaskEntry, open_judging, open_run
+from medix_eval.store import (
+    JudgingManifest,
+    RunManifest,
+    TaskEntry,
+    newest,
+    open_judging,
+    open_run,
+)
+from medix_eval.tally import mean
 from medix_eval.tasks import Catalogue
 
 _LAYOUTS = (
@@ -46,8 +53,6 @@ _LAYOUTS = (
     (is_lm_eval, read_lm_eval),
     (is_medevalkit, read_medevalkit),
 )
-_ROUNDING = 0.0051
-"""Claims are often given in percent with one or two digits."""
 _CLAIMED = "as submitted"
 
 
@@ -70,11 +75,16 @@ def import_results(path: Path, catalogue: Catalogue, *, out: Path, model: str | 
     with tempfile.TemporaryDirectory() as scratch:
         folder = _folder(path, Path(scratch))
         found = _read(folder)
+        _find_rows_beyond(found, catalogue)
         found.refuse_defects(path)
         name = model or found.model
+        if not name.isprintable():
+            raise ConfigError(f"{name!r} is no name of a model", hint="give it one with --model")
         run, judging = _write(found, catalogue, out=out, model=name)
     scores = write_scores(run, judging, catalogue)
-    return Imported(scores=scores, layout=found.layout, differences=_differences(found, scores))
+    return Imported(
+        scores=scores, layout=found.layout, differences=_differences(found, scores, catalogue)
+    )
 
 
 def _folder(path: Path, scratch: Path) -> Path:
@@ -144,11 +154,12 @@ def _write(
         tasks=list(entries),
     )
     with open_run(out, manifest) as run, open_judging(run, described) as open_judged:
+        judged = newest(open_judged.lines.path, lambda _: None)  # an import may have been killed
         for sample in found.samples:
-            entry = entries[sample.task]
-            record = _completion(sample, entry)
+            record = _completion(sample, entries[sample.task])
             if (record.task, record.sample_id) not in run.seen:
                 run.append(record)
+            if (record.task, record.sample_id) not in judged:
                 open_judged.append(_verdict(sample, record))
         return run.path, open_judged.path
 
@@ -163,14 +174,15 @@ def _num_rows(found: ForeignResults) -> dict[str, int]:
 
 def _entry(task: str, found: ForeignResults, catalogue: Catalogue) -> TaskEntry:
     known = catalogue.tasks.get(task)
-    present = _num_rows(found)[task]
-    expected = found.num_rows.get(task) or (known.settings.num_samples if known else None)
+    ours = known.settings.num_samples if known and not found.synthetic else None
+    # Whoever leaves rows out may not also say how many there are.
+    num_rows = max(ours or 0, found.num_rows.get(task, 0), _num_rows(found)[task])
     return TaskEntry(
         version=found.layout,
         digest=digest({"imported": task}),
         source={"path": found.layout, "revision": None, "files": found.files},
         synthetic=found.synthetic,
-        num_rows=max(expected or 0, present),
+        num_rows=num_rows,
         data_class=known.settings.data_class if known else "public",
         modality=known.settings.modality if known else "text",
         kind=known.settings.kind if known else Kind.OPEN,
@@ -186,10 +198,10 @@ def _completion(sample: ForeignSample, entry: TaskEntry) -> CompletionRecord:
         sample_id=f"{sample.task}_{sample.row}",
         row=sample.row,
         kind=Kind(entry.kind),
-        prompt=sample.question,
-        reference=sample.reference,
-        options=sample.options,
-        completion=sample.response,
+        prompt=_valid(sample.question),
+        reference=_valid(sample.reference),
+        options=tuple(map(_valid, sample.options)),
+        completion=_valid(sample.response),
     )
 
 
@@ -209,21 +221,45 @@ def _verdict(sample: ForeignSample, record: CompletionRecord) -> VerdictRecord:
         sample_id=record.sample_id,
         outcome=outcome,
         score=sample.score,
-        answer=sample.response,
+        answer=record.completion,
         votes=(vote,),
     )
 
 
-def _differences(found: ForeignResults, scores: Scores) -> tuple[str, ...]:
-    computed: Mapping[str, float | None] = {name: row.score for name, row in scores.tasks.items()}
-    values = [score for score in computed.values() if score is not None]
+def _find_rows_beyond(found: ForeignResults, catalogue: Catalogue) -> None:
+    """Note samples behind the last row of a task; other harnesses may cut theirs otherwise."""
+    if found.layout != "official" or found.synthetic:
+        return
+    for sample in found.samples:
+        known = catalogue.tasks.get(sample.task)
+        last = known.settings.num_samples if known else None
+        if last is not None and sample.row >= last:
+            found.problems.append(f"{sample.place}: {sample.task} has {last} rows")
+
+
+def _valid(text: str) -> str:
+    """Return a text that can be written: JSON may hold halves of characters."""
+    return text.encode(errors="replace").decode()
+
+
+def _differences(found: ForeignResults, scores: Scores, catalogue: Catalogue) -> tuple[str, ...]:
+    computed = {name: row.score for name, row in scores.tasks.items()}
+    stated = [(name, claim, computed.get(name)) for name, claim in found.claimed.items()]
+    if found.claimed_mean is not None:
+        claim, tasks = found.claimed_mean
+        values = [computed.get(task) for task in tasks or computed]
+        known = [value for value in values if value is not None]
+        stated.append(("overall", claim, mean(known) if len(known) == len(values) else None))
     differ = []
-    for name, stated in found.claimed.items():
-        ours = sum(values) / len(values) if name == "overall" and values else computed.get(name)
+    for name, claim, ours in stated:
+        task = catalogue.tasks.get(name)
+        if ours is None and task is not None and task.settings.data_class == "dua":
+            continue  # restricted samples stay at home
         if ours is None:
-            differ.append(f"{name}: {100 * stated:.2f} is stated, but there are no samples of it")
-        elif abs(ours - stated) > _ROUNDING:
-            differ.append(
-                f"{name}: {100 * stated:.2f} is stated, its samples give {100 * ours:.2f}"
-            )
+            said = "there are no samples of it"
+        elif not abs(ours - claim.value) <= claim.within + 1e-9:
+            said = f"its samples give {100 * ours:.2f}"
+        else:
+            continue
+        differ.append(f"{name}: {100 * claim.value:.2f} is stated, {said}")
     return tuple(differ)

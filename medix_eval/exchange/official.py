@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError
-from medix_eval.exchange.foreign import ForeignResults, ForeignSample
-from medix_eval.jsonl import read_lines
+from medix_eval.exchange.foreign import Claim, ForeignResults, ForeignSample, lines_of
 from medix_eval.judged_run import JudgedRun, JudgedSample
 from medix_eval.mirror import sha256_of
 from medix_eval.store import slug, write_text
@@ -26,8 +25,11 @@ from medix_eval.store import slug, write_text
 NOTE = "medix-eval.json"
 _ID = re.compile(r"(?P<task>.+)_(?P<row>\d+)")
 _CLAIM = re.compile(
-    r"^\W*(?P<name>[A-Za-z][\w ]*?)\W*[:=|,\t ]\s*(?P<value>\d+(?:\.\d+)?)\s*%?", re.MULTILINE
+    r"^\W*(?P<name>[A-Za-z][\w ]*?)\W*[:=|,\t ]\s*(?P<value>\d+(?:\.\d+)?(?:e-\d+)?)", re.MULTILINE
 )
+_GLUED = re.compile(r"(?<=[\d%])(?=(?!e-\d)[A-Za-z])")
+"""Each run adds its table to the file, and begins no line of its own."""
+_EXACT = 0.0005
 _MOST_POINTS = 5.0
 
 
@@ -49,7 +51,7 @@ def read_official(folder: Path) -> ForeignResults:
         layout="official",
         model=str(note.get("model") or name),
         files={path.name: sha256_of(path) for path in (answers, judged, claims) if path.is_file()},
-        num_rows=dict(note.get("num_rows") or {}),
+        num_rows=_counts(note.get("num_rows")),
         synthetic=bool(note.get("synthetic")),
     )
     verdicts: dict[str, tuple[Mapping[str, Any], str]] = {}
@@ -63,7 +65,8 @@ def read_official(folder: Path) -> ForeignResults:
         f"{place} judges an answer that is not there" for _, place in verdicts.values()
     ]
     if claims.is_file():
-        found.claimed = _claims(claims.read_text(encoding="utf-8", errors="replace"))
+        text = claims.read_text(encoding="utf-8", errors="replace")
+        found.claimed, found.claimed_mean = read_claims(text)
     return found
 
 
@@ -114,27 +117,38 @@ def write_official(run: JudgedRun, folder: Path) -> list[Path]:
 
 
 def _answers(folder: Path) -> Path | None:
-    pairs = (
+    pairs = [
         path.with_name(path.name.removesuffix("_eval.jsonl") + ".jsonl")
         for path in sorted(folder.glob("*_eval.jsonl"))
-    )
-    return next((path for path in pairs if path.is_file()), None)
+    ]
+    found = [path for path in pairs if path.is_file()]
+    if len(found) > 1:
+        listed = ", ".join(path.stem for path in found)
+        raise ConfigError(f"{folder} holds several models: {listed}", hint="a folder for each")
+    return found[0] if found else None
+
+
+def _counts(listed: object) -> dict[str, int]:
+    if not isinstance(listed, dict):
+        return {}
+    return {str(task): num for task, num in listed.items() if isinstance(num, int) and num > 0}
 
 
 def _note(folder: Path) -> dict[str, Any]:
     path = folder / NOTE
     try:
         note = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON") from error
     return note if isinstance(note, dict) else {}
 
 
 def _lines(path: Path, found: ForeignResults) -> Iterator[tuple[dict[str, Any], str]]:
-    for number, line in enumerate(read_lines(path), 1):
-        place = f"{path.name}, line {number}"
-        if _ID.fullmatch(str(line.get("id", ""))) and isinstance(line.get("response"), str):
-            yield line, place
+    for line, place in lines_of(path, found):
+        # Of a reply without content the published code keeps null.
+        response = "" if line.get("response", 0) is None else line.get("response")
+        if _ID.fullmatch(str(line.get("id", ""))) and isinstance(response, str):
+            yield line | {"response": response}, place
         else:
             found.problems.append(f"{place} has no id of the form TASK_ROW or no response")
 
@@ -192,18 +206,24 @@ def _is_possible(points: object, *, is_report: bool) -> bool:
     return 0 <= points <= _MOST_POINTS if is_report else points in {0, 1}
 
 
-def _claims(text: str) -> dict[str, float]:
-    r"""Read the stated scores, given of one or of a hundred.
+def read_claims(text: str) -> tuple[dict[str, Claim], tuple[Claim, tuple[str, ...]] | None]:
+    r"""Read the scores stated last, given of one or of a hundred, and the mean of the last table.
 
-    >>> _claims("medqa: 0.5\nOverall: 50.0\n")
-    {'medqa': 0.5, 'overall': 0.5}
+    >>> claims, mean = read_claims("medqa: 0.5\nOverall: 50.0medqa: 0.25\nOverall: 25.0")
+    >>> claims["medqa"].value, mean[0].value, mean[1]
+    (0.25, 0.25, ('medqa',))
     """
-    claims = {}
-    for line in _CLAIM.finditer(text):
-        value = float(line["value"])
-        name = line["name"].strip()
-        is_overall = name.lower() in {"overall", "average"}
-        claims["overall" if is_overall else name] = (
-            value / 100 if is_overall or value > 1 else value
-        )
-    return claims
+    claims, mean, table = {}, None, list[str]()
+    for line in _CLAIM.finditer(_GLUED.sub("\n", text)):
+        name, value = line["name"].strip(), float(line["value"])
+        decimals = len(line["value"].partition(".")[2])
+        if name.lower() in {"overall", "average"}:
+            mean = Claim(value / 100, 0.005 * 10**-decimals), tuple(table)
+            table = []
+        elif value > 1:
+            claims[name] = Claim(value / 100, 0.005 * 10**-decimals)
+            table.append(name)
+        else:
+            claims[name] = Claim(value, min(_EXACT, 0.5 * 10**-decimals))
+            table.append(name)
+    return claims, mean

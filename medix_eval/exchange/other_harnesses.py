@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError
-from medix_eval.exchange.foreign import ForeignResults, ForeignSample
-from medix_eval.jsonl import read_lines
+from medix_eval.exchange.foreign import Claim, ForeignResults, ForeignSample, lines_of
 from medix_eval.mirror import sha256_of
 
 _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:+-]+)\.jsonl")
+_EXACT = 1e-4
+"""Claims are full numbers here, or have four digits."""
 _METRICS = ("score", "acc", "exact_match", "em", "accuracy")
 """In this order the first that a sample has is its score."""
 
@@ -29,11 +30,9 @@ def read_lm_eval(folder: Path) -> ForeignResults:
     results = _json(path)
     if not isinstance(results, dict) or not isinstance(results.get("results"), dict):
         raise ConfigError(f"{path} holds no results")
-    config = results.get("config") or {}
-    arguments = config.get("model_args") or {}
-    model = results.get("model_name") or (
-        arguments.get("model") or arguments.get("pretrained") if isinstance(arguments, dict) else ""
-    )
+    config = _mapping(results.get("config"))
+    arguments = _mapping(config.get("model_args"))
+    model = results.get("model_name") or arguments.get("model") or arguments.get("pretrained")
     found = ForeignResults(
         layout="lm-eval",
         model=str(model or folder.name),
@@ -42,19 +41,20 @@ def read_lm_eval(folder: Path) -> ForeignResults:
     )
     date = path.stem.removeprefix("results_")
     for task, metrics in results["results"].items():
-        metric = next((name for name in _METRICS if f"{name},none" in metrics), None)
-        samples = folder / f"samples_{task}_{date}.jsonl"
-        if metric is None or not samples.is_file():
+        metric = next((name for name in _METRICS if f"{name},none" in _mapping(metrics)), None)
+        if metric is None or task in _mapping(results.get("groups")):
             continue
         stated = metrics[f"{metric},none"]
         if isinstance(stated, int | float):
-            found.claimed[task] = float(stated)
-        rows = (results.get("n-samples") or {}).get(task) or {}
-        if isinstance(rows.get("original"), int):
-            found.num_rows[task] = rows["original"]
+            found.claimed[task] = Claim(float(stated), _EXACT)
+        rows = _mapping(_mapping(results.get("n-samples")).get(task)).get("original")
+        if isinstance(rows, int) and rows > 0:
+            found.num_rows[task] = rows
+        samples = folder / f"samples_{task}_{date}.jsonl"
+        if not samples.is_file():
+            continue
         found.files[samples.name] = sha256_of(samples)
-        for number, line in enumerate(read_lines(samples), 1):
-            place = f"{samples.name}, line {number}"
+        for line, place in lines_of(samples, found):
             if (sample := _lm_eval_sample(line, task=task, metric=metric, place=place)) is None:
                 found.problems.append(
                     f"{place} has no doc_id, no response or no {metric} in [0, 1]"
@@ -81,7 +81,7 @@ def read_medevalkit(folder: Path) -> ForeignResults:
             raise ConfigError(f"{path} is no list of samples")
         total = metrics.get("total metrics") if isinstance(metrics, dict) else None
         if isinstance(total, dict) and isinstance(total.get("acc"), int | float):
-            found.claimed[task] = float(total["acc"])
+            found.claimed[task] = Claim(float(total["acc"]), _EXACT)
         found.num_rows[task] = len(rows)
         for row, line in enumerate(rows):
             place = f"{name}, sample {row}"
@@ -96,10 +96,8 @@ def read_medevalkit(folder: Path) -> ForeignResults:
 def _lm_eval_sample(
     line: Mapping[str, Any], *, task: str, metric: str, place: str
 ) -> ForeignSample | None:
-    score, row, responses = line.get(metric), line.get("doc_id"), line.get("resps")
-    while isinstance(responses, list) and responses:
-        responses = responses[0]
-    if not isinstance(row, int) or not isinstance(responses, str):
+    score, row, response = line.get(metric), line.get("doc_id"), _lm_eval_response(line)
+    if not isinstance(row, int) or isinstance(row, bool) or response is None:
         return None
     if score is not None and (not isinstance(score, int | float) or not 0 <= score <= 1):
         return None
@@ -108,11 +106,34 @@ def _lm_eval_sample(
         row=row,
         question=_lm_eval_prompt(line.get("arguments")),
         reference=str(line.get("target", "")),
-        response=responses,
+        response=response,
         score=None if score is None else float(score),
         verdict=json.dumps({metric: score}),
         place=place,
     )
+
+
+def _lm_eval_response(line: Mapping[str, Any]) -> str | None:
+    """Return what the model wrote; of options that were weighed, the likeliest."""
+    responses = line.get("resps")
+    if not isinstance(responses, list) or not responses:
+        return None
+    first = responses[0][0] if isinstance(responses[0], list) and responses[0] else responses[0]
+    if not isinstance(first, list):
+        return first if isinstance(first, str) else None
+    try:
+        weights = [float(one[0][0]) for one in responses]
+        likeliest = max(range(len(weights)), key=weights.__getitem__)
+        arguments = line["arguments"]
+        if isinstance(arguments, dict):
+            return str(arguments[f"gen_args_{likeliest}"]["arg_1"]).strip()
+        return str(arguments[likeliest][1]).strip()
+    except (LookupError, TypeError, ValueError):
+        return None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _lm_eval_prompt(arguments: Any) -> str:
@@ -153,5 +174,5 @@ def _medevalkit_sample(line: Any, *, task: str, row: int, place: str) -> Foreign
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON") from error
