@@ -39,6 +39,9 @@ class TaskChange(_Change):
     """Not scored before, but now."""
     before: float | None
     after: float | None
+    scored_before: int
+    """Samples that `before` is the mean of; less than `n` where some had no verdict."""
+    scored_after: int
 
     @property
     def changed(self) -> int:
@@ -126,7 +129,9 @@ def for_terminal(changes: JudgeChanges) -> RenderableType:
             table.add_column(name, justify="right")
         for name, task in run.tasks.items():
             counts = (task.n, task.changed, task.up, task.down, task.lost, task.gained)
-            table.add_row(name, _percent(task.before), _percent(task.after), *map(str, counts))
+            was = _percent(task.before, is_part=task.scored_before < task.n)
+            now = _percent(task.after, is_part=task.scored_after < task.n)
+            table.add_row(name, was, now, *map(str, counts))
         parts.append(table)
     if len(changes.runs) > 1 and changes.ranked_by:
         table = Table(
@@ -142,6 +147,13 @@ def for_terminal(changes: JudgeChanges) -> RenderableType:
             table.add_row(run.model, _percent(run.mean_before), _percent(run.mean_after), *ranks)
         tau = changes.kendall_tau
         parts += [table, Text(f"Kendall's tau {'-' if tau is None else f'{tau:.2f}'}")]
+    tasks = [task for run in changes.runs for task in run.tasks.values()]
+    if any(min(task.scored_before, task.scored_after) < task.n for task in tasks):
+        parts.append(Text("† the mean of a part of the samples: the others have no verdict"))
+    if changes.num_failures:
+        parts.append(
+            Text(f"{changes.num_failures} samples failed; the same command asks for them again")
+        )
     return Group(*parts, *(Text(f"warning: {said}") for said in changes.warnings))
 
 
@@ -160,6 +172,8 @@ def _task_changes(old: JudgedRun, new: JudgedRun) -> dict[str, TaskChange]:
             **{key: value for key, value in counts[name].items() if key != "same"},
             before=old.scores.tasks[name].score,
             after=new.scores.tasks[name].score,
+            scored_before=old.scores.tasks[name].n_scored,
+            scored_after=new.scores.tasks[name].n_scored,
         )
         for name in new.scores.tasks
         if name in counts and name in old.scores.tasks
@@ -233,5 +247,5 @@ def _described(run: JudgedRun) -> str:
     return f"{run.judging.protocol['name']} by {judges}"
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _percent(value: float | None, *, is_part: bool = False) -> str:
+    return "-" if value is None else f"{100 * value:.1f}{'†' if is_part else ''}"

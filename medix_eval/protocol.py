@@ -6,6 +6,7 @@ the name. The digest covers the text of every prompt, not its path.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -274,9 +275,7 @@ _KEYS = "keys are those of judges/medix.yaml, such as generation.max_tokens or j
 def _where(error: ValidationError) -> str:
     """Leave out the member of the judge's union, which pydantic names too."""
     said = first_error(error)
-    for kind in ("judge", "dialogue", "rules"):
-        said = said.replace(f"judge.{kind}.", "judge.", 1)
-    return said
+    return re.sub(r"^judge\.(judge|dialogue|rules)\b", "judge", said)
 
 
 def _read_prompts(protocol: Protocol, *, folder: Path) -> dict[str, str]:

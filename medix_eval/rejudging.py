@@ -13,6 +13,7 @@ from pathlib import Path
 
 from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
 from medix_eval.egress import refuse_foreign_hosts
+from medix_eval.errors import ConfigError
 from medix_eval.evaluation import write_scores
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.prompts import check_prompts
@@ -65,7 +66,10 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
     """Judge the completions of every run; verdicts that stand are kept, as in an evaluation."""
     check_prompts(asked.protocol)
     named = [find_run(path) for path in asked.runs]
-    out = named[0][0].parent.parent
+    folders = [folder for folder, _ in named]
+    if twice := next((one for one in folders if folders.count(one) > 1), None):
+        raise ConfigError(f"{twice} is named twice", hint="name each run once, at either level")
+    out = folders[0].parent.parent
     judges = appoint(give_gpus(resolve_judges(asked.protocol, asked.judges, out=out)))
     manifests = [load_run_manifest(folder) for folder, _ in named]
     refuse_foreign_hosts(
@@ -81,7 +85,6 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
     )
     with shown_progress() as progress:
         session = _Session(asked, judges, progress)
-        folders = [folder for folder, _ in named]
         judgings = asyncio.run(session.judge_all(folders, manifests))
     done = []
     for (folder, before), after in zip(named, judgings, strict=True):

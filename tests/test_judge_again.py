@@ -288,6 +288,26 @@ def test_a_moved_run_is_judged_where_it_lies(
     assert len(answering.requests) == asked
 
 
+def test_a_mean_of_some_of_the_samples_is_marked_and_failures_are_counted(
+    evaluate: Run, run: Run, serve: Serve
+) -> None:
+    answering, judging = serve(lambda _: "Perhaps."), serve(lambda _: "I had rather not say.")
+    argv = [*candidate(answering), "--tasks", "medqa", "--protocol", "rules"]
+    _, out, _ = evaluate(*argv)
+    scores = json.loads(out)
+    n, judged = scores["tasks"]["medqa"]["n"], Path(scores["run"])
+
+    code, table, _ = run("judge", judged, *ONE_VOTE, *judge(judging))
+    twice, _, err = run("judge", judged, judged.parent.parent, "--protocol", "rules")
+
+    assert code == 1
+    assert f"{n} samples failed; the same command asks for them again" in table
+    assert scores["tasks"]["medqa"]["n_scored"] == 0
+    assert "† the mean of a part of the samples" in table
+    assert twice == 2
+    assert "is named twice" in err
+
+
 def test_a_judge_prompt_with_a_misspelt_name_stops_before_anything_is_sent(
     evaluate: Run, serve: Serve, tmp_path: Path
 ) -> None:

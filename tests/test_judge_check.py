@@ -329,3 +329,21 @@ def test_the_prompts_of_a_strangers_run_get_at_nothing() -> None:
 
     with pytest.raises(ConfigError, match="judge prompt theirs"):
         position_bias([], {"theirs": shell})
+
+
+def test_a_scorecard_that_could_not_be_kept_asks_nobody(
+    capsys: pytest.CaptureFixture[str], serve: Callable[[Script], list[str]], tmp_path: Path
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def says_yes(body: dict[str, Any]) -> str:
+        asked.append(body)
+        return YES
+
+    judge = serve(says_yes)
+    (tmp_path / "file").touch()
+    code, _, errors = run_cli(capsys, "judge-check", *judge, "--out", tmp_path / "file")
+
+    assert code == 2
+    assert "file cannot be used: Not a directory" in errors
+    assert not asked

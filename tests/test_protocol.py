@@ -49,6 +49,7 @@ def test_both_protocols_share_their_completions() -> None:
         ("generation.max_token=1", "unknown key 'generation.max_token'"),
         ("generation.max_tokens=0", "generation.max_tokens: Input should be greater than or"),
         ("judge.tries=many", "judge.tries: Input should be a valid integer"),
+        ("judge.question.repeats=3", "medix.yaml: judge: repeats say the same"),
         ("judge.scorer=oracle", "judge: Input tag 'oracle'"),
         ("generation", "is not key=value"),
         ("name.first=x", "has no keys below it"),

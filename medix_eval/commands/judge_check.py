@@ -86,6 +86,8 @@ def judge_check(
         )
     from medix_eval.judge_check.check import write_scorecard  # noqa: PLC0415
 
+    _make(out / "judges")  # before anything is asked that could then not be kept
+
     (choice,) = judge_choices(
         [judge] if judge else None,
         backend=judge_backend,
@@ -114,6 +116,13 @@ def judge_check(
     _print(card, as_json=as_json)
     typer.echo(f"scorecard: {folder / 'scorecard.json'}, drawn in scorecard.svg", err=True)
     raise typer.Exit(_FAILURES if card.overall.n_failed else _DONE)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder.parent} cannot be used: {error.strerror}") from error
 
 
 def _write_sheet(run: Path, *, num: int, seed: int) -> None:

@@ -5,14 +5,14 @@ The same protocol, prompts, votes, retries and cache: what is measured here is w
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medix_eval.errors import ConfigError, MedixError, NoJudge, ServerError
+from medix_eval.concurrency import each
+from medix_eval.errors import ConfigError, NoJudge, ServerError
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.outcomes import Scorer
@@ -56,21 +56,18 @@ class AskedJudge:
         async with AsyncExitStack() as stack:
             scorer = await self._opened(stack)
             progress.begin("judging", len(items))
+            verdicts: dict[int, VerdictRecord] = {}
 
-            async def one(item: LabelledAnswer) -> VerdictRecord:
-                verdict = await scorer.score(item.record)
+            async def judge(numbered: tuple[int, LabelledAnswer]) -> None:
+                number, item = numbered
+                verdict = verdicts[number] = await scorer.score(item.record)
                 if self.cache is not None:
                     self.cache.keep(verdict.votes, restricted=self.restricted)
                 progress.judged(verdict)
-                return verdict
 
-            try:
-                async with asyncio.TaskGroup() as group:
-                    asked = [group.create_task(one(item)) for item in items]
-            except BaseExceptionGroup as errors:
-                known = [error for error in errors.exceptions if isinstance(error, MedixError)]
-                raise (known[0] if known else errors.exceptions[0]) from None
-            return [task.result() for task in asked]
+            limit = self.source.concurrency if self.source else 1
+            await each(enumerate(items), judge, limit=limit)
+            return [verdicts[number] for number in range(len(items))]
 
     async def _opened(self, stack: AsyncExitStack) -> Scorer:
         if self.source is None:
