@@ -158,6 +158,26 @@ def test_runs_of_different_protocols_are_refused_and_the_difference_named(
     assert f"FORCED, not comparable: B: {named}" in table
 
 
+def test_runs_on_different_data_are_refused_and_the_difference_named(
+    call: Call, replayed: Any, right: Answers, tmp_path: Path
+) -> None:
+    first, second = replayed("a", right), replayed("b", right)
+    manifest = Path(second).parents[1] / "run.json"
+    run = json.loads(manifest.read_text())
+    (file,) = run["tasks"]["medqa"]["source"]["files"]
+    run["tasks"]["medqa"]["source"]["files"][file] = "0" * 64
+    run["tasks"]["medmcqa"]["version"] = "9"
+    manifest.write_text(json.dumps(run))
+
+    code, _, err = call("compare", first, second)
+    forced, out, _ = call("compare", first, second, "--force")
+
+    assert (code, forced) == (2, 0)
+    assert f"tasks.medqa.source.files.{file}: " in err
+    assert 'tasks.medmcqa.version: "' in err
+    assert "FORCED, not comparable: B: tasks.medqa.source" in out
+
+
 def test_another_seed_is_no_other_protocol(call: Call, replayed: Any, right: Answers) -> None:
     one = replayed("one", right)
     other = replayed("other", right, "--set", "generation.seed=7")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -77,6 +79,30 @@ def test_equal_graded_scores_do_not_claim_certainty() -> None:
     assert found is not None
     assert found.low < 0.5
     assert found.high > 0.7
+
+
+def test_rounding_is_no_variation() -> None:
+    alike = clustered([0.6 - 0.4, 0.8 - 0.6, 1 - 0.8] * 7)
+
+    assert len(np.unique(alike.totals)) > 1
+    assert alike.stderr == 0
+
+
+@pytest.mark.parametrize("clusters", [None, [str(at // 2) for at in range(30_000)]])
+def test_thirty_thousand_scores_that_all_differ_take_seconds_and_little_memory(
+    clusters: list[str] | None,
+) -> None:
+    task = clustered(np.random.default_rng(3).random(30_000), clusters)
+
+    tracemalloc.start()
+    found = task_interval(task)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < 300e6
+    assert found is not None
+    assert task.stderr is not None
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * task.stderr, rel=0.05)
 
 
 def test_the_bootstrap_agrees_with_the_standard_error() -> None:

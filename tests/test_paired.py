@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
 from statsmodels.stats.multitest import multipletests
 
@@ -46,6 +47,20 @@ def test_samples_of_one_image_that_flip_together_are_weak_evidence() -> None:
     assert alone.p < 0.001
     assert together.p is not None
     assert together.p > 0.2
+
+
+def test_equal_differences_that_rounding_sets_apart_do_not_claim_certainty() -> None:
+    found = task_difference(clustered([0.6 - 0.4, 0.8 - 0.6, 1 - 0.8] * 7))
+
+    assert found.interval is not None
+    assert found.interval == pytest.approx((0.045, 0.355), abs=0.01)
+
+
+def test_sign_flips_of_graded_scores_that_all_differ_are_those_of_scipy() -> None:
+    scores = np.random.default_rng(3).normal(0.1, 1.0, 600)
+    found = task_difference(clustered(scores))
+
+    assert found.p == pytest.approx(ttest_1samp(scores, 0).pvalue, abs=0.01)
 
 
 def test_equal_runs_do_not_differ_but_may() -> None:

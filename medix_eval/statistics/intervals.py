@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 LEVEL = 0.95
 DRAWS = 5000
 SEED = 0
+_NOTHING = 1e-12
+"""Scores that differ by less than this differ by how floats are rounded."""
+_MANY = 500
+_AT_ONCE = 4_000_000
+"""Numbers drawn at once: memory does not grow with the samples."""
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +77,8 @@ class Clusters:
             return None
         squares = math.fsum((self.totals - self.mean * self.sizes) ** 2)
         correction = self.num_clusters / (self.num_clusters - 1)
-        return math.sqrt(correction * squares) / self.num_samples
+        error = math.sqrt(correction * squares) / self.num_samples
+        return error if error > _NOTHING else 0.0
 
 
 def clustered(scores: Sequence[float] | Floats, clusters: Sequence[str] | None = None) -> Clusters:
@@ -191,9 +197,28 @@ def resampled_means(scores: Clusters, random: np.random.Generator) -> Floats:
     is_first = np.append([True], np.any(pairs[1:] != pairs[:-1], axis=1))  # they are sorted
     distinct = pairs[is_first]
     counts = np.diff(np.append(np.flatnonzero(is_first), len(pairs)))
-    drawn = random.multinomial(scores.num_clusters, counts / scores.num_clusters, size=DRAWS)
-    totals, sizes = (drawn @ distinct).T
-    return np.asarray(totals / sizes, dtype=np.float64)
+    num, shares = scores.num_clusters, counts / scores.num_clusters
+    each = is_varied(len(distinct), num)  # then drawing each one is faster
+    parts = []
+    for size in draws_at_once(num if each else len(distinct), DRAWS):
+        if each:
+            drawn = random.integers(num, size=(size, num))
+            totals, sizes = scores.totals[drawn].sum(axis=1), scores.sizes[drawn].sum(axis=1)
+        else:
+            totals, sizes = (random.multinomial(num, shares, size=size) @ distinct).T
+        parts.append(totals / sizes)
+    return np.concatenate(parts)
+
+
+def is_varied(num_distinct: int, num: int) -> bool:
+    """Tell whether so many of the values differ that to count equal ones saves nothing."""
+    return num_distinct > max(_MANY, num / 25)
+
+
+def draws_at_once(width: int, num: int) -> list[int]:
+    """Split `num` draws of so many numbers each into parts that fit into memory."""
+    most = max(1, _AT_ONCE // width)
+    return [min(most, num - done) for done in range(0, num, most)]
 
 
 def normal_quantile(level: float = LEVEL) -> float:

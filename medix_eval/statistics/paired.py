@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.statistics.intervals import (
@@ -20,6 +21,8 @@ from medix_eval.statistics.intervals import (
     average_stderr,
     bootstrap_interval,
     clustered,
+    draws_at_once,
+    is_varied,
     limits_of,
     normal_quantile,
     task_interval,
@@ -97,13 +100,28 @@ def sign_flip(differences: Clusters) -> float:
     for graded scores and for few clusters. Clusters of equal size of difference are swapped
     together, as only their number counts.
     """
-    sizes, counts = np.unique(np.abs(differences.totals.round(12)), return_counts=True)
-    sizes, counts = sizes[sizes > 0], counts[sizes > 0]
+    totals = np.abs(differences.totals.round(12))
+    totals = totals[totals > 0]
+    sizes, counts = np.unique(totals, return_counts=True)
+    if is_varied(len(sizes), len(totals)):  # then swapping each one is faster
+        sizes, counts = totals, np.ones_like(totals, dtype=np.int64)
     random = np.random.default_rng(SEED)
-    swapped = 2 * random.binomial(counts, 0.5, size=(_FLIPS, len(counts))) - counts
     found = abs(math.fsum(differences.totals))
-    as_large = int((np.abs(swapped @ sizes) >= found - 1e-9).sum())
+    as_large = 0
+    for size in draws_at_once(len(counts) or 1, _FLIPS):
+        swapped = 2.0 * _flips(counts, random, size) - counts
+        as_large += int((np.abs(swapped @ sizes) >= found - 1e-9).sum())
     return (as_large + 1) / (_FLIPS + 1)
+
+
+def _flips(
+    counts: NDArray[np.int64], random: np.random.Generator, size: int
+) -> NDArray[np.integer]:
+    """Return how many of each count fall on one side, `size` times."""
+    shape = size, len(counts)
+    if counts.size and counts.max() == 1:
+        return random.integers(0, 2, size=shape, dtype=np.int8)
+    return random.binomial(counts, 0.5, size=shape)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
