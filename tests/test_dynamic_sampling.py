@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,12 +69,10 @@ def test_a_whole_group_is_replaced_with_all_that_belongs_to_it() -> None:
     assert kept.informative(SPREAD, group=2) == [True, True]
 
 
-@pytest.mark.slow
-def test_two_processes_keep_whole_groups_and_none_that_teaches_nothing(tmp_path: Path) -> None:
-    """One process finds most of its groups useless, the other none: they must not part."""
+def in_two_processes(out: Path, *words: str) -> list[dict[str, Any]]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launched = subprocess.Popen(
-        [*launch, "--nproc-per-node", "2", str(TWO_PROCESSES), str(tmp_path)],
+        [*launch, "--nproc-per-node", "2", str(TWO_PROCESSES), str(out), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -86,7 +85,13 @@ def test_two_processes_keep_whole_groups_and_none_that_teaches_nothing(tmp_path:
         launched.communicate(timeout=60)
         raise
     assert launched.returncode == 0, said[-3000:]
-    seen = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.slow
+def test_two_processes_keep_whole_groups_and_none_that_teaches_nothing(tmp_path: Path) -> None:
+    """One process finds most of its groups useless, the other none: they must not part."""
+    seen = [process["seen"] for process in in_two_processes(tmp_path)]
 
     assert len(seen[0]) == len(seen[1]) == 2
     for rollouts in seen:
@@ -95,3 +100,12 @@ def test_two_processes_keep_whole_groups_and_none_that_teaches_nothing(tmp_path:
             assert all(len(set(group["ids"])) == 1 for group in groups)
             assert all(len(set(group["judge"])) == 2 for group in groups)
     assert {group["ids"][0] for group in seen[0][0]} != {group["ids"][0] for group in seen[1][0]}
+
+
+@pytest.mark.slow
+def test_a_judge_that_one_process_loses_stops_both_with_a_checkpoint(tmp_path: Path) -> None:
+    said = [process["said"] for process in in_two_processes(tmp_path, "fail")]
+
+    assert said == ["another process could not score its completions", "the judge is lost"]
+    assert {path.name for path in (tmp_path / "checkpoint-1").glob("*state*")} == {
+        "rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"}  # fmt: skip

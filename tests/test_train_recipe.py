@@ -88,6 +88,7 @@ def test_a_key_changes_one_value_and_a_section_can_be_given_whole() -> None:
         ("algorithm.overlong={buffer: 4096}", "leaves nothing below rollout.max_tokens 4096"),
         ("rollout.engine.url=http://x", "url goes with kind: vllm-server"),
         ("model.lora.rank", "is not key=value"),
+        ("monitor.limits.kll=2", "monitor.limits: 'kll' is no sign; there are yes_unlike,"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_it(override: str, message: str) -> None:

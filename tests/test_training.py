@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,16 +20,14 @@ from medix_eval.errors import ConfigError, RunMismatch, ServerError
 from medix_eval.phantom import model_folder
 from medix_eval.testing import ScriptedServer
 from medix_train import training
-from medix_train.checkpoints import Evaluation, Evaluations, kept_random_state
+from medix_train.checkpoints import Evaluation, Evaluations
 from medix_train.cli import main
 from medix_train.data import load_training_data
 from medix_train.demo import embedding_folder
+from medix_train.policy_trainer import random_states
 from medix_train.recipe import DataSection, ModelSection, Overlong, Recipe, load_recipe
 from medix_train.settings import grpo_config, load_model, load_processor
 from medix_train.training import Shaped, num_rollouts, train
-
-if TYPE_CHECKING:
-    pass
 
 SMALL = (
     "data.path=phantom:32",
@@ -168,7 +166,9 @@ def test_an_adapter_is_trained_and_merged(judge: ScriptedServer, tmp_path: Path)
 def test_another_recipe_does_not_go_on_in_the_same_folder(
     judge: ScriptedServer, tmp_path: Path
 ) -> None:
+    training._open_folder(tmp_path, a_recipe(judge, "seed=3"))  # noqa: SLF001
     training._open_folder(tmp_path, a_recipe(judge))  # noqa: SLF001
+    (tmp_path / "monitor.jsonl").touch()
 
     training._open_folder(tmp_path, a_recipe(judge))  # noqa: SLF001
     with pytest.raises(RunMismatch, match=r"seed: 1, now 2"):
@@ -282,14 +282,15 @@ def test_of_equal_checkpoints_the_earliest_that_is_there_is_best(tmp_path: Path)
     assert [one.score for one in evaluations.all()] == [0.9, 0.6, 0.7, 0.7]
 
 
-def test_an_evaluation_leaves_the_random_states_alone() -> None:
+def test_random_states_go_back_to_where_they_were() -> None:
     torch.manual_seed(1)
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
-    with kept_random_state():
-        torch.rand(3)
-        random.random()  # noqa: S311
-        np.random.rand()  # noqa: NPY002
+    go_back = random_states()
+    torch.rand(3)
+    random.random()  # noqa: S311
+    np.random.rand()  # noqa: NPY002
+    go_back()
     after = (torch.rand(1).item(), random.random(), np.random.rand())  # noqa: NPY002, S311
     torch.manual_seed(1)
     random.seed(1)

@@ -5,14 +5,11 @@ What came out stands in `evaluations.jsonl`, so a resumed training knows what wa
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
@@ -23,9 +20,10 @@ from medix_eval.evaluation import Settings
 from medix_eval.evaluation import evaluate as run_harness
 from medix_eval.models.resolve import ModelFlags
 from medix_eval.protocol import load_protocol
-from medix_eval.tasks import load_tasks
+from medix_eval.tasks import Catalogue, load_tasks
 from medix_eval.torchvision_cpu import declare_missing_operators
 from medix_train.export import merged
+from medix_train.policy_trainer import random_states
 from medix_train.recipe import EvaluationSection, Recipe
 
 declare_missing_operators()
@@ -123,10 +121,11 @@ class HarnessEvaluation(TrainerCallback):
 
     def _evaluate(self, update: int) -> None:
         checkpoint = self._out / f"checkpoint-{update}"
-        with kept_random_state():
-            evaluation = evaluate_checkpoint(
-                checkpoint, recipe=self._recipe, out=self._out, update=update
-            )
+        go_back = random_states()  # an evaluation must not change the training
+        evaluation = evaluate_checkpoint(
+            checkpoint, recipe=self._recipe, out=self._out, update=update
+        )
+        go_back()
         self._evaluations.add(evaluation)
         shown = {f"evaluation/{name}": score for name, score in evaluation.tasks.items()}
         self._log({"evaluation/score": evaluation.score, **shown})
@@ -141,14 +140,12 @@ class HarnessEvaluation(TrainerCallback):
 
 def evaluate_checkpoint(checkpoint: Path, *, recipe: Recipe, out: Path, update: int) -> Evaluation:
     """Run the harness on one checkpoint. Raises where nothing could be scored."""
-    section = recipe.evaluation
-    if section is None:
-        raise ValueError("the recipe evaluates nothing")
     model = merged(checkpoint, recipe=recipe, scratch=out / "merged")
-    scores = run_harness(*_harness(section, recipe, model=model, out=out / "evaluations"))
+    settings, catalogue = harness_settings(recipe, model=model, out=out / "evaluations")
+    scores = run_harness(settings, catalogue)
     tasks = {name: task.score for name, task in scores.tasks.items() if task.score is not None}
     if not tasks:
-        raise DatasetError(f"no sample of {', '.join(section.tasks)} could be scored")
+        raise DatasetError(f"no sample of {', '.join(settings.tasks)} could be scored")
     return Evaluation(
         update=update,
         checkpoint=str(checkpoint),
@@ -159,8 +156,9 @@ def evaluate_checkpoint(checkpoint: Path, *, recipe: Recipe, out: Path, update: 
     )
 
 
-def _harness(section: EvaluationSection, recipe: Recipe, *, model: Path, out: Path) -> Any:
-    """Return what `medix-eval` would make of the same flags."""
+def harness_settings(recipe: Recipe, *, model: Path, out: Path) -> tuple[Settings, Catalogue]:
+    """Return what `medix-eval` would make of the same flags; `ConfigError` where they are wrong."""
+    section = recipe.evaluation or EvaluationSection(tasks=())
     folders = [bundled("tasks"), *([Path(section.include)] if section.include else [])]
     catalogue = load_tasks(folders)
     template = recipe.data.template
@@ -191,15 +189,3 @@ def _harness(section: EvaluationSection, recipe: Recipe, *, model: Path, out: Pa
         allow_partial=False,
     )
     return settings, catalogue
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Leave the random states as they were: an evaluation must not change the training."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the trainer's own)
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002

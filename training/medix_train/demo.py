@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("medix_train").setLevel(logging.INFO)
     train_phantom(arguments.out, seed=arguments.seed, changes=tuple(arguments.changes))
 
 

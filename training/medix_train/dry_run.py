@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError
+from medix_train.checkpoints import harness_settings
 from medix_train.completions import read_solution
 from medix_train.data import TrainingData, load_training_data
 from medix_train.recipe import ModelSection, Recipe
@@ -20,16 +22,19 @@ from medix_train.training import num_rollouts
 
 _GIB = 2**30
 _NUM_REFERENCES = 5
+_NOWHERE = Path("dry-run")
 
 
 def describe(recipe: Recipe) -> str:
     """Check everything that can be checked without weights, and say what would be done."""
     batches = recipe.batches(processes=num_processes())
+    if recipe.evaluation:
+        harness_settings(recipe, model=_NOWHERE, out=_NOWHERE)
     processor = load_processor(recipe.model)
     data = load_training_data(recipe.data, processor=processor)
     num_rows = None if data.stored is None else len(data.rows)
     rollouts = num_rollouts(recipe, num_rows=num_rows)
-    grpo_config(recipe, batches, out=_nowhere(), num_rollouts=rollouts, image_token=None)
+    grpo_config(recipe, batches, out=_NOWHERE, num_rollouts=rollouts, image_token=None)
     first = list(islice(iter(data.rows), _NUM_REFERENCES))
     rollout, engine = recipe.rollout, recipe.rollout.engine
     rows = "a stream" if num_rows is None else f"{num_rows} rows, {data.num_too_long} too long"
@@ -118,9 +123,3 @@ def _reference_rewards(recipe: Recipe, rows: list[Any]) -> Iterator[str]:
     )
     for one, result in zip(gold, scored, strict=True):
         yield f"{one.reference[:40]!r} {result.total}"
-
-
-def _nowhere() -> Any:
-    from pathlib import Path  # noqa: PLC0415
-
-    return Path("dry-run")

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from medix_eval.jsonl import JsonLines, read_lines
 from medix_eval.judging.error_tags import error_tags
@@ -75,6 +75,14 @@ class MonitorSettings(BaseModel):
     """Logged steps that a sign must last."""
     stop: bool = False
     """End the training at a sign; otherwise it is only said."""
+
+    @field_validator("limits")
+    @classmethod
+    def _signs_exist(cls, limits: dict[str, float]) -> dict[str, float]:
+        names = [sign.name for sign in SIGNS]
+        if unknown := sorted(limits.keys() - set(names)):
+            raise ValueError(f"{unknown[0]!r} is no sign; there are {', '.join(names)}")
+        return limits
 
 
 def signals(completions: pd.DataFrame, logged: Mapping[str, Any]) -> dict[str, float]:

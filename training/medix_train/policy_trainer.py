@@ -7,11 +7,14 @@ are added here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
+from medix_eval.errors import ServerError
 from medix_eval.torchvision_cpu import declare_missing_operators
 
 declare_missing_operators()
@@ -24,18 +27,37 @@ from medix_train.data import TrainingData  # noqa: E402
 from medix_train.dynamic_sampling import Rollout, draw  # noqa: E402
 from medix_train.recipe import DynamicSampling  # noqa: E402
 
+Reward = Callable[..., Awaitable[list[float | None]]]
+
 
 class PolicyTrainer(GRPOTrainer):
     """GRPO as a recipe describes it."""
 
     def __init__(
-        self, *, data: TrainingData, dynamic_sampling: DynamicSampling | None, **trl: Any
+        self,
+        *,
+        data: TrainingData,
+        reward: Reward,
+        dynamic_sampling: DynamicSampling | None,
+        **trl: Any,
     ) -> None:
         self._training_data = data
+        self._reward = reward
+        self._failure: Exception | None = None
+        self._back_to_start: Callable[[], None] = random_states()
         self._rule = dynamic_sampling
         self._group: int = trl["args"].num_generations
         self._rollout: Rollout | None = None
+        trl["reward_funcs"] = self.composite
         super().__init__(train_dataset=data.rows, **trl)
+
+    async def composite(self, **columns: Any) -> list[float | None]:
+        """Score a batch; a failure is kept until every process knows of it."""
+        try:
+            return await self._reward(**columns)
+        except Exception as error:  # noqa: BLE001 (raised by `_calculate_rewards`)
+            self._failure = error
+            return [None] * len(columns["completions"])
 
     def log_scores(self, scores: Mapping[str, float]) -> None:
         """Log numbers as they are, past what TRL adds to a step of its own."""
@@ -44,6 +66,7 @@ class PolicyTrainer(GRPOTrainer):
     def _generate_and_score_completions(
         self, inputs: list[dict[str, Any]]
     ) -> dict[str, torch.Tensor | Any]:
+        self._back_to_start = random_states()
         rows = self._training_data.with_images(inputs)
         if self._rule is None:
             return super()._generate_and_score_completions(rows)
@@ -62,11 +85,21 @@ class PolicyTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> torch.Tensor:
-        if self._rollout is None:
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        else:
-            rewards = self.accelerator.gather(self._rollout.rewards)
+        if self._rollout is not None:
+            return torch.as_tensor(self.accelerator.gather(self._rollout.rewards))
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._gathered(float(self._failure is not None)).any():
+            self._stop()
         return torch.as_tensor(rewards)
+
+    def _stop(self) -> None:
+        """Save where this rollout began, and raise, in every process: alone one is waited for."""
+        if self.state.global_step:
+            self._back_to_start()
+            self._save_checkpoint(self.model, trial=None)  # type: ignore[no-untyped-call]
+        raise self._failure or ServerError(
+            "another process could not score its completions", hint="see what that process says"
+        )
 
     def _informative_rollout(self, rows: list[dict[str, Any]], *, rule: DynamicSampling) -> Rollout:
         """Complete the rows, and draw others for the groups that teach nothing."""
@@ -105,7 +138,7 @@ class PolicyTrainer(GRPOTrainer):
         prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in rows]
         generated = list(super()._generate(prompts))
         self._pending_extra_logs.clear()
-        everywhere = super()._calculate_rewards(rows, prompts, generated[3], generated[1])
+        everywhere = self._calculate_rewards(rows, prompts, generated[3], generated[1])
         own = slice(*(len(rows) * (self.accelerator.process_index + end) for end in (0, 1)))
         logged = {name: list(values) for name, values in self._pending_extra_logs.items()}
         self._pending_extra_logs.clear()
@@ -136,3 +169,17 @@ class PolicyTrainer(GRPOTrainer):
 
     def _mean(self, rewards: torch.Tensor) -> float:
         return float(self.accelerator.gather(rewards).sum(dim=1).nanmean())
+
+
+def random_states() -> Callable[[], None]:
+    """Note the random states; what is returned goes back to them."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the trainer's own)
+    cpu, gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all()
+
+    def go_back() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        torch.cuda.set_rng_state_all(gpus)
+
+    return go_back

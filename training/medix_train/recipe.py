@@ -289,7 +289,12 @@ def _read(path: Path) -> dict[str, Any]:
     """Read a recipe over the one that it includes: sections are merged, all else is replaced."""
     raw = read_mapping(path, what="recipe")
     included = raw.pop("include", None)
-    return _merged(_read(path.parent / str(included)), raw) if included else raw
+    if included is None:
+        return raw
+    below = read_mapping(path.parent / str(included), what="recipe")
+    if "include" in below:
+        raise ConfigError(f"recipe {included} is included, and cannot include another")
+    return _merged(below, raw)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.digests import differences, digest
-from medix_eval.errors import ConfigError, RunMismatch
+from medix_eval.errors import ConfigError, RunMismatch, ServerError
+from medix_train.monitor import FILE
 from medix_train.recipe import Overlong, Recipe
 from medix_train.reward import MedixReward
 
@@ -29,6 +30,7 @@ def train(recipe: Recipe, *, out: Path) -> Path:
 
     Raises `ConfigError`, `DatasetError` or `ServerError`, before a model is loaded where possible.
     """
+    from medix_train.checkpoints import harness_settings  # noqa: PLC0415
     from medix_train.data import load_training_data  # noqa: PLC0415
     from medix_train.export import export  # noqa: PLC0415
     from medix_train.settings import load_processor, num_processes  # noqa: PLC0415
@@ -36,6 +38,8 @@ def train(recipe: Recipe, *, out: Path) -> Path:
     batches = recipe.batches(processes=num_processes())
     if os.environ.get("RANK", "0") == "0":
         _open_folder(out, recipe)
+    if recipe.evaluation:
+        harness_settings(recipe, model=Path(), out=out)  # here, not at the first checkpoint
     reward = MedixReward(settings=recipe.reward)
     asyncio.run(check_judge(reward))
     processor = load_processor(recipe.model)
@@ -84,9 +88,7 @@ def build_trainer(
     trainer = PolicyTrainer(
         model=model,
         processing_class=processor,
-        reward_funcs=Shaped(reward, overlong, cap=recipe.rollout.max_tokens)
-        if overlong
-        else reward,
+        reward=Shaped(reward, overlong, cap=recipe.rollout.max_tokens) if overlong else reward,
         args=config,
         data=data,
         dynamic_sampling=recipe.algorithm.dynamic_sampling,
@@ -121,6 +123,9 @@ async def check_judge(reward: MedixReward) -> None:
     """Connect to the judge before anything is loaded. Raises `ConfigError` or `ServerError`."""
     try:
         await reward.open()
+    except ServerError as error:
+        error.hint = "is the judge running? reward.judge.base_url says where"
+        raise
     finally:
         await reward.close()
 
@@ -150,17 +155,16 @@ class Shaped:
 
 
 def _open_folder(out: Path, recipe: Recipe) -> None:
-    """Begin a folder, or see that it was begun by the same recipe."""
+    """Begin a folder, or see that the same recipe has trained in it."""
     file = out / "recipe.json"
     resolved = recipe.model_dump(mode="json")
-    if file.exists():
+    if file.exists() and (out / FILE).exists():
         before = json.loads(file.read_text(encoding="utf-8"))["recipe"]
         if changed := differences(before, resolved):
             raise RunMismatch(
                 f"{out} was trained by another recipe: {'; '.join(changed[:3])}",
                 hint="name another folder with --out, or undo the change to resume",
             )
-        return
     try:
         out.mkdir(parents=True, exist_ok=True)
         written = {"digest": digest(resolved), "recipe": resolved}
