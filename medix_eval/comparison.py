@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from medix_eval.digests import differences
 from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.judged_run import JudgedRun
+from medix_eval.scores import MIN_SLICE
 from medix_eval.statistics.intervals import Clusters, clustered
 from medix_eval.statistics.paired import (
     Difference,
@@ -22,6 +23,7 @@ from medix_eval.statistics.paired import (
     holm,
     task_difference,
 )
+from medix_eval.statistics.slices import slices_of
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))
 """What a comparison is there to compare: models, controls and repetitions."""
@@ -70,6 +72,9 @@ class Pair(_Result):
     letter: str
     tasks: dict[str, Difference]
     groups: dict[str, Difference]
+    slices: dict[str, dict[str, dict[str, Difference]]]
+    """By task, column and value, of slices with 30 shared samples or more. Their intervals are
+    those of one slice alone: of twenty that do not differ, one will look as if it did."""
     changed: dict[str, Share]
     """By task: samples that the two score otherwise."""
     won: tuple[ChangedSample, ...]
@@ -96,6 +101,7 @@ class _Scored:
 
     scores: dict[str, float] = field(default_factory=dict)
     clusters: dict[str, str] = field(default_factory=dict)
+    slices: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     num_samples: int = 0
 
 
@@ -183,9 +189,12 @@ def _by_task(run: JudgedRun) -> dict[str, _Scored]:
         task, sample_id = found[sample.task], sample.completion.sample_id
         task.num_samples += 1
         if sample.verdict.score is not None:
-            column = run.entry(sample.task).cluster
+            entry, asked = run.entry(sample.task), sample.completion
             task.scores[sample_id] = sample.verdict.score
-            task.clusters[sample_id] = sample.completion.columns.get(column or "", sample_id)
+            task.clusters[sample_id] = asked.columns.get(entry.cluster or "", sample_id)
+            task.slices[sample_id] = slices_of(
+                asked.columns, names=entry.slices, kind=asked.kind, reference=asked.reference
+            )
     return found
 
 
@@ -197,6 +206,8 @@ class _Shared:
     scores: np.ndarray[tuple[int, int], np.dtype[np.float64]]
     """A row per run, a column per sample."""
     clusters: list[str]
+    slices: dict[tuple[str, str], list[int]]
+    """Which of the samples are in a slice, by column and value."""
     num_left_out: int
 
     @classmethod
@@ -204,11 +215,24 @@ class _Shared:
         ids = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
         scores = np.array([[run.scores[name] for name in ids] for run in runs], dtype=np.float64)
         clusters = [runs[0].clusters[name] for name in ids]
+        slices: dict[tuple[str, str], list[int]] = {}
+        for at, name in enumerate(ids):
+            for one in runs[0].slices[name]:
+                slices.setdefault(one, []).append(at)
         most = max(run.num_samples for run in runs)
-        return cls(ids, scores.reshape(len(runs), len(ids)), clusters, most - len(ids))
+        return cls(ids, scores.reshape(len(runs), len(ids)), clusters, slices, most - len(ids))
 
     def difference(self, run: int, baseline: int) -> Clusters:
         return clustered(self.scores[run] - self.scores[baseline], self.clusters)
+
+    def by_slice(self, run: int, baseline: int) -> dict[str, dict[str, Difference]]:
+        apart = self.scores[run] - self.scores[baseline]
+        found: dict[str, dict[str, Difference]] = {}
+        for (column, value), at in sorted(self.slices.items()):
+            if MIN_SLICE <= len(at) < len(self.ids):
+                part = clustered(apart[at], [self.clusters[one] for one in at])
+                found.setdefault(column, {})[value] = group_difference([part])
+        return found
 
 
 def _contest(tasks: Sequence[_Shared]) -> Contest:
@@ -250,6 +274,11 @@ def _pair(run: int, tasks: Mapping[str, _Shared], groups: Mapping[str, tuple[str
         groups={
             name: group_difference([clusters[member] for member in members])
             for name, members in groups.items()
+        },
+        slices={
+            name: by_slice
+            for name, shared in tasks.items()
+            if (by_slice := shared.by_slice(run, 0))
         },
         changed={
             name: changed_share(shared.scores[run] - shared.scores[0], shared.clusters)

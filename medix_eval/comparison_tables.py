@@ -25,7 +25,7 @@ def for_terminal(comparison: Comparison) -> RenderableType:
     stamps = [Text(line, style="bold") for line in _stamps(comparison)]
     parts: list[RenderableType] = [*map(Text, _head(comparison)), *stamps, _contests(comparison)]
     for pair in comparison.pairs:
-        parts += [_differences(pair), *map(Text, _changed(pair))]
+        parts += [_differences(pair), *map(Text, [*_slices(pair), *_changed(pair)])]
     notes = (
         "* best; = may be as good: the interval of its paired difference from the best holds 0.",
         "p: McNemar's exact test, or sign flips by image or patient; Holm: for all tasks together.",
@@ -84,6 +84,20 @@ def _cells(one: Difference) -> list[str]:
     span = f"{100 * one.interval[0]:+.1f} to {100 * one.interval[1]:+.1f}" if one.interval else "-"
     seen = "-" if one.minimum_detectable is None else f"{100 * one.minimum_detectable:.1f}"
     return [f"{100 * one.difference:+.1f}", span, _p(one.p), _p(one.p_holm), seen]
+
+
+def _slices(pair: Pair) -> list[str]:
+    """List the slices on which the runs clearly differ, and say of how many."""
+    every = [
+        (f"{task}, {column} {value}", one)
+        for task, columns in pair.slices.items()
+        for column, values in columns.items()
+        for value, one in values.items()
+    ]
+    clear = [(name, one) for name, one in every if one.is_clear]
+    lines = [f"  {name}, n {one.n}: {' ('.join(_cells(one)[:2])})" for name, one in clear]
+    said = f"{pair.letter} differs on {len(clear)} of {len(every)} slices; by chance on 1 of 20"
+    return [said + (":" if lines else ""), *lines] if every else []
 
 
 def _changed(pair: Pair) -> list[str]:

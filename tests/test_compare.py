@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from medix_eval.bundled import bundled
 from medix_eval.cli import main
+from medix_eval.invented_runs import InventedRuns
+from medix_eval.tasks import load_tasks
 from medix_eval.testing import ScriptedServer
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
@@ -176,6 +179,20 @@ def test_runs_on_different_data_are_refused_and_the_difference_named(
     assert f"tasks.medqa.source.files.{file}: " in err
     assert 'tasks.medmcqa.version: "' in err
     assert "FORCED, not comparable: B: tasks.medqa.source" in out
+
+
+def test_a_slice_on_which_runs_differ_is_named(call: Call, tmp_path: Path) -> None:
+    runs = InventedRuns(tmp_path, load_tasks([bundled("tasks")]))
+    first = runs.make("m", {"slake_vqa": [1.0, 1.0] * 40})
+    second = runs.make("m2", {"slake_vqa": [1.0, 1.0] * 15 + [1.0, 0.0] * 25})
+
+    _, out, _ = call("compare", first, second)
+    _, found, _ = call("compare", first, second, "--json")
+
+    by_type = json.loads(found)["pairs"][0]["slices"]["slake_vqa"]["answer_type"]
+    assert {value: one["difference"] for value, one in by_type.items()} == {"A": 0, "B": -0.625}
+    assert "B differs on 1 of 2 slices" in out
+    assert "slake_vqa, answer_type B, n 40: -62.5 (" in out
 
 
 def test_another_seed_is_no_other_protocol(call: Call, replayed: Any, right: Answers) -> None:
