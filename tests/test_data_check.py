@@ -29,7 +29,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         with pytest.raises(SystemExit) as stopped:
             main([str(word) for word in argv])
         code = stopped.value.code
-        return (code if isinstance(code, int) else 0), *capsys.readouterr()
+        said = capsys.readouterr()
+        return (code if isinstance(code, int) else 0), said.out, said.err
 
     return call
 

@@ -59,10 +59,10 @@ def scored(folder: Path, *, labels: Path | None = None, **tasks: Sequence[Sample
                     outcome=one.get("outcome", outcome),
                     score=score,
                     answer=one.get("answer"),
-                    votes=[
+                    votes=tuple(
                         Vote(judge="j", prompt=prompt, key="k", points=points)
                         for prompt, points in one.get("votes", {}).items()
-                    ],
+                    ),
                     judge_score=score if "votes" in one else None,
                     rule=RuleVerdict(score=one["rule"], rule="r") if "rule" in one else None,
                 ).model_dump_json(exclude_defaults=True)

@@ -6,7 +6,7 @@ were made in another way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from medix_eval.digests import differences, digest
 from medix_eval.errors import ConfigError
@@ -102,7 +102,7 @@ def _unlike_file(name: str, stated: dict[str, object], file: TaskFile) -> Iterat
             yield f"{name}: run.json says {key} {stated[key]!r}, its task file {settings[key]!r}"
 
 
-def _stamp(protocol: Protocol, made: dict[str, object], *, like: str | None) -> str:
+def _stamp(protocol: Protocol, made: Mapping[str, object], *, like: str | None) -> str:
     """Return the digest that these settings have, with the embedding of a bundled protocol."""
     embedding = load_protocol(like).embedding if like else None
     return protocol.model_copy(update={"embedding": embedding}).stamp(made)["digest"]

@@ -15,7 +15,7 @@ from medix_eval.site.sample_scores import encoded
 
 _OF_A_TASK = {"version", "kind", "n", "n_scored", "score", "interval", "rules_score", "bounds"}
 _SHORT = 16
-_FIELDS = (
+_FIELDS: tuple[str, ...] = (
     "model", "rank", "task", "version", "score", "low", "high", "n", "n_scored", "complete",
     "protocol", "protocol_digest", "judge", "date", "run",
 )  # fmt: skip

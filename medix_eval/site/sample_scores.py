@@ -130,7 +130,9 @@ def differs(
         differences = a[task] - b[task]
         shared = ~np.isnan(differences)
         names = samples[task].clusters
-        parts.append(clustered(differences[shared], None if names is None else names[shared]))
+        parts.append(
+            clustered(differences[shared], None if names is None else names[shared].tolist())
+        )
     stderr = average_stderr(parts)
     if stderr is None:
         return None

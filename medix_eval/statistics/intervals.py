@@ -90,7 +90,7 @@ def clustered(scores: Sequence[float] | Floats, clusters: Sequence[str] | None =
     numbers: dict[str, int] = {}
     codes = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
     order = np.lexsort((values, codes))
-    totals = np.bincount(codes[order], weights=values[order])
+    totals = np.bincount(codes[order], weights=values[order]).astype(np.float64)
     sizes = np.bincount(codes).astype(np.float64)
     order = np.lexsort((totals, sizes))
     return Clusters(totals=totals[order], sizes=sizes[order], is_binary=binary)
