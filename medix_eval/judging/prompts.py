@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from functools import lru_cache
 
 import jinja2
 import jinja2.sandbox
@@ -49,6 +50,7 @@ def compiled(texts: Mapping[str, str]) -> dict[str, jinja2.Template]:
     return {name: _compiled(name, text) for name, text in texts.items()}
 
 
+@lru_cache(maxsize=256)
 def _compiled(name: str, text: str) -> jinja2.Template:
     try:
         template = _JINJA.from_string(text)
