@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -16,7 +17,7 @@ from medix_eval.testing import Reply, ScriptedServer, prompt_text
 from medix_train import judge_desk
 from medix_train.embedding import Pair
 from medix_train.reward import MedixReward, last_turn
-from medix_train.reward_settings import RewardSettings, read_reward_settings
+from medix_train.reward_settings import RewardSettings, load_reward_settings
 
 QUESTION = "<image>What is shown?"
 
@@ -218,17 +219,21 @@ def test_judge_and_embedding_work_at_the_same_time() -> None:
     ("values", "said"),
     [
         ({"weights": {"judge": 0.9}}, "sum to 1.3825, not to 1"),
-        ({"wieghts": {}}, "reward: unknown key 'wieghts'"),
+        ({"wieghts": {}}, "unknown key 'wieghts'"),
         ({"edition": "medix-compat", "graded": True}, "was not published"),
-        ({"judge": {"concurrency": 0}}, "reward: judge.concurrency"),
-        ({"edition": "medixx"}, "reward: edition"),
+        ({"judge": {"concurrency": 0}}, "judge.concurrency"),
+        ({"edition": "medixx"}, "edition"),
     ],
 )
-def test_a_mistake_in_the_settings_is_one_line(values: dict[str, Any], said: str) -> None:
+def test_a_mistake_in_the_settings_is_one_line(
+    values: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(json.dumps(values))
     with pytest.raises(ConfigError, match=said) as error:
-        read_reward_settings(values, source="my.yaml")
+        load_reward_settings(path)
 
-    assert str(error.value).startswith("my.yaml: ")
+    assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
 
 

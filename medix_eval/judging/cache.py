@@ -35,10 +35,10 @@ class VerdictCache:
     @classmethod
     def at(cls, path: Path) -> Self:
         """Open the cache, or begin it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             return cls(_opened(path))
-        except sqlite3.OperationalError as error:
+        except (OSError, sqlite3.OperationalError) as error:
             raise ConfigError(
                 f"the verdict cache {path} cannot be used: {error}",
                 hint="--no-cache goes on without it",

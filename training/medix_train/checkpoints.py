@@ -18,6 +18,7 @@ from medix_eval.bundled import bundled
 from medix_eval.errors import DatasetError
 from medix_eval.evaluation import Settings
 from medix_eval.evaluation import evaluate as run_harness
+from medix_eval.jsonl import JsonLines, read_lines
 from medix_eval.models.resolve import ModelFlags
 from medix_eval.protocol import load_protocol
 from medix_eval.tasks import Catalogue, load_tasks
@@ -32,7 +33,6 @@ from transformers import (  # noqa: E402  # needs the operators
     TrainerCallback,
     TrainerControl,
     TrainerState,
-    TrainingArguments,
 )
 
 
@@ -59,15 +59,12 @@ class Evaluations:
 
     def add(self, evaluation: Evaluation) -> None:
         """Append one line."""
-        with self._path.open("a", encoding="utf-8") as lines:
-            lines.write(evaluation.model_dump_json() + "\n")
+        with JsonLines(self._path) as file:
+            file.append(evaluation.model_dump_json())
 
     def all(self) -> list[Evaluation]:
         """Return the newest evaluation of each checkpoint."""
-        if not self._path.exists():
-            return []
-        lines = self._path.read_text(encoding="utf-8").splitlines()
-        read = [Evaluation.model_validate_json(line) for line in lines]
+        read = [Evaluation.model_validate(line) for line in read_lines(self._path)]
         return list({one.update: one for one in read}.values())
 
     def best(self) -> Evaluation | None:
@@ -93,11 +90,7 @@ class HarnessEvaluation(TrainerCallback):
         self._log = log
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_others: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Keep what was best before an interruption, which may have cut an evaluation short."""
         done = {one.update for one in self._evaluations.all()}
@@ -105,13 +98,7 @@ class HarnessEvaluation(TrainerCallback):
             self.on_save(args, state, control)
         self._protect(state)
 
-    def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_others: Any,
-    ) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Evaluate what was just saved."""
         if state.is_world_process_zero:
             self._evaluate(state.global_step)

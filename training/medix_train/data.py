@@ -118,7 +118,7 @@ class _Reader:
             sizes = _sizes(row, folder=self.folder)
         except DatasetError as error:
             raise DatasetError(f"row {number} ({row['id']}): {error}", hint=error.hint) from error
-        text = self._around(problem)
+        text = problem if self.template is None else _around(problem, self.template)
         return {
             "number": number,
             "prompt": [{"role": "user", "content": text}],
@@ -126,24 +126,19 @@ class _Reader:
             "tokens": self._num_tokens(text, sizes=sizes),
         }
 
-    def _around(self, problem: str) -> str:
-        """Put the recipe's template around a question."""
-        if self.template is None:
-            return problem
-        import jinja2  # noqa: PLC0415
-
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
-        return environment.from_string(self.template).render(prompt=problem).strip()
-
     def _num_tokens(self, text: str, *, sizes: list[tuple[int, int]]) -> int:
-        content = [*({"type": "image"} for _ in sizes), {"type": "text", "text": text}]
-        rendered = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        prompt = rendered(self.processor, text, num_images=len(sizes))
         counted = self.processor._get_num_multimodal_tokens(image_sizes=sizes)  # noqa: SLF001
         # Each image is one token in the rendered text, and takes as many as the processor says.
-        num_text_tokens = len(self.processor.tokenizer(rendered)["input_ids"]) - len(sizes)
+        num_text_tokens = len(self.processor.tokenizer(prompt)["input_ids"]) - len(sizes)
         return int(num_text_tokens + sum(counted["num_image_tokens"]))
+
+
+def rendered(processor: Any, text: str, *, num_images: int) -> str:
+    """Return a prompt as its model reads it."""
+    content = [*({"type": "image"} for _ in range(num_images)), {"type": "text", "text": text}]
+    asked = [{"role": "user", "content": content}]
+    return str(processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False))
 
 
 def _encoded(row: Row, *, folder: Path | None) -> list[bytes]:
@@ -234,9 +229,19 @@ def _phantoms(path: str) -> Iterator[dict[str, Any]]:
 def _template(section: DataSection) -> str | None:
     if section.template is None:
         return None
+    import jinja2  # noqa: PLC0415
+
     try:
-        return Path(section.template).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"data.template {section.template} cannot be read: {error.strerror}"
-        ) from error
+        template = Path(section.template).read_text(encoding="utf-8")
+        _around("a question", template)
+    except (OSError, jinja2.TemplateError) as error:
+        raise ConfigError(f"data.template {section.template}: {error}") from error
+    return template
+
+
+def _around(problem: str, template: str) -> str:
+    """Put the recipe's template around a question."""
+    import jinja2  # noqa: PLC0415
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+    return environment.from_string(template).render(prompt=problem).strip()

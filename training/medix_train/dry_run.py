@@ -11,13 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from medix_eval.errors import ConfigError
 from medix_train.checkpoints import harness_settings
 from medix_train.completions import read_solution
-from medix_train.data import TrainingData, load_training_data
+from medix_train.data import TrainingData, load_training_data, rendered
 from medix_train.recipe import ModelSection, Recipe
 from medix_train.reward import MedixReward
-from medix_train.settings import grpo_config, load_processor, lora_config, num_processes
+from medix_train.settings import grpo_config, load_processor, loading, lora_config, num_processes
 from medix_train.training import num_rollouts
 
 _GIB = 2**30
@@ -86,23 +85,15 @@ def _without_memory(section: ModelSection) -> Any:
     import torch  # noqa: PLC0415
     from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415
 
-    try:
+    with loading(section), torch.device("meta"):
         config = AutoConfig.from_pretrained(section.path, revision=section.revision)
-        with torch.device("meta"):
-            return AutoModelForImageTextToText.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ConfigError(f"model.path {section.path} does not load: {said}") from error
+        return AutoModelForImageTextToText.from_config(config)
 
 
 def _first_prompt(processor: Any, data: TrainingData, rows: list[Any]) -> str:
     (row,) = data.with_images(rows[:1])
     sizes = ", ".join(f"{image.width}×{image.height}" for image in row["images"])
-    content = [*({"type": "image"} for _ in row["images"]),
-               {"type": "text", "text": row["prompt"][0]["content"]}]  # fmt: skip
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
+    text = rendered(processor, row["prompt"][0]["content"], num_images=len(row["images"]))
     return f"{row['tokens']} tokens, images {sizes}\n{text}"
 
 

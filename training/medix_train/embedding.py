@@ -68,7 +68,9 @@ def _load(spec: EmbeddingSpec) -> SentenceTransformer:
     declare_missing_operators()
     import torch  # noqa: PLC0415
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
 
+    logging.disable_progress_bar()
     # Named in full: the current GPU is a thread's own, and this may be another thread.
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from medix_eval.jsonl import JsonLines, read_lines
 from medix_eval.judging.error_tags import error_tags
@@ -22,6 +22,7 @@ from medix_eval.judging.rules import decide, normalise
 from medix_eval.records import Kind
 from medix_train.completions import num_tags, text_outside
 from medix_train.reward import last_turn
+from medix_train.reward_settings import Section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,12 +65,10 @@ _LOGGED = {
 }
 
 
-class MonitorSettings(BaseModel):
+class MonitorSettings(Section):
     """The `monitor` section of a recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    limits: dict[str, float] = {}
+    limits: dict[str, float] = Field(default_factory=dict)
     """Other limits than the usual ones, by the sign's name."""
     in_a_row: Annotated[int, Field(ge=1)] = 3
     """Logged steps that a sign must last."""

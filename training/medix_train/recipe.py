@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.yaml_settings import first_error, read_mapping, set_key
 from medix_train.monitor import MonitorSettings
-from medix_train.reward_settings import RewardSettings, Share
+from medix_train.reward_settings import RewardSettings, Section, Share
 
 _BESIDE = (("model", "path"), ("data", "path"), ("data", "template"), ("evaluation", "include"))
 """Keys that may name a file or folder beside the recipe."""
@@ -26,11 +26,7 @@ _KEYS = "keys are those of training/recipes/_medix-r1.yaml, such as rollout.prom
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class LoRA(_Section):
+class LoRA(Section):
     """Train small matrices beside the weights, in place of the weights."""
 
     rank: Count = 64
@@ -39,7 +35,7 @@ class LoRA(_Section):
     targets: str | tuple[str, ...] = "all-linear"
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """What is trained."""
 
     path: str
@@ -55,7 +51,7 @@ class ModelSection(_Section):
     max_pixels: Count | None = None
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """What it is trained on: the columns of `MBZUAI/medix-rl-data`."""
 
     path: str
@@ -69,7 +65,7 @@ class DataSection(_Section):
     streaming: bool = False
 
 
-class Engine(_Section):
+class Engine(Section):
     """What writes the completions."""
 
     kind: Literal["transformers", "vllm-colocate", "vllm-server"] = "transformers"
@@ -87,7 +83,7 @@ class Engine(_Section):
         return self
 
 
-class RolloutSection(_Section):
+class RolloutSection(Section):
     """One rollout: prompts are drawn and completed, then rewarded."""
 
     prompts: Count
@@ -100,7 +96,7 @@ class RolloutSection(_Section):
     engine: Engine = Engine()
 
 
-class DynamicSampling(_Section):
+class DynamicSampling(Section):
     """Draw other prompts in place of those whose group says nothing."""
 
     keep: Literal["accuracy_spread", "published_mean"] = "accuracy_spread"
@@ -109,14 +105,14 @@ class DynamicSampling(_Section):
     rounds: Count = 20
 
 
-class Overlong(_Section):
+class Overlong(Section):
     """Take off up to `penalty` from completions that end within `buffer` tokens of the cap."""
 
     buffer: Count
     penalty: Annotated[float, Field(gt=0)] = 1.0
 
 
-class AlgorithmSection(_Section):
+class AlgorithmSection(Section):
     """The loss: GRPO, DAPO, GSPO and Dr. GRPO are points of this space."""
 
     ratio: Literal["token", "sequence"] = "token"
@@ -134,7 +130,7 @@ class AlgorithmSection(_Section):
     """Leave completions that hit the cap out of the loss."""
 
 
-class OptimiserSection(_Section):
+class OptimiserSection(Section):
     """How the weights are updated."""
 
     name: str = "adamw_torch_fused"
@@ -148,7 +144,7 @@ class OptimiserSection(_Section):
     """Completions in one forward pass of one process."""
 
 
-class LengthSection(_Section):
+class LengthSection(Section):
     """How long: passes over the data, or a number of rollouts."""
 
     epochs: Annotated[float, Field(gt=0)] | None = None
@@ -161,7 +157,7 @@ class LengthSection(_Section):
         return self
 
 
-class CheckpointSection(_Section):
+class CheckpointSection(Section):
     """When weights are saved; always where a rollout ends, so that a resumed run is the same."""
 
     every: Count = 5
@@ -170,7 +166,7 @@ class CheckpointSection(_Section):
     """The best one is kept beside these."""
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     """The harness on a held-out group, at every checkpoint."""
 
     tasks: tuple[str, ...]
@@ -185,7 +181,7 @@ class EvaluationSection(_Section):
     gpus: str | None = None
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One training."""
 
     name: str

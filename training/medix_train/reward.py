@@ -136,8 +136,9 @@ class MedixReward:
         return scored
 
     async def open(self) -> None:
-        """Connect to the judge; `ConfigError` or `ServerError` where there is none."""
+        """Reach the judge and the embedding model; `ConfigError` or `ServerError` otherwise."""
         await self._opened_desk()
+        await asyncio.to_thread(self._similarities, {("yes", "yes")})
 
     async def close(self) -> None:
         """Close the session and the cache; the next call opens them again."""

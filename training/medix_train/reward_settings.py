@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,11 +16,13 @@ from medix_eval.yaml_settings import first_error, read_mapping
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Section(BaseModel):
+    """A part of a recipe: an unknown key is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Weights(_Section):
+class Weights(Section):
     """What each part of the reward is worth; together 1. The defaults are the published ones."""
 
     judge: Share = 0.5175
@@ -36,7 +38,7 @@ class Weights(_Section):
         return self
 
 
-class FailureBudget(_Section):
+class FailureBudget(Section):
     """How much of a judge's silence is borne, and how long it is waited for."""
 
     tolerated_share: Share = 0.05
@@ -45,7 +47,7 @@ class FailureBudget(_Section):
     """Pauses of one batch, all together; each is twice the one before, up to a minute."""
 
 
-class JudgeServer(_Section):
+class JudgeServer(Section):
     """Where the judge is."""
 
     model: str | None = None
@@ -67,7 +69,7 @@ class JudgeServer(_Section):
         )
 
 
-class RewardSettings(_Section):
+class RewardSettings(Section):
     """Everything that fixes a reward."""
 
     edition: Literal["medix", "medix-compat"] = "medix"
@@ -104,14 +106,9 @@ class RewardSettings(_Section):
         return protocol, judge, protocol.embedding
 
 
-def read_reward_settings(values: Any, *, source: str) -> RewardSettings:
-    """Check the `reward` section of `source`; a mistake is one line and exit code 2."""
-    try:
-        return RewardSettings.model_validate(values or {})
-    except ValidationError as error:
-        raise ConfigError(f"{source}: reward: {first_error(error)}") from error
-
-
 def load_reward_settings(path: Path) -> RewardSettings:
-    """Read a YAML file that holds these settings and nothing else."""
-    return read_reward_settings(read_mapping(path, what="reward"), source=str(path))
+    """Read a YAML file that holds these settings; a mistake is one line and exit code 2."""
+    try:
+        return RewardSettings.model_validate(read_mapping(path, what="reward"))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {first_error(error)}") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,16 +119,23 @@ def lora_config(section: ModelSection) -> LoraConfig | None:
     )
 
 
+@contextmanager
+def loading(section: ModelSection) -> Iterator[None]:
+    """Turn what goes wrong with a model's files into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ConfigError(f"model.path {section.path} does not load: {said}") from error
+
+
 def load_processor(section: ModelSection) -> Any:
     """Load tokenizer and image processor. Raises `ConfigError`, also for tags that would vanish."""
     declare_missing_operators()
     from transformers import AutoProcessor  # noqa: PLC0415
 
-    try:
+    with loading(section):
         processor = AutoProcessor.from_pretrained(section.path, revision=section.revision)
-    except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ConfigError(f"model.path {section.path} does not load: {said}") from error
     if not hasattr(processor, "image_processor"):
         raise ConfigError(f"{section.path} cannot see, and every row of the data has an image")
     bounds = {"shortest_edge": section.min_pixels, "longest_edge": section.max_pixels}
@@ -153,13 +162,10 @@ def load_model(section: ModelSection) -> Any:
 
     logging.disable_progress_bar()
     how = {"attn_implementation": section.attention} if section.attention else {}
-    try:
+    with loading(section):
         model = AutoModelForImageTextToText.from_pretrained(
             section.path, revision=section.revision, dtype=getattr(torch, section.dtype), **how
         )
-    except (OSError, ValueError, KeyError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ConfigError(f"model.path {section.path} does not load: {said}") from error
     if not section.train_vision:
         for name, weight in model.named_parameters():
             if ".visual." in f".{name}":

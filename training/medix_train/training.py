@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def train(recipe: Recipe, *, out: Path) -> Path:
     batches = recipe.batches(processes=num_processes())
     if os.environ.get("RANK", "0") == "0":
         _open_folder(out, recipe)
+    if recipe.rollout.engine.kind != "transformers" and find_spec("vllm") is None:
+        raise ConfigError(
+            f"rollout.engine.kind {recipe.rollout.engine.kind} needs vLLM, which is not installed",
+            hint="rollout.engine={kind: transformers} does without, slowly",
+        )
     if recipe.evaluation:
         harness_settings(recipe, model=Path(), out=out)  # here, not at the first checkpoint
     reward = MedixReward(settings=recipe.reward)
@@ -67,10 +73,10 @@ def build_trainer(
 ) -> tuple[Any, Any]:
     """Load the model and put everything together."""
     import torch  # noqa: PLC0415
+    from transformers import PrinterCallback  # noqa: PLC0415
 
     from medix_train.checkpoints import Evaluations, HarnessEvaluation  # noqa: PLC0415
     from medix_train.policy_trainer import PolicyTrainer  # noqa: PLC0415
-    from medix_train.progress import PrinterCallback, RolloutLines  # noqa: PLC0415
     from medix_train.settings import grpo_config, load_model, lora_config  # noqa: PLC0415
     from medix_train.watching import Watching  # noqa: PLC0415
 
@@ -85,18 +91,21 @@ def build_trainer(
     if model.num_parameters() < _SMALL:
         torch.set_num_threads(1)  # threads only wait for each other: five times slower
     overlong = recipe.algorithm.overlong
-    trainer = PolicyTrainer(
-        model=model,
-        processing_class=processor,
-        reward=Shaped(reward, overlong, cap=recipe.rollout.max_tokens) if overlong else reward,
-        args=config,
-        data=data,
-        dynamic_sampling=recipe.algorithm.dynamic_sampling,
-        peft_config=lora_config(recipe.model),
-    )
+    try:
+        trainer = PolicyTrainer(
+            model=model,
+            processing_class=processor,
+            reward=Shaped(reward, overlong, cap=recipe.rollout.max_tokens) if overlong else reward,
+            args=config,
+            data=data,
+            dynamic_sampling=recipe.algorithm.dynamic_sampling,
+            peft_config=lora_config(recipe.model),
+        )
+    except ValueError as error:
+        raise ConfigError(f"recipe {recipe.name}: {' '.join(str(error).split())}") from error
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(RolloutLines(updates_per_rollout=batches.updates_per_rollout))
-    trainer.add_callback(Watching(recipe.monitor))
+    updates = batches.updates_per_rollout
+    trainer.add_callback(Watching(recipe.monitor, updates_per_rollout=updates))
     if recipe.evaluation is None:
         return trainer, None
     evaluations = Evaluations(out / "evaluations.jsonl")

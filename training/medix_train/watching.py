@@ -1,7 +1,12 @@
-"""The monitor as transformers calls it; every process stops at the same step."""
+"""What is said of a training while it runs: a line for each rollout, and the monitor's look.
+
+What else TRL knows of a step stands in the logs.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +19,62 @@ declare_missing_operators()
 from accelerate.utils import (  # type: ignore[import-untyped]  # noqa: E402  # needs the operators
     broadcast_object_list,
 )
-from transformers import (  # noqa: E402
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState  # noqa: E402
+
+_LOG = logging.getLogger(__name__)
+_SHOWN = {
+    "reward": "reward",
+    "reward_parts/judge": "judge",
+    "reward_parts/format": "format",
+    "completions/mean_length": "tokens",
+    "evaluation/score": "evaluation",
+}
 
 
 class Watching(TrainerCallback):
-    """Looks at each step once its completions are on disk, which is after its log."""
+    """Shows each log, and looks at a step once its completions are on disk, which is later.
 
-    def __init__(self, settings: MonitorSettings) -> None:
+    Every process stops at the same step.
+    """
+
+    def __init__(self, settings: MonitorSettings, *, updates_per_rollout: int = 1) -> None:
         self._settings = settings
+        self._updates = updates_per_rollout
+        self._started = time.monotonic()
         self._monitor: Monitor | None = None
         self._logged: dict[int, dict[str, Any]] = {}
 
     def on_log(
         self,
-        args: TrainingArguments,
+        args: Any,
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Keep what a step logged; numbers of an evaluation belong to no completions."""
-        if logs and "reward" in logs:
-            self._logged[state.global_step] = dict(logs)
+        """Show the few numbers that say whether it goes well, and keep what a step logged."""
+        logged = logs or {}
+        shown = [f"{name} {logged[key]:.3g}" for key, name in _SHOWN.items() if key in logged]
+        if shown and state.is_world_process_zero:
+            _LOG.info(
+                "rollout %d of %d, %.0f s: %s",
+                state.global_step // self._updates,
+                state.max_steps // self._updates,
+                time.monotonic() - self._started,
+                ", ".join(shown),
+            )
+        if "reward" in logged:  # numbers of an evaluation belong to no completions
+            self._logged[state.global_step] = dict(logged)
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Look at what has been logged since; a stop saves a checkpoint first."""
         if not self._logged:
             return
         must_stop = False
         if state.is_world_process_zero:
-            out = Path(args.output_dir or ".")
+            out = Path(args.output_dir)
             self._monitor = self._monitor or Monitor(out, self._settings)
             found = [self._monitor.watch(step, logs) for step, logs in self._logged.items()]
             must_stop = any(found)
@@ -59,8 +83,4 @@ class Watching(TrainerCallback):
         if broadcast_object_list([must_stop])[0]:
             control.should_training_stop = control.should_save = True
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Look at the last step."""
-        self.on_step_begin(args, state, control)
+    on_train_end = on_step_begin
