@@ -47,6 +47,8 @@ class JudgeDesk:
     concurrency: int
     num_calls: int = 0
     """Requests so far."""
+    _said: str = ""
+    """Why there was no verdict, the last time there was none."""
 
     @classmethod
     async def open(
@@ -90,36 +92,30 @@ class JudgeDesk:
         Raises `ServerError` where it goes on failing, and at once where waiting cannot help.
         """
         found: dict[Asked, float | None] = {}
-        left = list(dict.fromkeys(asked))
+        left = list(asked)
         waited_s, pause_s = 0.0, _FIRST_PAUSE_S
         while left:
-            graded = await self._ask(left)
-            found |= {pair: verdict for pair, (verdict, _) in graded.items()}
-            left = [pair for pair, (verdict, _) in graded.items() if verdict is None]
+            found |= await self.ask(left)
+            left = [pair for pair, verdict in found.items() if verdict is None]
             if len(left) <= self.budget.tolerated_share * len(found):
                 break
-            said = next(reason for verdict, reason in graded.values() if verdict is None)
             if waited_s >= self.budget.patience_s:
                 raise ServerError(
                     f"the judge failed {len(left)} of {len(found)} answers for {waited_s:.0f} s "
-                    f"({said})",
+                    f"({self._said})",
                     hint="the last checkpoint is whole: see to the judge, then resume",
                 )
-            _LOG.warning("judge failed %d of %d: %s", len(left), len(found), said)
+            _LOG.warning("judge failed %d of %d: %s", len(left), len(found), self._said)
             await _pause(pause_s)
             waited_s += pause_s
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         return found
 
-    async def ask_once(self, asked: Collection[Asked]) -> dict[Asked, float | None]:
+    async def ask(self, asked: Collection[Asked]) -> dict[Asked, float | None]:
         """Return a verdict for each, None where the judge failed; nothing is waited for."""
-        graded = await self._ask(list(dict.fromkeys(asked)))
-        return {pair: verdict for pair, (verdict, _) in graded.items()}
-
-    async def _ask(self, pairs: list[Asked]) -> dict[Asked, tuple[float | None, str]]:
-        """Ask once for each pair; the second value says why there is no verdict."""
-        found: dict[Asked, tuple[float | None, str]] = {}
+        found: dict[Asked, float | None] = {}
         votes: list[Vote] = []
+        pairs = list(dict.fromkeys(asked))
         waiting = iter(pairs)
 
         async def work() -> None:
@@ -129,11 +125,12 @@ class JudgeDesk:
                 except ServerError as error:
                     if not isinstance(error.__cause__, RequestFailed):
                         raise  # it is there, and does not want us
-                    found[pair] = None, str(error)
+                    found[pair], self._said = None, str(error)
                     continue
                 votes.extend(grade.votes)
-                failures = [vote.failure.message for vote in grade.votes if vote.failure]
-                found[pair] = self.vote(grade), failures[-1] if failures else ""
+                found[pair] = self.vote(grade)
+                for vote in grade.votes:
+                    self._said = vote.failure.message if vote.failure else self._said
 
         try:
             # Not all at once: the first request would wait until every prompt is made.

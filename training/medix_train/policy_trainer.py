@@ -105,11 +105,12 @@ class PolicyTrainer(GRPOTrainer):
         """Complete the rows, and draw others for the groups that teach nothing."""
         group = self._group
         kept = self._complete(rows)
-        as_drawn = self._mean(kept.rewards)
+        as_drawn = float(self.accelerator.gather(kept.rewards).sum(dim=1).nanmean())
         metrics = self._metrics["train"]
         # What else is logged of completions stays that of the first round: the policy as it is.
         lengths = {name: len(values) for name, values in metrics.items()}
-        lacking = self._uninformative(kept, rule=rule)
+        useful = kept.informative(rule, group=group)
+        lacking = [at for at, is_useful in enumerate(useful) if not is_useful]
         share_first, num_drawn = self._share(len(lacking), of=len(rows) // group), 0
         for turn in range(rule.rounds):
             most = int(self._gathered(float(len(lacking))).max())
@@ -155,10 +156,6 @@ class PolicyTrainer(GRPOTrainer):
         ]
         return self._training_data.with_images(repeated)
 
-    def _uninformative(self, rollout: Rollout, *, rule: DynamicSampling) -> list[int]:
-        found = rollout.informative(rule, group=self._group)
-        return [at for at, is_useful in enumerate(found) if not is_useful]
-
     def _gathered(self, value: float) -> torch.Tensor:
         return torch.as_tensor(
             self.accelerator.gather(torch.tensor([value], device=self.accelerator.device))
@@ -166,9 +163,6 @@ class PolicyTrainer(GRPOTrainer):
 
     def _share(self, count: int, *, of: int) -> float:
         return float(self._gathered(count / of).mean())
-
-    def _mean(self, rewards: torch.Tensor) -> float:
-        return float(self.accelerator.gather(rewards).sum(dim=1).nanmean())
 
 
 def random_states() -> Callable[[], None]:

@@ -16,7 +16,6 @@ from statistics import fmean
 from typing import Any
 
 from medix_train.canaries import accept_rates, canaries
-from medix_train.completions import Reading
 from medix_train.editions import EDITIONS, Edition
 from medix_train.embedding import Embedder, Pair
 from medix_train.judge_desk import Asked, JudgeDesk
@@ -26,13 +25,14 @@ Message = Mapping[str, Any]
 Text = str | Sequence[Message]
 """Plain text, or the turns of a conversation."""
 Similarities = Callable[[Collection[Pair]], Mapping[Pair, float]]
-_LOGGED = ("answer", "judge", "embedding", "similarity", "format", "modality")
+_LOGGED = ("reference", "answer", "judge", "embedding", "similarity", "format", "modality")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """One completion and what each part of the reward says of it, in [0, 1]."""
 
+    reference: str
     answer: str
     judge: float | None
     embedding: float
@@ -85,16 +85,13 @@ class MedixReward:
         questions = list(problem) if problem is not None else [last_turn(text) for text in prompts]
         texts = [last_turn(text) for text in completions]
         self.scored = await self.score(questions, texts, solutions=solution)
-        gold = [self._edition.solution(text) for text in solution]
-        references = [one.reference if one else "" for one in gold]
         if log_extra is not None and self.scored:
-            log_extra("reference", references)
             for name in _LOGGED:
                 log_extra(name, [getattr(one, name) for one in self.scored])
         if log_metric is not None and self.scored:
             seconds, calls = time.monotonic() - started, self._num_calls - before
             metrics = self._metrics(seconds=seconds, calls=calls)
-            metrics |= await self._canaries(questions, references)
+            metrics |= await self._canaries(questions)
             for name, value in metrics.items():
                 log_metric(name, value)
         self._batches += 1
@@ -129,9 +126,25 @@ class MedixReward:
             judge, similarity = value, value or 0.0
             if pair and value is None:
                 judge, similarity = judged[pair], alike[_pair(pair)]
-            is_tagged = one is not None and reading.modality.lower() == one.modality.lower()
+            alike_enough = max(0.0, min(similarity, 1.0))
+            if not self.settings.graded:
+                alike_enough = float(similarity >= self._threshold)
+            parts = {
+                "embedding": alike_enough,
+                "format": float(reading.is_well_formed),
+                "modality": float(
+                    one is not None and reading.modality.lower() == one.modality.lower()
+                ),
+            }
             scored.append(
-                self._scored(reading, is_tagged=is_tagged, judge=judge, similarity=similarity)
+                Scored(
+                    reference=one.reference if one else "",
+                    answer=reading.answer,
+                    judge=judge,
+                    similarity=similarity,
+                    total=self.settings.weights.total(judge=judge, others=parts),
+                    **parts,
+                )
             )
         return scored
 
@@ -150,9 +163,7 @@ class MedixReward:
         return self._desk.num_calls if self._desk else 0
 
     async def _judged(self, asked: Sequence[Asked]) -> dict[Asked, float | None]:
-        if not asked:
-            return {}
-        return await (await self._opened_desk()).verdicts(asked)
+        return await (await self._opened_desk()).verdicts(asked) if asked else {}
 
     async def _opened_desk(self) -> JudgeDesk:
         if self._desk is None:
@@ -160,32 +171,6 @@ class MedixReward:
                 self.settings, vote=self._edition.vote, stack=self._opened
             )
         return self._desk
-
-    def _scored(
-        self, reading: Reading, *, is_tagged: bool, judge: float | None, similarity: float
-    ) -> Scored:
-        if self.settings.graded:
-            embedding = max(0.0, min(similarity, 1.0))
-        else:
-            embedding = float(similarity >= self._threshold)
-        weights, is_well_formed = self.settings.weights, float(reading.is_well_formed)
-        total = None
-        if judge is not None:
-            total = (
-                weights.judge * judge
-                + weights.embedding * embedding
-                + weights.format * is_well_formed
-                + weights.modality * is_tagged
-            )
-        return Scored(
-            answer=reading.answer,
-            judge=judge,
-            embedding=embedding,
-            similarity=similarity,
-            format=is_well_formed,
-            modality=float(is_tagged),
-            total=total,
-        )
 
     def _metrics(self, *, seconds: float, calls: int) -> dict[str, float]:
         """Return the means of a batch, as the logs of a run show them."""
@@ -202,13 +187,14 @@ class MedixReward:
         }
         return {f"reward_parts/{name}": value for name, value in parts.items()}
 
-    async def _canaries(self, questions: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
+    async def _canaries(self, questions: Sequence[str]) -> dict[str, float]:
         """Send the judge what it should refuse, every so many batches."""
         every = self.settings.canaries_every
         if not every or self._batches % every:
             return {}
-        sent = canaries(questions, golds, shift=self._batches)
-        verdicts = await (await self._opened_desk()).ask_once([one.asked for one in sent])
+        references = [one.reference for one in self.scored]
+        sent = canaries(questions, references, shift=self._batches)
+        verdicts = await (await self._opened_desk()).ask([one.asked for one in sent])
         return accept_rates(sent, verdicts)
 
 

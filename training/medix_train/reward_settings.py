@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -36,6 +37,15 @@ class Weights(Section):
         if not math.isclose(total, 1.0, abs_tol=1e-9):
             raise ValueError(f"weights sum to {total:g}, not to 1")
         return self
+
+    def total(self, *, judge: float | None, others: Mapping[str, float]) -> float | None:
+        """Weigh the parts; without a verdict there is no reward."""
+        if judge is None:
+            return None
+        earned: float = self.judge * judge
+        for name, value in others.items():
+            earned += getattr(self, name) * value
+        return earned
 
 
 class FailureBudget(Section):
