@@ -127,7 +127,7 @@ class HarnessEvaluation(TrainerCallback):
 
 def evaluate_checkpoint(checkpoint: Path, *, recipe: Recipe, out: Path, update: int) -> Evaluation:
     """Run the harness on one checkpoint. Raises where nothing could be scored."""
-    model = merged(checkpoint, recipe=recipe, scratch=out / "merged")
+    model = merged(checkpoint, recipe=recipe, to=out / "merged")
     settings, catalogue = harness_settings(recipe, model=model, out=out / "evaluations")
     scores = run_harness(settings, catalogue)
     tasks = {name: task.score for name, task in scores.tasks.items() if task.score is not None}

@@ -14,7 +14,6 @@ from medix_train.recipe import Recipe
 if TYPE_CHECKING:
     from medix_train.checkpoints import Evaluation
 
-_ADAPTER = "adapter_config.json"
 _TRAINER_STATE = (
     "optimizer*", "scheduler*", "rng_state*", "scaler*", "trainer_state.json", "training_args.bin",
     "global_step*", "pytorch_model_fsdp*", "README.md",
@@ -46,23 +45,25 @@ very numbers, so they are somewhat too good:
 
 def export(checkpoint: Path, *, to: Path, recipe: Recipe, evaluation: Evaluation | None) -> None:
     """Write merged weights, processor, chat template and a card."""
-    if to.exists():
-        shutil.rmtree(to)
-    if (checkpoint / _ADAPTER).exists():
-        _merge(checkpoint, recipe=recipe, to=to)
-    else:
+    shutil.rmtree(to, ignore_errors=True)
+    if merged(checkpoint, recipe=recipe, to=to) == checkpoint:
         shutil.copytree(checkpoint, to, ignore=shutil.ignore_patterns(*_TRAINER_STATE))
     (to / "README.md").write_text(card(recipe, evaluation), encoding="utf-8")
 
 
-def merged(checkpoint: Path, *, recipe: Recipe, scratch: Path) -> Path:
-    """Return a folder that can be loaded: the checkpoint, or its adapter merged into `scratch`."""
-    if not (checkpoint / _ADAPTER).exists():
+def merged(checkpoint: Path, *, recipe: Recipe, to: Path) -> Path:
+    """Return a folder that can be loaded: the checkpoint, or its adapter merged, in `to`."""
+    if not (checkpoint / "adapter_config.json").exists():
         return checkpoint
-    if scratch.exists():
-        shutil.rmtree(scratch)
-    _merge(checkpoint, recipe=recipe, to=scratch)
-    return scratch
+    from peft import PeftModel  # noqa: PLC0415
+
+    from medix_train.settings import load_model, load_processor  # noqa: PLC0415
+
+    shutil.rmtree(to, ignore_errors=True)
+    adapted: Any = PeftModel.from_pretrained(load_model(recipe.model), str(checkpoint))
+    adapted.merge_and_unload().save_pretrained(to)
+    load_processor(recipe.model).save_pretrained(to)
+    return to
 
 
 def card(recipe: Recipe, evaluation: Evaluation | None) -> str:
@@ -84,14 +85,3 @@ def card(recipe: Recipe, evaluation: Evaluation | None) -> str:
     rows = [f"| {name} | {100 * score:.1f} |" for name, score in evaluation.tasks.items()]
     scored = _SCORED.format(update=evaluation.update, protocol=evaluation.protocol)
     return text + scored + "\n".join(rows) + "\n"
-
-
-def _merge(checkpoint: Path, *, recipe: Recipe, to: Path) -> None:
-    """Fold an adapter into the weights that it was trained on."""
-    from peft import PeftModel  # noqa: PLC0415
-
-    from medix_train.settings import load_model, load_processor  # noqa: PLC0415
-
-    adapted: Any = PeftModel.from_pretrained(load_model(recipe.model), str(checkpoint))
-    adapted.merge_and_unload().save_pretrained(to)
-    load_processor(recipe.model).save_pretrained(to)
