@@ -77,6 +77,14 @@ def skip_sample(folder: Path) -> None:
     rescored(folder)
 
 
+def change_hash(folder: Path) -> None:
+    """A board tells states of the data apart by the hashes of their files."""
+    run = json.loads((folder / "run.json").read_text())
+    files = run["tasks"]["medqa"]["source"]["files"]
+    files[min(files)] = "0" * 64
+    (folder / "run.json").write_text(json.dumps(run))
+
+
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
@@ -85,6 +93,7 @@ def skip_sample(folder: Path) -> None:
         (change_kind, "has another kind than the dataset"),
         (move_cluster, "has another columns than the dataset"),
         (swap_image, "has other images than the dataset"),
+        (change_hash, "another hash of test.json than the dataset has"),
         (skip_sample, "can be read, and was not asked"),
     ],
 )

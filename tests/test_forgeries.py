@@ -113,6 +113,19 @@ def raise_interval(folder: Path) -> None:
     edit_json(folder / "scores.json", lambda s: s["tasks"]["medqa"].update(interval=[0.98, 1.0]))
 
 
+def raise_restricted_interval(folder: Path) -> None:
+    interval = {"interval": [0.98, 1.0]}
+    edit_json(
+        folder / "scores.json",
+        lambda s: s["tasks"]["mimic_cxr_report_summarization"].update(interval),
+    )
+
+
+def name_other_data(folder: Path) -> None:
+    path = {"path": "org/easier"}
+    edit_json(folder / "run.json", lambda run: run["tasks"]["medqa"]["source"].update(path))
+
+
 def invent_group(folder: Path) -> None:
     group = {"score": 0.99, "tasks": ["medqa"], "complete": True}
     edit_json(folder / "scores.json", lambda s: s["groups"].update(best_of_all=group))
@@ -242,6 +255,8 @@ def loosen_clusters(folder: Path) -> None:
         (double_sample, "stands 2 times"),
         (hide_text, "its text is left out, but it is not restricted"),
         (raise_interval, "medqa interval states 0.98"),
+        (raise_restricted_interval, "report_summarization interval states 0.98"),
+        (name_other_data, "run.json names another dataset than"),
         (invent_group, "best_of_all score states 0.99"),
         (invent_usage, "usage candidate completion_tokens states 1"),
         (rename_model, "model is 'another'"),

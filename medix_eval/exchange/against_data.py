@@ -27,10 +27,7 @@ def differences_from_data(
     """Yield what differs, a line each; without text only ids are compared."""
     from medix_eval.samples import BadSample, read_samples, select_rows  # noqa: PLC0415 (seconds)
 
-    if entry.synthetic != bool(task.mirror and task.mirror.synthetic):
-        yield f"{task.name}: run.json says otherwise than the data whether it is synthetic"
-    if entry.num_rows != len(task.rows):
-        yield f"{task.name}: run.json says {entry.num_rows} rows, the dataset has {len(task.rows)}"
+    yield from _unlike_source(task, entry)
     drawn = select_rows(
         task.slice_values(),
         limit=None if entry.rows is None else entry.limit,
@@ -53,6 +50,19 @@ def differences_from_data(
             yield f"{task.name}: {sample_id} cannot be read, and has an answer"
     for sample_id in left:
         yield f"{task.name}: {sample_id} is not in the dataset"
+
+
+def _unlike_source(task: MedixTask, entry: TaskEntry) -> Iterator[str]:
+    """Hold what `run.json` says of the dataset against it."""
+    if entry.synthetic != bool(task.mirror and task.mirror.synthetic):
+        yield f"{task.name}: run.json says otherwise than the data whether it is synthetic"
+    files = entry.source.get("files")
+    stated = files if isinstance(files, dict) else {}
+    for name, sha256 in task.fingerprint().items():
+        if stated.get(name, sha256) != sha256:
+            yield f"{task.name}: run.json gives another hash of {name} than the dataset has"
+    if entry.num_rows != len(task.rows):
+        yield f"{task.name}: run.json says {entry.num_rows} rows, the dataset has {len(task.rows)}"
 
 
 def _unlike(mine: CompletionRecord, read: Sample, *, has_text: bool) -> Iterator[str]:

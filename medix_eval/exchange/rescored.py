@@ -11,11 +11,9 @@ from medix_eval.tasks import Catalogue
 
 _NOT_FROM_VERDICTS = {"schema_version", "run", "labels", "cost", "tasks", "groups"}
 _BY_LABELS = {"corrected", "corrected_interval"}
-_WITH_TEXT = {
-    "stderr", "interval", "interval_method", "n_clusters", "slices", "yes_no", "chance",
-    "closed_form", "agreement_with_rules",
-}  # fmt: skip
-"""Of a restricted task the columns are left out that these come from."""
+_FROM_TEXT = {"slices", "yes_no", "chance", "agreement_with_rules"}
+_FROM_CLUSTERS = {"stderr", "interval", "interval_method", "n_clusters", "closed_form"}
+"""Of a restricted task text and columns are left out, which these come from."""
 _EXACT = 1e-9
 _DRAWN = 0.005
 """Resampled limits may differ by this: another numpy may draw otherwise."""
@@ -39,11 +37,13 @@ def score_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
     )
     said, true = stated.model_dump(mode="json"), again.model_dump(mode="json")
     yield from _unlike(said, true, but=_NOT_FROM_VERDICTS)
-    restricted = {*given.listed.restricted}
+    restricted = {*given.listed.restricted} & {*given.judging.tasks}
+    is_clustered = {name for name in restricted if given.manifest.tasks[name].cluster}
     for kind in ("tasks", "groups"):
         for name in sorted({*said[kind], *true[kind]}):
             members = {name} if kind == "tasks" else {*true[kind].get(name, {}).get("tasks", ())}
-            but = _BY_LABELS | (_WITH_TEXT if members & restricted else set())
+            but = _BY_LABELS | (_FROM_TEXT if members & restricted else set())
+            but |= _FROM_CLUSTERS if members & is_clustered else set()
             yield from _unlike(said[kind].get(name), true[kind].get(name), at=name, but=but)
 
 

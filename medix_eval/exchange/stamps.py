@@ -92,6 +92,8 @@ def task_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
             yield f"{name}: two samples are of one row, or one is of a row that was not asked"
         file = catalogue.tasks.get(name)
         if file is not None and file.version == entry.version:
+            if entry.source.get("path") != file.dataset_path:
+                yield f"{name}: run.json names another dataset than {file.dataset_path}"
             yield from _unlike_file(name, entry.model_dump(), file)
 
 
