@@ -26,6 +26,7 @@ from medix_train.data import load_training_data
 from medix_train.demo import embedding_folder
 from medix_train.policy_trainer import random_states
 from medix_train.recipe import DataSection, ModelSection, Overlong, Recipe, load_recipe
+from medix_train.reward import MedixReward
 from medix_train.settings import grpo_config, load_model, load_processor
 from medix_train.training import Shaped, num_rollouts, train
 
@@ -99,6 +100,30 @@ def test_a_training_that_was_killed_goes_on_to_the_same_curve(
     weights = [load_file(path / "model" / "model.safetensors") for path in
                (tmp_path / "undisturbed", exported.parent)]  # fmt: skip
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.slow
+def test_a_training_that_lost_its_judge_goes_on_to_the_same_curve(
+    judge: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = a_recipe(judge, "length.rollouts=3", "checkpoints.every=3", "evaluation=null")
+    train(recipe, out=tmp_path / "undisturbed")
+    score = MedixReward.__call__
+
+    async def lost(self: MedixReward, *batch: Any, trainer_state: Any, **columns: Any) -> Any:
+        if trainer_state.global_step == 2:
+            raise ServerError("the judge is lost")
+        return await score(self, *batch, **columns)
+
+    monkeypatch.setattr(MedixReward, "__call__", lost)
+    with pytest.raises(ServerError, match="is lost"):
+        train(recipe, out=tmp_path / "lost")
+    monkeypatch.setattr(MedixReward, "__call__", score)
+    saved = [path.name for path in (tmp_path / "lost").glob("checkpoint-*")]
+    train(recipe, out=tmp_path / "lost")
+
+    assert saved == ["checkpoint-2"]
+    assert curve(tmp_path / "lost") == curve(tmp_path / "undisturbed")
 
 
 @pytest.mark.slow
