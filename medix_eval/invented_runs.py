@@ -40,6 +40,7 @@ class InventedRuns:
         tokens: int = 100,
         groups: Mapping[str, tuple[str, ...]] | None = None,
         condition: Mapping[str, Any] | None = None,
+        note: str | None = None,
     ) -> Path:
         """Write one finished run and return its folder."""
         generation = {
@@ -62,7 +63,8 @@ class InventedRuns:
             started=started,
         )
         judging = JudgingManifest(
-            protocol={"name": protocol, "digest": digest(protocol)},
+            protocol={"name": protocol, "digest": digest(protocol)}
+            | ({} if note is None else {"note": note}),
             judges=judges,
             judging_digest=digest([protocol, judge]),
             judging={},

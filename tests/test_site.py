@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from medix_eval.bundled import bundled
 from medix_eval.cli import main
 from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
+from medix_eval.exchange.importing import import_results
 from medix_eval.invented_runs import Answers, InventedRuns
 from medix_eval.judge_check.scorecard import Measured, make_scorecard
 from medix_eval.reproduction import load_published
@@ -418,3 +420,87 @@ def test_the_command_imports_nothing_heavy(runs: InventedRuns, tmp_path: Path) -
     )
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        pytest.param(("tasks", "rad_vqa", "interval", 0), "rad_vqa: interval.0 is 0.9", id="task"),
+        pytest.param(
+            ("groups", "medvqa", "interval", 1), "medvqa: interval.1 is 0.9", id="average"
+        ),
+        pytest.param(
+            ("tasks", "slake_vqa", "slices", "answer_type", "A", "score"),
+            "slake_vqa: slices.answer_type.A.score is 0.9",
+            id="slice",
+        ),
+    ],
+)
+def test_check_compares_intervals_and_slices_too(
+    runs: InventedRuns, catalogue: Catalogue, place: tuple[str | int, ...], line: str
+) -> None:
+    path = runs.make("a", right(0.5))
+    (file,) = path.glob("judged/*/scores.json")
+    scores = json.loads(file.read_text())
+    inner = scores
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = 0.9
+    file.write_text(json.dumps(scores))
+
+    problems = problems_of([path], catalogue=catalogue, facts={}, allow_synthetic=False)
+
+    assert len(problems) == 1
+    assert line in problems[0]
+
+
+def test_imported_runs_share_a_board_of_their_own_without_ranks(
+    runs: InventedRuns, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    for name in ("theirs", "others"):
+        folder = tmp_path / name
+        folder.mkdir()
+        line = {"id": "medqa_0", "question": "q", "answer": "a", "response": name}
+        (folder / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+        judged = json.dumps(line | {"evaluation": {"score": 1}})
+        (folder / f"{name}_eval.jsonl").write_text(judged + "\n")
+        import_results(folder, catalogue, out=runs.out, model=None)
+    runs.make("ours", right(0.5))
+
+    real, imported = boards_of([runs.out], catalogue)
+
+    assert [entry.name for entry in real.entries] == ["ours"]
+    assert sorted(entry.name for entry in imported.entries) == ["others", "theirs"]
+    assert imported.standing is Standing.IMPORTED
+    ranked = measure(imported, catalogue, rules=RULES).ranked
+    assert {one.rank for one in ranked} == {None}
+    assert all("submitter" in one.withheld[0] for one in ranked)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        pytest.param(
+            {"note": "Near the <published> ones."}, "Near the &lt;published&gt;", id="note"
+        ),
+        pytest.param({"condition": {"imported": "official"}}, "IMPORTED.", id="imported"),
+        pytest.param({"synthetic": True}, "SYNTHETIC.", id="synthetic"),
+    ],
+)
+def test_a_caveat_stands_on_every_page_of_its_board_and_in_no_other(
+    runs: InventedRuns,
+    tmp_path: Path,
+    catalogue: Catalogue,
+    settings: dict[str, Any],
+    said: str,
+) -> None:
+    paths = [
+        runs.make("plain", right(0.5)),
+        runs.make("a", right(0.5), protocol="other", **settings),
+    ]
+
+    out = built(paths, tmp_path / "site", catalogue).front.parent
+
+    (board,) = (page.stem for page in out.glob("other-*.html"))
+    marked = {page for page in out.rglob("*.html") if said in page.read_text()}
+    assert marked == {out / f"{board}.html", *(out / "boards" / board).rglob("*.html")}

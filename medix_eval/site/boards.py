@@ -1,7 +1,7 @@
 """Which runs may stand in one table, and in which order.
 
 A board holds one protocol, one judge and, for each benchmark, one state of the data; a run that
-differs in any of them opens another board. Real, synthetic and demo results never meet.
+differs in any of them opens another board. Real, imported, synthetic and demo results never meet.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from medix_eval.tally import mean
 
 DEMO_GROUP = "phantom"
 HEADLINE = "medix"
+_IMPORTED = "imported"
+"""The setting that a run of `medix-eval import` carries."""
+_FILES = "files"
+"""The hashes of what was imported: each submission has its own."""
 _TOLERANCE = 1e-9
 _SHORT = 8
 
@@ -31,6 +35,8 @@ class Standing(StrEnum):
     """What a board's numbers are worth."""
 
     REAL = "real"
+    IMPORTED = "imported"
+    """Scored elsewhere: judge and settings are the submitter's word."""
     SYNTHETIC = "synthetic"
     DEMO = "demo"
 
@@ -153,13 +159,15 @@ class Board:
 def entries_of(
     run: JudgedRun, *, demo_tasks: Collection[str], facts: Mapping[str, ModelFacts]
 ) -> list[Entry]:
-    """Split a run into what is real, what is synthetic and what is the demo."""
+    """Split a run into what is real or imported, what is synthetic and what is the demo."""
     _prove_groups(run)
     sorted_out: dict[Standing, list[str]] = {}
     for task in run.scores.tasks:
-        standing = Standing.SYNTHETIC if run.entry(task).synthetic else Standing.REAL
+        standing = Standing.IMPORTED if _IMPORTED in run.manifest.generation else Standing.REAL
         if task in demo_tasks:
             standing = Standing.DEMO
+        elif run.entry(task).synthetic:
+            standing = Standing.SYNTHETIC
         sorted_out.setdefault(standing, []).append(task)
     known = facts_of(run.manifest.model, facts)
     return [
@@ -238,7 +246,8 @@ def _fullest_first(entry: Entry) -> tuple[int, str, str, str]:
 
 def _fingerprint(run: JudgedRun, task: str) -> str:
     entry = run.entry(task)
-    return digest([entry.version, entry.digest, entry.source, entry.synthetic])
+    source = {key: value for key, value in entry.source.items() if key != _FILES}
+    return digest([entry.version, entry.digest, source, entry.synthetic])
 
 
 def _judges(judges: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -247,4 +256,5 @@ def _judges(judges: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _conditions(run: JudgedRun) -> dict[str, Any]:
     """Everything that made the completions but the model itself."""
-    return {key: value for key, value in run.manifest.generation.items() if key != "model"}
+    own = {"model", _FILES}
+    return {key: value for key, value in run.manifest.generation.items() if key not in own}

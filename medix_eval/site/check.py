@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from medix_eval.errors import MedixError
 from medix_eval.judged_run import JudgedRun
@@ -14,10 +18,13 @@ from medix_eval.site.facts import ModelFacts
 from medix_eval.site.sample_scores import read_sample_scores
 from medix_eval.tasks import Catalogue
 
-_COMPARED = (
-    "version", "kind", "limit", "synthetic", "n", "n_scored", "score", "outcomes", "bounds",
-    "rules_score", "rules_n",
-)  # fmt: skip
+_OF_A_TASK = {
+    "version", "kind", "limit", "synthetic", "n", "n_scored", "score", "stderr", "interval",
+    "n_clusters", "outcomes", "bounds", "rules_score", "rules_n", "slices", "ledger",
+}  # fmt: skip
+_OF_A_GROUP = {"tasks", "complete", "score", "stderr", "interval", "closed_form"}
+_TOLERANCE = 1e-6
+"""Another release of numpy may end a sum in another digit."""
 
 
 def problems_of(
@@ -50,18 +57,54 @@ def problems_of(
 def _differences(run: JudgedRun, catalogue: Catalogue) -> list[str]:
     """Score a run again from its verdicts and compare all that a reader sees."""
     read_sample_scores(run)
+    said = run.scores
     again = score_run(
         run.folder,
         run.judged,
         manifest=run.manifest,
         judging=run.judging,
-        groups=catalogue.groups,
+        # A group that nobody here knows is averaged as the run says; the others as they are.
+        groups={**{name: one.tasks for name, one in said.groups.items()}, **catalogue.groups},
+        allow_partial=any(
+            group.score is not None and not group.complete for group in said.groups.values()
+        ),
     )
-    found = []
-    for task in run.scores.tasks.keys() | again.tasks.keys():
-        said, true = run.scores.tasks.get(task), again.tasks.get(task)
-        for field in _COMPARED:
-            before, now = getattr(said, field, None), getattr(true, field, None)
-            if before != now:
-                found.append(f"{run.judged}: {task}: {field} is {before}, its verdicts give {now}")
-    return sorted(found)
+    figures: list[tuple[str, BaseModel | None, BaseModel | None, set[str]]] = [
+        (task, said.tasks.get(task), again.tasks.get(task), _OF_A_TASK)
+        for task in said.tasks.keys() | again.tasks.keys()
+    ]
+    figures += [
+        (name, group, again.groups.get(name), _OF_A_GROUP) for name, group in said.groups.items()
+    ]
+    return sorted(
+        f"{run.judged}: {name}: {difference}"
+        for name, before, now, fields in figures
+        for difference in _compared(before, now, fields)
+    )
+
+
+def _compared(said: BaseModel | None, true: BaseModel | None, fields: set[str]) -> Iterator[str]:
+    before, now = ({} if one is None else dict(_leaves(one, fields)) for one in (said, true))
+    for path in before.keys() | now.keys():
+        first, second = before.get(path), now.get(path)
+        if not _same(first, second):
+            yield f"{path} is {first}, its verdicts give {second}"
+
+
+def _leaves(score: BaseModel, fields: set[str]) -> Iterator[tuple[str, Any]]:
+    """Yield every figure of a score with its place, such as `slices.sex.F.n`."""
+    open_places: list[tuple[str, Any]] = list(score.model_dump(include=fields).items())
+    while open_places:
+        place, value = open_places.pop()
+        if isinstance(value, dict):
+            open_places += [(f"{place}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, tuple):
+            open_places += [(f"{place}.{number}", inner) for number, inner in enumerate(value)]
+        else:
+            yield place, value
+
+
+def _same(said: Any, true: Any) -> bool:
+    if isinstance(said, float) and isinstance(true, float):
+        return math.isclose(said, true, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return bool(said == true)

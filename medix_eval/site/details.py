@@ -24,13 +24,28 @@ def heading(board: Board) -> str:
     """Return the title of a board."""
     return {
         Standing.REAL: "Which model answers medical questions best?",
+        Standing.IMPORTED: "Results that others submitted",
         Standing.SYNTHETIC: "A board of invented data",
         Standing.DEMO: "The phantom benchmark",
     }[board.standing]
 
 
-def rules_text(rules: Rules) -> str:
+def lede(board: Board) -> str:
+    """Say what the figures of a board have in common."""
+    if board.standing is Standing.IMPORTED:
+        return (
+            "Every figure is scored again from the samples that were handed in. Whose judge gave "
+            "the verdicts, and under which settings, could not be checked."
+        )
+    return (
+        "Every figure on this page was made by one protocol, one judge and one state of the data."
+    )
+
+
+def rules_text(rules: Rules, standing: Standing) -> str:
     """Say when a rank is withheld."""
+    if standing is Standing.IMPORTED:
+        return "an imported result has no rank: who judged it, and how, is the submitter’s word"
     text = (
         "the model has not run all benchmarks whole, samples failed on the way, or more than "
         f"{100 * rules.max_unscored:g} % of the samples have no score"

@@ -17,7 +17,7 @@ _OF_A_TASK = {"version", "kind", "n", "n_scored", "score", "interval", "rules_sc
 _SHORT = 16
 _FIELDS: tuple[str, ...] = (
     "model", "rank", "task", "version", "score", "low", "high", "n", "n_scored", "complete",
-    "protocol", "protocol_digest", "judge", "date", "run",
+    "protocol", "protocol_digest", "judge", "date", "run", "standing", "note",
 )  # fmt: skip
 
 
@@ -52,6 +52,8 @@ def as_csv(measured: Measured) -> str:
             "judge": _inert(board.judge),
             "date": one.entry.date,
             "run": one.entry.run.scores.judging_digest[:_SHORT],
+            "standing": board.standing,
+            "note": _inert(board.protocol.get("note", "")),
         }
         for name, group in one.entry.groups.items():
             low, high = group.interval or (None, None)

@@ -26,6 +26,7 @@ from medix_eval.site.columns import (
 from medix_eval.site.details import (
     group_score,
     heading,
+    lede,
     model_facts,
     records,
     rules_text,
@@ -55,7 +56,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["short"] = lambda text: short(text, _NAME_LENGTH)
+    made.filters["short"] = lambda text, length=_NAME_LENGTH: short(text, length)
     made.filters["label"] = task_label
     made.filters["percent"] = percent
     made.filters["pc"] = lambda value: f"{100 * value:.0f}"
@@ -160,6 +161,7 @@ class BoardPages:
             "board.html",
             depth=0,
             heading=heading(board),
+            lede=lede(board),
             rows=self._rows,
             columns=measured.columns,
             tasks=[self._task_line(task) for task in measured.tasks],
@@ -169,7 +171,7 @@ class BoardPages:
             headline_size=len(board.groups[board.headline]) if board.headline else 0,
             dates=(dates[0], dates[-1]),
             scorecard=scorecard_text(board),
-            rules_text=rules_text(self._rules),
+            rules_text=rules_text(self._rules, board.standing),
             interval_text=self._interval_text(),
             pictures=board_pictures(measured),
         )

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
 from medix_eval.judge_check.scorecard import Scorecard
-from medix_eval.site.boards import Board, Entry
+from medix_eval.site.boards import Board, Entry, Standing
 from medix_eval.site.sample_scores import Scores, TaskSamples, differs
 from medix_eval.store import slug
 
@@ -117,6 +117,8 @@ def find_scorecard(board: Board) -> Scorecard | None:
 
 def _reasons(entry: Entry, board: Board, *, rules: Rules, has_scorecard: bool) -> tuple[str, ...]:
     found = []
+    if board.standing is Standing.IMPORTED:
+        found.append("imported: who judged it, and how, is the submitter’s word")
     group = entry.groups.get(board.headline or "")
     if group is None:
         found.append("its benchmarks are in no group that ranks")
