@@ -119,7 +119,7 @@
       });
       more.hidden = shown === wanted;
       more.textContent = "Show all " + wanted + " models";
-      status.textContent = shown === rows.length ? "" : shown + " of " + rows.length + " models";
+      status.textContent = (shown === rows.length ? "All " + shown : shown + " of " + rows.length) + (rows.length === 1 ? " model" : " models");
     }
 
     function showColumns(keys) {
@@ -343,7 +343,7 @@
     var asked = 0;
 
     function cells(row, values) {
-      values.forEach(function (value) { row.appendChild(element("td", String(value))); });
+      values.forEach(function (value) { row.appendChild(element("td", typeof value === "number" ? value.toLocaleString("en") : value)); });
     }
 
     function draw(a, b, clusters) {
@@ -384,7 +384,7 @@
       result.textContent = "";
       result.appendChild(table);
       result.hidden = !shared;
-      status.textContent = shared ? shared + " shared samples" : "These two models share no sample.";
+      status.textContent = shared ? shared.toLocaleString("en") + " shared samples" : "These two models share no sample.";
     }
 
     function compare() {

@@ -106,7 +106,8 @@ def board_columns(board: Board, ranked: Sequence[Ranked], *, tasks: Sequence[str
         )
         for task in tasks
     ]
-    return [*averages, *_facts(entries, num_tasks=len(tasks)), *benchmarks]
+    size, *facts = _facts(entries, num_tasks=len(tasks))
+    return [*averages, size, *benchmarks, *facts]
 
 
 def _facts(entries: Sequence[Entry], *, num_tasks: int) -> list[Column]:

@@ -112,7 +112,7 @@ def _scatter(points: Sequence[Point], *, y_label: str, what: str, name: str) -> 
     )
     caption = (
         f"{y_label.removesuffix(' (%)').capitalize()} against {what}, on a logarithmic scale. "
-        "Named are the models that none to their left reaches."
+        "Named, where there is room, are the models that none to their left reaches."
     )
     svg = scatter(points, title=title, x_label=what, y_label=y_label, name=name)
     return Picture(svg=Markup(svg), caption=caption)  # noqa: S704 (ours, escaped)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import html
 import io
-import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from medix_eval.site.label_places import Box, free_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,9 @@ _VARIABLES = {
 }
 _MARKERS = {True: "open data", False: "closed data", None: "data not known"}
 _MOST_DOTS = 30
-_RIGHT_HALF = 0.55
+_POINTS_PER_INCH = 72
+_MARKER = 4.5
+_FEW_DECADES = 100
 _NAME_LENGTH = 32
 
 
@@ -91,13 +94,15 @@ def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, 
                 markeredgewidth=1.3, zorder=3, label=label if group else None,
             )  # fmt: skip
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        sizes = [point.x for point in points]
+        is_narrow = max(sizes) / min(sizes) < _FEW_DECADES
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if is_narrow else (1.0,)))
         axes.xaxis.set_major_formatter(FuncFormatter(_plain_number))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.margins(x=0.12, y=0.12)
-        _name_unbeaten(axes, points)
+        _name_unbeaten(figure, axes, points)
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
         if len({point.is_open for point in points}) > 1:
             axes.legend(
@@ -137,16 +142,32 @@ def dot_plot(dots: Sequence[Dot], *, title: str, name: str) -> str:
         return _svg(figure, title=title, name=name)
 
 
-def _name_unbeaten(axes: Axes, points: Sequence[Point]) -> None:
-    """Write names beside their points, on the side where there is room."""
-    first, last = (math.log(x) for x in axes.get_xlim())
-    for number, point in enumerate(_unbeaten(points)):
-        is_right = (math.log(point.x) - first) / (last - first) > _RIGHT_HALF
-        axes.annotate(
-            short(point.name.rpartition("/")[2], 24), (point.x, point.y),
-            xytext=(-7 if is_right else 7, -11 if number % 2 else 5), textcoords="offset points",
-            ha="right" if is_right else "left", color=_INK, zorder=4,
-        )  # fmt: skip
+def _name_unbeaten(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
+    """Write names beside their points, the highest first, each where it touches nothing."""
+    scale = _POINTS_PER_INCH / figure.dpi
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = axes.transData.transform((x, y))
+        return float(across) * scale, float(up) * scale
+
+    taken = []
+    for point in points:
+        x, y = place(point.x, point.y)
+        ends = [place(point.x, end)[1] for end in (point.low, point.high) if end is not None]
+        taken.append(Box(x - _MARKER, y - _MARKER, x + _MARKER, y + _MARKER))
+        if ends:
+            taken.append(Box(x - 2, min(ends), x + 2, max(ends)))
+    corners = axes.bbox.corners() * scale
+    frame = Box(*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+    for point in reversed(_unbeaten(points)):
+        name = short(point.name.rpartition("/")[2], 24)
+        found = free_place(*place(point.x, point.y), text=name, taken=taken, frame=frame)
+        if found is not None:
+            taken.append(found.box)
+            axes.annotate(
+                name, (point.x, point.y), xytext=found.offset, textcoords="offset points",
+                ha=found.align, va="center", color=_INK, zorder=4,
+            )  # fmt: skip
 
 
 def _unbeaten(points: Sequence[Point]) -> list[Point]:
