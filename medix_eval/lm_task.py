@@ -38,6 +38,7 @@ Row = Mapping[str, Any]
 
 _UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
 _HINT = "point --data-root at a folder that holds a full copy as ORG/NAME"
+_DEFAULT_METRIC = {"metric": "exact_match"}
 
 
 class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
@@ -143,7 +144,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
                 facts=self.facts(doc),
             )
             score = verdict.score if verdict else 0.0
-        (metric,) = (one["metric"] for one in self.config.metric_list)
+        # A task file that lists no metric gets stock lm-eval's own for free answers.
+        (metric,) = (one["metric"] for one in self.config.metric_list or [_DEFAULT_METRIC])
         return {metric: score}
 
     # What this harness calls
