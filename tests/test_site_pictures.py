@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +57,23 @@ def test_a_picture_names_models_that_none_to_their_left_reaches() -> None:
     assert "small" in svg
     assert "large" in svg
     assert "beaten" not in svg
+
+
+def test_a_drawn_name_covers_no_marker() -> None:
+    sizes = {"small": (2, 55.4), "other": (4, 56.6), "low": (2, 42.7), "third": (8, 68.8)}
+    sizes |= {"near": (7, 55.8), "nearer": (8, 55.6), "last": (30, 73.6)}
+    points = [Point(name=f"lab/model {name}", x=x * 1e9, y=y) for name, (x, y) in sizes.items()]
+
+    svg = scatter(points, title="t", x_label="x", y_label="y", name="n")
+
+    place = r'x="([\d.]+)" y="([\d.]+)"'
+    anchor = r'text-anchor="(\w+)" fill="var\(--ink\)"'
+    names = re.findall(rf"<text [^>]*{anchor} {place}[^>]*>([^<]+)", svg)
+    markers = re.findall(rf'<use [^>]*{place} fill="var\(--page\)"', svg)
+    assert len(names) == 4
+    assert len(markers) == len(points)
+    for side, x, y, text in names:
+        left = float(x) - {"start": 0, "middle": 2.8, "end": 5.6}[side] * len(text)
+        for across, down in markers:
+            is_beside = not left - 4 < float(across) < left + 5.6 * len(text) + 4
+            assert is_beside or abs(float(down) - (float(y) - 2.3)) > 8

@@ -40,6 +40,7 @@ class Measured:
     files: Mapping[str, TaskFile]
     """The task files of the benchmarks that are known here."""
     _orders: dict[str, list[tuple[Ranked, float]]] = field(default_factory=dict)
+    _medians: dict[str, float | None] = field(default_factory=dict)
 
     def value(self, entry: Entry, name: str) -> TaskScore | GroupScore | None:
         """Return an entry's score of a benchmark or an average."""
@@ -57,8 +58,10 @@ class Measured:
 
     def median(self, name: str) -> float | None:
         """Return the middle score of the board's models."""
-        scores = [score for _, score in self.ordered(name)]
-        return median(scores) if scores else None
+        if name not in self._medians:
+            scores = [score for _, score in self.ordered(name)]
+            self._medians[name] = median(scores) if scores else None
+        return self._medians[name]
 
     def place(self, entry: Entry, name: str) -> int | None:
         """Return the place of a model in one column, equal scores sharing it."""

@@ -79,14 +79,16 @@ def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, 
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
 
     with _drawing(width=5.4, height=3.6, left=0.6, top=0.35) as (figure, axes):
+        spans = [
+            (point.x, point.low, point.high)
+            for point in points
+            if point.low is not None and point.high is not None
+        ]
+        if spans:
+            where, low, high = zip(*spans, strict=True)
+            axes.vlines(where, low, high, color=_BAND, linewidth=2.5, zorder=2)
         for is_open, marker, filled in ((True, "o", True), (False, "s", False), (None, "D", False)):
             group = [point for point in points if point.is_open is is_open]
-            for point in group:
-                if point.low is not None and point.high is not None:
-                    axes.plot(
-                        [point.x, point.x], [point.low, point.high], color=_BAND, linewidth=2.5,
-                        solid_capstyle="butt", zorder=2,
-                    )  # fmt: skip
             label = _MARKERS[is_open]
             axes.plot(
                 [point.x for point in group], [point.y for point in group], marker,
@@ -145,6 +147,7 @@ def dot_plot(dots: Sequence[Dot], *, title: str, name: str) -> str:
 def _name_unbeaten(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     """Write names beside their points, the highest first, each where it touches nothing."""
     scale = _POINTS_PER_INCH / figure.dpi
+    axes.autoscale_view()  # else the ends of the axes are settled only when it is drawn
 
     def place(x: float, y: float) -> tuple[float, float]:
         across, up = axes.transData.transform((x, y))
