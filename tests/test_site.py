@@ -260,6 +260,16 @@ def test_an_edited_score_is_refused(runs: InventedRuns, catalogue: Catalogue, wh
         measured([path], catalogue)
 
 
+@pytest.mark.parametrize("name", ["../../../escaped", "/absolute", "..", "a/b", "a\\b", "<b>", ""])
+def test_a_benchmark_named_like_a_path_is_refused(
+    runs: InventedRuns, catalogue: Catalogue, name: str
+) -> None:
+    path = runs.make("a", {name: [1.0, 0.0]})
+
+    with pytest.raises(ConfigError, match="no name of a benchmark"):
+        boards_of([path], catalogue)
+
+
 def test_check_names_every_edited_figure(runs: InventedRuns, catalogue: Catalogue) -> None:
     path = runs.make("a", right(0.5))
     (file,) = path.glob("judged/*/scores.json")

@@ -76,7 +76,10 @@ def hostile_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(runs: InventedRuns) -> dict[str, ModelFacts]:
         for place, text in enumerate(HOSTILE):
             answers = {task: [float(row % (place + 2) > 0) for row in range(40)] for task in TASKS}
-            runs.make(text, answers, completion=text * 2, groups=GROUPS)
+            runs.make(
+                text, answers, completion=text * 2, groups=GROUPS,
+                protocol=HOSTILE[1], judge=HOSTILE[0], note="".join(HOSTILE),
+            )  # fmt: skip
         return {text: ModelFacts(base=text, licence=text, source=text) for text in HOSTILE}
 
     return write(tmp_path_factory.mktemp("hostile"), make)

@@ -6,6 +6,7 @@ differs in any of them opens another board. Real, imported, synthetic and demo r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,6 +29,7 @@ _IMPORTED = "imported"
 _FILES = "files"
 """The hashes of what was imported: each submission has its own."""
 _TOLERANCE = 1e-9
+_TASK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")
 _SHORT = 8
 
 
@@ -160,6 +162,7 @@ def entries_of(
     run: JudgedRun, *, demo_tasks: Collection[str], facts: Mapping[str, ModelFacts]
 ) -> list[Entry]:
     """Split a run into what is real or imported, what is synthetic and what is the demo."""
+    _prove_names(run)
     _prove_groups(run)
     sorted_out: dict[Standing, list[str]] = {}
     for task in run.scores.tasks:
@@ -223,6 +226,16 @@ def _name(boards: Iterable[Board]) -> None:
         names = (base if number == 1 else f"{base}-{number}" for number in count(1))
         board.slug = next(name for name in names if name not in taken)
         taken.add(board.slug)
+
+
+def _prove_names(run: JudgedRun) -> None:
+    """Refuse a benchmark whose name is no file name: its page would be written anywhere."""
+    for task in run.scores.tasks:
+        if not _TASK_NAME.fullmatch(task):
+            raise ConfigError(
+                f"{run.judged / 'scores.json'}: {task[:80]!r} is no name of a benchmark",
+                hint="letters, digits, `_`, `-` and `.` make one",
+            )
 
 
 def _prove_groups(run: JudgedRun) -> None:
