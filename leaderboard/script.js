@@ -184,14 +184,12 @@
       keep();
     }
 
-    var bar = element("p", undefined, { id: "compare-bar", "class": "no-print" });
-    bar.hidden = true;
+    var bar = element("p", undefined, { id: "compare-bar", "class": "no-print", role: "status" });
     function showPicked() {
       all("input.pick", body).forEach(function (box) {
         box.checked = picked.includes(box.value);
         box.disabled = picked.length === 2 && !box.checked;
       });
-      bar.hidden = picked.length === 0;
       bar.textContent = "";
       if (picked.length === 1) bar.append("Choose a second model to compare with.");
       if (picked.length === 2) {

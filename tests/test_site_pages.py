@@ -25,6 +25,17 @@ Open = Callable[..., Any]
 TASKS = ("medqa", "medmcqa", "slake_vqa", "rad_vqa")
 MINUS = "\N{MINUS SIGN}"
 GROUPS = {"all_four": TASKS, "text_two": TASKS[:2]}
+FOCUSED = """() => {
+    const it = document.activeElement, box = it.getBoundingClientRect();
+    const labels = it.labels ? [...it.labels].map((one) => one.textContent).join(" ") : "";
+    const [across, down] = [Math.min(box.width, 40) / 2, Math.min(box.height, 16) / 2];
+    const middle = document.elementFromPoint(box.left + across, box.top + down);
+    return {
+        name: (it.ariaLabel || labels || it.textContent).trim(),
+        outline: getComputedStyle(it).outlineStyle,
+        isInSight: box.height > 300 || it === middle || it.contains(middle),
+    };
+}"""
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(2)</script>",
@@ -210,6 +221,37 @@ def test_columns_can_be_chosen_by_keyboard(site: Path, visit: Open) -> None:
     assert page.locator("th[data-key=licence]").is_visible()
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     assert not page.locator(".menu").is_visible()
+
+
+def test_whatever_the_keyboard_reaches_has_a_name_and_an_outline(site: Path, visit: Open) -> None:
+    for path in pages_of(site):
+        page = visit(path).page
+        stops = page.locator("a[href], button, select, input, summary, [tabindex='0']")
+        total = sum(stop.is_visible() for stop in stops.all())
+
+        seen = []
+        for _ in range(total):
+            page.keyboard.press("Tab")
+            seen.append(page.evaluate(FOCUSED))
+
+        assert all(one["name"] for one in seen), (path, seen)
+        assert {one["outline"] for one in seen} == {"solid"}
+        assert all(one["isInSight"] for one in seen), (path, seen)
+        assert seen[0]["name"] == "Skip to the content"
+
+
+def test_a_screen_reader_hears_intervals_boards_and_the_order(site: Path, visit: Open) -> None:
+    page = visit(site).page
+
+    page.get_by_role("button", name="Overall", exact=True).or_(
+        page.get_by_role("button", name="All four", exact=True)
+    ).click()
+    heard = page.locator("main").aria_snapshot()
+
+    assert re.search(r'cell "\d\d\.\d to \d\d\.\d"', heard)
+    assert "status: All 6 models" in heard
+    assert not re.search("[▲▼↕▾]", heard)
+    assert page.locator("th[aria-sort=descending]").count() == 1
 
 
 def test_a_link_to_a_view_shows_the_same_view(site: Path, visit: Open) -> None:

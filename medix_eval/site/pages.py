@@ -135,6 +135,7 @@ class BoardPages:
             "words": short(f"{entry.name} {facts.base or ''}".lower(), 240),
             "score": headline.score if headline else None,
             "span": headline.interval if headline else None,
+            "span_text": score_texts(headline)["span_text"] if headline else "",
         }
 
     def _axis(self) -> tuple[float, float] | None:
