@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from hypothesis import settings
 
+from medix_eval.cli import main
 from medix_eval.models.vllm_server import vllm_version
 
 if TYPE_CHECKING:
@@ -95,6 +96,20 @@ def _has_cuda() -> bool:
 
 
 # Of a module: while Playwright is open its event loop runs, and no async test can have one.
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process; return its exit code, stdout and stderr."""
+
+    def call(*argv: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, argv)])
+        out, err = capsys.readouterr()
+        code = stopped.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+    return call
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium, as the system ships it."""

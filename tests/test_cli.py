@@ -8,25 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from medix_eval.cli import main
-
 HUB = Path(__file__).parent / "fixtures" / "hub"
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas", "openai", "vllm")
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command in this process; return its exit code, stdout and stderr."""
-
-    def call(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return call
 
 
 def error_of(result: tuple[int, str, str], code: int) -> str:

@@ -14,25 +14,11 @@ from typing import Any
 import datasets
 import pytest
 
-from medix_eval.cli import main
-
 HUB = Path(__file__).parent / "fixtures" / "hub"
 RAD, SLAKE, MCQ = "flaviagiammarino/vqa-rad", "BoKelvin/SLAKE", "openlifescienceai/medmcqa"
 MEDQA, SETS = "GBaker/MedQA-USMLE-4-options-hf", "sahalshajim/medix-eval-sets"
 RAD_TEST = f"{RAD}/data/test-00000-of-00001.parquet"
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(word) for word in argv])
-        code = stopped.value.code
-        said = capsys.readouterr()
-        return (code if isinstance(code, int) else 0), said.out, said.err
-
-    return call
 
 
 @pytest.fixture

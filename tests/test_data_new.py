@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medix_eval.cli import main
 from medix_eval.testing import ScriptedServer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -50,18 +49,6 @@ ROWS = [
         "cluster": "p2",
     },
 ]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(word) for word in argv])
-        code = stopped.value.code
-        said = capsys.readouterr()
-        return (code if isinstance(code, int) else 0), said.out, said.err
-
-    return call
 
 
 @pytest.fixture

@@ -12,22 +12,9 @@ from pathlib import Path
 import pytest
 from scripted_run import HUB, scripted_run
 
-from medix_eval.cli import main
 from medix_eval.testing import ScriptedServer
 
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def called(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, argv)])
-        out, err = capsys.readouterr()
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return called
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +25,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, S
 
 
 @pytest.fixture
-def submission(finished: tuple[Path, ScriptedServer], call: Call, tmp_path: Path) -> Path:
-    code, out, err = call("submit", finished[0], "--out", tmp_path, "--allow-synthetic")
+def submission(finished: tuple[Path, ScriptedServer], run: Run, tmp_path: Path) -> Path:
+    code, out, err = run("submit", finished[0], "--out", tmp_path, "--allow-synthetic")
 
     assert code == 0, err
     return Path(out.strip())
 
 
-def checked(call: Call, zipped: Path, *argv: str) -> tuple[int, dict[str, list[str]]]:
+def checked(run: Run, zipped: Path, *argv: str) -> tuple[int, dict[str, list[str]]]:
     known = ("--check", "--allow-synthetic", "--data-root", str(HUB), "--json")
-    code, out, err = call("submit", zipped, *known, *argv)
+    code, out, err = run("submit", zipped, *known, *argv)
     return code, json.loads(out) if out else {"problems": [err]}
 
 
-def test_an_honest_submission_is_accepted(call: Call, submission: Path) -> None:
-    code, found = checked(call, submission)
+def test_an_honest_submission_is_accepted(run: Run, submission: Path) -> None:
+    code, found = checked(run, submission)
 
     assert (code, found["problems"]) == (0, [])
     assert {"files and checksums", "scores from verdicts", "verdicts from raw replies"} <= {
@@ -62,7 +49,7 @@ def test_an_honest_submission_is_accepted(call: Call, submission: Path) -> None:
 
 
 def test_a_submission_holds_no_restricted_text_and_no_machine(
-    call: Call, submission: Path, finished: tuple[Path, ScriptedServer]
+    run: Run, submission: Path, finished: tuple[Path, ScriptedServer]
 ) -> None:
     lines = (finished[0] / "completions.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
@@ -77,15 +64,15 @@ def test_a_submission_holds_no_restricted_text_and_no_machine(
 
 
 def test_the_same_run_gives_the_same_zip(
-    call: Call, submission: Path, finished: tuple[Path, ScriptedServer], tmp_path: Path
+    run: Run, submission: Path, finished: tuple[Path, ScriptedServer], tmp_path: Path
 ) -> None:
-    _, out, _ = call("submit", finished[0], "--out", tmp_path / "again", "--allow-synthetic")
+    _, out, _ = run("submit", finished[0], "--out", tmp_path / "again", "--allow-synthetic")
 
     assert Path(out.strip()).read_bytes() == submission.read_bytes()
 
 
 def test_a_signature_holds_for_its_signer_alone(
-    call: Call, finished: tuple[Path, ScriptedServer], tmp_path: Path
+    run: Run, finished: tuple[Path, ScriptedServer], tmp_path: Path
 ) -> None:
     allowed = {}
     for name in ("ours", "other"):
@@ -95,31 +82,31 @@ def test_a_signature_holds_for_its_signer_alone(
         allowed[name] = tmp_path / f"{name}.allowed"
         allowed[name].write_text(f"{name}@example.org {key.with_suffix('.pub').read_text()}")
     argv = ("--allow-synthetic", "--sign", str(tmp_path / "ours"), "--out", str(tmp_path))
-    _, out, _ = call("submit", finished[0], *argv)
+    _, out, _ = run("submit", finished[0], *argv)
 
-    good, _ = checked(call, Path(out.strip()), "--allowed-signers", str(allowed["ours"]))
-    bad, _ = checked(call, Path(out.strip()), "--allowed-signers", str(allowed["other"]))
+    good, _ = checked(run, Path(out.strip()), "--allowed-signers", str(allowed["ours"]))
+    bad, _ = checked(run, Path(out.strip()), "--allowed-signers", str(allowed["other"]))
 
     assert (good, bad) == (0, 5)
 
 
 def test_synthetic_runs_are_refused_unless_allowed(
-    call: Call, finished: tuple[Path, ScriptedServer], submission: Path, tmp_path: Path
+    run: Run, finished: tuple[Path, ScriptedServer], submission: Path, tmp_path: Path
 ) -> None:
-    written, _, err = call("submit", finished[0], "--out", tmp_path / "x")
-    accepted, _, _ = call("submit", submission, "--check", "--data-root", HUB)
+    written, _, err = run("submit", finished[0], "--out", tmp_path / "x")
+    accepted, _, _ = run("submit", submission, "--check", "--data-root", HUB)
 
     assert (written, accepted) == (2, 5)
     assert "--allow-synthetic" in err
 
 
 def test_the_official_layout_comes_back_with_the_same_scores(
-    call: Call, finished: tuple[Path, ScriptedServer], tmp_path: Path
+    run: Run, finished: tuple[Path, ScriptedServer], tmp_path: Path
 ) -> None:
     argv = ("--official", "--allow-synthetic", "--out", tmp_path)
-    _, zipped, _ = call("submit", finished[0], *argv)
+    _, zipped, _ = run("submit", finished[0], *argv)
 
-    code, out, err = call("import", zipped.strip(), "--out", tmp_path / "in", "--json")
+    code, out, err = run("import", zipped.strip(), "--out", tmp_path / "in", "--json")
 
     (scores,) = finished[0].glob("judged/*/scores.json")
     ours, theirs = json.loads(scores.read_text())["tasks"], json.loads(out)["tasks"]
@@ -130,12 +117,12 @@ def test_the_official_layout_comes_back_with_the_same_scores(
 
 
 def test_what_we_export_for_lm_eval_comes_back(
-    call: Call, finished: tuple[Path, ScriptedServer], tmp_path: Path
+    run: Run, finished: tuple[Path, ScriptedServer], tmp_path: Path
 ) -> None:
-    call("export", finished[0], "--format", "lm-eval", "--out", tmp_path / "lm")
+    run("export", finished[0], "--format", "lm-eval", "--out", tmp_path / "lm")
     (folder,) = {path.parent for path in (tmp_path / "lm").rglob("results_*.json")}
 
-    code, out, err = call("import", folder, "--out", tmp_path / "in", "--json")
+    code, out, err = run("import", folder, "--out", tmp_path / "in", "--json")
 
     (scores,) = finished[0].glob("judged/*/scores.json")
     ours = json.loads(scores.read_text())["tasks"]

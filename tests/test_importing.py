@@ -11,21 +11,7 @@ from typing import Any
 import published_scoring
 import pytest
 
-from medix_eval.cli import main
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def called(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, argv)])
-        out, err = capsys.readouterr()
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return called
+Run = Callable[..., tuple[int, str, str]]
 
 
 def official(folder: Path, points: dict[str, list[float]], *, claim: str = "") -> Path:
@@ -40,7 +26,7 @@ def official(folder: Path, points: dict[str, list[float]], *, claim: str = "") -
     return folder
 
 
-def test_an_imported_average_is_the_published_one(call: Call, tmp_path: Path) -> None:
+def test_an_imported_average_is_the_published_one(run: Run, tmp_path: Path) -> None:
     points: dict[str, list[float]] = {
         "medqa": [1, 0, 1, 1],
         "rad_vqa": [0, 1],
@@ -52,7 +38,7 @@ def test_an_imported_average_is_the_published_one(call: Call, tmp_path: Path) ->
     claim = "".join(f"{task}: {score:.4f}\n" for task, score in published.items())
     folder = official(tmp_path / "m", points, claim=f"{claim}Overall: {100 * overall:.2f}\n")
 
-    code, out, err = call("import", folder, "--out", tmp_path / "in", "--json")
+    code, out, err = run("import", folder, "--out", tmp_path / "in", "--json")
 
     scores = {name: task["score"] for name, task in json.loads(out)["tasks"].items()}
     assert code == 1, err  # most rows are missing
@@ -60,10 +46,10 @@ def test_an_imported_average_is_the_published_one(call: Call, tmp_path: Path) ->
     assert sum(scores.values()) / 3 == pytest.approx(overall)
 
 
-def test_a_claim_that_the_samples_do_not_give_is_named(call: Call, tmp_path: Path) -> None:
+def test_a_claim_that_the_samples_do_not_give_is_named(run: Run, tmp_path: Path) -> None:
     folder = official(tmp_path / "m", {"medqa": [1, 0]}, claim="medqa: 0.9\nOverall: 90.0\n")
 
-    code, _, err = call("import", folder, "--out", tmp_path / "in")
+    code, _, err = run("import", folder, "--out", tmp_path / "in")
 
     assert code == 5
     assert "medqa: 90.00 is stated, its samples give 50.00" in err
@@ -82,14 +68,14 @@ def test_a_claim_that_the_samples_do_not_give_is_named(call: Call, tmp_path: Pat
     ],
 )
 def test_a_defective_file_is_refused_with_its_line(
-    call: Call, tmp_path: Path, line: dict[str, Any], message: str
+    run: Run, tmp_path: Path, line: dict[str, Any], message: str
 ) -> None:
     folder = official(tmp_path / "m", {"medqa": [1, 0]})
     path = folder / "m_eval.jsonl"
     lines = path.read_text().splitlines()
     path.write_text(f"{lines[0]}\n{json.dumps(json.loads(lines[1]) | line)}\n")
 
-    code, _, err = call("import", folder, "--out", tmp_path / "in")
+    code, _, err = run("import", folder, "--out", tmp_path / "in")
 
     assert code == 3
     assert "m_eval.jsonl, line 2" in err
@@ -105,24 +91,24 @@ def replaced(folder: Path, name: str, text: str) -> Path:
     return folder
 
 
-def test_a_reply_without_content_is_an_answer_without_a_verdict(call: Call, tmp_path: Path) -> None:
+def test_a_reply_without_content_is_an_answer_without_a_verdict(run: Run, tmp_path: Path) -> None:
     folder = official(tmp_path / "m", {"medqa": [1, 0]})
     answers = (folder / "m.jsonl").read_text().replace('"response": "r"', '"response": null', 1)
     judged = (folder / "m_eval.jsonl").read_text().partition("\n")[2]
     replaced(replaced(folder, "m.jsonl", answers), "m_eval.jsonl", judged)
 
-    _, out, err = call("import", folder, "--out", tmp_path / "in", "--json")
+    _, out, err = run("import", folder, "--out", tmp_path / "in", "--json")
 
     assert json.loads(out)["tasks"]["medqa"]["outcomes"]["judge_failed"] == 1, err
 
 
-def test_further_keys_of_a_line_are_nobodys_business(call: Call, tmp_path: Path) -> None:
+def test_further_keys_of_a_line_are_nobodys_business(run: Run, tmp_path: Path) -> None:
     folder = official(tmp_path / "m", {"usmle_sa": [1]})
     line = {"id": "usmle_sa_0", "question": "q", "answer": "a", "answer_idx": "B", "response": "r"}
     replaced(folder, "m.jsonl", json.dumps(line))
     replaced(folder, "m_eval.jsonl", json.dumps(line | {"evaluation": {"score": 1, "raw": ["x"]}}))
 
-    code, _, err = call("import", folder, "--out", tmp_path / "in")
+    code, _, err = run("import", folder, "--out", tmp_path / "in")
 
     assert code == 1, err
 
@@ -142,11 +128,11 @@ def test_further_keys_of_a_line_are_nobodys_business(call: Call, tmp_path: Path)
     ],
 )
 def test_the_claims_stated_last_count_to_the_digit_that_they_state(
-    call: Call, tmp_path: Path, claim: str, differs: str
+    run: Run, tmp_path: Path, claim: str, differs: str
 ) -> None:
     folder = official(tmp_path / "m", {"medqa": [1, 0], "rad_vqa": [1]}, claim=claim)
 
-    code, _, err = call("import", folder, "--out", tmp_path / "in")
+    code, _, err = run("import", folder, "--out", tmp_path / "in")
 
     assert (code == 5) == bool(differs), err
     assert differs in err
@@ -156,12 +142,12 @@ def test_the_claims_stated_last_count_to_the_digit_that_they_state(
 
 
 def test_left_out_rows_count_although_the_files_say_there_are_none(
-    call: Call, tmp_path: Path
+    run: Run, tmp_path: Path
 ) -> None:
     folder = official(tmp_path / "m", {"medqa": [1]})
     replaced(folder, "medix-eval.json", json.dumps({"num_rows": {"medqa": 1, "x": "y"}}))
 
-    code, out, _ = call("import", folder, "--out", tmp_path / "in", "--json")
+    code, out, _ = run("import", folder, "--out", tmp_path / "in", "--json")
 
     task = json.loads(out)["tasks"]["medqa"]
     assert (code, task["n"], task["n_scored"], task["outcomes"]["skipped"]) == (1, 1273, 1, 1272)
@@ -178,13 +164,13 @@ def test_left_out_rows_count_although_the_files_say_there_are_none(
     ],
 )
 def test_a_task_or_row_that_cannot_be_is_refused(
-    call: Call, tmp_path: Path, line: dict[str, Any], message: str
+    run: Run, tmp_path: Path, line: dict[str, Any], message: str
 ) -> None:
     folder = official(tmp_path / "m", {"medqa": [1]})
     for name in ("m.jsonl", "m_eval.jsonl"):
         replaced(folder, name, json.dumps(json.loads((folder / name).read_text()) | line) + "\n")
 
-    code, _, err = call("import", folder, "--out", tmp_path / "in")
+    code, _, err = run("import", folder, "--out", tmp_path / "in")
 
     assert (code, "\x1b" in err) == (3, False)
     assert message in err
@@ -199,42 +185,40 @@ def test_a_task_or_row_that_cannot_be_is_refused(
         pytest.param('{"id": "medqa_0", "response": "\\ud800"}\n', 3, id="half-a-character"),
     ],
 )
-def test_a_file_of_no_json_lines_is_refused(
-    call: Call, tmp_path: Path, text: str, code: int
-) -> None:
+def test_a_file_of_no_json_lines_is_refused(run: Run, tmp_path: Path, text: str, code: int) -> None:
     folder = replaced(official(tmp_path / "m", {"medqa": [1]}), "m.jsonl", text)
 
-    assert call("import", folder, "--out", tmp_path / "in")[0] == code
+    assert run("import", folder, "--out", tmp_path / "in")[0] == code
 
 
-def test_half_a_character_comes_in_as_a_question_mark(call: Call, tmp_path: Path) -> None:
+def test_half_a_character_comes_in_as_a_question_mark(run: Run, tmp_path: Path) -> None:
     folder = official(tmp_path / "m", {"medqa": [1]})
     for name in ("m.jsonl", "m_eval.jsonl"):
         replaced(folder, name, (folder / name).read_text().replace('"r"', '"\\ud800"'))
 
-    code, _, err = call("import", folder, "--out", tmp_path / "in")
+    code, _, err = run("import", folder, "--out", tmp_path / "in")
 
     assert code == 1, err
 
 
-def test_several_models_in_one_folder_are_not_mixed_up(call: Call, tmp_path: Path) -> None:
+def test_several_models_in_one_folder_are_not_mixed_up(run: Run, tmp_path: Path) -> None:
     folder = official(tmp_path / "m", {"medqa": [1]})
     for name in ("m.jsonl", "m_eval.jsonl"):
         (folder / f"x{name}").write_bytes((folder / name).read_bytes())
 
-    code, _, err = call("import", folder, "--out", tmp_path / "in")
+    code, _, err = run("import", folder, "--out", tmp_path / "in")
 
     assert (code, "several models: m, xm" in err) == (2, True)
 
 
-def test_an_import_that_was_killed_is_finished_by_the_next(call: Call, tmp_path: Path) -> None:
+def test_an_import_that_was_killed_is_finished_by_the_next(run: Run, tmp_path: Path) -> None:
     folder = official(tmp_path / "m", {"medqa": [1, 0]})
     argv = ("import", folder, "--out", tmp_path / "in", "--json")
-    _, whole, _ = call(*argv)
+    _, whole, _ = run(*argv)
     (verdicts,) = (tmp_path / "in").rglob("verdicts.jsonl")
     verdicts.write_text(verdicts.read_text().partition("\n")[0] + "\n")
 
-    _, again, _ = call(*argv)
+    _, again, _ = run(*argv)
 
     assert json.loads(again)["tasks"] == json.loads(whole)["tasks"]
 
@@ -260,9 +244,9 @@ def weighed(row: object, acc: float) -> dict[str, Any]:
 
 
 def test_of_options_that_lm_eval_weighed_the_likeliest_is_the_answer(
-    call: Call, tmp_path: Path
+    run: Run, tmp_path: Path
 ) -> None:
-    code, _, err = call(
+    code, _, err = run(
         *("import", lm_eval(tmp_path / "lm", [weighed(0, 1.0), weighed(1, 0.0)])),
         *("--out", tmp_path / "in"),
     )
@@ -285,11 +269,11 @@ def test_of_options_that_lm_eval_weighed_the_likeliest_is_the_answer(
     ],
 )
 def test_odd_lm_eval_results_are_refused_and_break_nothing(
-    call: Call, tmp_path: Path, row: object, results: dict[str, Any], said: tuple[int, str]
+    run: Run, tmp_path: Path, row: object, results: dict[str, Any], said: tuple[int, str]
 ) -> None:
     folder = lm_eval(tmp_path / "lm", [weighed(row, 1.0)], **results)
 
-    code, _, err = call("import", folder, "--out", tmp_path / "in")
+    code, _, err = run("import", folder, "--out", tmp_path / "in")
 
     assert code == said[0], err
     assert said[1] in err
@@ -298,7 +282,7 @@ def test_odd_lm_eval_results_are_refused_and_break_nothing(
 # MedEvalKit
 
 
-def test_medevalkit_results_are_read_by_their_order(call: Call, tmp_path: Path) -> None:
+def test_medevalkit_results_are_read_by_their_order(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "model-x" / "PATH_VQA"
     folder.mkdir(parents=True)
     rows = [
@@ -308,19 +292,19 @@ def test_medevalkit_results_are_read_by_their_order(call: Call, tmp_path: Path) 
     (folder / "results.json").write_text(json.dumps(rows))
     (folder / "metrics.json").write_text(json.dumps({"total metrics": {"acc": 0.5}}))
 
-    code, out, _ = call("import", folder.parent, "--out", tmp_path / "in", "--json")
+    code, out, _ = run("import", folder.parent, "--out", tmp_path / "in", "--json")
 
     scores = json.loads(out)
     assert code == 1  # of 6719
     assert (scores["model"], scores["tasks"]["path_vqa"]["score"]) == ("model-x", 0.5)
 
 
-def test_a_zip_that_reaches_outside_is_refused(call: Call, tmp_path: Path) -> None:
+def test_a_zip_that_reaches_outside_is_refused(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "evil.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("../outside.txt", "x")
 
-    code, _, err = call("import", path, "--out", tmp_path / "in")
+    code, _, err = run("import", path, "--out", tmp_path / "in")
 
     assert code == 2
     assert "outside" in err

@@ -12,7 +12,6 @@ from typing import Any
 import published_scoring
 import pytest
 
-from medix_eval.cli import main
 from medix_eval.testing import Script, ScriptedServer, prompt_text
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
@@ -20,18 +19,6 @@ Run = Callable[..., tuple[int, str, str]]
 Serve = Callable[..., ScriptedServer]
 YES, NO = '{"score": 1}', '{"score": 0}'
 ONE_VOTE = ["--set", "judge.question.prompts=[prompts/question_1.jinja]", "--set", "judge.tries=1"]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, argv)])
-        out, err = capsys.readouterr()
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return call
 
 
 @pytest.fixture

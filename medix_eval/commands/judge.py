@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medix_eval import flags
-from medix_eval.commands.arguments import open_catalogue
+from medix_eval.commands.arguments import open_catalogue, print_renderable
 from medix_eval.commands.judges import judge_choices
 
 _FAILURES, _DONE = 1, 0
@@ -68,11 +67,7 @@ def judge(
     if as_json:
         typer.echo(changes.model_dump_json(indent=2))
     else:
-        from rich.console import Console  # noqa: PLC0415
-
-        # In a file a line may be long; only a terminal has an edge.
-        width = None if sys.stdout.isatty() else 160
-        Console(width=width, highlight=False).print(for_terminal(changes))
+        print_renderable(for_terminal(changes))
     for one in rejudged:
         typer.echo(f"report: {one.after / 'report.md'}", err=True)
     raise typer.Exit(_FAILURES if changes.num_failures else _DONE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medix_eval import flags
-from medix_eval.commands.arguments import check_positive
+from medix_eval.commands.arguments import check_positive, print_renderable
 from medix_eval.commands.judges import judge_choices
 from medix_eval.errors import ConfigError
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 _RULES, _MEDIX = "rules", "medix"
 _FAILURES, _DONE = 1, 0
-_FILE_WIDTH = 160
 
 
 def judge_check(
@@ -222,10 +220,6 @@ def _print(card: Scorecard, *, as_json: bool) -> None:
     if as_json:
         typer.echo(card.model_dump_json(indent=2))
         return
-    from rich.console import Console  # noqa: PLC0415
-
     from medix_eval.judge_check.table import for_terminal  # noqa: PLC0415
 
-    # In a file a line may be long; only a terminal has an edge.
-    width = None if sys.stdout.isatty() else _FILE_WIDTH
-    Console(width=width, highlight=False).print(for_terminal(card))
+    print_renderable(for_terminal(card))
