@@ -94,7 +94,8 @@ DryRun = Annotated[
 Model = Annotated[
     str,
     typer.Option("--model", metavar="M", rich_help_panel=_MODELS,
-                 help=r"ORG/NAME\[@REV], a folder, openai:NAME, replay:FILE.jsonl or phantom."),
+                 help=r"ORG/NAME\[@REV], a folder, openai:NAME, openrouter:NAME (or another "
+                 "provider's), replay:FILE.jsonl or phantom."),
 ]
 Backend = Annotated[
     Engine | None,
@@ -109,9 +110,10 @@ BaseUrl = Annotated[
                  "several share the load."),
 ]
 KeyEnv = Annotated[
-    str,
+    str | None,
     typer.Option("--api-key-env", metavar="VAR", rich_help_panel=_MODELS,
-                 help="Environment variable that holds the key."),
+                 help="Environment variable that holds the key: OPENAI_API_KEY, or the provider's "
+                 "own, if none is named."),
 ]
 Concurrency = Annotated[
     int | None,

@@ -48,7 +48,7 @@ def evaluate(
     dry_run: flags.DryRun = False,
     backend: flags.Backend = None,
     base_url: flags.BaseUrl = None,
-    api_key_env: flags.KeyEnv = "OPENAI_API_KEY",
+    api_key_env: flags.KeyEnv = None,
     concurrency: flags.Concurrency = None,
     request_timeout: flags.RequestTimeout = 600.0,
     allow_text_only: flags.TextOnly = False,

@@ -38,12 +38,12 @@ def judge_choices(
     if len(judges) == 1:  # all addresses are of the one judge, and share its load
         urls = [tuple(base_url or ())]
     else:
-        shared = _shared_out("--judge-base-url", base_url, judges, takes=_is_endpoint)
+        shared = _shared_out("--judge-base-url", base_url, judges, takes=_takes_address)
         urls = [() if url is None else (url,) for url in shared]
     engines = [backend] if backend else None
     given: dict[str, list[Any]] = {
         "base_urls": urls,
-        "key_env": _shared_out("--judge-api-key-env", api_key_env, judges, takes=_is_endpoint),
+        "key_env": _shared_out("--judge-api-key-env", api_key_env, judges, takes=_takes_key),
         "backend": _shared_out("--judge-backend", engines, judges, takes=_runs_here),
         "gpus": _shared_out("--judge-gpus", gpus, judges, takes=_runs_here),
         "vllm_args": _shared_out("--judge-vllm-args", vllm_args, judges, takes=_runs_here),
@@ -93,9 +93,19 @@ def _shared_out(
     return found
 
 
-def _is_endpoint(name: str | None) -> bool:
+def _takes_address(name: str | None) -> bool:
     return name is None or name.startswith("openai:")
 
 
+def _takes_key(name: str | None) -> bool:
+    return _takes_address(name) or _is_at_provider(name)
+
+
 def _runs_here(name: str | None) -> bool:
-    return name is None or not name.startswith(("openai:", "replay:"))
+    return name is None or not (name.startswith(("openai:", "replay:")) or _is_at_provider(name))
+
+
+def _is_at_provider(name: str | None) -> bool:
+    from medix_eval.models.providers import load_providers  # noqa: PLC0415
+
+    return name is not None and name.partition(":")[0] in load_providers()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from medix_eval.errors import ConfigError
 from medix_eval.models.chat import ModelSource
+
+if TYPE_CHECKING:
+    from medix_eval.models.providers import Provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +23,8 @@ class ModelFlags:
     role: Literal["model", "judge"]
     backend: Literal["vllm", "hf"] | None = None
     base_urls: tuple[str, ...] = ()
-    key_env: str = "OPENAI_API_KEY"
+    key_env: str | None = None
+    """None is the provider's own variable, or `OPENAI_API_KEY`."""
     concurrency: int | None = None
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0
@@ -41,10 +46,16 @@ def resolve_model(
 
     `max_tokens` is how long its completions may be, `out` where runs are kept.
     """
+    from medix_eval.models.providers import load_providers  # noqa: PLC0415
+
     kind, colon, rest = name.partition(":")
     if colon and kind == "openai":
         _refuse(name, flags, "backend", "gpus", "vllm_args")
         return _endpoint(rest, flags)
+    providers = load_providers()
+    if colon and kind in providers:
+        _refuse(name, flags, "backend", "gpus", "vllm_args")
+        return _provided(name, providers[kind], flags)
     if flags.base_urls:
         raise ConfigError(
             f"{flags.prefix}base-url goes with openai:NAME, not with {name!r}",
@@ -65,7 +76,8 @@ def resolve_model(
     elif colon or not name or (name.count("/") != 1 and not Path(name).is_dir()):
         raise ConfigError(
             f"{name!r} is no model",
-            hint="models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl or phantom",
+            hint="models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl, phantom, or NAME "
+            f"at a provider: {', '.join(f'{one}:NAME' for one in providers)}",
         )
     if _engine(name, flags) == "vllm":
         return _vllm(name, location, flags, max_tokens=max_tokens, out=out)
@@ -165,17 +177,35 @@ def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
     for url in dict.fromkeys(flags.base_urls):
         _check_address(url, flag=f"{flags.prefix}base-url")
         servers.append(
-            OpenAIServer(
-                model=model,
-                base_url=url,
-                key_env=flags.key_env,
-                connect_timeout_s=flags.connect_timeout_s,
-                request_timeout_s=flags.request_timeout_s,
-                role=flags.role,
-                **_in_flight(flags),
-            )
+            OpenAIServer(model=model, base_url=url, **_asking(flags, key_env="OPENAI_API_KEY"))
         )
     return servers[0] if len(servers) == 1 else SharedLoad(servers=tuple(servers))
+
+
+def _provided(name: str, provider: Provider, flags: ModelFlags) -> ModelSource:
+    """Return a model at a provider. Its key is asked for here: without it nothing would come."""
+    from medix_eval.models.providers import ProvidedModel  # noqa: PLC0415
+
+    kind, _, model = name.partition(":")
+    if flags.base_urls:
+        raise ConfigError(
+            f"{flags.prefix}base-url is for openai:NAME, and {kind} is at {provider.base_url}",
+            hint=f"leave it out, or name openai:{model} to ask that address",
+        )
+    if not model:
+        raise ConfigError(f"{name!r} names no model", hint=f"for example {kind}:ORG/NAME")
+    served = ProvidedModel(
+        provider=kind,
+        model=model,
+        base_url=provider.base_url,
+        **_asking(flags, key_env=provider.key_env),
+    )
+    if not os.environ.get(served.key_env, "").strip():
+        raise ConfigError(
+            f"{name} needs a key, and the environment variable {served.key_env} holds none",
+            hint=f"export {served.key_env}=..., or name another with {flags.prefix}api-key-env",
+        )
+    return served
 
 
 def _check_address(url: str, *, flag: str) -> None:
@@ -192,6 +222,17 @@ def _check_address(url: str, *, flag: str) -> None:
         raise ConfigError(
             f"{flag} holds a password", hint="keys come from the environment: --api-key-env VAR"
         )
+
+
+def _asking(flags: ModelFlags, *, key_env: str) -> dict[str, Any]:
+    """Return how an endpoint is asked; `key_env` holds the key where no flag names another."""
+    return {
+        "role": flags.role,
+        "key_env": flags.key_env or key_env,
+        "connect_timeout_s": flags.connect_timeout_s,
+        "request_timeout_s": flags.request_timeout_s,
+        **_in_flight(flags),
+    }
 
 
 def _in_flight(flags: ModelFlags) -> dict[str, Any]:
