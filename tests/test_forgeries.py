@@ -284,6 +284,21 @@ def test_a_forged_submission_is_refused_with_its_reason(
     assert any(reason in problem for problem in found.problems), found.problems
 
 
+def test_what_other_judging_code_judged_is_sent_back_without_being_called_forged(
+    given: Given, tmp_path: Path
+) -> None:
+    def age(folder: Path) -> None:
+        edit_json(folder / "judging.json", lambda its: its["judging"].update(version=1))
+        flip_verdict(folder)  # as a reply read in another way would
+        restamped(folder)
+
+    found = check(forged(given[0], tmp_path, age))
+
+    (problem,) = found.problems
+    assert problem.startswith("it was judged by version 1 of the judging code, and this is ")
+    assert "judge it again with `medix-eval judge RUN`" in problem
+
+
 def test_a_foreign_prompt_is_never_filled_in(given: Given, tmp_path: Path) -> None:
     def plant(folder: Path) -> None:
         loop = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from lm_eval.tasks import TaskManager
 
 from medix_eval.data.expectations import changes_since_pinned
+from medix_eval.data.reach import offline_if_out_of_reach
 from medix_eval.errors import ConfigError, DatasetError, one_line
 from medix_eval.lm_task import MedixTask
 from medix_eval.quiet import quiet
@@ -28,19 +30,22 @@ def open_task(
     not what the file pins is one of these, unless the change is accepted: then the task keeps it.
     """
     override: dict[str, Any] = {"task": task_file.name}
-    if data_root is not None and task_file.dataset_path:
-        folder = data_root.absolute() / task_file.dataset_path
+    dataset = task_file.dataset_path
+    from_hub = data_root is None and dataset and not Path(dataset).exists()
+    if data_root is not None and dataset:
+        folder = data_root.absolute() / dataset
         if not folder.is_dir():
             raise DatasetError(
                 f"task {task_file.name}: there is no folder {folder}",
-                hint=f"--data-root holds each dataset as ORG/NAME, here {task_file.dataset_path}",
+                hint=f"--data-root holds each dataset as ORG/NAME, here {dataset}",
             )
         override["dataset_path"] = str(folder)
     if accept_change:
         settings = task_file.settings.model_dump(mode="json", exclude_unset=True)
         settings |= {"num_samples": None}
         override["metadata"] = {"version": task_file.version, "medix": settings}
-    with quiet():
+    reached = offline_if_out_of_reach(task_file.name, str(dataset)) if from_hub else nullcontext()
+    with quiet(), reached:
         manager = TaskManager(include_path=str(task_file.path.parent), include_defaults=False)
         try:
             # Only a group's member may override single fields of a task that a file defines.

@@ -18,7 +18,12 @@ from pathlib import Path
 from medix_eval.errors import ConfigError, MedixError
 from medix_eval.exchange.against_data import differences_from_data
 from medix_eval.exchange.asked_again import ask_again
-from medix_eval.exchange.recorded import problem_of_points, problem_of_replies, protocol_of
+from medix_eval.exchange.recorded import (
+    judged_by_other_code,
+    problem_of_points,
+    problem_of_replies,
+    protocol_of,
+)
 from medix_eval.exchange.rescored import score_problems, unchecked_scores
 from medix_eval.exchange.stamps import digest_problems, protocol_problems, task_problems
 from medix_eval.exchange.submission import MANIFEST, NAMESPACE, SIGNATURE
@@ -88,15 +93,19 @@ def check_submission(path: Path, catalogue: Catalogue, doubts: Doubts) -> Checke
         found.add("no sample twice", line_problems(given.folder))
         found.add("numbers in their range", number_problems(given))
         found.add("digests", digest_problems(given))
-        found.add("the protocol's stamp", protocol_problems(given))
+        if stale := judged_by_other_code(given.judging):
+            found.problems.append(stale)
+        else:
+            found.add("the protocol's stamp", protocol_problems(given))
         found.add("tasks as their files say", task_problems(given, catalogue))
         _signature(given, doubts, found)
         found.add("every sample is there", _coverage(given))
         found.add("scores from verdicts", score_problems(given, catalogue))
         found.unchecked += unchecked_scores(given)
-        _check_verdicts(given, found)
+        if not stale:  # what other code made of replies is no forgery
+            _check_verdicts(given, found)
         _check_data(given, catalogue, doubts, found)
-        if doubts.judge is not None:
+        if doubts.judge is not None and not stale:
             _ask_again(given, doubts.judge, doubts, found)
     return found
 
@@ -177,6 +186,7 @@ def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: 
     """Compare ids, questions and references with the dataset, where it is at hand."""
     from medix_eval.data.opening import open_task  # noqa: PLC0415 (datasets: seconds)
 
+    shut: dict[str, dict[str, MedixError]] = {}
     for name in given.judging.tasks:
         entry = given.manifest.tasks[name]
         file = catalogue.tasks.get(name)
@@ -186,7 +196,7 @@ def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: 
         try:
             task = open_task(file, data_root=doubts.data_root)
         except MedixError as error:
-            found.unchecked.append(f"{name} against its data: {error}")
+            shut.setdefault(error.hint or "", {})[name] = error
             continue
         theirs = {key[1]: it for key, it in given.completions.items() if key[0] == file.key}
         problems = differences_from_data(
@@ -197,6 +207,9 @@ def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: 
             has_text=name not in given.listed.restricted,
         )
         found.add(f"{name} against its data", list(problems))
+    for hint, errors in shut.items():
+        why = "; ".join(map(str, errors.values()))
+        found.unchecked.append(f"{', '.join(errors)} against the data: {why}; {hint}")
 
 
 def _ask_again(given: Submission, judge: Appointed, doubts: Doubts, found: Checked) -> None:

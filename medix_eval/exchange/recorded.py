@@ -30,18 +30,23 @@ _BESIDE = ("rule", "judge_score", "judge_scores", "error_tags")
 """What scores show beside the score."""
 
 
+def judged_by_other_code(judging: JudgingManifest) -> str | None:
+    """Say that its verdicts are of another version of the judging code, and what helps."""
+    version = judging.judging.get("version")
+    if version == JUDGING_VERSION:
+        return None
+    what = f"it was judged by version {version} of the judging code, and this is {JUDGING_VERSION}"
+    return f"{what}: judge it again with `medix-eval judge RUN`, and submit that"
+
+
 def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
     """Rebuild the protocol from the settings that a run keeps.
 
     Raises `ConfigError` where they are no protocol's, or of another version of the judging code.
     """
     kept = judging.judging
-    if kept.get("version") != JUDGING_VERSION:
-        raise ConfigError(
-            f"judged by version {kept.get('version')} of the judging code; this is "
-            f"version {JUDGING_VERSION}",
-            hint="judge it again with `medix-eval judge`, or check it with that version",
-        )
+    if stale := judged_by_other_code(judging):
+        raise ConfigError(stale)
     judge = kept.get("judge")
     if not isinstance(judge, dict):
         raise ConfigError("judging.json holds no judge")
