@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -19,6 +20,7 @@ from hypothesis import settings
 
 from medix_eval.cli import main
 from medix_eval.models.vllm_server import vllm_version
+from medix_eval.testing import ScriptedServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -95,7 +97,6 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-# Of a module: while Playwright is open its event loop runs, and no async test can have one.
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command in this process; return its exit code, stdout and stderr."""
@@ -110,6 +111,27 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return call
 
 
+@pytest.fixture
+def evaluate(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, repository: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run an evaluation on the fixture mirror, into `tmp_path / "out"`; its stdout is JSON."""
+    hub = repository / "tests" / "fixtures" / "hub"
+
+    def call(*argv: str | Path) -> tuple[int, str, str]:
+        return run(*argv, "--data-root", hub, "--out", tmp_path / "out", "--json")
+
+    return call
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ScriptedServer]]:
+    """Start a scripted server that lives as long as the test."""
+    with ExitStack() as servers:
+        yield lambda *given, **named: servers.enter_context(ScriptedServer(*given, **named))
+
+
+# Of a module: while Playwright is open its event loop runs, and no async test can have one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium, as the system ships it."""

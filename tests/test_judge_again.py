@@ -5,55 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import published_scoring
 import pytest
+from scripted_servers import Run, Serve, candidate, judge, records
 
-from medix_eval.testing import Script, ScriptedServer, prompt_text
+from medix_eval.testing import prompt_text
 
-HUB = Path(__file__).parent / "fixtures" / "hub"
-Run = Callable[..., tuple[int, str, str]]
-Serve = Callable[..., ScriptedServer]
 YES, NO = '{"score": 1}', '{"score": 0}'
 ONE_VOTE = ["--set", "judge.question.prompts=[prompts/question_1.jinja]", "--set", "judge.tries=1"]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    servers: list[ScriptedServer] = []
-
-    def start(script: Script, **options: Any) -> ScriptedServer:
-        servers.append(ScriptedServer(script, **options).__enter__())
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.__exit__(None, None, None)
-
-
-@pytest.fixture
-def evaluate(run: Run, tmp_path: Path) -> Run:
-    def call(*argv: str | Path) -> tuple[int, str, str]:
-        return run(*argv, "--data-root", HUB, "--out", tmp_path / "out", "--json")
-
-    return call
-
-
-def candidate(server: ScriptedServer) -> list[str]:
-    return ["--model", "openai:scripted", "--base-url", server.url]
-
-
-def judge(*servers: ScriptedServer) -> list[str]:
-    flags = [flag for _ in servers for flag in ("--judge", "openai:scripted")]
-    return [*flags, *(flag for server in servers for flag in ("--judge-base-url", server.url))]
-
-
-def lines(folder: str | Path, name: str) -> list[dict[str, Any]]:
-    text = (Path(folder) / name).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def chance(text: str) -> float:
@@ -75,7 +37,7 @@ def test_a_jury_keeps_every_judges_votes_and_a_cache_for_each(evaluate: Run, ser
     _, again, _ = evaluate(*argv, "--set", "generation.max_tokens=1000")
 
     scores = json.loads(out)
-    (verdict, *_) = lines(scores["run"], "verdicts.jsonl")
+    (verdict, *_) = records(scores["run"], "verdicts.jsonl")
     assert code == 0
     assert scores["tasks"]["rad_vqa"]["score"] == 1.0
     assert [one["id"] for one in scores["judges"]] == [
@@ -106,7 +68,7 @@ def test_medix_compat_runs_the_published_way_and_scores_as_the_oracle(
 
     scores = json.loads(out)
     published = []
-    for verdict in lines(scores["run"], "verdicts.jsonl"):
+    for verdict in records(scores["run"], "verdicts.jsonl"):
         task = verdict["task"].partition("@")[0]
         raw = [vote["reply"] for vote in verdict["votes"]]
         try:
@@ -141,7 +103,7 @@ def test_a_cascade_asks_the_judge_for_the_rest_and_for_the_audit(
 
     _, out, _ = evaluate(*argv, "--protocol", "cascade", "--set", "judge.audit=0.5")
 
-    verdicts = lines(json.loads(out)["run"], "verdicts.jsonl")
+    verdicts = records(json.loads(out)["run"], "verdicts.jsonl")
     settled = [one for one in verdicts if "rule" in one]
     audited = [one for one in settled if "votes" in one]
     rest = [one for one in verdicts if "rule" not in one]
