@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,8 @@ from medix_eval.testing import ScriptedServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
+
+    from medix_eval.lm_task import MedixTask
 
 # Set before anything imports datasets or torch, which read them once; child processes inherit them.
 # What the caller sets wins, as in `HF_HUB_OFFLINE=0 pytest -m network`.
@@ -129,6 +131,14 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
     """Start a scripted server that lives as long as the test."""
     with ExitStack() as servers:
         yield lambda *given, **named: servers.enter_context(ScriptedServer(*given, **named))
+
+
+@pytest.fixture
+def open_rows(tmp_path: Path) -> Callable[..., MedixTask]:
+    """Open a task on rows of the test's own."""
+    from opened_tasks import open_rows as opened  # noqa: PLC0415 (imports datasets)
+
+    return partial(opened, tmp_path)
 
 
 # Of a module: while Playwright is open its event loop runs, and no async test can have one.

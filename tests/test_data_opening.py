@@ -1,0 +1,216 @@
+"""Datasets that are not what their task or their mirror's manifest says, and quiet opening."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from opened_tasks import CATALOGUE, HUB, Open, open_fixture
+
+from medix_eval.data.opening import open_task
+from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.tasks import load_tasks
+
+
+def test_a_missing_column_is_named_with_those_there_are(open_rows: Open) -> None:
+    with pytest.raises(DatasetError) as error:
+        open_rows([{"query": "q", "answer": "a"}])
+
+    assert str(error.value) == (
+        "task mine: the dataset has no column 'question', only query, answer"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "column"),
+    [
+        pytest.param({"doc_to_target": "anwser"}, "anwser", id="target"),
+        pytest.param({"doc_to_choice": "{{ [a, answer] }}"}, "a", id="choice"),
+        pytest.param({"doc_to_image": "scan"}, "scan", id="image"),
+        pytest.param({"settings": {"slices": ["organ"]}}, "organ", id="slice"),
+        pytest.param({"settings": {"cluster": "patient"}}, "patient", id="cluster"),
+        pytest.param({"settings": {"keep_rows": {"lang": "en"}}}, "lang", id="filter"),
+        pytest.param({"settings": {"kind": "report", "facts": ["side"]}}, "side", id="fact"),
+    ],
+)
+def test_a_missing_column_is_found_wherever_the_task_file_uses_it(
+    open_rows: Open, fields: dict[str, Any], column: str
+) -> None:
+    with pytest.raises(DatasetError, match=f"no column '{column}'"):
+        open_rows([{"question": "q", "answer": "a"}], **fields)
+
+
+def test_a_missing_split_is_named_with_those_there_are(open_rows: Open) -> None:
+    with pytest.raises(DatasetError, match="there is no split 'dev', only test"):
+        open_rows([{"question": "q", "answer": "a"}], test_split="dev")
+
+
+def test_another_number_of_rows_than_the_task_file_says_is_an_error(open_rows: Open) -> None:
+    with pytest.raises(DatasetError, match="task mine: 1 rows, but the task file says 2"):
+        open_rows([{"question": "q", "answer": "a"}], settings={"num_samples": 2})
+
+
+def test_rows_are_counted_after_the_filter(open_rows: Open) -> None:
+    rows = [{"question": "q", "answer": "a", "lang": lang} for lang in ("en", "zh", "en")]
+
+    task = open_rows(rows, settings={"num_samples": 2, "keep_rows": {"lang": "en"}})
+
+    assert len(task.rows) == 2
+
+
+def test_a_filter_that_keeps_nothing_is_an_error(open_rows: Open) -> None:
+    rows = [{"question": "q", "answer": "a", "lang": "zh"}]
+
+    with pytest.raises(DatasetError, match="task mine: split 'test' has no rows"):
+        open_rows(rows, settings={"keep_rows": {"lang": "en"}})
+
+
+def test_a_data_root_without_the_dataset_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"there is no folder .*cais/mmlu") as error:
+        open_task(CATALOGUE.tasks["mmlu_anatomy"], data_root=tmp_path)
+
+    assert "--data-root holds each dataset as ORG/NAME" in error.value.hint
+
+
+def test_without_hub_and_mirror_the_error_names_task_and_cure() -> None:
+    with pytest.raises(DatasetError, match="task medqa: cannot load GBaker/MedQA") as error:
+        open_task(CATALOGUE.tasks["medqa"])
+
+    assert "--data-root" in error.value.hint
+    assert error.value.exit_code == 3
+    assert "\n" not in str(error.value)
+
+
+def test_a_dataset_that_was_downloaded_before_opens_offline_and_tells_its_commit(
+    open_rows: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    made = open_rows([{"question": "q", "answer": "a"}])
+    prepared = Path(made.rows.cache_files[0]["filename"]).parent
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    # As `datasets` leaves it behind when it downloads from the hub.
+    shutil.copytree(prepared, tmp_path / "cache" / "org___name" / "default" / "0.0.0" / commit)
+
+    task = open_task(load_tasks([tmp_path / "tasks"]).tasks["mine"])
+
+    assert (len(task.rows), task.revision, task.mirror) == (1, commit, None)
+
+
+def test_a_missing_zip_is_found_before_any_row_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "BoKelvin" / "SLAKE"
+    folder.mkdir(parents=True)
+    (folder / "test.json").write_bytes((HUB / "BoKelvin/SLAKE/test.json").read_bytes())
+    rows = [row for row in json.loads((folder / "test.json").read_text()) if row["q_lang"] == "en"]
+    (folder / "test.json").write_text(json.dumps((rows * 100)[:1061]))
+
+    with pytest.raises(
+        DatasetError, match=r"task slake_vqa: cannot read the images in .*imgs\.zip"
+    ):
+        open_task(CATALOGUE.tasks["slake_vqa"], data_root=tmp_path)
+
+
+def test_a_task_file_with_another_class_is_refused(tmp_path: Path, open_rows: Open) -> None:
+    open_rows([{"question": "q", "answer": "a"}])
+    path = tmp_path / "tasks" / "mine.yaml"
+    path.write_text(path.read_text().replace("medix_eval.lm_task.MedixTask", "nowhere.Task"))
+
+    with pytest.raises(ConfigError, match=r"mine\.yaml: Cannot import module 'nowhere'"):
+        open_task(load_tasks([path.parent]).tasks["mine"], data_root=tmp_path / "hub")
+
+
+def write_manifest(folder: Path, **changes: Any) -> None:
+    manifest = {
+        "source": "org/name",
+        "revision": "abc",
+        "files": {},
+        "rows": {},
+        "synthetic": False,
+    }
+    (folder / "hub/org/name/medix-mirror.json").write_text(json.dumps(manifest | changes))
+
+
+def test_a_mirror_says_where_it_came_from_and_that_it_is_invented() -> None:
+    mirror = open_fixture("medqa").mirror
+
+    assert mirror is not None
+    assert (mirror.source, mirror.synthetic) == ("GBaker/MedQA-USMLE-4-options-hf", True)
+
+
+def test_the_commit_of_a_copy_is_the_one_its_manifest_names(
+    open_rows: Open, tmp_path: Path
+) -> None:
+    rows = [{"question": "q", "answer": "a"}]
+    assert open_rows(rows).revision is None
+
+    write_manifest(tmp_path)
+
+    assert open_rows(rows).revision == "abc"
+
+
+def test_a_copy_with_other_rows_than_its_manifest_lists_is_an_error(
+    open_rows: Open, tmp_path: Path
+) -> None:
+    rows = [{"question": "q", "answer": "a"}]
+    open_rows(rows)
+    write_manifest(tmp_path, rows={"default/test": 9})
+
+    with pytest.raises(DatasetError, match="1 rows, but the mirror's manifest says 9"):
+        open_rows(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("data/test-00000-of-00001.parquet", "but the manifest lists 1 bytes"), ("x.zip", "missing")],
+)
+def test_a_copy_with_a_torn_or_missing_file_is_an_error(
+    open_rows: Open, tmp_path: Path, name: str, problem: str
+) -> None:
+    rows = [{"question": "q", "answer": "a"}]
+    open_rows(rows)
+    write_manifest(tmp_path, files={name: {"sha256": "0" * 64, "bytes": 1}})
+
+    with pytest.raises(DatasetError, match=problem):
+        open_rows(rows)
+
+
+def test_a_manifest_with_a_misspelt_field_is_an_error_that_names_it(
+    open_rows: Open, tmp_path: Path
+) -> None:
+    rows = [{"question": "q", "answer": "a"}]
+    open_rows(rows)
+    write_manifest(tmp_path, sinthetic=True)
+
+    with pytest.raises(DatasetError, match=r"medix-mirror\.json: sinthetic: Extra inputs"):
+        open_rows(rows)
+
+
+def test_opening_a_task_for_the_first_time_prints_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+
+    open_fixture("slake_vqa")
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_task_that_makes_its_own_rows_opens_without_a_word_of_lm_eval(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task = open_task(CATALOGUE.tasks["phantom_closed"], data_root=HUB)
+
+    assert len(task.rows) == task.settings.num_samples
+    assert caplog.records == []
+    assert (task.mirror, task.revision) == (None, None)
+
+
+def test_opening_a_task_leaves_progress_bars_as_they_were() -> None:
+    datasets.enable_progress_bars()
+
+    open_fixture("medqa")
+
+    assert not datasets.are_progress_bars_disabled()
