@@ -49,6 +49,11 @@ class JudgedRun:
     judging: JudgingManifest
     scores: Scores
 
+    @property
+    def control(self) -> str | None:
+        """How its samples were disturbed, by the file that the digest is of; None: not at all."""
+        return self.manifest.generation.get("control")
+
     def entry(self, task: str) -> TaskEntry:
         """Return what `run.json` says of a task."""
         return self.manifest.tasks[task]

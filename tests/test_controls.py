@@ -303,11 +303,18 @@ def test_a_task_without_pictures_is_refused_before_anything_is_sent(
     assert seeing.requests == []
 
 
-def test_a_control_stands_on_no_leaderboard(
+def test_a_control_is_not_submitted_and_stands_on_no_leaderboard_whatever_its_scores_say(
     call: Call, seeing: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ["--model", "openai:scripted", "--base-url", seeing.url]
-    call(*model, "--tasks", "rad_vqa", "--control", "no-image")
+    _, out, _ = call(*model, "--tasks", "rad_vqa", "--control", "no-image", "--json")
+    judged = Path(json.loads(out)["run"])
+    scores = json.loads((judged / "scores.json").read_text())
+    (judged / "scores.json").write_text(json.dumps(scores | {"control": None}))
+    with pytest.raises(SystemExit) as refused:
+        main(["submit", str(judged), "--out", str(tmp_path / "zips"), "--allow-synthetic"])
+    assert refused.value.code == 2
+    assert "was made under --control no-image" in capsys.readouterr().err
 
     site = str(tmp_path / "site")
     with pytest.raises(SystemExit):

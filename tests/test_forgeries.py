@@ -246,6 +246,12 @@ def loosen_clusters(folder: Path) -> None:
     rescored(folder)
 
 
+def submit_control(folder: Path) -> None:
+    """`submit` refuses a run of disturbed samples; a zip can be written without it."""
+    edit_json(folder / "run.json", lambda run: run["generation"].update(control="blank-image"))
+    restamped(folder)
+
+
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
@@ -273,6 +279,7 @@ def loosen_clusters(folder: Path) -> None:
         (say_two_things, "'score' stands twice"),
         (tear_last_line, "the line is torn"),
         (add_file, "judged/report.html: is no file of a submission"),
+        (submit_control, "it was made under --control blank-image"),
         (loosen_clusters, "run.json says cluster None, its task file 'image'"),
     ],
 )

@@ -89,6 +89,8 @@ def check_submission(path: Path, catalogue: Catalogue, doubts: Doubts) -> Checke
         found.model = given.listed.model
         if given.listed.synthetic and not doubts.allow_synthetic:
             found.problems.append("it was made on synthetic data, which says nothing of a model")
+        if (control := given.manifest.generation.get("control")) is not None:
+            found.problems.append(f"it was made under --control {control}: that is no score")
         found.add("files and checksums", file_problems(given))
         found.add("no sample twice", line_problems(given.folder))
         found.add("numbers in their range", number_problems(given))

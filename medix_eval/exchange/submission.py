@@ -54,9 +54,9 @@ def write_submission(
     Raises `ConfigError` for a control, for a run on synthetic stand-ins, unless that is allowed and
     then marked, and for a signing key that does not sign.
     """
-    if run.scores.control:
+    if run.control:
         raise ConfigError(
-            f"{run.judged} was made under --control {run.scores.control}",
+            f"{run.judged} was made under --control {run.control}",
             hint="submit the plain run: a control is no score of a model",
         )
     if run.scores.synthetic and not allow_synthetic:

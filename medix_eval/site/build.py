@@ -50,7 +50,7 @@ def read_boards(
 ) -> list[Board]:
     """Read runs into boards; one on synthetic data is refused unless that is allowed."""
     found = {run.judged: run for run in map(read_run, _runs(paths))}
-    runs = {path: run for path, run in found.items() if run.scores.control is None}
+    runs = {path: run for path, run in found.items() if run.control is None}
     for path in found.keys() - runs.keys():
         _LOG.warning("%s is left out: a control is no score of a model", path)
     demo_tasks = catalogue.groups.get(DEMO_GROUP, ())
