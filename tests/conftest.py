@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from hypothesis import settings
 
+from medix_eval.bundled import bundled
 from medix_eval.cli import main
+from medix_eval.invented_runs import InventedRuns
 from medix_eval.models.vllm_server import vllm_version
+from medix_eval.tasks import Catalogue, load_tasks
 from medix_eval.testing import ScriptedServer
 
 if TYPE_CHECKING:
@@ -131,6 +134,18 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
     """Start a scripted server that lives as long as the test."""
     with ExitStack() as servers:
         yield lambda *given, **named: servers.enter_context(ScriptedServer(*given, **named))
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    """Every task that is bundled."""
+    return load_tasks([bundled("tasks")])
+
+
+@pytest.fixture
+def runs(tmp_path: Path, catalogue: Catalogue) -> InventedRuns:
+    """Make runs of invented samples below `tmp_path / "results"`."""
+    return InventedRuns(tmp_path / "results", catalogue)
 
 
 @pytest.fixture

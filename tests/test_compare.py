@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from medix_eval.bundled import bundled
 from medix_eval.cli import main
 from medix_eval.invented_runs import InventedRuns
-from medix_eval.tasks import load_tasks
 from medix_eval.testing import ScriptedServer
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
@@ -181,8 +179,7 @@ def test_runs_on_different_data_are_refused_and_the_difference_named(
     assert "FORCED, not comparable: B: tasks.medqa.source" in out
 
 
-def test_a_slice_on_which_runs_differ_is_named(call: Call, tmp_path: Path) -> None:
-    runs = InventedRuns(tmp_path, load_tasks([bundled("tasks")]))
+def test_a_slice_on_which_runs_differ_is_named(call: Call, runs: InventedRuns) -> None:
     first = runs.make("m", {"slake_vqa": [1.0, 1.0] * 40})
     second = runs.make("m2", {"slake_vqa": [1.0, 1.0] * 15 + [1.0, 0.0] * 25})
 

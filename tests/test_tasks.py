@@ -44,11 +44,6 @@ MINIMAL: dict[str, Any] = {
 CHOICE = {"doc_to_choice": ["yes", "no"], "metadata.medix.kind": "multiple_choice"}
 
 
-@pytest.fixture(scope="module")
-def catalogue() -> Catalogue:
-    return load_tasks([bundled("tasks")])
-
-
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
     """Return the minimal task with some fields set; `...` takes a field away."""
     fields: dict[str, Any] = yaml.safe_load(yaml.safe_dump(MINIMAL))
