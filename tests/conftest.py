@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from hypothesis import settings
+from invented_site import site_of, six_models
 
 from medix_eval.bundled import bundled
 from medix_eval.cli import main
@@ -146,6 +147,12 @@ def catalogue() -> Catalogue:
 def runs(tmp_path: Path, catalogue: Catalogue) -> InventedRuns:
     """Make runs of invented samples below `tmp_path / "results"`."""
     return InventedRuns(tmp_path / "results", catalogue)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The front page of a site of six models, which tests only look at."""
+    return site_of(six_models, out=tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture
