@@ -14,13 +14,17 @@ from typing import Any
 import pytest
 from scripted_run import edit_line, forged, rescored, scripted_run
 
+from medix_eval.appointing import JudgeChoice
 from medix_eval.bundled import bundled
 from medix_eval.cli import main
 from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
+from medix_eval.exchange import checking
 from medix_eval.exchange.checking import Checked, Doubts, check_submission
 from medix_eval.exchange.submission import write_submission
 from medix_eval.judged_run import read_run
+from medix_eval.models.chat import ModelSource
+from medix_eval.models.resolve import ModelFlags, resolve_model
 from medix_eval.tasks import load_tasks
 from medix_eval.testing import ScriptedServer
 
@@ -410,3 +414,26 @@ def test_an_edited_reply_is_found_by_asking_the_judge_again(
     assert (unasked, asked, honest) == (0, 5, 0)
     assert any("openai:scripted says" in problem for problem in found["problems"])
     assert any("judged again by openai:scripted, --seed " in line for line in same["done"])
+
+
+def test_a_judge_asked_again_may_write_as_much_as_the_protocol_says(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+
+    def resolve(name: str, flags: ModelFlags, *, max_tokens: int) -> ModelSource:
+        lengths.append(max_tokens)
+        return resolve_model(name, flags, max_tokens=max_tokens)
+
+    monkeypatch.setattr(checking, "resolve_model", resolve)
+    flags = ModelFlags(role="judge", base_urls=(given[1].url,))
+    choice = JudgeChoice(name="openai:scripted", flags=flags)
+
+    def lengthen(folder: Path) -> None:
+        sampling = {"sampling": {"max_tokens": 900, "temperature": 0.0}}
+        edit_json(folder / "judging.json", lambda its: its["judging"]["judge"].update(sampling))
+
+    check(given[0], judge=choice, num_samples=1)
+    check(forged(given[0], tmp_path, lengthen), judge=choice, num_samples=1)
+
+    assert lengths == [512, 900]

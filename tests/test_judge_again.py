@@ -222,6 +222,24 @@ def test_restricted_completions_go_to_no_foreign_judge(
     assert "restricted data may not be sent to 192.0.2.1" in err
 
 
+def test_a_page_tells_why_each_command_sent_restricted_data_away(
+    evaluate: Run, run: Run, serve: Serve
+) -> None:
+    answering, judging = serve(lambda _: "clear lungs"), serve(lambda _: '{"score": 3}')
+    argv = [*candidate(answering), "--tasks", "mimic_cxr_report_generation", "--protocol", "rules"]
+    _, out, _ = evaluate(*argv, "--allow-egress", "agreement 12")
+
+    _, _, err = run(
+        "judge", json.loads(out)["run"], *judge(judging), "--allow-egress", "agreement 34"
+    )
+
+    page = Path(err.strip().rpartition("report: ")[2])
+    text = page.read_text()
+    assert page.name == "report.html"
+    assert "was sent to a foreign host because</dt><dd>agreement 12<" in text
+    assert "was sent to a foreign judge because</dt><dd>agreement 34<" in text
+
+
 def test_a_moved_run_is_judged_where_it_lies(
     evaluate: Run, run: Run, serve: Serve, tmp_path: Path
 ) -> None:

@@ -266,6 +266,24 @@ def test_labels_of_another_models_answers_are_refused(cli: Cli, run: Path, tmp_p
     assert cli("score", run, "--labels", labels)[0] == 0
 
 
+def test_a_run_scored_without_labels_forgets_those_it_was_scored_with(
+    cli: Cli, run: Path, tmp_path: Path
+) -> None:
+    cli("judge-check", "--sheet", run, "--num", 60)
+    labels = labelled(run, tmp_path, lambda number: "right" if number % 2 else "wrong")
+    cli("score", run)
+    shown = [(run / name) for name in ("scores.json", "scores.csv", "report.md", "report.html")]
+    plain = [path.read_text() for path in shown]
+
+    cli("score", run, "--labels", labels)
+    corrected = [path.read_text() for path in shown]
+    cli("score", run)
+
+    assert json.loads(corrected[0])["labels"]
+    assert corrected[2] != plain[2]
+    assert [path.read_text() for path in shown] == plain
+
+
 def test_a_protocol_that_would_judge_nothing_is_refused(
     cli: Cli, run: Path, tmp_path: Path
 ) -> None:

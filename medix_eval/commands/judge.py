@@ -69,5 +69,5 @@ def judge(
     else:
         print_renderable(for_terminal(changes))
     for one in rejudged:
-        typer.echo(f"report: {one.after / 'report.md'}", err=True)
+        typer.echo(f"report: {one.after / 'report.html'}", err=True)
     raise typer.Exit(_FAILURES if changes.num_failures else _DONE)

@@ -72,28 +72,22 @@ def submit(
         )
         typer.echo(str(written))
         return
-    from medix_eval.appointing import appoint  # noqa: PLC0415
     from medix_eval.exchange.checking import Doubts, check_submission  # noqa: PLC0415
-    from medix_eval.models.resolve import resolve_model  # noqa: PLC0415
 
-    appointed = None
-    if judge is not None:
-        (choice,) = judge_choices(
-            [judge],
-            backend=judge_backend,
-            base_url=judge_base_url,
-            api_key_env=judge_api_key_env,
-            concurrency=judge_concurrency,
-            gpus=judge_gpus,
-            vllm_args=judge_vllm_args,
-            request_timeout=judge_request_timeout,
-            server_timeout=judge_server_timeout,
-        )
-        model = resolve_model(judge, choice.flags, max_tokens=_JUDGE_TOKENS, out=out)
-        (appointed,) = appoint([model])
+    (choice,) = judge_choices(
+        [judge] if judge else None,
+        backend=judge_backend,
+        base_url=judge_base_url,
+        api_key_env=judge_api_key_env,
+        concurrency=judge_concurrency,
+        gpus=judge_gpus,
+        vllm_args=judge_vllm_args,
+        request_timeout=judge_request_timeout,
+        server_timeout=judge_server_timeout,
+    )
     doubts = Doubts(
         data_root=check_folder("--data-root", data_root),
-        judge=appointed,
+        judge=choice if judge else None,
         num_samples=check_positive("--num", num) or 1,
         seed=seed,
         allowed_signers=allowed_signers,
@@ -102,9 +96,6 @@ def submit(
     checked = check_submission(source, open_catalogue(include_path), doubts)
     _print(checked, as_json=as_json)
     raise typer.Exit(_NOT_MET if checked.problems else 0)
-
-
-_JUDGE_TOKENS = 512
 
 
 def _print(checked: Checked, *, as_json: bool) -> None:

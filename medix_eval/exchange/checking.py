@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medix_eval.appointing import JudgeChoice, appoint
 from medix_eval.errors import ConfigError, MedixError
 from medix_eval.exchange.against_data import differences_from_data
 from medix_eval.exchange.asked_again import ask_again
@@ -36,7 +37,8 @@ from medix_eval.exchange.submitted import (
 )
 from medix_eval.exchange.zips import unpack
 from medix_eval.judging_stage import Appointed
-from medix_eval.protocol import Protocol, protocol_names
+from medix_eval.models.resolve import resolve_model
+from medix_eval.protocol import Protocol, RulesOnly, protocol_names
 from medix_eval.tasks import Catalogue
 
 _MOST_SHOWN = 20
@@ -47,7 +49,7 @@ class Doubts:
     """How far to go: data to compare with, a judge to ask again, signers to believe."""
 
     data_root: Path | None = None
-    judge: Appointed | None = None
+    judge: JudgeChoice | None = None
     num_samples: int = 50
     seed: int | None = None
     """Of the samples that are judged again; None draws them so that nobody can foresee them."""
@@ -87,6 +89,7 @@ def check_submission(path: Path, catalogue: Catalogue, doubts: Doubts) -> Checke
             raise ConfigError(f"{path} is no submission", hint=f"it must hold one {MANIFEST}")
         given = read_submission(folders[0])
         found.model = given.listed.model
+        judge = _appointed(doubts.judge, given)  # a wrong flag is told of before all else
         if given.listed.synthetic and not doubts.allow_synthetic:
             found.problems.append("it was made on synthetic data, which says nothing of a model")
         if (control := given.manifest.generation.get("control")) is not None:
@@ -107,9 +110,24 @@ def check_submission(path: Path, catalogue: Catalogue, doubts: Doubts) -> Checke
         if not stale:  # what other code made of replies is no forgery
             _check_verdicts(given, found)
         _check_data(given, catalogue, doubts, found)
-        if doubts.judge is not None and not stale:
-            _ask_again(given, doubts.judge, doubts, found)
+        if judge is not None:
+            _ask_again(given, judge, doubts, found)
+        elif doubts.judge is not None and not stale:
+            found.unchecked.append("a sample judged again: its protocol has no language model")
     return found
+
+
+def _appointed(choice: JudgeChoice | None, given: Submission) -> Appointed | None:
+    """Return the judge to ask again, which may write as much as the submission's could."""
+    try:
+        spec = protocol_of(given.manifest, given.judging).judge
+    except ConfigError:  # which the checks tell of
+        return None
+    if choice is None or choice.name is None or isinstance(spec, RulesOnly):
+        return None
+    source = resolve_model(choice.name, choice.flags, max_tokens=spec.sampling.max_tokens)
+    (judge,) = appoint([source])
+    return judge
 
 
 def _signature(given: Submission, doubts: Doubts, found: Checked) -> None:
