@@ -10,8 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -191,8 +190,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             # Jinja would print a missing value as the word None.
             if value is None or (isinstance(value, str) and not value.strip()):
                 raise self._fault(row, f"column {column!r} is empty")
-        with self._reading("prompt", row):
-            text = self.doc_to_text(doc)
+        text = self._read("prompt", row, self.doc_to_text, doc)
         if not isinstance(text, str):
             raise self._fault(row, f"the prompt is no text but {text!r}")
         return text
@@ -211,8 +209,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         """Return the texts of the options in their order; none if the row offers none."""
         if not self._offers_options(doc):
             return ()
-        with self._reading("options", row):
-            options = list(self.doc_to_choice(doc))
+        options = list(self._read("options", row, self.doc_to_choice, doc))
         while options and options[-1] is None:
             options.pop()  # a table with room for nine options leaves the last ones empty
         for number, option in enumerate(options):
@@ -223,11 +220,15 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             raise self._fault(row, f"a choice needs two options, here are {len(options)}")
         return tuple(options)
 
-    def reference(self, doc: Row, *, row: int | None = None) -> str:
-        """Return the gold answer: of a choice, the text of the right option."""
-        with self._reading("reference", row):
-            target = self.doc_to_target(doc)
-        options = self.options(doc, row=row)
+    def reference(
+        self, doc: Row, *, row: int | None = None, options: tuple[str, ...] | None = None
+    ) -> str:
+        """Return the gold answer: of a choice, the text of the right option.
+
+        Whoever has the options already may hand them over.
+        """
+        target = self._read("reference", row, self.doc_to_target, doc)
+        options = self.options(doc, row=row) if options is None else options
         if options:
             if isinstance(target, bool) or not isinstance(target, int):
                 raise self._fault(row, f"the answer {target!r} is no index of an option")
@@ -260,9 +261,14 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         found = [self._column_images(doc[name], row) for name in columns]
         images = [image for several in found for image in several]
         if self.settings.image_order:
-            with self._reading("order of the images", row):
-                text = template(self.settings.image_order).render(**doc)
-                images = in_named_order(text, [one[0] if one else None for one in found])
+            first = [one[0] if one else None for one in found]
+            order = template(self.settings.image_order)
+            images = self._read(
+                "order of the images",
+                row,
+                lambda doc: in_named_order(order.render(doc), first),
+                doc,
+            )
         if not images:
             raise self._fault(row, f"no image in {', '.join(columns)}")
         return images
@@ -318,8 +324,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
     def _offers_options(self, doc: Row) -> bool:
         if self.config.doc_to_choice is None or self.settings.kind_without_options is None:
             return self.config.doc_to_choice is not None
-        with self._reading("options", None):
-            return bool(self.doc_to_choice(doc))
+        return bool(self._read("options", None, self.doc_to_choice, doc))
 
     @cached_property
     def _template_columns(self) -> tuple[str, ...]:
@@ -359,7 +364,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
     def _compiled(self, source: Any, read: Callable[[str], Any]) -> Any:
         if isinstance(source, str) and source not in self.features:
             compiled = template(source)
-            return lambda doc: read(compiled.render(**doc))
+            return lambda doc: read(compiled.render(doc))
         return source
 
     def _texts(self, doc: Row, columns: tuple[str, ...], row: int | None) -> dict[str, str]:
@@ -378,10 +383,9 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         except BadRow as error:
             raise self._fault(row, str(error)) from error
 
-    @contextmanager
-    def _reading(self, what: str, row: int | None) -> Iterator[None]:
+    def _read(self, what: str, row: int | None, read: Callable[[Row], Any], doc: Row) -> Any:
         try:
-            yield
+            return read(doc)
         except _UNREADABLE as error:
             raise self._fault(row, f"the {what} cannot be read: {one_line(error)}") from error
 

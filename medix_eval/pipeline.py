@@ -7,9 +7,10 @@ one place where a failure becomes data.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ from medix_eval.store import Run
 from medix_eval.tasks import TaskFile
 
 _JPEG_QUALITY = 75
+_GARBAGE = 10_000
+"""Objects more than were freed, before any are looked at: 256 samples under way are some 7,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ class Pipeline:
         if not num_left and not self._unjudged():
             return
         async with AsyncExitStack() as stack:
+            stack.enter_context(_collecting_less())
             if self.stage.devices.isdisjoint(self.candidate.devices):
                 await self.stage.open(stack)
             if num_left:
@@ -147,6 +151,19 @@ class Pipeline:
         """Return the lines of this run's completions that have no verdict that stands."""
         rows = {opened.file.key: frozenset(opened.rows) for opened in self.tasks}
         return self.stage.unjudged(rows)
+
+
+@contextmanager
+def _collecting_less() -> Iterator[None]:
+    """Spare the garbage collector what is none: libraries, and samples that are under way."""
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _disturbed(sample: Sample, disturb: Disturb) -> Sample | BadSample:

@@ -20,7 +20,8 @@ from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Kind, Samp
 _ID_DIGITS = 16
 _TEXTS_AT_ONCE = 64
 _IMAGES_AT_ONCE = 8
-_RELEASE_EVERY = 512
+_RELEASE_EVERY = 64
+"""Blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +91,8 @@ def _read(task: MedixTask, rows: Sequence[int]) -> Iterator[tuple[int, dict[str,
     """Read rows in blocks: one by one costs five times as much."""
     mapped = [file["filename"] for file in task.rows.cache_files]
     size = _IMAGES_AT_ONCE if task.settings.modality == "image" else _TEXTS_AT_ONCE
-    for start in range(0, len(rows), size):
-        if start % _RELEASE_EVERY == 0:
+    for number, start in enumerate(range(0, len(rows), size)):
+        if number % _RELEASE_EVERY == 0:
             release(mapped)
         block = rows[start : start + size]
         columns = task.rows[block]
@@ -103,7 +104,8 @@ def _sample(
     task: MedixTask, fields: Mapping[str, Any], *, row: int, key: str, taken: set[str]
 ) -> Sample:
     prompt = task.prompt_text(fields, row=row)
-    reference = task.reference(fields, row=row)
+    options = task.options(fields, row=row)
+    reference = task.reference(fields, row=row, options=options)
     images = tuple(task.stored_images(fields, row=row))
     for image in images:
         if problem := damage(image):
@@ -122,7 +124,7 @@ def _sample(
         kind=task.kind(fields, row=row),
         prompt=prompt,
         reference=reference,
-        options=task.options(fields, row=row),
+        options=options,
         images=images,
         facts=task.facts(fields, row=row),
         columns=task.columns(fields, row=row),
@@ -133,15 +135,14 @@ def _sample(
 
 def _sample_id(task: str, fields: Mapping[str, Any], *, images: Sequence[bytes]) -> str:
     """Hash what the sample is: its task, its text fields and its stored images."""
-    sha = hashlib.sha256(task.encode())
+    parts = [task.encode()]
     for name in sorted(fields):
         value = fields[name]
         if isinstance(value, str) or not _holds_image(value):
             text = f"{name}\0{value}".encode(errors="replace")
-            sha.update(b"%d:%b" % (len(text), text))
-    for image in images:
-        sha.update(hashlib.sha256(image).digest())
-    return sha.hexdigest()[:_ID_DIGITS]
+            parts += b"%d:" % len(text), text
+    parts += (hashlib.sha256(image).digest() for image in images)
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:_ID_DIGITS]
 
 
 def _holds_image(value: object) -> bool:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pydantic_core import from_json, to_json
+
 from medix_eval.errors import (
     ConfigError,
     ReplyUnusable,
@@ -177,7 +179,7 @@ class Connected:
                 retry_after_s=_retry_after_s(headers.get("Retry-After")),
             )
         try:
-            return status, json.loads(raw)
+            return status, _parsed(raw)
         except (ValueError, RecursionError) as error:
             if status == 200:  # noqa: PLR2004
                 raise ServerError(
@@ -232,10 +234,17 @@ def _content(prompt: Prompt) -> str | list[dict[str, Any]]:
 
 def _encoded(fields: dict[str, Any], images: tuple[bytes, ...]) -> bytes:
     """Return the request as JSON; images go in behind the encoder, which would read every byte."""
-    body = json.dumps(fields).encode()
+    body = to_json(fields)
     for index, image in enumerate(images):
         body = body.replace(b"%b%d-" % (_PLACE.encode(), index), data_url(image), 1)
     return body
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return from_json(raw)
+    except ValueError:
+        return json.loads(raw)  # takes half a character too, at seven times the cost
 
 
 def _completion(reply: Any) -> Completion:

@@ -16,7 +16,7 @@ from medix_eval.judging.rules.choices import exclusive_word, option, yes_no
 from medix_eval.judging.rules.expected import Expected, Rule
 from medix_eval.judging.rules.plain import exact, number
 from medix_eval.judging.rules.reports import facts as listed_facts
-from medix_eval.judging.rules.text import INVISIBLE, normalise, read, words_of
+from medix_eval.judging.rules.text import INVISIBLE, normalise, read, words
 from medix_eval.records import Kind, RuleVerdict
 
 __all__ = ["decide", "normalise"]
@@ -53,9 +53,9 @@ def decide(
     expected = Expected(reference=reference, options=tuple(options), facts=facts or {})
     if len(answer) > _LONGEST_ANSWER or _hides_characters(answer, expected):
         return None
-    text = read(answer)
-    if not words_of(text):
+    if not words(answer):
         return None
+    text = read(answer)
     verdicts = (rule(text, expected) for rule in _RULES[kind])
     return next((verdict for verdict in verdicts if verdict is not None), None)
 

@@ -15,13 +15,14 @@ from medix_eval.judging.rules.vocabularies import VOCABULARIES
 from medix_eval.records import RuleVerdict
 
 _YES_OR_NO = Choices((Choice(words=("yes",)), Choice(words=("no",))))
+_YES_NO = {choice.words for choice in _YES_OR_NO.all}
 _YES_NO_MAYBE = {("yes",), ("no",), ("maybe",)}
 _PLACE = re.compile(r"(?:(?:on|in|to|at) )?(.*?)(?: (?:side|sided|image|scan))?")
 
 
 def option(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Decide which of the options is given, by letter or text."""
-    right = _right_options(expected)
+    right = _right_options(expected) if expected.options else set()
     claim = _claimed_option(answer, expected) if right else None
     if claim is None:
         return None
@@ -43,7 +44,7 @@ def _claimed_option(answer: Text, expected: Expected) -> Claim | None:
 
 def yes_no(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Decide an explicit yes or no; "There is no lesion" is neither."""
-    if expected.words not in {choice.words for choice in _YES_OR_NO.all}:
+    if expected.words not in _YES_NO:
         return None
     claim = find_claim(answer, _YES_OR_NO, interjects=True)
     if claim is None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
-from medix_eval.judging.rules.text import Text, read, words_of
+from medix_eval.judging.rules.text import Text, read, words
 from medix_eval.records import RuleVerdict
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """The reference, and what belongs to it."""
 
@@ -20,15 +19,15 @@ class Expected:
     facts: Mapping[str, str]
     """What a report must state, by name."""
 
-    @cached_property
+    @property
     def text(self) -> Text:
         """The reference as tokens."""
         return read(self.reference)
 
-    @cached_property
+    @property
     def words(self) -> tuple[str, ...]:
         """The reference as words."""
-        return words_of(self.text)
+        return words(self.reference)
 
 
 Rule = Callable[[Text, Expected], RuleVerdict | None]

@@ -107,7 +107,8 @@ _SPELT: dict[str | None, Callable[[str], str]] = {
 """How the tokens of a group are spelt; those of other groups stay as they are."""
 
 
-@lru_cache(maxsize=256)  # references, options and short answers come again and again
+# References, options and short answers come again and again.
+@lru_cache(maxsize=256)
 def read(text: str) -> Text:
     """Split a text into tokens, in time linear in its length."""
     if not text.isascii():
@@ -133,6 +134,7 @@ def words_of(text: Text) -> tuple[str, ...]:
     return tuple(key for key in keys if key not in SKIPPED)
 
 
+@lru_cache(maxsize=256)
 def words(text: str) -> tuple[str, ...]:
     """Return a text as the words that are compared.
 
