@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from fake_servers import FAKE_VLLM, Habits, running
 from hypothesis import settings
 from invented_site import site_of, six_models
 
@@ -135,6 +137,21 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
     """Start a scripted server that lives as long as the test."""
     with ExitStack() as servers:
         yield lambda *given, **named: servers.enter_context(ScriptedServer(*given, **named))
+
+
+@pytest.fixture
+def fake_vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Habits]:
+    """Put the stand-in where vLLM would be; whatever it leaves behind is a failure."""
+    beside = [str(FAKE_VLLM), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, beside)))
+    monkeypatch.syspath_prepend(FAKE_VLLM)
+    monkeypatch.setenv("FAKE_VLLM_JOURNAL", str(tmp_path / "journal"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    yield lambda habits: monkeypatch.setenv("FAKE_VLLM", habits)
+    left = running(tmp_path)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
 
 
 @pytest.fixture(scope="session")
