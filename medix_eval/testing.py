@@ -10,10 +10,11 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
@@ -56,9 +57,10 @@ class ScriptedServer:
         self._model = model
         self._models_status = models_status
         self._in_flight = 0
-        self._loop = asyncio.new_event_loop()
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        app = web.Application(client_max_size=256 * 1024**2)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        self._serving = serving(app)
         self._port = 0
 
     @property
@@ -67,33 +69,11 @@ class ScriptedServer:
         return f"http://127.0.0.1:{self._port}/v1"
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._started.wait(timeout=30)
+        self._port = self._serving.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=30)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        app = web.Application(client_max_size=256 * 1024**2)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_post("/v1/chat/completions", self._complete)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        self._loop.run_until_complete(site.start())
-        self._port = runner.addresses[0][1]
-        self._started.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
-        self._loop.close()
+    def __exit__(self, *_: object) -> None:
+        self._serving.__exit__(None, None, None)
 
     async def _models(self, request: web.Request) -> web.Response:
         del request
@@ -123,6 +103,31 @@ class ScriptedServer:
                 text=text, status=reply.status, headers=dict(reply.headers), content_type=kind
             )
         return web.json_response(_completion(body, reply), headers=dict(reply.headers))
+
+
+@contextmanager
+def serving(app: web.Application) -> Iterator[int]:
+    """Serve an application in a thread of its own, on the port that this yields."""
+    loop = asyncio.new_event_loop()
+    port: Future[int] = Future()
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        loop.run_until_complete(runner.setup())
+        loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
+        port.set_result(runner.addresses[0][1])
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield port.result(timeout=30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=30)
 
 
 def prompt_text(body: Mapping[str, Any]) -> str:

@@ -14,27 +14,15 @@ from medix_eval.invented_runs import InventedRuns
 from medix_eval.testing import ScriptedServer
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
-Call = Callable[..., tuple[int, str, str]]
+Run = Callable[..., tuple[int, str, str]]
 Answers = dict[tuple[str, str], str]
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def called(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return called
-
-
-@pytest.fixture
-def replayed(call: Call, tmp_path: Path) -> Callable[..., str]:
+def replayed(run: Run, tmp_path: Path) -> Callable[..., str]:
     """Run a file of answers and return its run folder."""
 
-    def run(name: str, answers: Answers, *more: str, tasks: str = "medqa,medmcqa") -> str:
+    def replay(name: str, answers: Answers, *more: str, tasks: str = "medqa,medmcqa") -> str:
         path = tmp_path / f"{name}.jsonl"
         lines = [
             json.dumps({"task": task, "sample_id": sample_id, "completion": answer})
@@ -42,11 +30,11 @@ def replayed(call: Call, tmp_path: Path) -> Callable[..., str]:
         ]
         path.write_text("\n".join(lines))
         argv = ["--model", f"replay:{path}", "--tasks", tasks, "--protocol", "rules", *more]
-        _, out, err = call(*argv, "--data-root", HUB, "--out", tmp_path / "out", "--json")
+        _, out, err = run(*argv, "--data-root", HUB, "--out", tmp_path / "out", "--json")
         assert out, err
         return str(json.loads(out)["run"])
 
-    return run
+    return replay
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +68,14 @@ def wrong(asked: list[dict[str, Any]]) -> Answers:
 
 
 def test_two_replays_that_differ_in_twelve_planted_samples_list_exactly_those(
-    call: Call, replayed: Any, right: Answers, wrong: Answers
+    run: Run, replayed: Any, right: Answers, wrong: Answers
 ) -> None:
     planted = list(wrong)[5:17]
     fixed, broken = set(planted[:5]), set(planted[5:])
     before = replayed("before", right | {key: wrong[key] for key in fixed})
     after = replayed("after", right | {key: wrong[key] for key in broken})
 
-    code, out, _ = call("compare", before, after, "--json")
+    code, out, _ = run("compare", before, after, "--json")
 
     (pair,) = json.loads(out)["pairs"]
     assert code == 0
@@ -98,12 +86,12 @@ def test_two_replays_that_differ_in_twelve_planted_samples_list_exactly_those(
 
 
 def test_the_table_says_who_won_and_by_how_much(
-    call: Call, replayed: Any, right: Answers, wrong: Answers
+    run: Run, replayed: Any, right: Answers, wrong: Answers
 ) -> None:
     good, bad = replayed("good", right), replayed("bad", wrong)
 
-    _, out, _ = call("compare", good, bad)
-    _, reverse, _ = call("compare", good, "--baseline", bad)
+    _, out, _ = run("compare", good, bad)
+    _, reverse, _ = run("compare", good, "--baseline", bad)
 
     assert "A = replay:good" in out
     assert "-100.0" in out
@@ -113,25 +101,23 @@ def test_the_table_says_who_won_and_by_how_much(
 
 
 def test_runs_that_are_alike_tie_with_the_best(
-    call: Call, replayed: Any, right: Answers, wrong: Answers
+    run: Run, replayed: Any, right: Answers, wrong: Answers
 ) -> None:
     slip = {key: wrong[key] for key in [key for key in wrong if key[0] == "medqa"][:1]}
     answers = {"best": right, "near": right | slip, "far": wrong}
     runs = [replayed(name, answers[name]) for name in answers]
 
-    _, out, _ = call("compare", *runs, "--json")
+    _, out, _ = run("compare", *runs, "--json")
 
     contest = json.loads(out)["tasks"]["medqa"]
     assert (contest["best"], contest["ties_with_best"]) == (0, [1])
 
 
-def test_only_samples_that_both_runs_scored_count(
-    call: Call, replayed: Any, right: Answers
-) -> None:
+def test_only_samples_that_both_runs_scored_count(run: Run, replayed: Any, right: Answers) -> None:
     whole = replayed("whole", right)
     part = replayed("part", right, "--limit", "5")
 
-    _, out, _ = call("compare", whole, part, "--json")
+    _, out, _ = run("compare", whole, part, "--json")
 
     contest = json.loads(out)["tasks"]["medqa"]
     assert contest["n"] == 5
@@ -146,12 +132,12 @@ def test_only_samples_that_both_runs_scored_count(
     ],
 )
 def test_runs_of_different_protocols_are_refused_and_the_difference_named(
-    call: Call, replayed: Any, right: Answers, more: list[str], named: str
+    run: Run, replayed: Any, right: Answers, more: list[str], named: str
 ) -> None:
     one, other = replayed("one", right), replayed("other", right, *more)
 
-    code, out, err = call("compare", one, other)
-    forced, table, _ = call("compare", one, other, "--force")
+    code, out, err = run("compare", one, other)
+    forced, table, _ = run("compare", one, other, "--force")
 
     assert (code, out) == (2, "")
     assert named in err
@@ -160,18 +146,18 @@ def test_runs_of_different_protocols_are_refused_and_the_difference_named(
 
 
 def test_runs_on_different_data_are_refused_and_the_difference_named(
-    call: Call, replayed: Any, right: Answers, tmp_path: Path
+    run: Run, replayed: Any, right: Answers, tmp_path: Path
 ) -> None:
     first, second = replayed("a", right), replayed("b", right)
     manifest = Path(second).parents[1] / "run.json"
-    run = json.loads(manifest.read_text())
-    (file,) = run["tasks"]["medqa"]["source"]["files"]
-    run["tasks"]["medqa"]["source"]["files"][file] = "0" * 64
-    run["tasks"]["medmcqa"]["version"] = "9"
-    manifest.write_text(json.dumps(run))
+    manifest = json.loads(manifest.read_text())
+    (file,) = manifest["tasks"]["medqa"]["source"]["files"]
+    manifest["tasks"]["medqa"]["source"]["files"][file] = "0" * 64
+    manifest["tasks"]["medmcqa"]["version"] = "9"
+    manifest.write_text(json.dumps(manifest))
 
-    code, _, err = call("compare", first, second)
-    forced, out, _ = call("compare", first, second, "--force")
+    code, _, err = run("compare", first, second)
+    forced, out, _ = run("compare", first, second, "--force")
 
     assert (code, forced) == (2, 0)
     assert f"tasks.medqa.source.files.{file}: " in err
@@ -179,12 +165,12 @@ def test_runs_on_different_data_are_refused_and_the_difference_named(
     assert "FORCED, not comparable: B: tasks.medqa.source" in out
 
 
-def test_a_slice_on_which_runs_differ_is_named(call: Call, runs: InventedRuns) -> None:
+def test_a_slice_on_which_runs_differ_is_named(run: Run, runs: InventedRuns) -> None:
     first = runs.make("m", {"slake_vqa": [1.0, 1.0] * 40})
     second = runs.make("m2", {"slake_vqa": [1.0, 1.0] * 15 + [1.0, 0.0] * 25})
 
-    _, out, _ = call("compare", first, second)
-    _, found, _ = call("compare", first, second, "--json")
+    _, out, _ = run("compare", first, second)
+    _, found, _ = run("compare", first, second, "--json")
 
     by_type = json.loads(found)["pairs"][0]["slices"]["slake_vqa"]["answer_type"]
     assert {value: one["difference"] for value, one in by_type.items()} == {"A": 0, "B": -0.625}
@@ -192,27 +178,27 @@ def test_a_slice_on_which_runs_differ_is_named(call: Call, runs: InventedRuns) -
     assert "slake_vqa, answer_type B, n 40: -62.5 (" in out
 
 
-def test_another_seed_is_no_other_protocol(call: Call, replayed: Any, right: Answers) -> None:
+def test_another_seed_is_no_other_protocol(run: Run, replayed: Any, right: Answers) -> None:
     one = replayed("one", right)
     other = replayed("other", right, "--set", "generation.seed=7")
 
-    code, out, _ = call("compare", one, other, "--json")
+    code, out, _ = run("compare", one, other, "--json")
 
     assert code == 0
     assert json.loads(out)["runs"][1]["settings"] == {"seed": 7}
 
 
-def test_runs_of_different_tasks_share_nothing(call: Call, replayed: Any, right: Answers) -> None:
+def test_runs_of_different_tasks_share_nothing(run: Run, replayed: Any, right: Answers) -> None:
     one, other = replayed("one", right), replayed("other", right, tasks="rad_vqa")
 
-    code, _, err = call("compare", one, other)
+    code, _, err = run("compare", one, other)
 
     assert code == 2
     assert "share no scored sample" in err
 
 
-def test_one_run_alone_is_refused(call: Call, replayed: Any, right: Answers) -> None:
-    code, _, err = call("compare", replayed("one", right))
+def test_one_run_alone_is_refused(run: Run, replayed: Any, right: Answers) -> None:
+    code, _, err = run("compare", replayed("one", right))
 
     assert code == 2
     assert "one run alone" in err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -11,15 +10,15 @@ import resource
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import pytest
 from aiohttp import web
+
+from medix_eval.testing import serving
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,32 +42,6 @@ class HubServer:
         self.damaged: set[str] = set()
         """Files that are sent with one byte changed."""
         self.status: int = 200
-        self._loop = asyncio.new_event_loop()
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._port = 0
-
-    @property
-    def url(self) -> str:
-        """What goes into `HF_ENDPOINT`."""
-        return f"http://127.0.0.1:{self._port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._started.wait(timeout=30)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=30)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
         app = web.Application()
         name = "/api/datasets/{org}/{name}"
         app.router.add_get(name, self._info)
@@ -77,15 +50,20 @@ class HubServer:
         app.router.add_get(name + "/tree/{rev}/{path:.*}", self._tree)
         app.router.add_post(name + "/paths-info/{rev}", self._paths)
         app.router.add_get("/datasets/{org}/{name}/resolve/{rev}/{path:.*}", self._file)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        self._loop.run_until_complete(site.start())
-        self._port = runner.addresses[0][1]
-        self._started.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
-        self._loop.close()
+        self._serving = serving(app)
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """What goes into `HF_ENDPOINT`."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        self._port = self._serving.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._serving.__exit__(None, None, None)
 
     def _folder(self, request: web.Request) -> Path:
         folder = self.root / request.match_info["org"] / request.match_info["name"]
