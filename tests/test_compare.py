@@ -149,12 +149,12 @@ def test_runs_on_different_data_are_refused_and_the_difference_named(
     run: Run, replayed: Any, right: Answers, tmp_path: Path
 ) -> None:
     first, second = replayed("a", right), replayed("b", right)
-    manifest = Path(second).parents[1] / "run.json"
-    manifest = json.loads(manifest.read_text())
+    path = Path(second).parents[1] / "run.json"
+    manifest = json.loads(path.read_text())
     (file,) = manifest["tasks"]["medqa"]["source"]["files"]
     manifest["tasks"]["medqa"]["source"]["files"][file] = "0" * 64
     manifest["tasks"]["medmcqa"]["version"] = "9"
-    manifest.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(manifest))
 
     code, _, err = run("compare", first, second)
     forced, out, _ = run("compare", first, second, "--force")
