@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import platform
@@ -154,7 +153,6 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
             stage=stage,
             progress=progress,
         )
-        gc.freeze()  # a million objects of imported packages need not be looked at again
         asyncio.run(pipeline.evaluate())
         scores = write_scores(
             run.path, judging.path, catalogue, allow_partial=settings.allow_partial

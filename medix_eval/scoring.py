@@ -42,8 +42,7 @@ def score_run(
         tally = tallies.get(_task(line))
         return Answered.of(line, tally.entry) if tally and tally.wants(int(line["row"])) else None
 
-    answered = newest(run / "completions.jsonl", read_answered)
-    for (task, sample_id), one in answered.items():
+    for (task, sample_id), one in newest(run / "completions.jsonl", read_answered).items():
         if one is not None:
             tallies[task.partition("@")[0]].answered[sample_id] = one
     for (task, sample_id), verdict in newest(judged / "verdicts.jsonl", JudgedAs.of).items():

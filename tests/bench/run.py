@@ -76,17 +76,23 @@ def start_up(_: Workplace) -> list[Figure]:
 
 def memory(place: Workplace) -> list[Figure]:
     """Peak memory over 20,000 image samples as a multiple of that over 1,000."""
+
+    def peak_mb(server: BenchServer, num: int) -> tuple[float, float]:
+        task = place.task(f"images{num}", num=num, side=96)
+        # The first run also writes the cache of `datasets`, in batches of that library's own size.
+        first, second = (place.harness(server, task, out=f"{task}-{turn}") for turn in range(2))
+        return float(second["peak_rss_mb"]), float(first["peak_rss_mb"])
+
     with BenchServer() as server:
-        few, many = (
-            place.harness(server, place.task(f"images{num}", num=num, side=96), out=f"out{num}")
-            for num in (1_000, 20_000)
-        )
+        few, few_first = peak_mb(server, 1_000)
+        many, many_first = peak_mb(server, 20_000)
     return [
         Figure(
             name="peak RSS, 20,000 / 1,000 images",
-            value=many["peak_rss_mb"] / few["peak_rss_mb"],
+            value=many / few,
             at_most=1.3,
-            detail=f"{many['peak_rss_mb']:.0f} MB, {few['peak_rss_mb']:.0f} MB",
+            detail=f"{many:.0f} MB, {few:.0f} MB; with `datasets` writing its cache "
+            f"{many_first:.0f} MB, {few_first:.0f} MB",
         )
     ]
 
