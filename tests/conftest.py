@@ -20,6 +20,7 @@ import pytest
 from fake_servers import FAKE_VLLM, Habits, running
 from hypothesis import settings
 from invented_site import site_of, six_models
+from scripted_run import Submitted, submission
 
 from medix_eval.bundled import bundled
 from medix_eval.cli import main
@@ -164,6 +165,13 @@ def catalogue() -> Catalogue:
 def runs(tmp_path: Path, catalogue: Catalogue) -> InventedRuns:
     """Make runs of invented samples below `tmp_path / "results"`."""
     return InventedRuns(tmp_path / "results", catalogue)
+
+
+@pytest.fixture(scope="session")
+def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitted]:
+    """A submission and the judge of its run, which tests bend copies of."""
+    with submission(tmp_path_factory.mktemp("submitted")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_run import HUB, edit_line, forged, rescored, scripted_run
+from scripted_run import HUB, Submitted, edit_line, forged, rescored
 
 from medix_eval.bundled import bundled
 from medix_eval.exchange.checking import Doubts, check_submission
-from medix_eval.exchange.submission import write_submission
-from medix_eval.judged_run import read_run
 from medix_eval.tasks import load_tasks
-
-
-@pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    out = tmp_path_factory.mktemp("out")
-    with scripted_run(out) as (run, _):
-        known = {"official": False, "allow_synthetic": True}
-        yield write_submission(read_run(run), out, **known, key=None)
 
 
 def drop_sample(folder: Path) -> None:
@@ -98,9 +88,11 @@ def change_hash(folder: Path) -> None:
     ],
 )
 def test_what_differs_from_the_data_is_named(
-    given: Path, tmp_path: Path, edit: Callable[[Path], None], reason: str
+    submitted: Submitted, tmp_path: Path, edit: Callable[[Path], None], reason: str
 ) -> None:
     doubts = Doubts(allow_synthetic=True, data_root=HUB)
-    found = check_submission(forged(given, tmp_path, edit), load_tasks([bundled("tasks")]), doubts)
+    found = check_submission(
+        forged(submitted[0], tmp_path, edit), load_tasks([bundled("tasks")]), doubts
+    )
 
     assert any(reason in problem for problem in found.problems), found.problems

@@ -7,77 +7,21 @@ something he cannot write is in his way.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_run import edit_line, forged, rescored, scripted_run
-
-from medix_eval.appointing import JudgeChoice
-from medix_eval.bundled import bundled
-from medix_eval.cli import main
-from medix_eval.digests import digest
-from medix_eval.errors import ConfigError
-from medix_eval.exchange import checking
-from medix_eval.exchange.checking import Checked, Doubts, check_submission
-from medix_eval.exchange.submission import write_submission
-from medix_eval.judged_run import read_run
-from medix_eval.models.chat import ModelSource
-from medix_eval.models.resolve import ModelFlags, resolve_model
-from medix_eval.tasks import load_tasks
-from medix_eval.testing import ScriptedServer
-
-Given = tuple[Path, ScriptedServer]
-"""A submission, and the judge of its run."""
-
-
-@pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
-    out = tmp_path_factory.mktemp("out")
-    with scripted_run(out) as (run, judge):
-        zipped = write_submission(
-            read_run(run), out, official=False, allow_synthetic=True, key=None
-        )
-        yield zipped, judge
-
-
-def check(zipped: Path, *, data_root: Path | None = None, **doubts: Any) -> Checked:
-    known = Doubts(allow_synthetic=True, data_root=data_root, **doubts)
-    return check_submission(zipped, load_tasks([bundled("tasks")]), known)
-
-
-def edit_json(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-
-
-def restamped(folder: Path) -> None:
-    """Make digests and scores of edited settings anew, as a forger would."""
-    run, judging = (
-        json.loads((folder / f"{name}.json").read_text()) for name in ("run", "judging")
-    )
-    run["generation_digest"] = digest(run["generation"])
-    judging["judging_digest"] = digest(judging["judging"])
-    (folder / "run.json").write_text(json.dumps(run))
-    (folder / "judging.json").write_text(json.dumps(judging))
-    stamp = {
-        "generation_digest": run["generation_digest"],
-        "judging_digest": judging["judging_digest"],
-        "protocol": judging["protocol"],
-    }
-    edit_json(folder / "submission.json", lambda listed: listed.update(stamp))
-    rescored(folder)
-
-
-def flip_verdict(folder: Path) -> None:
-    def flip(line: dict[str, Any]) -> None:
-        right = line["outcome"] == "correct"
-        line |= {"outcome": "wrong" if right else "correct", "score": 0.0 if right else 1.0}
-
-    edit_line(folder / "verdicts.jsonl", flip)
-    rescored(folder)
+from scripted_run import (
+    Submitted,
+    check,
+    edit_json,
+    edit_line,
+    flip_verdict,
+    forged,
+    rescored,
+    restamped,
+)
 
 
 def flip_points(folder: Path) -> None:
@@ -288,152 +232,8 @@ def submit_control(folder: Path) -> None:
     ],
 )
 def test_a_forged_submission_is_refused_with_its_reason(
-    given: Given, tmp_path: Path, edit: Callable[[Path], None], reason: str
+    submitted: Submitted, tmp_path: Path, edit: Callable[[Path], None], reason: str
 ) -> None:
-    found = check(forged(given[0], tmp_path, edit))
+    found = check(forged(submitted[0], tmp_path, edit))
 
     assert any(reason in problem for problem in found.problems), found.problems
-
-
-def test_what_other_judging_code_judged_is_sent_back_without_being_called_forged(
-    given: Given, tmp_path: Path
-) -> None:
-    def age(folder: Path) -> None:
-        edit_json(folder / "judging.json", lambda its: its["judging"].update(version=1))
-        flip_verdict(folder)  # as a reply read in another way would
-        restamped(folder)
-
-    found = check(forged(given[0], tmp_path, age))
-
-    (problem,) = found.problems
-    assert problem.startswith("it was judged by version 1 of the judging code, and this is ")
-    assert "judge it again with `medix-eval judge RUN`" in problem
-
-
-def test_a_foreign_prompt_is_never_filled_in(given: Given, tmp_path: Path) -> None:
-    def plant(folder: Path) -> None:
-        loop = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
-
-        def own(judging: dict[str, Any]) -> None:
-            judging["protocol"]["name"] = "mine"
-            judging["judging"]["prompts"] = dict.fromkeys(judging["judging"]["prompts"], loop)
-
-        edit_json(folder / "judging.json", own)
-        restamped(folder)
-
-    found = check(forged(given[0], tmp_path, plant))
-
-    assert "verdicts from raw replies" in found.done
-    assert "protocol 'mine' is not one of ours: read it before you compare" in found.unchecked
-
-
-@pytest.mark.parametrize(
-    ("name", "edit", "message"),
-    [
-        ("run.json", lambda run: run.update(generation={"model": 1}), "of which model"),
-        ("run.json", lambda run: run["tasks"].pop("medqa"), "which run.json does not know"),
-        ("run.json", lambda run: run["tasks"]["medqa"].update(num_rows=10**12), "samples of the"),
-        ("judging.json", lambda j: j.update(protocol={}), "names no protocol"),
-        ("judging.json", lambda j: j["judging"].update(judge=[1]), "settings are others"),
-        ("judging.json", lambda j: j.update(judges=[{}]), "a judge without a name"),
-        ("scores.json", lambda s: s.update(tasks={}), "medqa states nothing"),
-    ],
-)
-def test_a_file_of_another_shape_is_refused_and_breaks_nothing(
-    given: Given,
-    tmp_path: Path,
-    name: str,
-    edit: Callable[[dict[str, Any]], None],
-    message: str,
-) -> None:
-    bent = forged(given[0], tmp_path, lambda folder: edit_json(folder / name, edit))
-
-    try:
-        said = check(bent).problems
-    except ConfigError as error:
-        said = [str(error)]
-
-    assert any(message in line for line in said), said
-
-
-def test_an_unsigned_submission_is_refused_where_signers_are_named(
-    given: Given, tmp_path: Path
-) -> None:
-    signers = tmp_path / "signers"
-    signers.touch()
-
-    assert check(given[0], allowed_signers=signers).problems == ["it is not signed"]
-
-
-def test_a_model_cannot_write_on_the_terminal(
-    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def rename(folder: Path) -> None:
-        listed = {"model": "x: accepted\n::set-output\x1b[2J"}
-        edit_json(folder / "submission.json", lambda manifest: manifest.update(listed))
-
-    with pytest.raises(SystemExit):
-        main(["submit", "--check", str(forged(given[0], tmp_path, rename)), "--allow-synthetic"])
-    out = capsys.readouterr().out
-
-    assert out.splitlines()[-1] == "x: accepted\\n::set-output\\x1b[2J: refused"
-    assert "\x1b" not in out
-
-
-def rewrite(folder: Path) -> None:
-    """Turn a verdict around, its reply included: only the judge itself knows better."""
-
-    def flip(line: dict[str, Any]) -> None:
-        points = 1.0 - line["score"]
-        line |= {"outcome": "correct" if points else "wrong", "score": points}
-        line |= {"judge_score": points, "error_tags": []}
-        for vote in line["votes"]:
-            vote |= {"points": points, "reply": f'{{"score": {points:.0f}}}'}
-        del line["votes"][2:]
-
-    edit_line(folder / "verdicts.jsonl", flip)
-    rescored(folder)
-
-
-def test_an_edited_reply_is_found_by_asking_the_judge_again(
-    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bent = forged(given[0], tmp_path, rewrite)
-    judge = ("--judge", "openai:scripted", "--judge-base-url", given[1].url, "--num", "500")
-
-    def checked(zipped: Path, *argv: str) -> tuple[object, dict[str, list[str]]]:
-        known = ("submit", "--check", str(zipped), "--allow-synthetic", "--json")
-        with pytest.raises(SystemExit) as stopped:
-            main([*known, *argv])
-        return stopped.value.code, json.loads(capsys.readouterr().out)
-
-    unasked, _ = checked(bent)
-    asked, found = checked(bent, *judge)
-    honest, same = checked(given[0], *judge)
-
-    assert (unasked, asked, honest) == (0, 5, 0)
-    assert any("openai:scripted says" in problem for problem in found["problems"])
-    assert any("judged again by openai:scripted, --seed " in line for line in same["done"])
-
-
-def test_a_judge_asked_again_may_write_as_much_as_the_protocol_says(
-    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lengths: list[int] = []
-
-    def resolve(name: str, flags: ModelFlags, *, max_tokens: int) -> ModelSource:
-        lengths.append(max_tokens)
-        return resolve_model(name, flags, max_tokens=max_tokens)
-
-    monkeypatch.setattr(checking, "resolve_model", resolve)
-    flags = ModelFlags(role="judge", base_urls=(given[1].url,))
-    choice = JudgeChoice(name="openai:scripted", flags=flags)
-
-    def lengthen(folder: Path) -> None:
-        sampling = {"sampling": {"max_tokens": 900, "temperature": 0.0}}
-        edit_json(folder / "judging.json", lambda its: its["judging"]["judge"].update(sampling))
-
-    check(given[0], judge=choice, num_samples=1)
-    check(forged(given[0], tmp_path, lengthen), judge=choice, num_samples=1)
-
-    assert lengths == [512, 900]

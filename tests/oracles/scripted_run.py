@@ -15,12 +15,18 @@ import pytest
 
 from medix_eval.bundled import bundled
 from medix_eval.cli import main
+from medix_eval.digests import digest
+from medix_eval.exchange.checking import Checked, Doubts, check_submission
+from medix_eval.exchange.submission import write_submission
+from medix_eval.judged_run import read_run
 from medix_eval.scoring import score_run
 from medix_eval.store import load_judging_manifest, load_run_manifest
 from medix_eval.tasks import load_tasks
 from medix_eval.testing import ScriptedServer, prompt_text
 
 HUB = Path(__file__).parents[1] / "fixtures" / "hub"
+Submitted = tuple[Path, ScriptedServer]
+"""A submission, and the judge of its run."""
 
 
 def says(body: dict[str, Any]) -> str:
@@ -44,6 +50,14 @@ def scripted_run(out: Path) -> Iterator[tuple[Path, ScriptedServer]]:
             ])  # fmt: skip
         (run,) = out.glob("*/*/run.json")
         yield run.parent, judge
+
+
+@contextmanager
+def submission(out: Path) -> Iterator[Submitted]:
+    """Make the run and a submission of it; the judge still answers as long as this is open."""
+    with scripted_run(out) as (run, judge):
+        judged = read_run(run)
+        yield write_submission(judged, out, official=False, allow_synthetic=True, key=None), judge
 
 
 def forged(zipped: Path, tmp_path: Path, edit: Callable[[Path], None]) -> Path:
@@ -79,3 +93,41 @@ def rescored(folder: Path) -> None:
         groups=load_tasks([bundled("tasks")]).groups,
     )
     (folder / "scores.json").write_text(scores.model_copy(update={"run": ""}).model_dump_json())
+
+
+def check(zipped: Path, *, data_root: Path | None = None, **doubts: Any) -> Checked:
+    known = Doubts(allow_synthetic=True, data_root=data_root, **doubts)
+    return check_submission(zipped, load_tasks([bundled("tasks")]), known)
+
+
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def restamped(folder: Path) -> None:
+    """Make digests and scores of edited settings anew, as a forger would."""
+    run, judging = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("run", "judging")
+    )
+    run["generation_digest"] = digest(run["generation"])
+    judging["judging_digest"] = digest(judging["judging"])
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "judging.json").write_text(json.dumps(judging))
+    stamp = {
+        "generation_digest": run["generation_digest"],
+        "judging_digest": judging["judging_digest"],
+        "protocol": judging["protocol"],
+    }
+    edit_json(folder / "submission.json", lambda listed: listed.update(stamp))
+    rescored(folder)
+
+
+def flip_verdict(folder: Path) -> None:
+    def flip(line: dict[str, Any]) -> None:
+        right = line["outcome"] == "correct"
+        line |= {"outcome": "wrong" if right else "correct", "score": 0.0 if right else 1.0}
+
+    edit_line(folder / "verdicts.jsonl", flip)
+    rescored(folder)
