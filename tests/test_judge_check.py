@@ -273,7 +273,6 @@ def test_the_rules_pass_the_probe_set(check: Check, out: Path) -> None:
     for name in ("exact", "letter", "unit"):
         assert classes[name]["n_decided"] >= 0.9 * classes[name]["n"]
         assert classes[name]["accuracy"]["value"] >= 0.99
-    assert card["usage"]["seconds"] < 60
     assert all("n_abstained" in group for group in classes.values())
     (folder,) = (out / "judges" / "rules").iterdir()
     assert folder.name == card["digest"][:8]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,19 +109,22 @@ def test_a_server_of_another_model_is_not_just_left_out() -> None:
 
 
 def test_a_server_comes_back_when_it_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_load, "_LEFT_OUT_S", 0.05)
+    now = 0.0
+    monkeypatch.setattr(shared_load, "_LEFT_OUT_S", 60)
+    monkeypatch.setattr(shared_load, "time", SimpleNamespace(monotonic=lambda: now))
     with ScriptedServer(lambda _: "yes") as one:
         gone = ScriptedServer(lambda _: "yes").__enter__()
         source = servers_at(gone.url, one.url)
 
         async def ask() -> int:
+            nonlocal now
             async with source.open(Path()) as model:
                 shared: Any = model
                 member = shared.members[0]
                 member.leave_out()
                 await model.complete(Prompt(text="now"), SAMPLING)
                 before = len(gone.requests)
-                await asyncio.sleep(0.06)
+                now += 60
                 await model.complete(Prompt(text="later"), SAMPLING)
                 return len(gone.requests) - before
 
