@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.controls import NO_IMAGE
+from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow
 from medix_eval.evaluation import Settings, resolve_models
 from medix_eval.records import Kind
@@ -23,7 +24,10 @@ _MEASURED_ROWS = 64
 def estimate(
     settings: Settings, catalogue: Catalogue, *, repetitions: int = 1, as_json: bool
 ) -> str:
-    """Return what an evaluation would send where: requests, images, tokens, hosts."""
+    """Return what an evaluation would send where: requests, images, tokens, hosts.
+
+    What the evaluation would refuse to send is refused in the same words.
+    """
     from medix_eval.data.opening import open_all  # noqa: PLC0415 (datasets: seconds)
 
     candidate, judges = resolve_models(settings)
@@ -39,6 +43,13 @@ def estimate(
         file.name: _measured(file, task, limit=settings.limit, shows=NO_IMAGE not in controls)
         for file, task in opened
     }
+    hosts = sorted({host for model in (candidate, *judges) for host in model.hosts})
+    refuse_foreign_hosts(
+        tasks=[name for name, task in tasks.items() if task["data_class"] == "dua"],
+        hosts=hosts,
+        vouched=settings.local_hosts,
+        reason=settings.egress_reason,
+    )
     spec = settings.protocol.judge
     votes = sum(task["requests"] * spec.most_calls(Kind(task["kind"])) for task in tasks.values())
     result = {
@@ -53,7 +64,7 @@ def estimate(
         "max_completion_tokens": settings.protocol.generation.max_tokens,
         "judges": [judge.name for judge in judges],
         "max_judge_calls": votes * len(judges),
-        "hosts": sorted({host for model in (candidate, *judges) for host in model.hosts}),
+        "hosts": hosts,
     }
     return json.dumps(result, indent=2) if as_json else _text(result)
 

@@ -142,6 +142,18 @@ def test_nothing_is_sent_to_a_foreign_host(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_is_refused_like_the_run_until_there_is_a_reason(run: Run) -> None:
+    argv = ("--model", "openai:m", "--base-url", foreign(1), "--protocol", "rules", "--dry-run")
+
+    refused, said = run(*argv)
+    code, shown = run(*argv, "--allow-egress", REASON)
+
+    assert refused == 2
+    assert f"restricted data may not be sent to {FOREIGN}" in said
+    assert code == 0
+    assert f"hosts contacted: {FOREIGN}" in shown
+
+
 def test_a_stated_reason_is_recorded_and_only_the_owner_reads_what_came_of_it(
     run: Run, server: ScriptedServer, tmp_path: Path
 ) -> None:
