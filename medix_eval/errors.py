@@ -18,11 +18,14 @@ MedixError
 
 from __future__ import annotations
 
+import errno
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class MedixError(Exception):
@@ -129,3 +132,10 @@ def whole_story(error: BaseException) -> str:
     while first.__cause__ is not None:
         first = first.__cause__
     return one_line(error) if first is error else f"{one_line(error)}: {one_line(first)[:300]}"
+
+
+def full_disk(error: BaseException | None) -> OSError | None:
+    """Return what a full disk, or a quota, said: this error or the one that caused it."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _FULL):
+        error = error.__cause__
+    return error

@@ -6,7 +6,6 @@ An adapter of `huggingface_hub` and nothing more; every way in which the hub can
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from huggingface_hub import errors
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.errors import ConfigError, DatasetError, full_disk
 from medix_eval.mirror import MirrorFile
 
 _OFFLINE = "the hub may be out of reach from here, or HF_HUB_OFFLINE is set; pull where it is not"
@@ -134,7 +133,7 @@ def _explained(name: str) -> Iterator[None]:
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # of its HTTP library
         raise DatasetError(f"cannot reach {name}: {_first_line(error)}", hint=_OFFLINE) from error
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if full_disk(error):
             raise ConfigError(
                 f"the disk is full: {name} does not fit",
                 hint="what was copied is kept; make room, or name another --to, and pull again",

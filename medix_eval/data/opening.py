@@ -8,11 +8,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from datasets.config import HF_DATASETS_CACHE
 from lm_eval.tasks import TaskManager
 
 from medix_eval.data.expectations import changes_since_pinned
 from medix_eval.data.reach import offline_if_out_of_reach
-from medix_eval.errors import ConfigError, DatasetError, one_line
+from medix_eval.errors import ConfigError, DatasetError, full_disk, one_line
 from medix_eval.lm_task import MedixTask
 from medix_eval.quiet import quiet
 from medix_eval.tasks import Catalogue, TaskFile
@@ -52,6 +53,13 @@ def open_task(
             loaded = manager.load({"group": "opened", "task": [override]})
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"{task_file.path}: {one_line(error)}") from error
+        except DatasetError as error:
+            if not full_disk(error):
+                raise
+            raise ConfigError(
+                f"the disk is full: {dataset} does not fit into {HF_DATASETS_CACHE}",
+                hint="make room there, or name another place in HF_HOME",
+            ) from error
     task = loaded["tasks"][task_file.name]
     if not isinstance(task, MedixTask):
         raise ConfigError(f"{task_file.path}: class: name medix_eval.lm_task.MedixTask")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import errno
 import ipaddress
 import logging
 import netrc
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from medix_eval.errors import ConfigError, DatasetError, one_line
+from medix_eval.errors import ConfigError, DatasetError, full_disk, one_line
 from medix_eval.images import damage
 from medix_eval.mirror import Mirror, MirrorFile
 
@@ -199,7 +198,7 @@ def _disk_error(error: OSError, folder: Path) -> Exception:
     """Tell a disk that is full from a connection that broke; aiohttp's errors are both."""
     if isinstance(error, aiohttp.ClientError):
         return error
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if full_disk(error):
         return ConfigError(
             f"the disk is full: the images do not fit into {folder}",
             hint="what arrived is kept; make room and pull again",
