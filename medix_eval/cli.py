@@ -30,7 +30,7 @@ from medix_eval.commands import (
 from medix_eval.errors import ConfigError, MedixError, full_disk
 
 # typer carries a click of its own and shows only its subclasses.
-_UsageError: Any = next(
+UsageError: Any = next(
     base for base in typer.BadParameter.mro() if base.__name__ == "ClickException"
 )
 _INTERRUPTED = 130
@@ -81,7 +81,7 @@ def run(app: typer.Typer, argv: list[str] | None) -> None:
         if error.hint:
             typer.echo(f"hint: {error.hint}", err=True)
         sys.exit(error.exit_code)
-    except _UsageError as error:
+    except UsageError as error:
         typer.echo(f"error: {error.format_message()}", err=True)
         typer.echo(f"hint: `{name} --help` lists the flags", err=True)
         sys.exit(ConfigError.exit_code)

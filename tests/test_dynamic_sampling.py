@@ -31,6 +31,7 @@ def a_rollout(prefix: str, accuracies: list[float | None]) -> Rollout:
         generated=[[[name] for name in names], list(names), None, list(names), None, {}, None, []],
         rewards=torch.tensor(rewards),
         logged={"judge": list(accuracies), "answer": list(names)},
+        group=2,
     )
 
 
@@ -59,14 +60,14 @@ def test_a_group_is_kept_by_the_rule(
 
 def test_a_whole_group_is_replaced_with_all_that_belongs_to_it() -> None:
     kept, fresh = a_rollout("old", [0, 0, 1, 0]), a_rollout("new", [1, 1, 0, 1])
-    kept.replace(0, by=fresh, source=1, group=2)
+    kept.replace(0, by=fresh, source=1)
 
     assert [row["id"] for row in kept.rows] == ["new2", "new3", "old2", "old3"]
     assert kept.generated[0] == [["new2"], ["new3"], ["old2"], ["old3"]]
     assert kept.generated[3] == ["new2", "new3", "old2", "old3"]
     assert kept.rewards.flatten().tolist() == [0, 1, 1, 0]
     assert kept.logged == {"judge": [0, 1, 1, 0], "answer": ["new2", "new3", "old2", "old3"]}
-    assert kept.informative(SPREAD, group=2) == [True, True]
+    assert kept.informative(SPREAD) == [True, True]
 
 
 def in_two_processes(out: Path, *words: str) -> list[dict[str, Any]]:

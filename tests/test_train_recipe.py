@@ -12,6 +12,7 @@ from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError
 from medix_train.cli import main
 from medix_train.recipe import load_recipe, recipe_names
+from medix_train.settings import batch_sizes
 
 PUBLISHED = [name for name in recipe_names() if name.startswith("medix-r1")]
 
@@ -31,63 +32,68 @@ def test_the_published_sizes_and_algorithms_are_bundled() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_has_the_published_numbers(name: str) -> None:
     recipe = load_recipe(name)
-    batches = recipe.batches(processes=8)
+    trl = recipe.trl
+    sizes = batch_sizes(
+        recipe,
+        group=trl["num_generations"],
+        per_device=trl["per_device_train_batch_size"],
+        processes=8,
+    )
 
     assert recipe.name == name
-    assert (recipe.rollout.prompts, recipe.rollout.completions) == (512, 5)
-    assert (recipe.data.max_prompt_tokens, recipe.rollout.max_tokens) == (4352, 4096)
-    assert (recipe.optimiser.learning_rate, recipe.optimiser.weight_decay) == (1e-6, 0.01)
-    assert (recipe.length.epochs, recipe.checkpoints.every, recipe.seed) == (2, 5, 1)
-    assert (batches.updates_per_rollout, batches.forwards_per_update) == (4, 40)
+    assert (recipe.prompts_per_rollout, trl["num_generations"]) == (512, 5)
+    assert (recipe.data.max_prompt_tokens, trl["max_completion_length"]) == (4352, 4096)
+    assert trl["vllm_max_model_length"] == 4352 + 4096
+    assert (trl["learning_rate"], trl["weight_decay"]) == (1e-6, 0.01)
+    assert (trl["num_train_epochs"], trl["save_steps"], trl["seed"]) == (2, 5 * 4, 1)
+    assert sizes == {"generation_batch_size": 2560, "gradient_accumulation_steps": 40}
+    assert recipe.updates_per_rollout == 4
     assert recipe.reward.weights.judge == 0.5175
 
 
 @pytest.mark.parametrize(
     ("name", "algorithm"),
     [
-        ("medix-r1-8b-grpo", ("token", "tokens", (0.2, 0.3), 0.01, False)),
-        ("medix-r1-8b-dapo", ("token", "tokens", (0.2, 0.28), 0.0, True)),
-        ("medix-r1-7b-gspo", ("sequence", "completions", (3e-4, 4e-4), 0.0, False)),
-        ("medix-r1-8b-dr-grpo", ("token", "constant", (0.2, 0.2), 0.0, False)),
+        ("medix-r1-8b-grpo", ("token", "dapo", 0.2, 0.3, 0.01, False)),
+        ("medix-r1-8b-dapo", ("token", "dapo", 0.2, 0.28, 0.0, True)),
+        ("medix-r1-7b-gspo", ("sequence", "grpo", 3e-4, 4e-4, 0.0, False)),
+        ("medix-r1-8b-dr-grpo", ("token", "dr_grpo", 0.2, 0.2, 0.0, False)),
     ],
 )
 def test_the_algorithms_differ_where_they_should(name: str, algorithm: tuple[object, ...]) -> None:
-    found = load_recipe(name).algorithm
+    recipe = load_recipe(name)
+    found = recipe.trl
 
     assert algorithm == (
-        found.ratio,
-        found.mean_over,
-        found.clip,
-        found.kl,
-        found.dynamic_sampling is not None,
+        found.get("importance_sampling_level", "token"),
+        found["loss_type"],
+        found["epsilon"],
+        found["epsilon_high"],
+        found["beta"],
+        recipe.dynamic_sampling is not None,
     )
 
 
 def test_a_key_changes_one_value_and_a_section_can_be_given_whole() -> None:
     recipe = load_recipe(
         "medix-r1-8b-dapo",
-        overrides=["algorithm.dynamic_sampling.keep=published_mean", "model.lora={rank: 8}"],
+        overrides=["dynamic_sampling.keep=published_mean", "trl.beta=0.1"],
     )
 
-    assert recipe.algorithm.dynamic_sampling is not None
-    assert recipe.algorithm.dynamic_sampling.keep == "published_mean"
-    assert recipe.model.lora is not None
-    assert (recipe.model.lora.rank, recipe.model.path) == (8, "Qwen/Qwen3-VL-8B-Instruct")
+    assert recipe.dynamic_sampling is not None
+    assert recipe.dynamic_sampling.keep == "published_mean"
+    assert (recipe.trl["beta"], recipe.trl["epsilon_high"]) == (0.1, 0.28)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rollout.prompt=8", "unknown key 'rollout.prompt'"),
-        ("rollout.prompts=many", "rollout.prompts: Input should be a valid integer"),
-        ("rollout.completions=1", "rollout.completions: Input should be greater than or equal"),
+        ("prompts_per_rollouts=8", "unknown key 'prompts_per_rollouts'"),
+        ("prompts_per_rollout=many", "prompts_per_rollout: Input should be a valid integer"),
+        ("prompts_per_update=100", "512 does not divide into updates of 100"),
         ("reward.weights.judge=0.6", "reward.weights: weights sum to 1.0825, not to 1"),
-        ("optimiser.prompts_per_update=100", "512 does not divide into updates of 100"),
-        ("length={}", "give epochs or rollouts"),
         ("data.streaming=true", "dynamic_sampling draws rows by number"),
-        ("algorithm.overlong={buffer: 4096}", "leaves nothing below rollout.max_tokens 4096"),
-        ("rollout.engine.url=http://x", "url goes with kind: vllm-server"),
-        ("model.lora.rank", "is not key=value"),
+        ("trl.beta", "is not key=value"),
         ("monitor.limits.kll=2", "monitor.limits: 'kll' is no sign; there are yes_unlike,"),
     ],
 )
@@ -104,16 +110,16 @@ def test_a_wrong_value_is_one_line_that_names_it(override: str, message: str) ->
     [
         (8, 3, "an update of 640 completions does not divide into 8 processes with 3 each"),
         (8, 128, "an update of 640 completions does not divide into 8 processes with 128 each"),
-        (320, 2, "512 prompts (rollout.prompts) do not divide into 320 processes"),
+        (320, 2, "512 prompts (prompts_per_rollout) do not divide into 320 processes"),
     ],
 )
 def test_batches_that_do_not_divide_are_refused(
     processes: int, per_device: int, message: str
 ) -> None:
-    recipe = load_recipe("medix-r1-8b-dapo", overrides=[f"optimiser.per_device={per_device}"])
+    recipe = load_recipe("medix-r1-8b-dapo")
 
     with pytest.raises(ConfigError) as caught:
-        recipe.batches(processes=processes)
+        batch_sizes(recipe, group=5, per_device=per_device, processes=processes)
 
     assert message in str(caught.value)
 
@@ -124,8 +130,8 @@ def test_a_recipe_of_ones_own_finds_what_stands_beside_it(tmp_path: Path) -> Non
         "include: base.yaml\nname: mine\nsummary: s\ndata: {path: rows}\n"
     )
     (tmp_path / "base.yaml").write_text(
-        "model: {path: some/model}\nrollout: {prompts: 4, completions: 2, max_tokens: 8}\n"
-        "optimiser: {prompts_per_update: 4}\nlength: {rollouts: 1}\ndata: {split: test}\n"
+        "model: {path: some/model}\ndata: {split: test}\n"
+        "prompts_per_rollout: 4\nprompts_per_update: 4\n"
     )
     recipe = load_recipe(str(tmp_path / "mine.yaml"))
 

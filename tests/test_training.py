@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,23 +21,23 @@ from medix_eval.errors import ConfigError, RunMismatch, ServerError
 from medix_eval.phantom import model_folder
 from medix_eval.testing import ScriptedServer
 from medix_train import training
-from medix_train.checkpoints import Evaluation, Evaluations
+from medix_train.checkpoints import Evaluation, best_evaluation, read_evaluations
 from medix_train.cli import main
 from medix_train.data import load_training_data
 from medix_train.demo import embedding_folder
-from medix_train.policy_trainer import random_states
-from medix_train.recipe import DataSection, ModelSection, Overlong, Recipe, load_recipe
+from medix_train.policy_trainer import PolicyTrainer, random_states
+from medix_train.recipe import DataSection, ModelSection, Recipe, load_recipe
 from medix_train.reward import MedixReward
-from medix_train.settings import grpo_config, load_model, load_processor
-from medix_train.training import Shaped, num_rollouts, train
+from medix_train.settings import forbid_image_token, grpo_config, load_model, load_processor
+from medix_train.training import num_updates, train
 
 SMALL = (
     "data.path=phantom:32",
-    "rollout.prompts=2",
-    "rollout.completions=4",
-    "optimiser={name: adamw_torch, learning_rate: 1e-3, prompts_per_update: 1, per_device: 4}",
-    "algorithm.dynamic_sampling.rounds=1",
-    "trl={report_to: none}",
+    "prompts_per_rollout=2",
+    "prompts_per_update=1",
+    "trl.num_generations=4",
+    "trl.per_device_train_batch_size=4",
+    "trl.report_to=none",
     "reward.canaries_every=0",
 )
 
@@ -67,7 +68,7 @@ def curve(out: Path) -> list[dict[str, float]]:
 def test_a_training_that_was_killed_goes_on_to_the_same_curve(
     judge: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = a_recipe(judge, "length.rollouts=4", "checkpoints.every=2", "evaluation=null")
+    recipe = a_recipe(judge, "trl.max_steps=8", "trl.save_steps=4", "evaluation=null")
     train(recipe, out=tmp_path / "undisturbed")
 
     class Killed(Exception):
@@ -76,7 +77,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_curve(
     build = training.build_trainer
 
     def killed_in_the_third_rollout(*args: Any, **settings: Any) -> Any:
-        trainer, evaluations = build(*args, **settings)
+        trainer: Any = build(*args, **settings)
         step = trainer.training_step
 
         def until_then(*inputs: Any) -> Any:
@@ -85,7 +86,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_curve(
             return step(*inputs)
 
         trainer.training_step = until_then
-        return trainer, evaluations
+        return trainer
 
     monkeypatch.setattr(training, "build_trainer", killed_in_the_third_rollout)
     with pytest.raises(Killed):
@@ -106,7 +107,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_curve(
 def test_a_training_that_lost_its_judge_goes_on_to_the_same_curve(
     judge: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = a_recipe(judge, "length.rollouts=3", "checkpoints.every=3", "evaluation=null")
+    recipe = a_recipe(judge, "trl.max_steps=6", "trl.save_steps=6", "evaluation=null")
     train(recipe, out=tmp_path / "undisturbed")
     score = MedixReward.__call__
 
@@ -131,21 +132,20 @@ def test_each_checkpoint_is_evaluated_and_the_best_is_exported(
     judge: ScriptedServer, tmp_path: Path
 ) -> None:
     recipe = a_recipe(
-        judge, "length.rollouts=2", "checkpoints.every=1", "evaluation={tasks: [phantom], limit: 2}"
+        judge, "trl.max_steps=4", "trl.save_steps=2", "evaluation={tasks: phantom, limit: 2}"
     )
     exported = train(recipe, out=tmp_path)
-    evaluations = Evaluations(tmp_path / "evaluations.jsonl")
-    best = evaluations.best()
+    best = best_evaluation(tmp_path)
 
-    assert [one.update for one in evaluations.all()] == [2, 4]
+    assert [one.update for one in read_evaluations(tmp_path)] == [2, 4]
     assert best is not None
-    assert best.score == max(one.score for one in evaluations.all())
+    assert best.score == max(one.score for one in read_evaluations(tmp_path))
     assert load_file(exported / "model.safetensors").keys() == (
         load_file(Path(best.checkpoint) / "model.safetensors").keys()
     )
     assert "phantom_open" in (exported / "README.md").read_text()
     assert train(recipe, out=tmp_path) == exported  # nothing is left to do
-    assert len(evaluations.all()) == 2
+    assert len(read_evaluations(tmp_path)) == 2
     assert not list(exported.glob("optimizer*"))
     assert load_model(ModelSection(path=str(exported))).num_parameters() == 441_792
     assert load_processor(ModelSection(path=str(exported))).chat_template
@@ -162,9 +162,9 @@ def test_a_stream_is_trained_on(judge: ScriptedServer, tmp_path: Path) -> None:
     recipe = a_recipe(
         judge,
         f"data={{path: {tmp_path / 'rows'}, streaming: true}}",
-        "algorithm.dynamic_sampling=null",
-        "length.rollouts=2",
-        "checkpoints.every=2",
+        "dynamic_sampling=null",
+        "trl.max_steps=4",
+        "trl.save_steps=4",
         "evaluation=null",
     )
     train(recipe, out=tmp_path / "out")
@@ -174,9 +174,7 @@ def test_a_stream_is_trained_on(judge: ScriptedServer, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_adapter_is_trained_and_merged(judge: ScriptedServer, tmp_path: Path) -> None:
-    recipe = a_recipe(
-        judge, "length.rollouts=1", "evaluation=null", "model.lora={rank: 4, alpha: 8}"
-    )
+    recipe = a_recipe(judge, "trl.max_steps=2", "evaluation=null", "lora={r: 4, lora_alpha: 8}")
     exported = train(recipe, out=tmp_path)
     before = load_file(Path(recipe.model.path) / "model.safetensors")
     after = load_file(exported / "model.safetensors")
@@ -191,13 +189,13 @@ def test_an_adapter_is_trained_and_merged(judge: ScriptedServer, tmp_path: Path)
 def test_another_recipe_does_not_go_on_in_the_same_folder(
     judge: ScriptedServer, tmp_path: Path
 ) -> None:
-    training._open_folder(tmp_path, a_recipe(judge, "seed=3"))  # noqa: SLF001
+    training._open_folder(tmp_path, a_recipe(judge, "trl.seed=3"))  # noqa: SLF001
     training._open_folder(tmp_path, a_recipe(judge))  # noqa: SLF001
     (tmp_path / "monitor.jsonl").touch()
 
     training._open_folder(tmp_path, a_recipe(judge))  # noqa: SLF001
     with pytest.raises(RunMismatch, match=r"seed: 1, now 2"):
-        training._open_folder(tmp_path, a_recipe(judge, "seed=2"))  # noqa: SLF001
+        training._open_folder(tmp_path, a_recipe(judge, "trl.seed=2"))  # noqa: SLF001
 
 
 def test_a_judge_that_is_not_there_stops_before_a_model_is_loaded(
@@ -224,87 +222,100 @@ def test_tags_that_are_special_tokens_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("num_rows", "length", "expected"),
     [
-        (51_335, "length={epochs: 2}", 200),
-        (600, "length={epochs: 0.1}", 1),
-        (600, "length={rollouts: 7}", 7),
-        (None, "length={rollouts: 7}", 7),
+        (51_335, "trl.num_train_epochs=2", 800),
+        (600, "trl.num_train_epochs=0.5", 2),
+        (600, "trl.max_steps=7", 7),
     ],
 )
 def test_the_length_is_counted_in_whole_rollouts(
-    num_rows: int | None, length: str, expected: int
+    num_rows: int, length: str, expected: int, tmp_path: Path
 ) -> None:
-    recipe = load_recipe("medix-r1-8b-grpo", overrides=["length=null", length])
+    recipe = load_recipe("medix-r1-8b-grpo", overrides=[length])
+    config = grpo_config(recipe, out=tmp_path)
 
-    assert num_rollouts(recipe, num_rows=num_rows) == expected
+    assert num_updates(recipe, config, num_rows=num_rows) == expected
     with pytest.raises(ConfigError, match="511 usable rows, fewer than one rollout"):
-        num_rollouts(recipe, num_rows=511)
+        num_updates(recipe, config, num_rows=511)
 
 
 def test_a_recipe_becomes_trls_settings(tmp_path: Path) -> None:
-    recipe = load_recipe(
-        "medix-r1-7b-gspo", overrides=["rollout.engine={kind: vllm-server, url: u}"]
-    )
-    config = grpo_config(
-        recipe, recipe.batches(processes=1), out=tmp_path, num_rollouts=3, image_token=7
-    )
+    recipe = load_recipe("medix-r1-7b-gspo", overrides=["trl.learning_rate=2e-6"])
+    config = grpo_config(recipe, out=tmp_path)
 
     assert (config.loss_type, config.importance_sampling_level) == ("grpo", "sequence")
     assert (config.epsilon, config.epsilon_high, config.delta, config.beta) == (3e-4, 4e-4, 3.0, 0)
     assert (config.steps_per_generation, config.gradient_accumulation_steps) == (1280, 320)
-    assert (config.max_steps, config.save_steps) == (12, 20)
-    assert config.generation_kwargs == {"logit_bias": {7: -100.0}}
-    assert config.vllm_server_base_url == "u"
+    assert (config.save_steps, config.logging_steps) == (20, 4)
+    assert config.learning_rate == 2e-6  # YAML takes this for a text
 
 
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("trl.epsilon=0.1", r"trl\.epsilon is decided by another key of the recipe"),
-        ("trl.log_completion=true", r"trl\.log_completion is no setting of TRL's GRPOConfig"),
-        ("optimiser.name=adam_who", r"recipe phantom-grpo: .*adam_who"),
+        ("trl.logging_steps=1", r"trl\.logging_steps is decided by medix-train"),
+        ("trl.log_completion=true", r"no setting of TRL is named 'log_completion'"),
+        ("trl.optim=adam_who", r"recipe phantom-grpo: adam_who"),
+        ("trl.beta=much", r"recipe phantom-grpo: .*beta: invalid float value: 'much'"),
+        ("trl.loss_type=dapoo", r"trl\.loss_type 'dapoo' is none of bnpo, "),
+        ("trl.num_generations=1", r"recipe phantom-grpo: .* at least 2 generations"),
     ],
 )
 def test_what_trl_does_not_take_is_refused(key: str, message: str, tmp_path: Path) -> None:
-    recipe = load_recipe("phantom-grpo", overrides=[key])
-    batches = recipe.batches(processes=1)
+    recipe = load_recipe("phantom-grpo", overrides=["trl.per_device_train_batch_size=1", key])
 
     with pytest.raises(ConfigError, match=message):
-        grpo_config(recipe, batches, out=tmp_path, num_rollouts=1, image_token=None)
+        grpo_config(recipe, out=tmp_path)
+
+
+def test_a_checkpoint_within_a_rollout_is_refused(tmp_path: Path) -> None:
+    recipe = load_recipe("medix-r1-8b-dapo", overrides=["trl.save_steps=6"])
+
+    with pytest.raises(ConfigError, match=r"trl\.save_steps 6 ends within a rollout"):
+        grpo_config(recipe, out=tmp_path)
+
+
+def test_vllm_may_not_write_an_image_token() -> None:
+    config = SimpleNamespace(use_vllm=True, generation_kwargs={"seed": 1})
+    forbid_image_token(config, SimpleNamespace(image_token_id=7))
+
+    assert config.generation_kwargs == {"logit_bias": {7: -100.0}, "seed": 1}
 
 
 @pytest.mark.parametrize(
-    ("num_tokens", "penalty"), [(60, 0.0), (80, 0.0), (90, 0.25), (100, 0.5), (120, 0.5)]
+    ("num_tokens", "loss"), [(60, 0.0), (80, 0.0), (90, 0.5), (100, 1.0), (120, 1.0)]
 )
-async def test_a_long_completion_loses_part_of_its_reward(num_tokens: int, penalty: float) -> None:
+async def test_a_long_completion_loses_part_of_its_reward(num_tokens: int, loss: float) -> None:
     async def reward(**_: Any) -> list[float | None]:
         return [1.0, None]
 
-    shaped = Shaped(reward, Overlong(buffer=20, penalty=0.5), cap=100)
+    recipe = load_recipe("phantom-grpo", overrides=["overlong_buffer=20"])
+    trainer: Any = SimpleNamespace(_reward=reward, _recipe=recipe, _cap=100)
+    ids = [[0] * num_tokens] * 2
 
-    assert await shaped(completion_ids=[[0] * num_tokens, [0] * num_tokens]) == [1 - penalty, None]
+    assert await PolicyTrainer.composite(trainer, completion_ids=ids) == [1 - loss, None]
 
 
 def test_of_equal_checkpoints_the_earliest_that_is_there_is_best(tmp_path: Path) -> None:
-    evaluations = Evaluations(tmp_path / "evaluations.jsonl")
+    lines = []
     for update, score in [(1, 0.9), (2, 0.5), (3, 0.7), (4, 0.7), (2, 0.6)]:
         folder = tmp_path / f"checkpoint-{update}"
         if update != 1:
             folder.mkdir(exist_ok=True)
-        evaluations.add(
-            Evaluation(
-                update=update,
-                checkpoint=str(folder),
-                score=score,
-                tasks={"t": score},
-                protocol="rules",
-                run="r",
-            )
+        evaluation = Evaluation(
+            update=update,
+            checkpoint=str(folder),
+            score=score,
+            tasks={"t": score},
+            protocol="rules",
+            run="r",
         )
-    best = evaluations.best()
+        lines.append(evaluation.model_dump_json() + "\n")
+    (tmp_path / "evaluations.jsonl").write_text("".join(lines))
+    best = best_evaluation(tmp_path)
 
     assert best is not None
     assert best.update == 3
-    assert [one.score for one in evaluations.all()] == [0.9, 0.6, 0.7, 0.7]
+    assert [one.score for one in read_evaluations(tmp_path)] == [0.9, 0.6, 0.7, 0.7]
 
 
 def test_random_states_go_back_to_where_they_were() -> None:

@@ -27,7 +27,7 @@ def train(
     ] = "",
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it: length.rollouts=10"),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it: trl.max_steps=40"),
     ] = None,
     *,
     out: Annotated[

@@ -41,7 +41,7 @@ def train_phantom(out: Path, *, seed: int, changes: tuple[str, ...] = ()) -> Pat
         recipe = load_recipe(
             "phantom-grpo",
             overrides=[
-                f"seed={seed}",
+                f"trl.seed={seed}",
                 f"reward.set=[embedding.model={embedding_folder()}]",
                 "reward.judge.model=openai:scripted",
                 f"reward.judge.base_url=[{judge.url}]",

@@ -33,21 +33,24 @@ class Rollout:
     """One row each, one column a reward function; NaN where it has no reward."""
     logged: dict[str, list[Any]]
     """What the reward logged of each row."""
+    group: int
+    """Completions of one prompt."""
 
-    def informative(self, rule: DynamicSampling, *, group: int) -> list[bool]:
+    def informative(self, rule: DynamicSampling) -> list[bool]:
         """Say of each group whether it can teach anything, by the rule."""
+        rewards, judged = self.rewards.sum(dim=1).tolist(), self.logged["judge"]
         return [
             is_informative(
                 rule,
-                accuracies=self.logged["judge"][start : start + group],
-                rewards=self.rewards[start : start + group].sum(dim=1).tolist(),
+                accuracies=judged[start : start + self.group],
+                rewards=rewards[start : start + self.group],
             )
-            for start in range(0, len(self.rows), group)
+            for start in range(0, len(self.rows), self.group)
         ]
 
-    def replace(self, slot: int, *, by: Rollout, source: int, group: int) -> None:
+    def replace(self, slot: int, *, by: Rollout, source: int) -> None:
         """Put a group of another rollout in the place of one of this."""
-        here, there = (slice(at * group, (at + 1) * group) for at in (slot, source))
+        here, there = (slice(at * self.group, (at + 1) * self.group) for at in (slot, source))
         self.rows[here] = by.rows[there]
         self.rewards[here] = by.rewards[there]
         for at in _PER_ROW:

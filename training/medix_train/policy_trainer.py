@@ -7,8 +7,11 @@ are added here.
 
 from __future__ import annotations
 
+import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,56 +24,100 @@ declare_missing_operators()
 
 from transformers import Trainer  # noqa: E402  # needs the operators
 from trl.data_utils import prepare_multimodal_messages  # noqa: E402
+from trl.rewards.other_rewards import get_soft_overlong_punishment  # noqa: E402
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
 
 from medix_train.data import TrainingData  # noqa: E402
 from medix_train.dynamic_sampling import Rollout, draw  # noqa: E402
-from medix_train.recipe import DynamicSampling  # noqa: E402
+from medix_train.monitor import Monitor  # noqa: E402
+from medix_train.recipe import DynamicSampling, Recipe  # noqa: E402
+from medix_train.training_report import write_training_report  # noqa: E402
 
+_LOG = logging.getLogger(__name__)
+_SHOWN = {
+    "reward": "reward",
+    "reward_parts/judge": "judge",
+    "reward_parts/format": "format",
+    "completions/mean_length": "tokens",
+    "evaluation/score": "evaluation",
+}
 Reward = Callable[..., Awaitable[list[float | None]]]
 
 
 class PolicyTrainer(GRPOTrainer):
     """GRPO as a recipe describes it."""
 
-    def __init__(
-        self,
-        *,
-        data: TrainingData,
-        reward: Reward,
-        dynamic_sampling: DynamicSampling | None,
-        **trl: Any,
-    ) -> None:
-        self._training_data = data
+    def __init__(self, recipe: Recipe, *, data: TrainingData, reward: Reward, **trl: Any) -> None:
+        args: Any = trl["args"]
+        self._recipe = recipe
+        self._data = data
         self._reward = reward
         self._failure: Exception | None = None
         self._back_to_start: Callable[[], None] = random_states()
-        self._rule = dynamic_sampling
-        self._group: int = trl["args"].num_generations
         self._rollout: Rollout | None = None
+        self._out = Path(args.output_dir)
+        self._monitor = Monitor(self._out, recipe.monitor)
+        self._group: int = args.num_generations
+        self._cap: int = args.max_completion_length
+        self._started = time.monotonic()
         trl["reward_funcs"] = self.composite
         super().__init__(train_dataset=data.rows, **trl)
 
     async def composite(self, **columns: Any) -> list[float | None]:
-        """Score a batch; a failure is kept until every process knows of it."""
+        """Score a batch; a failure is kept until every process knows of it.
+
+        TRL's overlong punishment is no function beside this one: where the judge failed, it would
+        be all of the reward.
+        """
         try:
-            return await self._reward(**columns)
+            totals = await self._reward(**columns)
         except Exception as error:  # noqa: BLE001 (raised by `_calculate_rewards`)
             self._failure = error
             return [None] * len(columns["completions"])
+        if self._recipe.overlong_buffer is None:
+            return totals
+        punish = get_soft_overlong_punishment(self._cap, self._recipe.overlong_buffer)
+        punished = zip(totals, punish(columns["completion_ids"]), strict=True)
+        return [None if total is None else total + loss for total, loss in punished]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a step, show and watch it; at a sign of hacking all processes stop, if they should.
+
+        TRL has written the step's completions by then, and a stop saves a checkpoint first.
+        """
+        super().log(logs, start_time)
+        if "reward" not in logs:
+            return
+        must_stop = False
+        if self.accelerator.is_main_process:
+            self._show(logs)
+            must_stop = self._monitor.watch(self.state.global_step, logs)
+            write_training_report(self._out)
+        if self._gathered(float(must_stop)).any():
+            self.control.should_training_stop = self.control.should_save = True
 
     def log_scores(self, scores: Mapping[str, float]) -> None:
         """Log numbers as they are, past what TRL adds to a step of its own."""
         Trainer.log(self, dict(scores))
+        self._show(scores)
+
+    def _show(self, logs: Mapping[str, float]) -> None:
+        _LOG.info(
+            "rollout %d of %d, %.0f s: %s",
+            self.state.global_step // self._recipe.updates_per_rollout,
+            self.state.max_steps // self._recipe.updates_per_rollout,
+            time.monotonic() - self._started,
+            ", ".join(f"{name} {logs[key]:.3g}" for key, name in _SHOWN.items() if key in logs),
+        )
 
     def _generate_and_score_completions(
         self, inputs: list[dict[str, Any]]
     ) -> dict[str, torch.Tensor | Any]:
         self._back_to_start = random_states()
-        rows = self._training_data.with_images(inputs)
-        if self._rule is None:
+        rows = self._data.with_images(inputs)
+        if self._recipe.dynamic_sampling is None:
             return super()._generate_and_score_completions(rows)
-        self._rollout = self._informative_rollout(rows, rule=self._rule)
+        self._rollout = self._informative_rollout(rows, rule=self._recipe.dynamic_sampling)
         self._pending_extra_logs.update(self._rollout.logged)
         try:
             return super()._generate_and_score_completions(self._rollout.rows)
@@ -93,7 +140,7 @@ class PolicyTrainer(GRPOTrainer):
         return torch.as_tensor(rewards)
 
     def _stop(self) -> None:
-        """Save where this rollout began, and raise, in every process: alone one is waited for."""
+        """Save where this rollout began, in every process, and raise."""
         if self.state.global_step:
             self._back_to_start()
             self._save_checkpoint(self.model, trial=None)  # type: ignore[no-untyped-call]
@@ -103,31 +150,29 @@ class PolicyTrainer(GRPOTrainer):
 
     def _informative_rollout(self, rows: list[dict[str, Any]], *, rule: DynamicSampling) -> Rollout:
         """Complete the rows, and draw others for the groups that teach nothing."""
-        group = self._group
         kept = self._complete(rows)
         as_drawn = float(self.accelerator.gather(kept.rewards).sum(dim=1).nanmean())
         metrics = self._metrics["train"]
         # What else is logged of completions stays that of the first round: the policy as it is.
         lengths = {name: len(values) for name, values in metrics.items()}
-        useful = kept.informative(rule, group=group)
+        useful = kept.informative(rule)
         lacking = [at for at, is_useful in enumerate(useful) if not is_useful]
-        share_first, num_drawn = self._share(len(lacking), of=len(rows) // group), 0
+        share_first, num_drawn = self._gathered(len(lacking) / len(useful)), 0
         for turn in range(rule.rounds):
-            most = int(self._gathered(float(len(lacking))).max())
+            most = int(self._gathered(len(lacking)).max())
             if not most:
                 break
             fresh = self._complete(self._drawn(most, turn=turn))
             num_drawn += most
-            useful = fresh.informative(rule, group=group)
-            sources = [at for at, is_useful in enumerate(useful) if is_useful]
+            sources = [at for at, is_useful in enumerate(fresh.informative(rule)) if is_useful]
             for slot, source in zip(lacking, sources, strict=False):
-                kept.replace(slot, by=fresh, source=source, group=group)
+                kept.replace(slot, by=fresh, source=source)
             lacking = lacking[len(sources) :]
         for name, values in metrics.items():
             del values[lengths.get(name, 0) :]
         for name, value in {
-            "uninformative_first": share_first,
-            "uninformative_kept": self._share(len(lacking), of=len(rows) // group),
+            "uninformative_first": float(share_first.mean()),
+            "uninformative_kept": float(self._gathered(len(lacking) / len(useful)).mean()),
             "drawn": float(num_drawn),
             "reward_as_drawn": as_drawn,
         }.items():
@@ -144,25 +189,25 @@ class PolicyTrainer(GRPOTrainer):
         logged = {name: list(values) for name, values in self._pending_extra_logs.items()}
         self._pending_extra_logs.clear()
         return Rollout(
-            rows=rows, generated=generated, rewards=everywhere[own].clone(), logged=logged
+            rows=rows,
+            generated=generated,
+            rewards=everywhere[own].clone(),
+            logged=logged,
+            group=self._group,
         )
 
     def _drawn(self, count: int, *, turn: int) -> list[dict[str, Any]]:
-        rows: Any = self._training_data.rows
+        rows: Any = self._data.rows
         where = (self.args.seed, self.state.global_step, turn, self.accelerator.process_index)
         numbers = draw(len(rows), count=count, seed=where)
-        repeated: list[Mapping[str, Any]] = [
-            rows[number] for number in numbers for _ in range(self._group)
-        ]
-        return self._training_data.with_images(repeated)
+        return self._data.with_images(
+            [rows[number] for number in numbers for _ in range(self._group)]
+        )
 
     def _gathered(self, value: float) -> torch.Tensor:
         return torch.as_tensor(
             self.accelerator.gather(torch.tensor([value], device=self.accelerator.device))
         )
-
-    def _share(self, count: int, *, of: int) -> float:
-        return float(self._gathered(count / of).mean())
 
 
 def random_states() -> Callable[[], None]:

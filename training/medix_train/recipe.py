@@ -1,14 +1,12 @@
 """A recipe: one YAML file that fixes a training, from the model to the last checkpoint.
 
-Its sizes are those of the published runs: prompts per rollout and per update, whatever the number
-of processes. How often a device runs forward follows from them, and what does not divide is
-refused before anything is loaded.
+How TRL trains is said in TRL's own words, in the `trl` section. Only the two sizes stand outside
+it: they count prompts, whatever the number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,21 +16,17 @@ from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.yaml_settings import first_error, read_mapping, set_key
 from medix_train.monitor import MonitorSettings
-from medix_train.reward_settings import RewardSettings, Section, Share
+from medix_train.reward_settings import RewardSettings, Section
 
-_BESIDE = (("model", "path"), ("data", "path"), ("data", "template"), ("evaluation", "include"))
+_BESIDE = (
+    ("model", "path"),
+    ("data", "path"),
+    ("data", "template"),
+    ("evaluation", "include-path"),
+)
 """Keys that may name a file or folder beside the recipe."""
-_KEYS = "keys are those of training/recipes/_medix-r1.yaml, such as rollout.prompts"
+_KEYS = "keys are those of training/recipes/_medix-r1.yaml, such as trl.learning_rate"
 Count = Annotated[int, Field(ge=1)]
-
-
-class LoRA(Section):
-    """Train small matrices beside the weights, in place of the weights."""
-
-    rank: Count = 64
-    alpha: Count = 128
-    dropout: Share = 0.0
-    targets: str | tuple[str, ...] = "all-linear"
 
 
 class ModelSection(Section):
@@ -43,10 +37,8 @@ class ModelSection(Section):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the trained weights; on a GPU the arithmetic is bfloat16 either way."""
-    attention: str | None = None
-    lora: LoRA | None = None
+    attn_implementation: str | None = None
     train_vision: bool = True
-    gradient_checkpointing: bool = True
     min_pixels: Count | None = None
     max_pixels: Count | None = None
 
@@ -65,37 +57,6 @@ class DataSection(Section):
     streaming: bool = False
 
 
-class Engine(Section):
-    """What writes the completions."""
-
-    kind: Literal["transformers", "vllm-colocate", "vllm-server"] = "transformers"
-    tensor_parallel: Count = 1
-    memory: Share = 0.3
-    """Share of a GPU that a colocated vLLM takes."""
-    sleep: bool = False
-    """Give that memory back while weights are updated."""
-    url: str | None = None
-
-    @model_validator(mode="after")
-    def _url_goes_with_a_server(self) -> Self:
-        if (self.kind == "vllm-server") != (self.url is not None):
-            raise ValueError("url goes with kind: vllm-server, and only with it")
-        return self
-
-
-class RolloutSection(Section):
-    """One rollout: prompts are drawn and completed, then rewarded."""
-
-    prompts: Count
-    completions: Annotated[int, Field(ge=2)]
-    """Of each prompt: one group, whose mean is the baseline."""
-    max_tokens: Count
-    """The cap on a completion's length."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    engine: Engine = Engine()
-
-
 class DynamicSampling(Section):
     """Draw other prompts in place of those whose group says nothing."""
 
@@ -105,153 +66,43 @@ class DynamicSampling(Section):
     rounds: Count = 20
 
 
-class Overlong(Section):
-    """Take off up to `penalty` from completions that end within `buffer` tokens of the cap."""
-
-    buffer: Count
-    penalty: Annotated[float, Field(gt=0)] = 1.0
-
-
-class AlgorithmSection(Section):
-    """The loss: GRPO, DAPO, GSPO and Dr. GRPO are points of this space."""
-
-    ratio: Literal["token", "sequence"] = "token"
-    """Importance ratio of each token, or of the whole completion (GSPO)."""
-    mean_over: Literal["tokens", "completions", "constant"] = "tokens"
-    """What the loss is averaged over: DAPO, GRPO and GSPO, Dr. GRPO."""
-    scale: Literal["group", "batch", "none"] = "group"
-    """What an advantage is divided by: the spread of its group (GRPO), or nothing (Dr. GRPO)."""
-    clip: tuple[float, float] = (0.2, 0.2)
-    dual_clip: float | None = None
-    kl: Annotated[float, Field(ge=0)] = 0.0
-    dynamic_sampling: DynamicSampling | None = None
-    overlong: Overlong | None = None
-    drop_truncated: bool = False
-    """Leave completions that hit the cap out of the loss."""
-
-
-class OptimiserSection(Section):
-    """How the weights are updated."""
-
-    name: str = "adamw_torch_fused"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    schedule: str = "constant"
-    warmup_updates: Annotated[int, Field(ge=0)] = 0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    prompts_per_update: Count
-    per_device: Count = 1
-    """Completions in one forward pass of one process."""
-
-
-class LengthSection(Section):
-    """How long: passes over the data, or a number of rollouts."""
-
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    rollouts: Count | None = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.epochs is None) == (self.rollouts is None):
-            raise ValueError("give epochs or rollouts, one of both")
-        return self
-
-
-class CheckpointSection(Section):
-    """When weights are saved; always where a rollout ends, so that a resumed run is the same."""
-
-    every: Count = 5
-    """Rollouts."""
-    keep: Count = 3
-    """The best one is kept beside these."""
-
-
-class EvaluationSection(Section):
-    """The harness on a held-out group, at every checkpoint."""
-
-    tasks: tuple[str, ...]
-    include: str | None = None
-    """A folder of task files, beside the recipe."""
-    protocol: str = "rules"
-    set: tuple[str, ...] = ()
-    judge: str | None = None
-    judge_base_url: tuple[str, ...] = ()
-    limit: Count | None = None
-    backend: Literal["vllm", "hf"] = "hf"
-    gpus: str | None = None
-
-
 class Recipe(Section):
     """One training."""
 
     name: str
     summary: str
-    seed: int = 0
     model: ModelSection
     data: DataSection
-    rollout: RolloutSection
-    algorithm: AlgorithmSection = AlgorithmSection()
-    optimiser: OptimiserSection
-    length: LengthSection
-    checkpoints: CheckpointSection = CheckpointSection()
+    prompts_per_rollout: Count
+    """Drawn, completed and rewarded together."""
+    prompts_per_update: Count
+    trl: dict[str, Any] = Field(default_factory=dict)
+    """What TRL's `GRPOConfig` takes."""
+    lora: dict[str, Any] | None = None
+    """What PEFT's `LoraConfig` takes; without it the weights themselves are trained."""
+    dynamic_sampling: DynamicSampling | None = None
+    overlong_buffer: Count | None = None
+    """Completions that end within so many tokens of the cap lose up to 1 of their reward (DAPO)."""
     reward: RewardSettings = RewardSettings()
     monitor: MonitorSettings = MonitorSettings()
-    evaluation: EvaluationSection | None = None
-    trl: dict[str, Any] = Field(default_factory=dict)
-    """Anything else that TRL's `GRPOConfig` takes; it is refused where a key above decides it."""
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        if self.rollout.prompts % self.optimiser.prompts_per_update:
-            raise ValueError(
-                f"rollout.prompts {self.rollout.prompts} does not divide into updates of "
-                f"{self.optimiser.prompts_per_update} (optimiser.prompts_per_update)"
-            )
-        if self.data.streaming and self.algorithm.dynamic_sampling:
-            raise ValueError("dynamic_sampling draws rows by number, which a stream has not")
-        if self.data.streaming and self.length.rollouts is None:
-            raise ValueError("a stream has no length: give length.rollouts")
-        overlong = self.algorithm.overlong
-        if overlong and overlong.buffer >= self.rollout.max_tokens:
-            raise ValueError(
-                f"algorithm.overlong.buffer {overlong.buffer} leaves nothing below "
-                f"rollout.max_tokens {self.rollout.max_tokens}"
-            )
-        return self
-
-    def batches(self, *, processes: int) -> Batches:
-        """Split rollouts and updates among the processes. Raises `ConfigError`."""
-        group, passes = self.rollout.completions, self.optimiser.per_device * processes
-        update = self.optimiser.prompts_per_update * group
-        if update % passes:
-            raise ConfigError(
-                f"an update of {update} completions does not divide into {processes} processes "
-                f"with {self.optimiser.per_device} each (optimiser.per_device)",
-                hint=f"per_device can be a divisor of {update // processes or 1}",
-            )
-        if self.rollout.prompts % processes:
-            raise ConfigError(
-                f"{self.rollout.prompts} prompts (rollout.prompts) do not divide into {processes} "
-                "processes: a group must stay in one",
-                hint=f"a multiple of {processes}",
-            )
-        return Batches(
-            forwards_per_rollout=self.rollout.prompts * group // passes,
-            forwards_per_update=update // passes,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batches:
-    """What one process does."""
-
-    forwards_per_rollout: int
-    forwards_per_update: int
+    evaluation: dict[str, Any] | None = None
+    """Flags of `medix-eval`, which evaluates every checkpoint."""
 
     @property
     def updates_per_rollout(self) -> int:
         """Updates until the next completions are written."""
-        return self.forwards_per_rollout // self.forwards_per_update
+        return self.prompts_per_rollout // self.prompts_per_update
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.prompts_per_rollout % self.prompts_per_update:
+            raise ValueError(
+                f"prompts_per_rollout {self.prompts_per_rollout} does not divide into updates of "
+                f"{self.prompts_per_update} (prompts_per_update)"
+            )
+        if self.data.streaming and self.dynamic_sampling:
+            raise ValueError("dynamic_sampling draws rows by number, which a stream has not")
+        return self
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -287,18 +138,12 @@ def _read(path: Path) -> dict[str, Any]:
     included = raw.pop("include", None)
     if included is None:
         return raw
-    below = read_mapping(path.parent / str(included), what="recipe")
-    if "include" in below:
-        raise ConfigError(f"recipe {included} is included, and cannot include another")
-    return _merged(below, raw)
+    return _merged(read_mapping(path.parent / str(included), what="recipe"), raw)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        under = below.get(key)
-        if isinstance(under, dict) and isinstance(value, dict):
-            merged[key] = _merged(under, value)
-        else:
-            merged[key] = value
+    merged = below | above
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _merged(below[key], above[key])
     return merged

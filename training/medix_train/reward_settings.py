@@ -63,7 +63,7 @@ class JudgeServer(Section):
     model: str | None = None
     """Named as behind `medix-eval --judge`; by default the protocol's."""
     base_url: tuple[str, ...] = ()
-    key_env: str = "OPENAI_API_KEY"
+    key_env: str | None = None
     concurrency: Annotated[int, Field(ge=1)] = 256
     """Requests in flight: more than the server works on at once, so that it never waits for us."""
     request_timeout_s: Annotated[float, Field(gt=0)] = 120.0

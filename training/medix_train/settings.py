@@ -1,27 +1,31 @@
-"""From a recipe to what TRL, PEFT and transformers are told."""
+"""From a recipe to what TRL and PEFT are told, and to the model and its processor."""
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.torchvision_cpu import declare_missing_operators
 from medix_train.completions import MODALITIES
-from medix_train.recipe import Batches, ModelSection, Recipe
+from medix_train.recipe import ModelSection, Recipe
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from trl.trainer.grpo_config import GRPOConfig
 
-_LOSS = {"tokens": "dapo", "completions": "grpo", "constant": "dr_grpo"}
 _LONGEST_WAIT_S = 6 * 3600
 """Processes wait this long for each other: a checkpoint is evaluated by one of them."""
+_CHOICES = {
+    "loss_type": ("bnpo", "cispo", "dapo", "dr_grpo", "grpo", "luspo", "sapo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "scale_rewards": ("group", "batch", "none"),
+}
+"""TRL looks at these only when the first completions are there."""
 
 
 def num_processes() -> int:
@@ -29,104 +33,113 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def grpo_config(
-    recipe: Recipe, batches: Batches, *, out: Path, num_rollouts: int, image_token: int | None
-) -> GRPOConfig:
+def grpo_config(recipe: Recipe, *, out: Path) -> GRPOConfig:
     """Return TRL's settings. Raises `ConfigError`."""
     declare_missing_operators()
     import torch  # noqa: PLC0415
     from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
 
-    algorithm, optimiser, rollout = recipe.algorithm, recipe.optimiser, recipe.rollout
     has_gpu = torch.cuda.is_available()
-    decided: dict[str, Any] = {
-        "output_dir": str(out),
-        "seed": recipe.seed,
-        "max_steps": num_rollouts * batches.updates_per_rollout,
-        # rollout and update
-        "num_generations": rollout.completions,
-        "per_device_train_batch_size": optimiser.per_device,
-        "gradient_accumulation_steps": batches.forwards_per_update,
-        "steps_per_generation": batches.forwards_per_rollout,
-        "max_completion_length": rollout.max_tokens,
-        "temperature": rollout.temperature,
-        "top_p": rollout.top_p,
-        "mask_truncated_completions": algorithm.drop_truncated,
-        # loss
-        "loss_type": _LOSS[algorithm.mean_over],
-        "importance_sampling_level": algorithm.ratio,
-        "scale_rewards": algorithm.scale,
-        "epsilon": algorithm.clip[0],
-        "epsilon_high": algorithm.clip[1],
-        "delta": algorithm.dual_clip,
-        "beta": algorithm.kl,
-        "use_bias_correction_kl": False,  # the published KL term has no correction
-        # optimiser
-        "optim": optimiser.name,
-        "learning_rate": optimiser.learning_rate,
-        "lr_scheduler_type": optimiser.schedule,
-        "warmup_steps": optimiser.warmup_updates,
-        "weight_decay": optimiser.weight_decay,
-        "max_grad_norm": optimiser.max_grad_norm,
-        # machine
+    usual = {
+        "report_to": ["tensorboard"],
+        "disable_tqdm": True,  # a line for each rollout says more
         "use_cpu": not has_gpu,
         "bf16": has_gpu,
-        "gradient_checkpointing": recipe.model.gradient_checkpointing,
         "ddp_timeout": _LONGEST_WAIT_S,
         "ddp_find_unused_parameters": False,  # every row has an image: all weights are used
-        # checkpoints and logs
-        "save_strategy": "steps",
-        "save_steps": recipe.checkpoints.every * batches.updates_per_rollout,
-        "save_total_limit": recipe.checkpoints.keep,
-        "logging_steps": batches.updates_per_rollout,
-        "log_completions": True,
-        "num_completions_to_print": 0,
-        "disable_tqdm": True,  # a line for each rollout says more
-        **_engine(recipe, image_token=image_token),
     }
-    given = {"report_to": ["tensorboard"], **recipe.trl}
-    known = {field.name for field in dataclasses.fields(GRPOConfig)}
-    for name in recipe.trl:
-        if name in decided:
-            raise ConfigError(f"trl.{name} is decided by another key of the recipe", hint=_SECTIONS)
-        if name not in known:
-            close = get_close_matches(name, known - decided.keys(), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else _SECTIONS
-            raise ConfigError(f"trl.{name} is no setting of TRL's GRPOConfig", hint=hint)
-    try:
-        return GRPOConfig(**decided, **given)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"recipe {recipe.name}: {' '.join(str(error).split())}") from error
+    decided = {
+        "output_dir": str(out),
+        "log_completions": True,  # the monitor reads them
+        "num_completions_to_print": 0,
+        "logging_steps": recipe.updates_per_rollout,
+    }
+    with refused(f"recipe {recipe.name}"):
+        given = _as_trl_reads(usual | recipe.trl)
+        decided |= batch_sizes(
+            recipe,
+            group=given["num_generations"],
+            per_device=given["per_device_train_batch_size"],
+            processes=num_processes(),
+        )
+        if taken := sorted(recipe.trl.keys() & decided.keys()):
+            raise ConfigError(f"trl.{taken[0]} is decided by medix-train")
+        config = GRPOConfig(**given | decided)
+    if config.save_steps % recipe.updates_per_rollout:
+        raise ConfigError(
+            f"trl.save_steps {config.save_steps:g} ends within a rollout and cannot be resumed",
+            hint=f"a rollout has {recipe.updates_per_rollout} updates: give a multiple",
+        )
+    return config
 
 
-_SECTIONS = "sections: model, data, rollout, algorithm, optimiser, length, checkpoints"
+def _as_trl_reads(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all of TRL's settings with their types, as its command line reads its own YAML."""
+    from trl.scripts.utils import TrlParser  # noqa: PLC0415
+    from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
+
+    parser: Any = TrlParser(cast("Any", GRPOConfig), exit_on_error=False)
+    if unknown := parser.set_defaults_with_config(**settings):
+        known = [action.dest for action in parser._actions]  # noqa: SLF001
+        raise UnknownName("setting of TRL", unknown[0].removeprefix("--"), known)
+    read: dict[str, Any] = vars(parser.parse_args([]))
+    for name, choices in _CHOICES.items():
+        if read[name] not in choices:
+            raise ConfigError(f"trl.{name} {read[name]!r} is none of {', '.join(choices)}")
+    return read
 
 
-def lora_config(section: ModelSection) -> LoraConfig | None:
+def batch_sizes(recipe: Recipe, *, group: int, per_device: int, processes: int) -> dict[str, int]:
+    """Split rollouts and updates among the processes. Raises `ConfigError`."""
+    update, forward = recipe.prompts_per_update * group, per_device * processes
+    if update % forward:
+        raise ConfigError(
+            f"an update of {update} completions does not divide into {processes} processes "
+            f"with {per_device} each (trl.per_device_train_batch_size)",
+            hint=f"it can be a divisor of {update // processes or 1}",
+        )
+    if recipe.prompts_per_rollout % processes:
+        raise ConfigError(
+            f"{recipe.prompts_per_rollout} prompts (prompts_per_rollout) do not divide into "
+            f"{processes} processes: a group must stay in one",
+            hint=f"a multiple of {processes}",
+        )
+    return {
+        "generation_batch_size": recipe.prompts_per_rollout * group,
+        "gradient_accumulation_steps": update // forward,
+    }
+
+
+def forbid_image_token(config: Any, processor: Any) -> None:
+    """Tell vLLM never to write an image token, as TRL tells transformers: no image stands there."""
+    if config.use_vllm:
+        bias = {"logit_bias": {processor.image_token_id: -100.0}}
+        config.generation_kwargs = bias | (config.generation_kwargs or {})
+
+
+def lora_config(recipe: Recipe) -> LoraConfig | None:
     """Return PEFT's settings, or none where the weights themselves are trained."""
-    if section.lora is None:
+    if recipe.lora is None:
         return None
     from peft import LoraConfig  # noqa: PLC0415
 
-    targets = section.lora.targets
-    return LoraConfig(
-        r=section.lora.rank,
-        lora_alpha=section.lora.alpha,
-        lora_dropout=section.lora.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        exclude_modules=None if section.train_vision else r".*\bvisual\b.*",
-        task_type="CAUSAL_LM",
-    )
+    usual = {
+        "task_type": "CAUSAL_LM",
+        "target_modules": "all-linear",
+        "exclude_modules": None if recipe.model.train_vision else r".*\bvisual\b.*",
+    }
+    with refused("lora"):
+        return LoraConfig(**usual | recipe.lora)
 
 
 @contextmanager
-def loading(section: ModelSection) -> Iterator[None]:
-    """Turn what goes wrong with a model's files into one line."""
+def refused(what: str) -> Iterator[None]:
+    """Turn what a library says against a setting or a model's files into one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, argparse.ArgumentError) as error:
         said = " ".join(str(error).split())[:300]
-        raise ConfigError(f"model.path {section.path} does not load: {said}") from error
+        raise ConfigError(f"{what}: {said}") from error
 
 
 def load_processor(section: ModelSection) -> Any:
@@ -134,14 +147,13 @@ def load_processor(section: ModelSection) -> Any:
     declare_missing_operators()
     from transformers import AutoProcessor  # noqa: PLC0415
 
-    with loading(section):
+    with refused(f"model.path {section.path} does not load"):
         processor = AutoProcessor.from_pretrained(section.path, revision=section.revision)
     if not hasattr(processor, "image_processor"):
         raise ConfigError(f"{section.path} cannot see, and every row of the data has an image")
     bounds = {"shortest_edge": section.min_pixels, "longest_edge": section.max_pixels}
-    size = dict(processor.image_processor.size)
-    size |= {edge: pixels for edge, pixels in bounds.items() if pixels is not None}
-    processor.image_processor.size = size
+    given = {edge: pixels for edge, pixels in bounds.items() if pixels is not None}
+    processor.image_processor.size = dict(processor.image_processor.size) | given
     processor.tokenizer.padding_side = "left"
     tags = {"<thinking>", "</thinking>", "<answer>", "</answer>", *(f"<{m}>" for m in MODALITIES)}
     if vanishing := sorted(tags & set(processor.tokenizer.all_special_tokens)):
@@ -161,36 +173,19 @@ def load_model(section: ModelSection) -> Any:
     from transformers.utils import logging  # noqa: PLC0415
 
     logging.disable_progress_bar()
-    how = {"attn_implementation": section.attention} if section.attention else {}
-    with loading(section):
+    with refused(f"model.path {section.path} does not load"):
         model = AutoModelForImageTextToText.from_pretrained(
-            section.path, revision=section.revision, dtype=getattr(torch, section.dtype), **how
+            section.path,
+            revision=section.revision,
+            dtype=getattr(torch, section.dtype),
+            attn_implementation=section.attn_implementation,
         )
     if not section.train_vision:
-        for name, weight in model.named_parameters():
-            if ".visual." in f".{name}":
-                weight.requires_grad = False
+        for weight in vision_weights(model):
+            weight.requires_grad = False
     return model
 
 
-def _engine(recipe: Recipe, *, image_token: int | None) -> dict[str, Any]:
-    """Return the settings of what writes completions.
-
-    A sampled image token stands for no image. TRL forbids it where transformers generates; where
-    vLLM does, it has to be told.
-    """
-    engine = recipe.rollout.engine
-    if engine.kind == "transformers":
-        return {"use_vllm": False}
-    forbidden = {} if image_token is None else {"logit_bias": {image_token: -100.0}}
-    common = {"use_vllm": True, "generation_kwargs": forbidden}
-    if engine.kind == "vllm-server":
-        return {**common, "vllm_mode": "server", "vllm_server_base_url": engine.url}
-    return {
-        **common,
-        "vllm_mode": "colocate",
-        "vllm_tensor_parallel_size": engine.tensor_parallel,
-        "vllm_gpu_memory_utilization": engine.memory,
-        "vllm_enable_sleep_mode": engine.sleep,
-        "vllm_max_model_length": recipe.data.max_prompt_tokens + recipe.rollout.max_tokens,
-    }
+def vision_weights(model: Any) -> list[Any]:
+    """Return the weights that see."""
+    return [weight for name, weight in model.named_parameters() if ".visual." in f".{name}"]

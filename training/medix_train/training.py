@@ -10,20 +10,21 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medix_eval.digests import differences, digest
 from medix_eval.errors import ConfigError, RunMismatch, ServerError
 from medix_train.monitor import FILE
-from medix_train.recipe import Overlong, Recipe
+from medix_train.recipe import Recipe
 from medix_train.reward import MedixReward
+
+if TYPE_CHECKING:
+    from medix_train.policy_trainer import PolicyTrainer
 
 _LOG = logging.getLogger(__name__)
 _SMALL = 50_000_000
-Reward = Callable[..., Awaitable[list[float | None]]]
 
 
 def train(recipe: Recipe, *, out: Path) -> Path:
@@ -31,28 +32,13 @@ def train(recipe: Recipe, *, out: Path) -> Path:
 
     Raises `ConfigError`, `DatasetError` or `ServerError`, before a model is loaded where possible.
     """
-    from medix_train.checkpoints import harness_settings  # noqa: PLC0415
-    from medix_train.data import load_training_data  # noqa: PLC0415
+    from medix_train.checkpoints import best_evaluation  # noqa: PLC0415 (torch: seconds)
     from medix_train.export import export  # noqa: PLC0415
-    from medix_train.settings import load_processor, num_processes  # noqa: PLC0415
 
-    batches = recipe.batches(processes=num_processes())
     if os.environ.get("RANK", "0") == "0":
         _open_folder(out, recipe)
-    if recipe.rollout.engine.kind != "transformers" and find_spec("vllm") is None:
-        raise ConfigError(
-            f"rollout.engine.kind {recipe.rollout.engine.kind} needs vLLM, which is not installed",
-            hint="rollout.engine={kind: transformers} does without, slowly",
-        )
-    if recipe.evaluation:
-        harness_settings(recipe, model=Path(), out=out)  # here, not at the first checkpoint
     reward = MedixReward(settings=recipe.reward)
-    asyncio.run(check_judge(reward))
-    processor = load_processor(recipe.model)
-    data = load_training_data(recipe.data, processor=processor)
-    trainer, evaluations = build_trainer(
-        recipe, batches=batches, out=out, reward=reward, processor=processor, data=data
-    )
+    trainer = build_trainer(recipe, out=out, reward=reward)
     try:
         trainer.train(resume_from_checkpoint=_last_checkpoint(out))
     finally:
@@ -60,75 +46,76 @@ def train(recipe: Recipe, *, out: Path) -> Path:
         asyncio.run_coroutine_threadsafe(reward.close(), trainer.async_loop).result()
     exported = out / "model"
     if trainer.accelerator.is_main_process:
-        best = evaluations.best() if evaluations else None
-        chosen = best.checkpoint if best else str(_last_checkpoint(out))
-        export(Path(chosen), to=exported, recipe=recipe, evaluation=best)
-        _LOG.info("exported %s to %s", Path(chosen).name, exported)
+        best = best_evaluation(out)
+        chosen = Path(best.checkpoint if best else str(_last_checkpoint(out)))
+        export(chosen, to=exported, recipe=recipe, evaluation=best)
+        _LOG.info("exported %s to %s", chosen.name, exported)
     trainer.accelerator.wait_for_everyone()
     return exported
 
 
-def build_trainer(
-    recipe: Recipe, *, batches: Any, out: Path, reward: Reward, processor: Any, data: Any
-) -> tuple[Any, Any]:
-    """Load the model and put everything together."""
+def build_trainer(recipe: Recipe, *, out: Path, reward: MedixReward) -> PolicyTrainer:
+    """Check settings, judge and data, then load the model and put everything together."""
     import torch  # noqa: PLC0415
     from transformers import PrinterCallback  # noqa: PLC0415
 
-    from medix_train.checkpoints import Evaluations, HarnessEvaluation  # noqa: PLC0415
+    from medix_train.checkpoints import HarnessEvaluation, run_harness  # noqa: PLC0415
+    from medix_train.data import load_training_data  # noqa: PLC0415
     from medix_train.policy_trainer import PolicyTrainer  # noqa: PLC0415
-    from medix_train.settings import grpo_config, load_model, lora_config  # noqa: PLC0415
-    from medix_train.watching import Watching  # noqa: PLC0415
-
-    config = grpo_config(
-        recipe,
-        batches,
-        out=out,
-        num_rollouts=num_rollouts(recipe, num_rows=None if data.stored is None else len(data.rows)),
-        image_token=getattr(processor, "image_token_id", None),
+    from medix_train.settings import (  # noqa: PLC0415
+        forbid_image_token,
+        grpo_config,
+        load_model,
+        load_processor,
+        lora_config,
+        refused,
     )
+
+    config = grpo_config(recipe, out=out)
+    if config.use_vllm and find_spec("vllm") is None:
+        raise ConfigError(
+            "trl.use_vllm needs vLLM, which is not installed",
+            hint="trl.use_vllm=false does without, slowly",
+        )
+    if recipe.evaluation:  # here, not at the first checkpoint
+        run_harness(recipe, model=recipe.model.path, out=out, dry_run=True)
+    asyncio.run(_check_judge(reward))
+    processor = load_processor(recipe.model)
+    data = load_training_data(recipe.data, processor=processor)
+    if data.stored is not None:
+        num_updates(recipe, config, num_rows=len(data.rows))
+    forbid_image_token(config, processor)
     model = load_model(recipe.model)
     if model.num_parameters() < _SMALL:
         torch.set_num_threads(1)  # threads only wait for each other: five times slower
-    overlong = recipe.algorithm.overlong
-    try:
+    with refused(f"recipe {recipe.name}"):
         trainer = PolicyTrainer(
+            recipe,
+            data=data,
+            reward=reward,
             model=model,
             processing_class=processor,
-            reward=Shaped(reward, overlong, cap=recipe.rollout.max_tokens) if overlong else reward,
             args=config,
-            data=data,
-            dynamic_sampling=recipe.algorithm.dynamic_sampling,
-            peft_config=lora_config(recipe.model),
+            peft_config=lora_config(recipe),
         )
-    except ValueError as error:
-        raise ConfigError(f"recipe {recipe.name}: {' '.join(str(error).split())}") from error
     trainer.remove_callback(PrinterCallback)
-    updates = batches.updates_per_rollout
-    trainer.add_callback(Watching(recipe.monitor, updates_per_rollout=updates))
-    if recipe.evaluation is None:
-        return trainer, None
-    evaluations = Evaluations(out / "evaluations.jsonl")
-    trainer.add_callback(
-        HarnessEvaluation(recipe=recipe, out=out, evaluations=evaluations, log=trainer.log_scores)
-    )
-    return trainer, evaluations
+    if recipe.evaluation:
+        trainer.add_callback(HarnessEvaluation(recipe, out=out, log=trainer.log_scores))
+    return trainer
 
 
-def num_rollouts(recipe: Recipe, *, num_rows: int | None) -> int:
-    """Return how many rollouts the recipe asks for. Raises `ConfigError` where there is none."""
-    per_epoch = None if num_rows is None else num_rows // recipe.rollout.prompts
-    if per_epoch == 0:
+def num_updates(recipe: Recipe, config: Any, *, num_rows: int) -> int:
+    """Return how many updates TRL will do. Raises `ConfigError` where there is not one rollout."""
+    per_epoch = num_rows // recipe.prompts_per_rollout * recipe.updates_per_rollout
+    if not per_epoch:
         raise ConfigError(
             f"{recipe.data.path} has {num_rows} usable rows, fewer than one rollout takes",
-            hint=f"rollout.prompts is {recipe.rollout.prompts}",
+            hint=f"prompts_per_rollout is {recipe.prompts_per_rollout}",
         )
-    if recipe.length.rollouts is not None or per_epoch is None:
-        return recipe.length.rollouts or 0
-    return max(1, int(per_epoch * (recipe.length.epochs or 0)))
+    return config.max_steps if config.max_steps > 0 else int(per_epoch * config.num_train_epochs)
 
 
-async def check_judge(reward: MedixReward) -> None:
+async def _check_judge(reward: MedixReward) -> None:
     """Connect to the judge before anything is loaded. Raises `ConfigError` or `ServerError`."""
     try:
         await reward.open()
@@ -137,30 +124,6 @@ async def check_judge(reward: MedixReward) -> None:
         raise
     finally:
         await reward.close()
-
-
-class Shaped:
-    """A reward less what a completion loses for coming near the cap (DAPO's overlong shaping)."""
-
-    def __init__(self, reward: Reward, shaping: Overlong, *, cap: int) -> None:
-        self._reward = reward
-        self._shaping = shaping
-        self._cap = cap
-
-    async def __call__(
-        self, *, completion_ids: Sequence[Sequence[int]], **columns: Any
-    ) -> list[float | None]:
-        """Score as the reward does; a missing reward stays missing."""
-        totals = await self._reward(completion_ids=completion_ids, **columns)
-        return [
-            None if total is None else total - self.penalty(len(tokens))
-            for total, tokens in zip(totals, completion_ids, strict=True)
-        ]
-
-    def penalty(self, num_tokens: int) -> float:
-        """Grow linearly from nothing at the buffer's start to all of it at the cap."""
-        into = num_tokens - (self._cap - self._shaping.buffer)
-        return self._shaping.penalty * min(max(into / self._shaping.buffer, 0.0), 1.0)
 
 
 def _open_folder(out: Path, recipe: Recipe) -> None:
