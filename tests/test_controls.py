@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scripted_servers import HUB, Run
 
 from medix_eval import tasks
 from medix_eval.bundled import bundled
@@ -26,9 +27,7 @@ from medix_eval.records import Kind, Sample
 from medix_eval.samples import BadSample, read_samples
 from medix_eval.testing import ScriptedServer, prompt_text
 
-HUB = Path(__file__).parent / "fixtures" / "hub"
 CATALOGUE = tasks.load_tasks([bundled("tasks")])
-Call = Callable[..., tuple[int, str, str]]
 
 
 def opened(name: str) -> tuple[MedixTask, list[Sample]]:
@@ -181,15 +180,11 @@ def test_a_control_that_is_none_is_refused(name: str) -> None:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    def run(*argv: str) -> tuple[int, str, str]:
-        common = ["--protocol", "rules", "--data-root", str(HUB), "--out", str(tmp_path)]
-        with pytest.raises(SystemExit) as stopped:
-            main([*argv, *common])
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
+def call(run: Run, tmp_path: Path) -> Run:
+    def called(*argv: str) -> tuple[int, str, str]:
+        return run(*argv, "--protocol", "rules", "--data-root", HUB, "--out", tmp_path)
 
-    return run
+    return called
 
 
 @pytest.fixture
@@ -203,7 +198,7 @@ def seeing() -> Iterator[ScriptedServer]:
         yield server
 
 
-def test_a_control_asks_the_plain_run_too_and_compares(call: Call, seeing: ScriptedServer) -> None:
+def test_a_control_asks_the_plain_run_too_and_compares(call: Run, seeing: ScriptedServer) -> None:
     asked = partial(call, "--model", "openai:scripted", "--base-url", seeing.url)
     code, out, _ = asked("--tasks", "slake_vqa", "--control", "no-image", "--json")
 
@@ -223,7 +218,7 @@ def test_a_control_asks_the_plain_run_too_and_compares(call: Call, seeing: Scrip
 
 
 def test_a_control_is_stamped_wherever_its_scores_are_shown(
-    call: Call, seeing: ScriptedServer
+    call: Run, seeing: ScriptedServer
 ) -> None:
     asked = partial(call, "--model", "openai:scripted", "--base-url", seeing.url)
     argv = ("--tasks", "rad_vqa", "--control", "no-image")
@@ -239,7 +234,7 @@ def test_a_control_is_stamped_wherever_its_scores_are_shown(
 
 
 def test_compare_pairs_a_control_with_its_plain_run(
-    call: Call, seeing: ScriptedServer, capsys: pytest.CaptureFixture[str]
+    call: Run, seeing: ScriptedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ("--tasks", "rad_vqa", "--control", "no-image", "--json")
     _, out, _ = call("--model", "openai:scripted", "--base-url", seeing.url, *argv)
@@ -262,7 +257,7 @@ def test_compare_pairs_a_control_with_its_plain_run(
     ],
 )
 def test_samples_that_not_both_runs_scored_are_told(
-    call: Call, caplog: pytest.LogCaptureFixture, blind: str, said: str
+    call: Run, caplog: pytest.LogCaptureFixture, blind: str, said: str
 ) -> None:
     def script(body: dict[str, Any]) -> str:
         return "yes" if "image_url" in json.dumps(body["messages"]) else blind
@@ -274,7 +269,7 @@ def test_samples_that_not_both_runs_scored_are_told(
     assert said in out + caplog.text
 
 
-def test_moved_options_move_the_letters_of_the_rules(call: Call) -> None:
+def test_moved_options_move_the_letters_of_the_rules(call: Run) -> None:
     """A model that always says A is right as often as the reference stands first."""
     with ScriptedServer(lambda _: "A") as server:
         argv = ["--model", "openai:scripted", "--base-url", server.url, "--tasks", "medqa"]
@@ -292,7 +287,7 @@ def test_moved_options_move_the_letters_of_the_rules(call: Call) -> None:
 
 
 def test_a_task_without_pictures_is_refused_before_anything_is_sent(
-    call: Call, seeing: ScriptedServer
+    call: Run, seeing: ScriptedServer
 ) -> None:
     model = ["--model", "openai:scripted", "--base-url", seeing.url]
     code, _, err = call(*model, "--tasks", "medqa,rad_vqa", "--control", "blank-image")
@@ -304,7 +299,7 @@ def test_a_task_without_pictures_is_refused_before_anything_is_sent(
 
 
 def test_a_control_is_not_submitted_and_stands_on_no_leaderboard_whatever_its_scores_say(
-    call: Call, seeing: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    call: Run, seeing: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ["--model", "openai:scripted", "--base-url", seeing.url]
     _, out, _ = call(*model, "--tasks", "rad_vqa", "--control", "no-image", "--json")
@@ -327,7 +322,7 @@ def test_a_control_is_not_submitted_and_stands_on_no_leaderboard_whatever_its_sc
 
 
 @pytest.mark.slow
-def test_what_the_phantom_scores_it_has_seen(call: Call) -> None:
+def test_what_the_phantom_scores_it_has_seen(call: Run) -> None:
     code, out, _ = call(
         "--model", "phantom", "--tasks", "phantom_closed,phantom_open", "--limit", "24",
         "--control", "blank-image", "--json",
@@ -339,7 +334,7 @@ def test_what_the_phantom_scores_it_has_seen(call: Call) -> None:
 
 
 def test_a_model_that_cannot_see_is_asked_without_images_and_marked(
-    call: Call, seeing: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    call: Run, seeing: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenAIServer, "takes_images", False)
     argv = ("--model", "openai:scripted", "--base-url", seeing.url, "--tasks", "rad_vqa", "--json")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from scripted_servers import Run
 
 from medix_eval.bundled import bundled
-from medix_eval.cli import main
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
 MEDQA = "GBaker/MedQA-USMLE-4-options-hf"
@@ -29,21 +29,15 @@ def mirror(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evaluate(tmp_path: Path, mirror: Path, capsys: pytest.CaptureFixture[str]) -> Evaluate:
+def evaluate(run: Run, tmp_path: Path, mirror: Path) -> Evaluate:
     """Return a function that evaluates replayed answers on the mirror."""
     answers = tmp_path / "answers.jsonl"
     answers.write_text('{"task": "medqa", "sample_id": "none", "completion": "A"}\n')
 
     def call(*argv: str, tasks: str = "medqa") -> tuple[int, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(
-                [
-                    *("--model", f"replay:{answers}", "--protocol", "rules", "--tasks", tasks),
-                    *("--data-root", str(mirror), "--out", str(tmp_path / "out"), *argv),
-                ]
-            )
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), capsys.readouterr().err
+        model = ("--model", f"replay:{answers}", "--protocol", "rules", "--tasks", tasks)
+        code, _, err = run(*model, "--data-root", mirror, "--out", tmp_path / "out", *argv)
+        return code, err
 
     return call
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_servers import Run
 
 from medix_eval.bundled import bundled
-from medix_eval.cli import main
 from medix_eval.tasks import load_tasks
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
@@ -20,7 +20,7 @@ Evaluate = Callable[..., tuple[int, dict[str, Any], str]]
 
 
 @pytest.fixture
-def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Evaluate:
+def evaluate(run: Run, tmp_path: Path) -> Evaluate:
     """Evaluate on a mirror that has lost the sets of the published evaluation."""
     shutil.copytree(HUB, tmp_path / "mirror")
     shutil.rmtree(tmp_path / "mirror" / "sahalshajim")
@@ -28,17 +28,10 @@ def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Evaluate:
     answers.write_text('{"task": "x", "sample_id": "none", "completion": "A"}\n')
 
     def call(*argv: str) -> tuple[int, dict[str, Any], str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(
-                [
-                    *("--model", f"replay:{answers}", "--protocol", "rules", "--json"),
-                    *("--data-root", str(tmp_path / "mirror"), "--out", str(tmp_path / "out")),
-                    *argv,
-                ]
-            )
-        out, err = capsys.readouterr()
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), json.loads(out or "{}"), err
+        model = ("--model", f"replay:{answers}", "--protocol", "rules", "--json")
+        where = ("--data-root", tmp_path / "mirror", "--out", tmp_path / "out")
+        code, out, err = run(*model, *where, *argv)
+        return code, json.loads(out or "{}"), err
 
     return call
 

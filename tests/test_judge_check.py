@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_servers import Run, Serve, judge
 
-from medix_eval.cli import main
 from medix_eval.errors import ConfigError
 from medix_eval.judge_check.biases import position_bias
 from medix_eval.judge_check.confusion import Judged, confusion
@@ -22,7 +22,7 @@ from medix_eval.judge_check.scorecard import Scorecard
 from medix_eval.judging.answers import extract_answer
 from medix_eval.judging.prompts import fence
 from medix_eval.records import Outcome, VerdictRecord
-from medix_eval.testing import Script, ScriptedServer, prompt_text
+from medix_eval.testing import Script, prompt_text
 
 FENCE = re.compile(r"=== answer [0-9a-f]{16} ===")
 YES, NO, GARBAGE = '{"score": 1}', '{"score": 0}', "I would rather not say."
@@ -36,34 +36,18 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def check(capsys: pytest.CaptureFixture[str], out: Path) -> Check:
+def check(run: Run, out: Path) -> Check:
     def call(*argv: str | Path) -> tuple[int, dict[str, Any]]:
-        code, text, _ = run_cli(capsys, "judge-check", *argv, "--out", out, "--json")
+        code, text, _ = run("judge-check", *argv, "--out", out, "--json")
         return code, json.loads(text) if text else {}
 
     return call
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Script], list[str]]]:
+def serve(serve: Serve) -> Callable[[Script], list[str]]:
     """Start a scripted judge and return the flags that name it."""
-    servers: list[ScriptedServer] = []
-
-    def start(script: Script) -> list[str]:
-        servers.append(ScriptedServer(script).__enter__())
-        return ["--judge", "openai:scripted", "--judge-base-url", servers[-1].url]
-
-    yield start
-    for server in servers:
-        server.__exit__(None, None, None)
-
-
-def run_cli(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main([*map(str, argv)])
-    text, errors = capsys.readouterr()
-    code = stopped.value.code
-    return (code if isinstance(code, int) else 0), text, errors
+    return lambda script: judge(serve(script))
 
 
 class Planned:
@@ -290,8 +274,8 @@ def test_the_picture_of_one_scorecard_is_one_file(tmp_path: Path, check: Check) 
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_the_table_names_every_class(capsys: pytest.CaptureFixture[str], out: Path) -> None:
-    code, text, errors = run_cli(capsys, "judge-check", "--judge", "rules", "--out", out)
+def test_the_table_names_every_class(run: Run, out: Path) -> None:
+    code, text, errors = run("judge-check", "--judge", "rules", "--out", out)
 
     assert code == 0
     assert "judge rules · protocol rules · probe set 1, held out" in text
@@ -310,10 +294,8 @@ def test_the_table_names_every_class(capsys: pytest.CaptureFixture[str], out: Pa
         (["--sheet", "missing"], "is not a run"),
     ],
 )
-def test_a_flag_that_cannot_be_is_one_line(
-    capsys: pytest.CaptureFixture[str], out: Path, argv: list[str], said: str
-) -> None:
-    code, _, errors = run_cli(capsys, "judge-check", *argv, "--out", out)
+def test_a_flag_that_cannot_be_is_one_line(run: Run, out: Path, argv: list[str], said: str) -> None:
+    code, _, errors = run("judge-check", *argv, "--out", out)
 
     assert code == 2
     assert said in errors
@@ -331,7 +313,7 @@ def test_the_prompts_of_a_strangers_run_get_at_nothing() -> None:
 
 
 def test_a_scorecard_that_could_not_be_kept_asks_nobody(
-    capsys: pytest.CaptureFixture[str], serve: Callable[[Script], list[str]], tmp_path: Path
+    run: Run, serve: Callable[[Script], list[str]], tmp_path: Path
 ) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -341,7 +323,7 @@ def test_a_scorecard_that_could_not_be_kept_asks_nobody(
 
     judge = serve(says_yes)
     (tmp_path / "file").touch()
-    code, _, errors = run_cli(capsys, "judge-check", *judge, "--out", tmp_path / "file")
+    code, _, errors = run("judge-check", *judge, "--out", tmp_path / "file")
 
     assert code == 2
     assert "file cannot be used: Not a directory" in errors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_servers import HUB, Run
 
-from medix_eval.cli import main
 from medix_eval.statistics.repeats import majority_at, pass_at
 from medix_eval.testing import ScriptedServer
 
-HUB = Path(__file__).parent / "fixtures" / "hub"
 WARM = ("--set", "generation.temperature=0.7")
-Call = Callable[..., tuple[int, str, str]]
 
 marks = st.sampled_from([0.0, 0.5, 1.0])
 
@@ -62,15 +59,13 @@ def test_a_majority_of_one_is_the_mean_score() -> None:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    def run(*argv: str) -> tuple[int, str, str]:
-        common = ["--protocol", "rules", "--data-root", str(HUB), "--out", str(tmp_path)]
-        with pytest.raises(SystemExit) as stopped:
-            main([*argv, "--tasks", "medqa", *common])
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
+def call(run: Run, tmp_path: Path) -> Run:
+    def called(*argv: str) -> tuple[int, str, str]:
+        return run(
+            *argv, "--tasks", "medqa", "--protocol", "rules", "--data-root", HUB, "--out", tmp_path
+        )
 
-    return run
+    return called
 
 
 def script(body: dict[str, Any]) -> str:
@@ -78,7 +73,7 @@ def script(body: dict[str, Any]) -> str:
     return "ABCD"[body["seed"]]
 
 
-def test_each_repetition_is_a_run_with_a_seed_of_its_own(call: Call, tmp_path: Path) -> None:
+def test_each_repetition_is_a_run_with_a_seed_of_its_own(call: Run, tmp_path: Path) -> None:
     with ScriptedServer(script) as server:
         model = ("--model", "openai:scripted", "--base-url", server.url, *WARM)
         code, out, _ = call(*model, "--repeat", "4", "--json")
@@ -99,7 +94,7 @@ def test_each_repetition_is_a_run_with_a_seed_of_its_own(call: Call, tmp_path: P
     assert json.loads((Path(found["runs"][0]) / "repeats.json").read_text()) == found
 
 
-def test_what_four_letters_are_worth(call: Call) -> None:
+def test_what_four_letters_are_worth(call: Run) -> None:
     with ScriptedServer(script) as server:
         model = ("--model", "openai:scripted", "--base-url", server.url, *WARM)
         _, out, _ = call(*model, "--repeat", "4", "--json")
@@ -127,7 +122,7 @@ def test_what_four_letters_are_worth(call: Call) -> None:
         ),
     ],
 )
-def test_repetitions_that_cannot_differ_are_refused(call: Call, argv: list[str], why: str) -> None:
+def test_repetitions_that_cannot_differ_are_refused(call: Run, argv: list[str], why: str) -> None:
     with ScriptedServer(script) as server:
         code, _, err = call("--model", "openai:scripted", "--base-url", server.url, *argv)
 
@@ -137,7 +132,7 @@ def test_repetitions_that_cannot_differ_are_refused(call: Call, argv: list[str],
     assert server.requests == []
 
 
-def test_a_replay_is_not_repeated(call: Call, tmp_path: Path) -> None:
+def test_a_replay_is_not_repeated(call: Run, tmp_path: Path) -> None:
     code, _, err = call("--model", f"replay:{tmp_path}/x.jsonl", "--repeat", "2", *WARM)
 
     assert code == 2
