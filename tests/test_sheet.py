@@ -13,88 +13,74 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_servers import HUB, Run
 
-from medix_eval.cli import main
 from medix_eval.judge_check.labels import read_labels, with_quote, without_quote
 from medix_eval.testing import ScriptedServer
 
 SAID = '=A, </script><b>it</b> is "left"\nor so'
-HUB = Path(__file__).parent / "fixtures" / "hub"
-Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def call(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, argv)])
-        out, err = capsys.readouterr()
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return call
+def judged(run: Run, tmp_path: Path) -> Path:
+    return a_run(run, tmp_path, "medqa,rad_vqa")
 
 
-@pytest.fixture
-def run(cli: Cli, tmp_path: Path) -> Path:
-    return a_run(cli, tmp_path, "medqa,rad_vqa")
-
-
-def a_run(cli: Cli, tmp_path: Path, tasks: str, *, said: str = SAID) -> Path:
+def a_run(run: Run, tmp_path: Path, tasks: str, *, said: str = SAID) -> Path:
     """Return the judging of a run whose model always says the same, judged by rules."""
     out = tmp_path / "out"
     flags = ["--tasks", tasks, "--protocol", "rules", "--data-root", HUB, "--out", out]
     with ScriptedServer(lambda _: said, model="secret-name") as server:
-        cli("--model", "openai:secret-name", "--base-url", server.url, *flags)
+        run("--model", "openai:secret-name", "--base-url", server.url, *flags)
     return next(out.rglob("judging.json")).parent
 
 
-def sheet_of(run: Path) -> list[dict[str, str]]:
-    text = (run / "sheet" / "answers.csv").read_text(encoding="utf-8-sig")
+def sheet_of(judged: Path) -> list[dict[str, str]]:
+    text = (judged / "sheet" / "answers.csv").read_text(encoding="utf-8-sig")
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def test_a_sheet_is_blind_and_drawn_by_lot(cli: Cli, run: Path) -> None:
-    code, out, _ = cli("judge-check", "--sheet", run, "--num", 9)
-    rows = sheet_of(run)
-    verdicts = (run / "verdicts.jsonl").read_text()
+def test_a_sheet_is_blind_and_drawn_by_lot(run: Run, judged: Path) -> None:
+    code, out, _ = run("judge-check", "--sheet", judged, "--num", 9)
+    rows = sheet_of(judged)
+    verdicts = (judged / "verdicts.jsonl").read_text()
 
     assert code == 0
-    assert out.split() == [str(run / "sheet" / name) for name in ("answers.csv", "answers.html")]
+    assert out.split() == [str(judged / "sheet" / name) for name in ("answers.csv", "answers.html")]
     assert len(rows) == 9
     assert {row["sample_id"] for row in rows} <= {
         json.loads(line)["sample_id"] for line in verdicts.splitlines()
     }
-    page = (run / "sheet" / "answers.html").read_text(encoding="utf-8")
-    for text in (page, (run / "sheet" / "answers.csv").read_text(encoding="utf-8")):
+    page = (judged / "sheet" / "answers.html").read_text(encoding="utf-8")
+    for text in (page, (judged / "sheet" / "answers.csv").read_text(encoding="utf-8")):
         assert "secret-name" not in text
         assert "unjudged" not in text
     assert all(row["label"] == "" for row in rows)
 
 
-def test_the_same_seed_draws_the_same_answers(cli: Cli, run: Path) -> None:
+def test_the_same_seed_draws_the_same_answers(run: Run, judged: Path) -> None:
     drawn = []
     for seed in (0, 0, 1):
-        cli("judge-check", "--sheet", run, "--num", 9, "--seed", seed)
-        drawn.append([row["sample_id"] for row in sheet_of(run)])
-        (run / "sheet" / "answers.csv").unlink()
-        (run / "sheet" / "answers.html").unlink()
+        run("judge-check", "--sheet", judged, "--num", 9, "--seed", seed)
+        drawn.append([row["sample_id"] for row in sheet_of(judged)])
+        (judged / "sheet" / "answers.csv").unlink()
+        (judged / "sheet" / "answers.html").unlink()
 
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_sheet_that_is_there_is_not_overwritten(cli: Cli, run: Path) -> None:
-    cli("judge-check", "--sheet", run)
-    code, _, errors = cli("judge-check", "--sheet", run)
+def test_a_sheet_that_is_there_is_not_overwritten(run: Run, judged: Path) -> None:
+    run("judge-check", "--sheet", judged)
+    code, _, errors = run("judge-check", "--sheet", judged)
 
     assert code == 2
     assert "already there" in errors
 
 
-def test_a_spreadsheet_takes_no_answer_for_a_formula(cli: Cli, run: Path) -> None:
-    cli("judge-check", "--sheet", run, "--num", 3)
+def test_a_spreadsheet_takes_no_answer_for_a_formula(run: Run, judged: Path) -> None:
+    run("judge-check", "--sheet", judged, "--num", 3)
 
-    answers = {row["answer"] for row in sheet_of(run)}
+    answers = {row["answer"] for row in sheet_of(judged)}
     assert answers == {f"'{SAID}"}
     assert without_quote(answers.pop()) == SAID
 
@@ -110,32 +96,35 @@ def test_a_spreadsheet_rewrites_no_number(text: str) -> None:
     assert with_quote(text) == f"'{text}"
 
 
-def test_restricted_answers_are_for_their_owner_only(cli: Cli, tmp_path: Path) -> None:
-    run = a_run(cli, tmp_path, "mimic_cxr_report_summarization")
-    cli("judge-check", "--sheet", run, "--num", 3)
+def test_restricted_answers_are_for_their_owner_only(run: Run, tmp_path: Path) -> None:
+    judged = a_run(run, tmp_path, "mimic_cxr_report_summarization")
+    run("judge-check", "--sheet", judged, "--num", 3)
 
-    for path in (run / "sheet").iterdir():
+    for path in (judged / "sheet").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert "Restricted data" in (run / "sheet" / "answers.html").read_text(encoding="utf-8")
+    assert "Restricted data" in (judged / "sheet" / "answers.html").read_text(encoding="utf-8")
 
 
-def test_restricted_labels_go_to_no_foreign_judge(cli: Cli, tmp_path: Path) -> None:
-    run = a_run(cli, tmp_path, "mimic_cxr_report_summarization")
-    cli("judge-check", "--sheet", run, "--num", 3)
-    labels = labelled(run, tmp_path, "wrong".format)
+def test_restricted_labels_go_to_no_foreign_judge(run: Run, tmp_path: Path) -> None:
+    judged = a_run(run, tmp_path, "mimic_cxr_report_summarization")
+    run("judge-check", "--sheet", judged, "--num", 3)
+    labels = labelled(judged, tmp_path, "wrong".format)
     judge = ["--judge", "openai:x", "--judge-base-url", "http://192.0.2.7/v1"]
 
-    for argv in (["--labels", run / "sheet" / "filled.csv"], ["--labels", labels, "--sheet", run]):
-        code, _, errors = cli("judge-check", *judge, *argv, "--out", tmp_path)
+    for argv in (
+        ["--labels", judged / "sheet" / "filled.csv"],
+        ["--labels", labels, "--sheet", judged],
+    ):
+        code, _, errors = run("judge-check", *judge, *argv, "--out", tmp_path)
 
         assert code == 2
         assert "may not be sent to 192.0.2.7" in errors
 
 
-def labelled(run: Path, tmp_path: Path, label: Callable[[int], str]) -> Path:
+def labelled(judged: Path, tmp_path: Path, label: Callable[[int], str]) -> Path:
     """Fill the sheet in, once in its own columns and once as the page saves labels."""
-    rows = sheet_of(run)
-    with (run / "sheet" / "filled.csv").open("w", encoding="utf-8", newline="") as file:
+    rows = sheet_of(judged)
+    with (judged / "sheet" / "filled.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows({**row, "label": label(n)} for n, row in enumerate(rows))
@@ -148,20 +137,22 @@ def labelled(run: Path, tmp_path: Path, label: Callable[[int], str]) -> Path:
     return path
 
 
-def test_labels_come_back_to_the_verdicts_of_their_run(cli: Cli, tmp_path: Path) -> None:
+def test_labels_come_back_to_the_verdicts_of_their_run(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with ScriptedServer(lambda _: "B", model="secret-name") as server:
         flags = ["--tasks", "medqa", "--protocol", "rules", "--data-root", HUB, "--out", out]
-        cli("--model", "openai:secret-name", "--base-url", server.url, *flags)
-    run = next(out.rglob("judging.json")).parent
-    cli("judge-check", "--sheet", run, "--num", 10)
-    labels = labelled(run, tmp_path, lambda number: "right" if number < 4 else "wrong")
+        run("--model", "openai:secret-name", "--base-url", server.url, *flags)
+    judged = next(out.rglob("judging.json")).parent
+    run("judge-check", "--sheet", judged, "--num", 10)
+    labels = labelled(judged, tmp_path, lambda number: "right" if number < 4 else "wrong")
 
-    code, text, _ = cli("judge-check", "--sheet", run, "--labels", labels, "--out", out, "--json")
+    code, text, _ = run(
+        "judge-check", "--sheet", judged, "--labels", labels, "--out", out, "--json"
+    )
 
     card = json.loads(text)
-    rows = [row["sample_id"] for row in sheet_of(run)]
-    lines = [json.loads(line) for line in (run / "verdicts.jsonl").read_text().splitlines()]
+    rows = [row["sample_id"] for row in sheet_of(judged)]
+    lines = [json.loads(line) for line in (judged / "verdicts.jsonl").read_text().splitlines()]
     scores = {line["sample_id"]: line["score"] for line in lines}
     accepted = sum(scores[name] == 1 for name in rows[4:])
     rejected = sum(scores[name] == 0 for name in rows[:4])
@@ -173,9 +164,9 @@ def test_labels_come_back_to_the_verdicts_of_their_run(cli: Cli, tmp_path: Path)
     assert card["usage"]["calls"] == 0
 
 
-def test_a_filled_sheet_is_judged_without_its_run(cli: Cli, run: Path, tmp_path: Path) -> None:
-    cli("judge-check", "--sheet", run, "--num", 6)
-    labelled(run, tmp_path, lambda number: "wrong" if number else "right")
+def test_a_filled_sheet_is_judged_without_its_run(run: Run, judged: Path, tmp_path: Path) -> None:
+    run("judge-check", "--sheet", judged, "--num", 6)
+    labelled(judged, tmp_path, lambda number: "wrong" if number else "right")
     asked: list[dict[str, Any]] = []
 
     def judge(body: dict[str, Any]) -> str:
@@ -184,8 +175,8 @@ def test_a_filled_sheet_is_judged_without_its_run(cli: Cli, run: Path, tmp_path:
 
     with ScriptedServer(judge, model="j") as server:
         flags = ["--judge", "openai:j", "--judge-base-url", server.url, "--out", tmp_path]
-        filled = run / "sheet" / "filled.csv"
-        code, text, _ = cli("judge-check", *flags, "--labels", filled, "--json")
+        filled = judged / "sheet" / "filled.csv"
+        code, text, _ = run("judge-check", *flags, "--labels", filled, "--json")
 
     card = json.loads(text)
     assert code == 0
@@ -214,11 +205,11 @@ def test_a_filled_sheet_is_judged_without_its_run(cli: Cli, run: Path, tmp_path:
     ],
 )
 def test_a_file_of_labels_that_cannot_be_is_one_line(
-    cli: Cli, tmp_path: Path, text: str, said: str
+    run: Run, tmp_path: Path, text: str, said: str
 ) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(text)
-    code, _, errors = cli("judge-check", "--judge", "rules", "--labels", path, "--out", tmp_path)
+    code, _, errors = run("judge-check", "--judge", "rules", "--labels", path, "--out", tmp_path)
 
     assert code == 2
     assert said in errors
@@ -244,40 +235,42 @@ def test_a_semicolon_file_as_spreadsheets_save_it_is_read(tmp_path: Path) -> Non
     assert read_labels(path).by_sample == {"a": 1.0}
 
 
-def test_labels_of_another_run_are_refused(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_labels_of_another_run_are_refused(run: Run, judged: Path, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("sample_id,label\nstranger,right\n")
-    code, _, errors = cli("judge-check", "--sheet", run, "--labels", path, "--out", tmp_path)
+    code, _, errors = run("judge-check", "--sheet", judged, "--labels", path, "--out", tmp_path)
 
     assert code == 2
     assert "'stranger'" in errors
 
 
-def test_labels_of_another_models_answers_are_refused(cli: Cli, run: Path, tmp_path: Path) -> None:
-    other = a_run(cli, tmp_path / "other", "medqa,rad_vqa", said="B")
-    cli("judge-check", "--sheet", run, "--num", 30)
-    labels = labelled(run, tmp_path, "wrong".format)
+def test_labels_of_another_models_answers_are_refused(
+    run: Run, judged: Path, tmp_path: Path
+) -> None:
+    other = a_run(run, tmp_path / "other", "medqa,rad_vqa", said="B")
+    run("judge-check", "--sheet", judged, "--num", 30)
+    labels = labelled(judged, tmp_path, "wrong".format)
 
     for argv in (["judge-check", "--sheet", other, "--out", tmp_path], ["score", other]):
-        code, _, errors = cli(*argv, "--labels", labels)
+        code, _, errors = run(*argv, "--labels", labels)
 
         assert code == 2
         assert "labels another answer to" in errors
-    assert cli("score", run, "--labels", labels)[0] == 0
+    assert run("score", judged, "--labels", labels)[0] == 0
 
 
 def test_a_run_scored_without_labels_forgets_those_it_was_scored_with(
-    cli: Cli, run: Path, tmp_path: Path
+    run: Run, judged: Path, tmp_path: Path
 ) -> None:
-    cli("judge-check", "--sheet", run, "--num", 60)
-    labels = labelled(run, tmp_path, lambda number: "right" if number % 2 else "wrong")
-    cli("score", run)
-    shown = [(run / name) for name in ("scores.json", "scores.csv", "report.md", "report.html")]
+    run("judge-check", "--sheet", judged, "--num", 60)
+    labels = labelled(judged, tmp_path, lambda number: "right" if number % 2 else "wrong")
+    run("score", judged)
+    shown = [(judged / name) for name in ("scores.json", "scores.csv", "report.md", "report.html")]
     plain = [path.read_text() for path in shown]
 
-    cli("score", run, "--labels", labels)
+    run("score", judged, "--labels", labels)
     corrected = [path.read_text() for path in shown]
-    cli("score", run)
+    run("score", judged)
 
     assert json.loads(corrected[0])["labels"]
     assert corrected[2] != plain[2]
@@ -285,12 +278,12 @@ def test_a_run_scored_without_labels_forgets_those_it_was_scored_with(
 
 
 def test_a_protocol_that_would_judge_nothing_is_refused(
-    cli: Cli, run: Path, tmp_path: Path
+    run: Run, judged: Path, tmp_path: Path
 ) -> None:
-    cli("judge-check", "--sheet", run, "--num", 3)
-    labels = labelled(run, tmp_path, "wrong".format)
-    code, _, errors = cli(
-        "judge-check", "--sheet", run, "--labels", labels, "--protocol", "cascade"
+    run("judge-check", "--sheet", judged, "--num", 3)
+    labels = labelled(judged, tmp_path, "wrong".format)
+    code, _, errors = run(
+        "judge-check", "--sheet", judged, "--labels", labels, "--protocol", "cascade"
     )
 
     assert code == 2
