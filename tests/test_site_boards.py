@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from invented_boards import VQA, boards_of, right
+from invented_boards import VQA, boards_of, built, right
 
 from medix_eval.errors import ConfigError
 from medix_eval.invented_runs import InventedRuns
@@ -93,6 +93,36 @@ def test_the_newest_run_of_a_model_stands_and_the_older_is_history(
 
     assert [entry.date for entry in board.entries] == ["2026-02-01"]
     assert [entry.date for entry in board.earlier] == ["2026-01-01"]
+
+
+def seeded(runs: InventedRuns, seed: int, share: float, *, warm: float = 0.7) -> Path:
+    """Make a run as `--repeat` does; its protocol is named for the seed, unless that is 0."""
+    name = f"medix+generation.temperature={warm}" + (f"+generation.seed={seed}" if seed else "")
+    sampling = {"max_tokens": 2048, "temperature": warm, "seed": seed}
+    return runs.make("a", right(share), protocol=name, condition={"generation": sampling})
+
+
+def test_repetitions_are_one_row_of_which_luck_cannot_choose(
+    runs: InventedRuns, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    paths = [seeded(runs, seed, share) for seed, share in ((2, 0.9), (0, 0.5), (1, 0.7))]
+
+    (board,) = boards_of(paths, catalogue)
+    built(paths, tmp_path / "site", catalogue)
+
+    (page,) = (tmp_path / "site").glob("boards/*/models/a.html")
+    assert [(entry.seed, entry.score("rad_vqa").score) for entry in board.entries] == [(0, 0.5)]
+    assert board.protocol["name"] == "medix+generation.temperature=0.7"
+    assert board.earlier == []
+    assert "50.0 with seed 0, shown here; 70.0 with seed 1, 90.0 with seed 2" in page.read_text()
+
+
+def test_another_seed_does_not_hide_another_setting(
+    runs: InventedRuns, catalogue: Catalogue
+) -> None:
+    paths = [seeded(runs, 0, 0.5), seeded(runs, 1, 0.5, warm=1.0)]
+
+    assert len(boards_of(paths, catalogue)) == 2
 
 
 @pytest.mark.parametrize("name", ["../../../escaped", "/absolute", "..", "a/b", "a\\b", "<b>", ""])

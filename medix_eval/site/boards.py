@@ -1,7 +1,9 @@
 """Which runs may stand in one table, and in which order.
 
 A board holds one protocol, one judge and, for each benchmark, one state of the data; a run that
-differs in any of them opens another board. Real, imported, synthetic and demo results never meet.
+differs in any of them opens another board. A seed is luck and no other protocol: of repetitions the
+one with the lowest seed stands, not the luckiest. Real, imported, synthetic and demo results never
+meet.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ _FILES = "files"
 """The hashes of what was imported: each submission has its own."""
 _TOLERANCE = 1e-9
 _TASK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")
+_SEED = re.compile(r"\+generation\.seed=-?\d+")
 _SHORT = 8
 
 
@@ -62,12 +65,25 @@ class Entry:
         """The day on which the run began."""
         return self.run.manifest.started[:10]
 
+    @property
+    def seed(self) -> int | None:
+        """The seed of its sampling; None where nobody told it."""
+        sampling = self.run.manifest.generation.get("generation")
+        seed = sampling.get("seed") if isinstance(sampling, dict) else None
+        return seed if isinstance(seed, int) else None
+
     @cached_property
     def groups(self) -> dict[str, GroupScore]:
         """The groups of which this entry has at least one benchmark."""
         here = set(self.tasks)
         groups = self.run.scores.groups.items()
         return {name: group for name, group in groups if here.intersection(group.tasks)}
+
+    @property
+    def mean_score(self) -> float | None:
+        """The mean of its benchmarks, in a group or not."""
+        found = [self.score(task).score for task in self.tasks]
+        return mean(score for score in found if score is not None)
 
     @property
     def tokens_per_sample(self) -> float | None:
@@ -105,10 +121,17 @@ class Board:
     entries: list[Entry] = field(default_factory=list)
     earlier: list[Entry] = field(default_factory=list)
     """Older runs of models that have a newer one."""
+    repetitions: list[Entry] = field(default_factory=list)
+    """Runs of models that have one with a lower seed."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """The state of the data and of the task file, by benchmark."""
     slug: str = ""
     """Name of the board's files: it stays the same when boards of other settings come or go."""
+
+    @property
+    def all_runs(self) -> list[Entry]:
+        """Those that stand and those that do not."""
+        return [*self.entries, *self.earlier, *self.repetitions]
 
     @property
     def judge(self) -> str:
@@ -149,7 +172,7 @@ class Board:
         """Tell whether an entry may stand here."""
         return (
             self.standing == entry.standing
-            and self.protocol["digest"] == entry.run.judging.protocol["digest"]
+            and _is_same_protocol(self.entries[0], entry)
             and _judges(self.judges) == _judges(entry.run.judging.judges)
             and _conditions(self.entries[0].run) == _conditions(entry.run)
             and all(
@@ -199,7 +222,7 @@ def make_boards(entries: Iterable[Entry]) -> list[Board]:
         board.entries.append(entry)
         board.fingerprints |= here
     for board in boards:
-        _keep_newest(board)
+        _keep_one_of_each(board)
     _name(boards)
     order = list(Standing)
     return sorted(
@@ -207,14 +230,32 @@ def make_boards(entries: Iterable[Entry]) -> list[Board]:
     )
 
 
-def _keep_newest(board: Board) -> None:
-    newest: dict[str, Entry] = {}
+def _keep_one_of_each(board: Board) -> None:
+    """Let one run of a model stand: the newest of those with its lowest seed."""
+    runs: dict[str, list[Entry]] = {}
     for entry in sorted(board.entries, key=lambda entry: entry.run.manifest.started):
-        older = newest.get(entry.identity)
-        if older is not None:
-            board.earlier.append(older)
-        newest[entry.identity] = entry
-    board.entries = list(newest.values())
+        runs.setdefault(entry.identity, []).append(entry)
+    board.entries = []
+    for each in runs.values():
+        lowest = min(each, key=_seed).seed
+        *older, standing = (one for one in each if one.seed == lowest)
+        board.entries.append(standing)
+        board.earlier += older
+        board.repetitions += sorted((one for one in each if one.seed != lowest), key=_seed)
+    board.protocol = min(board.entries, key=_seed).run.judging.protocol
+
+
+def _seed(entry: Entry) -> int:
+    return entry.seed or 0
+
+
+def _is_same_protocol(one: Entry, other: Entry) -> bool:
+    """Compare protocols; those of two seeds differ in digest and name, and in nothing else."""
+    first, second = one.run.judging, other.run.judging
+    if one.seed == other.seed:
+        return first.protocol["digest"] == second.protocol["digest"]
+    names = [_SEED.sub("", judging.protocol["name"]) for judging in (first, second)]
+    return names[0] == names[1] and first.judging == second.judging
 
 
 def _name(boards: Iterable[Board]) -> None:
@@ -268,6 +309,10 @@ def _judges(judges: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _conditions(run: JudgedRun) -> dict[str, Any]:
-    """Everything that made the completions but the model itself."""
+    """Everything that made the completions but the model itself and its luck."""
     own = {"model", _FILES}
-    return {key: value for key, value in run.manifest.generation.items() if key not in own}
+    made = {key: value for key, value in run.manifest.generation.items() if key not in own}
+    sampling = made.get("generation")
+    if isinstance(sampling, dict):
+        made["generation"] = {key: value for key, value in sampling.items() if key != "seed"}
+    return made

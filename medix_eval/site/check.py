@@ -44,7 +44,7 @@ def problems_of(
             )
         except MedixError as error:
             problems.append(str(error))
-    entries = [entry for board in boards for entry in (*board.entries, *board.earlier)]
+    entries = [entry for board in boards for entry in board.all_runs]
     runs = {entry.run.judged: entry.run for entry in entries}
     for run in runs.values():
         try:

@@ -132,11 +132,11 @@ def model_facts(entry: Entry, *, num_tasks: int) -> list[tuple[str, str]]:
 def settings_of(entry: Entry, board: Board) -> list[tuple[str, str]]:
     """Return what made the figures of an entry."""
     scores, manifest = entry.run.scores, entry.run.manifest
-    generation = manifest.generation
+    generation, protocol = manifest.generation, entry.run.judging.protocol
     model = generation.get("model", {})
     engine = model.get("engine", {}) if isinstance(model, dict) else {}
     lines = [
-        ("Protocol", f"{board.protocol['name']}, digest {board.protocol['digest'][:16]}"),
+        ("Protocol", f"{protocol['name']}, digest {protocol['digest'][:16]}"),
         ("Judge", board.judge),
         ("Completions", f"digest {scores.generation_digest[:16]}"),
         ("Judging", f"digest {scores.judging_digest[:16]}"),
@@ -144,6 +144,10 @@ def settings_of(entry: Entry, board: Board) -> list[tuple[str, str]]:
         ("Engine", " ".join(str(value) for value in engine.values()) or NOTHING),
         ("Versions", ", ".join(f"{name} {found}" for name, found in manifest.versions.items())),
     ]
+    repeated = [one for one in board.repetitions if one.identity == entry.identity]
+    if repeated:
+        told = [f"{percent(one.mean_score)} with seed {one.seed}" for one in (entry, *repeated)]
+        lines.append(("Mean of its benchmarks", f"{told[0]}, shown here; {', '.join(told[1:])}"))
     return [(key, short(value, 400)) for key, value in lines]
 
 
