@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     judges = appoint(sources)
     for warning in kinship_warnings(candidate.name, [judge.name for judge in judges]):
         _LOG.warning("%s", warning)
+    template = settings.protocol.prompt.template
     policy = _policy(settings.model_flags, quotes=not restricted)
     judge_policy = _policy(settings.judges[0].flags, quotes=not restricted)
     manifest = RunManifest(
@@ -145,7 +147,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         pipeline = Pipeline(
             tasks=tuple(opened),
             protocol=settings.protocol,
-            wrap=_wrapper(settings.protocol),
+            wrap=template_around(settings.protocol.texts.get(template or ""), name=template),
             controls=controls,
             candidate=candidate,
             policy=policy,
@@ -334,16 +336,16 @@ def _entry(opened: Any, settings: Settings) -> TaskEntry:
     )
 
 
-def _wrapper(protocol: Protocol) -> Callable[[str], str]:
-    """Return what puts the protocol's template around a prompt, or leaves it alone."""
-    name = protocol.prompt.template
-    if name is None:
+@cache
+def template_around(text: str | None, *, name: str | None) -> Callable[[str], str]:
+    """Return what puts a template around a prompt, or leaves it alone; training uses it, too."""
+    if text is None:
         return lambda prompt: prompt
     import jinja2  # noqa: PLC0415
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
     try:
-        template = environment.from_string(protocol.texts[name])
+        template = environment.from_string(text)
         template.render(prompt="")
     except jinja2.TemplateError as error:
         raise ConfigError(f"prompt template {name}: {error}", hint="it sees `prompt`") from error

@@ -10,17 +10,19 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.evaluation import template_around
 from medix_eval.images import damage
 from medix_eval.records import IMAGE_MARK
 from medix_train.completions import read_solution
 from medix_train.recipe import DataSection
+from medix_train.settings import refused
 
 if TYPE_CHECKING:
     import datasets
@@ -53,10 +55,7 @@ class TrainingData:
                 stored = row if self.stored is None else self.stored[row["number"]]
                 opened[row["number"]] = _decoded(stored, folder=self.folder)
         return [
-            {
-                **{name: row[name] for name in row if name != "image"},
-                "images": opened[row["number"]],
-            }
+            {name: row[name] for name in row if name != "image"} | {"images": opened[row["number"]]}
             for row in rows
         ]
 
@@ -75,7 +74,11 @@ def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
             hint=f"training data has {', '.join(_COLUMNS)}; it has {opened.column_names}",
         )
     folder = Path(section.path) if Path(section.path).is_dir() else None
-    reader = _Reader(processor=processor, template=_template(section), folder=folder)
+    template = None
+    if section.template:
+        with refused("data.template"):
+            template = Path(section.template).read_text(encoding="utf-8")
+    reader = _Reader(processor=processor, template=template, folder=folder)
     longest = section.max_prompt_tokens
     if isinstance(opened, datasets.IterableDataset):
         read = opened.map(reader, with_indices=True).filter(lambda row: row["tokens"] <= longest)
@@ -118,7 +121,7 @@ class _Reader:
             sizes = _sizes(row, folder=self.folder)
         except DatasetError as error:
             raise DatasetError(f"row {number} ({row['id']}): {error}", hint=error.hint) from error
-        text = problem if self.template is None else _around(problem, self.template)
+        text = template_around(self.template, name="data.template")(problem)
         return {
             "number": number,
             "prompt": [{"role": "user", "content": text}],
@@ -146,12 +149,10 @@ def _encoded(row: Row, *, folder: Path | None) -> list[bytes]:
     from medix_eval.row_images import column_images  # noqa: PLC0415
 
     value = row["image"]
-    images = value if isinstance(value, list) else [value]
-    beside = folder or Path()
     return column_images(
         [
-            {"bytes": None, "path": beside / image} if isinstance(image, str) else image
-            for image in images
+            {"bytes": None, "path": (folder or Path()) / one} if isinstance(one, str) else one
+            for one in (value if isinstance(value, list) else [value])
         ]
     )
 
@@ -188,7 +189,14 @@ def _open(section: DataSection) -> datasets.Dataset | datasets.IterableDataset:
     from medix_eval.row_images import undecoded  # noqa: PLC0415
 
     if section.path.startswith(_PHANTOM):
-        return datasets.Dataset.from_list(list(_phantoms(section.path)))
+        from medix_train.phantom_data import training_rows  # noqa: PLC0415
+
+        number = section.path.removeprefix(_PHANTOM)
+        if not number.isdecimal() or not int(number):
+            raise ConfigError(
+                f"data.path {section.path!r} draws nothing", hint="such as phantom:2048"
+            )
+        return datasets.Dataset.from_list(list(training_rows(int(number))))
     try:
         opened = datasets.load_dataset(
             section.path,
@@ -200,48 +208,3 @@ def _open(section: DataSection) -> datasets.Dataset | datasets.IterableDataset:
         said = " ".join(str(error).split())[:300]
         raise DatasetError(f"cannot load {section.path}: {said}") from error
     return undecoded(opened)
-
-
-def _phantoms(path: str) -> Iterator[dict[str, Any]]:
-    """Draw questions from a stream that neither the phantom's own training nor a benchmark has."""
-    from medix_eval.phantom.dataset import TRAINING, stream  # noqa: PLC0415
-    from medix_eval.phantom.drawing import png  # noqa: PLC0415
-    from medix_eval.phantom.questions import TOPICS, ask, prompt  # noqa: PLC0415
-    from medix_train.phantom_data import TAGS  # noqa: PLC0415
-
-    number = path.removeprefix(_PHANTOM)
-    if not number.isdecimal() or not int(number):
-        raise ConfigError(f"data.path {path!r} draws nothing", hint="such as phantom:2048")
-    rng = stream(TRAINING, 0, 2)
-    topics = [(kind, topic) for kind, named in TOPICS.items() for topic in named]
-    for row in range(int(number)):
-        kind, topic = topics[row % len(topics)]
-        question = ask(rng, kind=kind, topic=topic)
-        yield {
-            "id": f"phantom-{row}",
-            "image": [{"bytes": png(question.pixels), "path": None}],
-            "source": f"{kind}/{topic}",
-            "problem": prompt(question),
-            "solution": f"{TAGS[question.facts.modality]}\n{question.answer}",
-        }
-
-
-def _template(section: DataSection) -> str | None:
-    if section.template is None:
-        return None
-    import jinja2  # noqa: PLC0415
-
-    try:
-        template = Path(section.template).read_text(encoding="utf-8")
-        _around("a question", template)
-    except (OSError, jinja2.TemplateError) as error:
-        raise ConfigError(f"data.template {section.template}: {error}") from error
-    return template
-
-
-def _around(problem: str, template: str) -> str:
-    """Put the recipe's template around a question."""
-    import jinja2  # noqa: PLC0415
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
-    return environment.from_string(template).render(prompt=problem).strip()

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from medix_eval.concurrency import gate_for
+from medix_eval.concurrency import each
 from medix_eval.errors import RequestFailed, ServerError
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.judging.judge import Grade, Judge
+from medix_eval.judging.judge import Grade, Grader
+from medix_eval.judging_stage import Appointed, grader_for
 from medix_eval.models.resolve import resolve_model
 from medix_eval.records import CompletionRecord, Kind, Vote
-from medix_eval.retrying import RetryingModel, RetryPolicy
+from medix_eval.retrying import RetryPolicy
 from medix_train.reward_settings import FailureBudget, RewardSettings
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Asked(NamedTuple):
 class JudgeDesk:
     """A judge that is open, in the event loop that opened it."""
 
-    judge: Judge
+    grader: Grader
     cache: VerdictCache | None
     vote: Callable[[Grade], float | None]
     budget: FailureBudget
@@ -60,26 +61,14 @@ class JudgeDesk:
     ) -> Self:
         """Connect to the judge; `ConfigError` or `ServerError` where there is none."""
         protocol, spec, _ = settings.load_protocol()
-        name = settings.judge.model or spec.model
-        source = resolve_model(name, settings.judge.flags(), max_tokens=spec.sampling.max_tokens)
-        identity = source.identity()
+        name, flags = settings.judge.model or spec.model, settings.judge.flags()
+        source = resolve_model(name, flags, max_tokens=spec.sampling.max_tokens)
+        judge = Appointed(name=source.name, source=source, identity=source.identity())
         model = await stack.enter_async_context(source.open(Path("logs")))
         cache = stack.enter_context(VerdictCache.at(settings.cache)) if settings.cache else None
-        policy = RetryPolicy(
-            tries=3, longest_wait_s=8.0, silence_s=settings.judge.request_timeout_s
-        )
-        gate = gate_for(concurrency=source.concurrency, adapts=source.adapts)
-        asker = RetryingModel(model=model, policy=policy, role="judge", gate=gate)
-        judge = Judge(
-            name=source.name,
-            identity=identity,
-            ask=asker.complete,
-            spec=spec,
-            texts=protocol.texts,
-            cache=cache,
-        )
+        policy = RetryPolicy(tries=3, longest_wait_s=8.0, silence_s=flags.request_timeout_s)
         return cls(
-            judge=judge,
+            grader=grader_for(judge, model, protocol=protocol, policy=policy, cache=cache),
             cache=cache,
             vote=vote,
             budget=settings.failures,
@@ -115,26 +104,23 @@ class JudgeDesk:
         """Return a verdict for each, None where the judge failed; nothing is waited for."""
         found: dict[Asked, float | None] = {}
         votes: list[Vote] = []
-        pairs = list(dict.fromkeys(asked))
-        waiting = iter(pairs)
 
-        async def work() -> None:
-            for pair in waiting:
-                try:
-                    grade = await self._grade(pair)
-                except ServerError as error:
-                    if not isinstance(error.__cause__, RequestFailed):
-                        raise  # it is there, and does not want us
-                    found[pair], self._said = None, str(error)
-                    continue
-                votes.extend(grade.votes)
-                found[pair] = self.vote(grade)
-                for vote in grade.votes:
-                    self._said = vote.failure.message if vote.failure else self._said
+        async def work(pair: Asked) -> None:
+            try:
+                grade = await self._grade(pair)
+            except ServerError as error:
+                if not isinstance(error.__cause__, RequestFailed):
+                    raise  # it is there, and does not want us
+                found[pair], self._said = None, str(error)
+                return
+            votes.extend(grade.votes)
+            found[pair] = self.vote(grade)
+            for vote in grade.votes:
+                self._said = vote.failure.message if vote.failure else self._said
 
         try:
             # Not all at once: the first request would wait until every prompt is made.
-            await asyncio.gather(*(work() for _ in range(min(self.concurrency, len(pairs)))))
+            await each(dict.fromkeys(asked), work, limit=self.concurrency)
         finally:
             self.num_calls += sum(vote.calls for vote in votes)
             if self.cache is not None:
@@ -151,7 +137,7 @@ class JudgeDesk:
             prompt=pair.question,
             reference=pair.reference,
         )
-        return await self.judge.grade(record, answer=pair.answer)
+        return await self.grader.grade(record, answer=pair.answer)
 
 
 async def _pause(seconds: float) -> None:
