@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic_core import from_json
+
 from medix_eval.errors import ConfigError
 
 _FSYNC_EVERY_S = 2.0
@@ -56,6 +58,21 @@ class JsonLines:
         os.fchmod(self._file, 0o600)
 
 
+def parsed(text: bytes) -> Any:
+    r"""Parse JSON; half a character, which JSON can spell and no file can hold, becomes `?`.
+
+    Raises `ValueError` or `RecursionError` for what is not JSON.
+
+    >>> parsed(b'["\\ud83d"]')
+    ['?']
+    """
+    try:
+        return from_json(text)
+    except ValueError:
+        found = json.loads(text)
+    return from_json(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield every line of a JSONL file, one at a time; a torn last line is left out.
 
@@ -66,7 +83,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                row = json.loads(line)
+                row = parsed(line)
             except (ValueError, RecursionError) as error:
                 if not line.endswith(b"\n"):
                     return

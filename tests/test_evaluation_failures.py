@@ -153,6 +153,16 @@ def test_an_odd_reply_costs_at_most_its_sample(
     assert sum(task["outcomes"].values()) == task["n"]
 
 
+def test_a_refusal_that_no_file_can_hold_costs_only_its_sample(evaluate: Run, serve: Serve) -> None:
+    refusal = Reply(status=400, body=json.dumps({"error": {"message": "not \ud83d"}}))
+    answering = serve(lambda _: refusal)
+
+    _, out, _ = evaluate(*candidate(answering), "--tasks", "medqa", "--protocol", "rules")
+
+    task = json.loads(out)["tasks"]["medqa"]
+    assert task["outcomes"]["rejected"] == task["n"] > 0
+
+
 @pytest.mark.parametrize("url", ["http://bob:secret@host/v1", "http://[::1/v1", "ftp://host", "x"])
 def test_an_address_that_is_none_or_holds_a_password_is_refused(evaluate: Run, url: str) -> None:
     argv = ["--model", "openai:x", "--base-url", url, "--tasks", "medqa", "--protocol", "rules"]

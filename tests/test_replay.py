@@ -110,6 +110,20 @@ def test_a_replay_without_some_samples_skips_them(
     assert task["n_scored"] == 4
 
 
+def test_a_replay_may_spell_half_a_character(
+    evaluate: Run, answered: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    medqa = [record for record in answered if record["task"] == "medqa@1"]
+    path = tmp_path / "answers.jsonl"
+    rows = [{"sample_id": one["sample_id"], "completion": "A \ud83d"} for one in medqa]
+    path.write_text("".join(f"{json.dumps(row | {'task': 'medqa'})}\n" for row in rows))
+
+    code, out, _ = evaluate("--model", f"replay:{path}", "--tasks", "medqa", "--protocol", "rules")
+
+    assert code == 0
+    assert json.loads(out)["tasks"]["medqa"]["n"] == len(medqa)
+
+
 @pytest.mark.parametrize("content", ["", '{"task": "medqa", "sam'], ids=["empty", "torn"])
 def test_a_replay_without_one_answer_is_one_line(
     evaluate: Run, tmp_path: Path, content: str
