@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -46,9 +50,14 @@ def data_url(image: bytes) -> bytes:
 
 def as_jpeg(image: bytes, *, quality: int) -> bytes:
     """Encode an image again as RGB JPEG, as the published evaluation does (4:2:0 chroma)."""
+    out = io.BytesIO()
+    as_rgb(image).save(out, format="JPEG", quality=quality)
+    return out.getvalue()
+
+
+def as_rgb(image: bytes) -> Image.Image:
+    """Decode an image, whatever its mode, to RGB."""
     from PIL import Image  # noqa: PLC0415
 
-    out = io.BytesIO()
     with Image.open(io.BytesIO(image)) as opened:
-        opened.convert("RGB").save(out, format="JPEG", quality=quality)
-    return out.getvalue()
+        return opened.convert("RGB")

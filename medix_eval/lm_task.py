@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import io
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from medix_eval.data.expectations import check_columns, check_size
 from medix_eval.data.scored_files import ScoredSplit
 from medix_eval.errors import BadRow, DatasetError, one_line, whole_story
+from medix_eval.images import as_rgb
 from medix_eval.judging.answers import extract_answer
 from medix_eval.judging.rules import decide, normalise
 from medix_eval.mirror import Mirror, read_mirror, rows_key
@@ -121,7 +121,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         if self.config.doc_to_image is None:
             return None
         try:
-            return [_decoded(image) for image in self.stored_images(doc)]
+            return [as_rgb(image) for image in self.stored_images(doc)]
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise self._fault(None, f"image does not decode: {one_line(error)}") from error
 
@@ -263,12 +263,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         if self.settings.image_order:
             first = [one[0] if one else None for one in found]
             order = template(self.settings.image_order)
-            images = self._read(
-                "order of the images",
-                row,
-                lambda doc: in_named_order(order.render(doc), first),
-                doc,
-            )
+            in_order = lambda doc: in_named_order(order.render(doc), first)  # noqa: E731
+            images = self._read("order of the images", row, in_order, doc)
         if not images:
             raise self._fault(row, f"no image in {', '.join(columns)}")
         return images
@@ -396,8 +392,3 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
 
 def _index_or_text(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
-
-
-def _decoded(image: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(image)) as opened:
-        return opened.convert("RGB")
