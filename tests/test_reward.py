@@ -98,6 +98,14 @@ def test_verdicts_are_kept_over_steps_and_processes(tmp_path: Path) -> None:
     assert len(server.requests) == 1
 
 
+def test_a_cache_that_cannot_be_used_says_how_a_reward_does_without(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with ScriptedServer(says_yes_to("lung")) as server, pytest.raises(ConfigError) as error:
+        ask(a_reward(server, cache=tmp_path / "file" / "v.sqlite"), ["heart"], ["left lung"])
+
+    assert "`cache: null`" in error.value.hint
+
+
 def test_a_judge_that_fails_leaves_the_completion_without_any_reward() -> None:
     def script(body: Any) -> str | Reply:
         return Reply(status=400) if "heart" in prompt_text(body) else "NO"

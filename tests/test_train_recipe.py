@@ -12,7 +12,6 @@ from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError
 from medix_train.cli import main
 from medix_train.recipe import load_recipe, recipe_names
-from medix_train.settings import batch_sizes
 
 PUBLISHED = [name for name in recipe_names() if name.startswith("medix-r1")]
 
@@ -33,8 +32,7 @@ def test_the_published_sizes_and_algorithms_are_bundled() -> None:
 def test_a_published_recipe_has_the_published_numbers(name: str) -> None:
     recipe = load_recipe(name)
     trl = recipe.trl
-    sizes = batch_sizes(
-        recipe,
+    sizes = recipe.batch_sizes(
         group=trl["num_generations"],
         per_device=trl["per_device_train_batch_size"],
         processes=8,
@@ -119,7 +117,7 @@ def test_batches_that_do_not_divide_are_refused(
     recipe = load_recipe("medix-r1-8b-dapo")
 
     with pytest.raises(ConfigError) as caught:
-        batch_sizes(recipe, group=5, per_device=per_device, processes=processes)
+        recipe.batch_sizes(group=5, per_device=per_device, processes=processes)
 
     assert message in str(caught.value)
 

@@ -201,7 +201,7 @@ def test_another_recipe_does_not_go_on_in_the_same_folder(
 def test_a_judge_that_is_not_there_stops_before_a_model_is_loaded(
     judge: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medix_train.settings.load_model", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(training, "load_model", lambda _: pytest.fail("loaded"))
     recipe = a_recipe(judge, "reward.judge.base_url=[http://127.0.0.1:9/v1]")
 
     with pytest.raises(ServerError, match=r"127\.0\.0\.1:9"):

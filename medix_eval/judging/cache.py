@@ -33,15 +33,14 @@ class VerdictCache:
     """Votes that are asked but not yet kept: a second sample that needs one waits for it."""
 
     @classmethod
-    def at(cls, path: Path) -> Self:
-        """Open the cache, or begin it."""
+    def at(cls, path: Path, *, hint: str = "--no-cache goes on without it") -> Self:
+        """Open the cache, or begin it; `hint` says how its caller does without."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return cls(_opened(path))
         except (OSError, sqlite3.OperationalError) as error:
             raise ConfigError(
-                f"the verdict cache {path} cannot be used: {error}",
-                hint="--no-cache goes on without it",
+                f"the verdict cache {path} cannot be used: {error}", hint=hint
             ) from error
         except sqlite3.DatabaseError:
             aside = path.with_suffix(".corrupt")

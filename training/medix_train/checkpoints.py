@@ -27,11 +27,7 @@ from medix_train.recipe import Recipe
 
 declare_missing_operators()
 
-from transformers import (  # noqa: E402  # needs the operators
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 
 class Evaluation(BaseModel):

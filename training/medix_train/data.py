@@ -14,19 +14,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import datasets
+from PIL import Image
 
 from medix_eval.errors import ConfigError, DatasetError
 from medix_eval.evaluation import template_around
 from medix_eval.images import damage
+from medix_eval.quiet import quiet
 from medix_eval.records import IMAGE_MARK
+from medix_eval.row_images import column_images, undecoded
 from medix_train.completions import read_solution
 from medix_train.recipe import DataSection
 from medix_train.settings import refused
-
-if TYPE_CHECKING:
-    import datasets
-    import PIL.Image
 
 _LOG = logging.getLogger(__name__)
 _COLUMNS = ("id", "image", "source", "problem", "solution")
@@ -49,7 +50,7 @@ class TrainingData:
 
     def with_images(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Return the rows with their images decoded, those of a group only once."""
-        opened: dict[Any, list[PIL.Image.Image]] = {}
+        opened: dict[Any, list[Image.Image]] = {}
         for row in rows:
             if row["number"] not in opened:
                 stored = row if self.stored is None else self.stored[row["number"]]
@@ -62,10 +63,6 @@ class TrainingData:
 
 def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
     """Open the data and check it. Raises `DatasetError` or `ConfigError`."""
-    import datasets  # noqa: PLC0415 (a second)
-
-    from medix_eval.quiet import quiet  # noqa: PLC0415
-
     opened = _open(section)
     missing = [name for name in _COLUMNS if name not in (opened.column_names or ())]
     if missing:
@@ -146,8 +143,6 @@ def rendered(processor: Any, text: str, *, num_images: int) -> str:
 
 def _encoded(row: Row, *, folder: Path | None) -> list[bytes]:
     """Return a row's images as they are stored; one that is a text is the path of a file."""
-    from medix_eval.row_images import column_images  # noqa: PLC0415
-
     value = row["image"]
     return column_images(
         [
@@ -159,8 +154,6 @@ def _encoded(row: Row, *, folder: Path | None) -> list[bytes]:
 
 def _sizes(row: Row, *, folder: Path | None) -> list[tuple[int, int]]:
     """Return height and width of each image, from their headers."""
-    from PIL import Image  # noqa: PLC0415
-
     sizes = []
     for image in _encoded(row, folder=folder):
         if wrong := damage(image):
@@ -172,10 +165,8 @@ def _sizes(row: Row, *, folder: Path | None) -> list[tuple[int, int]]:
     return sizes
 
 
-def _decoded(row: Row, *, folder: Path | None) -> list[PIL.Image.Image]:
+def _decoded(row: Row, *, folder: Path | None) -> list[Image.Image]:
     """Decode a row's images to RGB, as the harness does."""
-    from PIL import Image  # noqa: PLC0415
-
     try:
         images = _encoded(row, folder=folder)
         return [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
@@ -184,10 +175,6 @@ def _decoded(row: Row, *, folder: Path | None) -> list[PIL.Image.Image]:
 
 
 def _open(section: DataSection) -> datasets.Dataset | datasets.IterableDataset:
-    import datasets  # noqa: PLC0415
-
-    from medix_eval.row_images import undecoded  # noqa: PLC0415
-
     if section.path.startswith(_PHANTOM):
         from medix_train.phantom_data import training_rows  # noqa: PLC0415
 

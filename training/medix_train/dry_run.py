@@ -19,8 +19,8 @@ from medix_train.settings import (
     grpo_config,
     load_processor,
     lora_config,
+    model_without_memory,
     num_processes,
-    refused,
     vision_weights,
 )
 from medix_train.training import num_updates
@@ -65,19 +65,14 @@ def describe(recipe: Recipe) -> str:
 
 def _sizes(recipe: Recipe, config: Any) -> str:
     """Say what the model is and what a process needs, counted on a model without memory."""
-    import torch  # noqa: PLC0415
-    from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415
-
     section = recipe.model
-    with refused(f"model.path {section.path} does not load"), torch.device("meta"):
-        described = AutoConfig.from_pretrained(section.path, revision=section.revision)
-        model: Any = AutoModelForImageTextToText.from_config(described)
+    model = model_without_memory(section)
     total = sum(weight.numel() for weight in model.parameters())
     frozen = [] if section.train_vision else vision_weights(model)
     trained = total - sum(weight.numel() for weight in frozen)
     lora = lora_config(recipe)
     if lora is not None:
-        from peft import get_peft_model  # noqa: PLC0415
+        from peft import get_peft_model  # noqa: PLC0415 (seconds)
 
         trained, _ = get_peft_model(model, lora).get_nb_trainable_parameters()
     # Weights, gradients and AdamW's two moments; with a KL term the first weights once more.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medix_eval import __version__
 from medix_eval.digests import digest
 from medix_train.recipe import Recipe
+from medix_train.settings import load_model, load_processor
 
 if TYPE_CHECKING:
     from medix_train.checkpoints import Evaluation
@@ -55,9 +56,7 @@ def merged(checkpoint: Path, *, recipe: Recipe, to: Path) -> Path:
     """Return a folder that can be loaded: the checkpoint, or its adapter merged, in `to`."""
     if not (checkpoint / "adapter_config.json").exists():
         return checkpoint
-    from peft import PeftModel  # noqa: PLC0415
-
-    from medix_train.settings import load_model, load_processor  # noqa: PLC0415
+    from peft import PeftModel  # noqa: PLC0415 (seconds)
 
     shutil.rmtree(to, ignore_errors=True)
     adapted: Any = PeftModel.from_pretrained(load_model(recipe.model), str(checkpoint))

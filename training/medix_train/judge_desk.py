@@ -65,7 +65,10 @@ class JudgeDesk:
         source = resolve_model(name, flags, max_tokens=spec.sampling.max_tokens)
         judge = Appointed(name=source.name, source=source, identity=source.identity())
         model = await stack.enter_async_context(source.open(Path("logs")))
-        cache = stack.enter_context(VerdictCache.at(settings.cache)) if settings.cache else None
+        cache = None
+        if settings.cache:
+            hint = "`cache: null` of the reward goes on without it"
+            cache = stack.enter_context(VerdictCache.at(settings.cache, hint=hint))
         policy = RetryPolicy(tries=3, longest_wait_s=8.0, silence_s=flags.request_timeout_s)
         return cls(
             grader=grader_for(judge, model, protocol=protocol, policy=policy, cache=cache),

@@ -18,14 +18,14 @@ from medix_eval.torchvision_cpu import declare_missing_operators
 
 declare_missing_operators()
 
-from transformers import (  # noqa: E402  # needs the operators
+from transformers import (  # needs the operators
     PreTrainedTokenizerFast,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (  # noqa: E402
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
     Qwen2VLImageProcessorPil,
 )
 

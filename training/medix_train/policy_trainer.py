@@ -22,16 +22,16 @@ from medix_eval.torchvision_cpu import declare_missing_operators
 
 declare_missing_operators()
 
-from transformers import Trainer  # noqa: E402  # needs the operators
-from trl.data_utils import prepare_multimodal_messages  # noqa: E402
-from trl.rewards.other_rewards import get_soft_overlong_punishment  # noqa: E402
-from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
+from transformers import PrinterCallback, Trainer
+from trl.data_utils import prepare_multimodal_messages
+from trl.rewards.other_rewards import get_soft_overlong_punishment
+from trl.trainer.grpo_trainer import GRPOTrainer
 
-from medix_train.data import TrainingData  # noqa: E402
-from medix_train.dynamic_sampling import Rollout, draw  # noqa: E402
-from medix_train.monitor import Monitor  # noqa: E402
-from medix_train.recipe import DynamicSampling, Recipe  # noqa: E402
-from medix_train.training_report import write_training_report  # noqa: E402
+from medix_train.data import TrainingData
+from medix_train.dynamic_sampling import Rollout, draw
+from medix_train.monitor import Monitor
+from medix_train.recipe import DynamicSampling, Recipe
+from medix_train.training_report import write_training_report
 
 _LOG = logging.getLogger(__name__)
 _SHOWN = {
@@ -62,6 +62,7 @@ class PolicyTrainer(GRPOTrainer):
         self._started = time.monotonic()
         trl["reward_funcs"] = self.composite
         super().__init__(train_dataset=data.rows, **trl)
+        self.remove_callback(PrinterCallback)  # `_show` says more
 
     async def composite(self, **columns: Any) -> list[float | None]:
         """Score a batch; a failure is kept until every process knows of it.

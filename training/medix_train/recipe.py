@@ -104,6 +104,26 @@ class Recipe(Section):
             raise ValueError("dynamic_sampling draws rows by number, which a stream has not")
         return self
 
+    def batch_sizes(self, *, group: int, per_device: int, processes: int) -> dict[str, int]:
+        """Split rollouts and updates among the processes, in TRL's words. Raises `ConfigError`."""
+        update, forward = self.prompts_per_update * group, per_device * processes
+        if update % forward:
+            raise ConfigError(
+                f"an update of {update} completions does not divide into {processes} processes "
+                f"with {per_device} each (trl.per_device_train_batch_size)",
+                hint=f"it can be a divisor of {update // processes or 1}",
+            )
+        if self.prompts_per_rollout % processes:
+            raise ConfigError(
+                f"{self.prompts_per_rollout} prompts (prompts_per_rollout) do not divide into "
+                f"{processes} processes: a group must stay in one",
+                hint=f"a multiple of {processes}",
+            )
+        return {
+            "generation_batch_size": self.prompts_per_rollout * group,
+            "gradient_accumulation_steps": update // forward,
+        }
+
 
 def recipe_names() -> tuple[str, ...]:
     """Names of the bundled recipes."""

@@ -7,16 +7,21 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.torchvision_cpu import declare_missing_operators
 from medix_train.completions import MODALITIES
 from medix_train.recipe import ModelSection, Recipe
 
-if TYPE_CHECKING:
-    from peft import LoraConfig
-    from trl.trainer.grpo_config import GRPOConfig
+declare_missing_operators()
+
+import torch
+from peft import LoraConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
+from trl.scripts.utils import TrlParser
+from trl.trainer.grpo_config import GRPOConfig
 
 _LONGEST_WAIT_S = 6 * 3600
 """Processes wait this long for each other: a checkpoint is evaluated by one of them."""
@@ -35,10 +40,6 @@ def num_processes() -> int:
 
 def grpo_config(recipe: Recipe, *, out: Path) -> GRPOConfig:
     """Return TRL's settings. Raises `ConfigError`."""
-    declare_missing_operators()
-    import torch  # noqa: PLC0415
-    from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
-
     has_gpu = torch.cuda.is_available()
     usual = {
         "report_to": ["tensorboard"],
@@ -56,8 +57,7 @@ def grpo_config(recipe: Recipe, *, out: Path) -> GRPOConfig:
     }
     with refused(f"recipe {recipe.name}"):
         given = _as_trl_reads(usual | recipe.trl)
-        decided |= batch_sizes(
-            recipe,
+        decided |= recipe.batch_sizes(
             group=given["num_generations"],
             per_device=given["per_device_train_batch_size"],
             processes=num_processes(),
@@ -75,9 +75,6 @@ def grpo_config(recipe: Recipe, *, out: Path) -> GRPOConfig:
 
 def _as_trl_reads(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return all of TRL's settings with their types, as its command line reads its own YAML."""
-    from trl.scripts.utils import TrlParser  # noqa: PLC0415
-    from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
-
     parser: Any = TrlParser(cast("Any", GRPOConfig), exit_on_error=False)
     if unknown := parser.set_defaults_with_config(**settings):
         known = [action.dest for action in parser._actions]  # noqa: SLF001
@@ -87,27 +84,6 @@ def _as_trl_reads(settings: Mapping[str, Any]) -> dict[str, Any]:
         if read[name] not in choices:
             raise ConfigError(f"trl.{name} {read[name]!r} is none of {', '.join(choices)}")
     return read
-
-
-def batch_sizes(recipe: Recipe, *, group: int, per_device: int, processes: int) -> dict[str, int]:
-    """Split rollouts and updates among the processes. Raises `ConfigError`."""
-    update, forward = recipe.prompts_per_update * group, per_device * processes
-    if update % forward:
-        raise ConfigError(
-            f"an update of {update} completions does not divide into {processes} processes "
-            f"with {per_device} each (trl.per_device_train_batch_size)",
-            hint=f"it can be a divisor of {update // processes or 1}",
-        )
-    if recipe.prompts_per_rollout % processes:
-        raise ConfigError(
-            f"{recipe.prompts_per_rollout} prompts (prompts_per_rollout) do not divide into "
-            f"{processes} processes: a group must stay in one",
-            hint=f"a multiple of {processes}",
-        )
-    return {
-        "generation_batch_size": recipe.prompts_per_rollout * group,
-        "gradient_accumulation_steps": update // forward,
-    }
 
 
 def forbid_image_token(config: Any, processor: Any) -> None:
@@ -121,8 +97,6 @@ def lora_config(recipe: Recipe) -> LoraConfig | None:
     """Return PEFT's settings, or none where the weights themselves are trained."""
     if recipe.lora is None:
         return None
-    from peft import LoraConfig  # noqa: PLC0415
-
     usual = {
         "task_type": "CAUSAL_LM",
         "target_modules": "all-linear",
@@ -144,9 +118,6 @@ def refused(what: str) -> Iterator[None]:
 
 def load_processor(section: ModelSection) -> Any:
     """Load tokenizer and image processor. Raises `ConfigError`, also for tags that would vanish."""
-    declare_missing_operators()
-    from transformers import AutoProcessor  # noqa: PLC0415
-
     with refused(f"model.path {section.path} does not load"):
         processor = AutoProcessor.from_pretrained(section.path, revision=section.revision)
     if not hasattr(processor, "image_processor"):
@@ -167,11 +138,6 @@ def load_processor(section: ModelSection) -> Any:
 
 def load_model(section: ModelSection) -> Any:
     """Load the weights to train."""
-    declare_missing_operators()
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForImageTextToText  # noqa: PLC0415
-    from transformers.utils import logging  # noqa: PLC0415
-
     logging.disable_progress_bar()
     with refused(f"model.path {section.path} does not load"):
         model = AutoModelForImageTextToText.from_pretrained(
@@ -184,6 +150,13 @@ def load_model(section: ModelSection) -> Any:
         for weight in vision_weights(model):
             weight.requires_grad = False
     return model
+
+
+def model_without_memory(section: ModelSection) -> Any:
+    """Return the model with its shapes and no weights, to be counted."""
+    with refused(f"model.path {section.path} does not load"), torch.device("meta"):
+        config = AutoConfig.from_pretrained(section.path, revision=section.revision)
+        return AutoModelForImageTextToText.from_config(config)
 
 
 def vision_weights(model: Any) -> list[Any]:

@@ -12,16 +12,27 @@ import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from medix_eval.digests import differences, digest
 from medix_eval.errors import ConfigError, RunMismatch, ServerError
+from medix_train.checkpoints import HarnessEvaluation, best_evaluation, run_harness
+from medix_train.data import load_training_data
+from medix_train.export import export
 from medix_train.monitor import FILE
+from medix_train.policy_trainer import PolicyTrainer
 from medix_train.recipe import Recipe
 from medix_train.reward import MedixReward
-
-if TYPE_CHECKING:
-    from medix_train.policy_trainer import PolicyTrainer
+from medix_train.settings import (
+    forbid_image_token,
+    grpo_config,
+    load_model,
+    load_processor,
+    lora_config,
+    refused,
+)
 
 _LOG = logging.getLogger(__name__)
 _SMALL = 50_000_000
@@ -32,9 +43,6 @@ def train(recipe: Recipe, *, out: Path) -> Path:
 
     Raises `ConfigError`, `DatasetError` or `ServerError`, before a model is loaded where possible.
     """
-    from medix_train.checkpoints import best_evaluation  # noqa: PLC0415 (torch: seconds)
-    from medix_train.export import export  # noqa: PLC0415
-
     if os.environ.get("RANK", "0") == "0":
         _open_folder(out, recipe)
     reward = MedixReward(settings=recipe.reward)
@@ -56,21 +64,6 @@ def train(recipe: Recipe, *, out: Path) -> Path:
 
 def build_trainer(recipe: Recipe, *, out: Path, reward: MedixReward) -> PolicyTrainer:
     """Check settings, judge and data, then load the model and put everything together."""
-    import torch  # noqa: PLC0415
-    from transformers import PrinterCallback  # noqa: PLC0415
-
-    from medix_train.checkpoints import HarnessEvaluation, run_harness  # noqa: PLC0415
-    from medix_train.data import load_training_data  # noqa: PLC0415
-    from medix_train.policy_trainer import PolicyTrainer  # noqa: PLC0415
-    from medix_train.settings import (  # noqa: PLC0415
-        forbid_image_token,
-        grpo_config,
-        load_model,
-        load_processor,
-        lora_config,
-        refused,
-    )
-
     config = grpo_config(recipe, out=out)
     if config.use_vllm and find_spec("vllm") is None:
         raise ConfigError(
@@ -98,7 +91,6 @@ def build_trainer(recipe: Recipe, *, out: Path, reward: MedixReward) -> PolicyTr
             args=config,
             peft_config=lora_config(recipe),
         )
-    trainer.remove_callback(PrinterCallback)
     if recipe.evaluation:
         trainer.add_callback(HarnessEvaluation(recipe, out=out, log=trainer.log_scores))
     return trainer
