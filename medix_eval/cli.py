@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -92,7 +90,9 @@ def run(app: typer.Typer, argv: list[str] | None) -> None:
         sys.exit(_DONE)
     except Exception as error:
         if full := full_disk(error):
-            typer.echo(f"error: the disk is full: {_unwritten(full)} was not written", err=True)
+            typer.echo(
+                f"error: the disk is full: {full.filename or 'a file'} was not written", err=True
+            )
             typer.echo("hint: make room and start the same command: what is done is kept", err=True)
             sys.exit(ConfigError.exit_code)
         logging.getLogger(__name__).exception("this is a fault of %s; please report it", name)
@@ -100,11 +100,3 @@ def run(app: typer.Typer, argv: list[str] | None) -> None:
     if code == _INTERRUPTED:  # typer, too, turns Ctrl-C into this code
         typer.echo("interrupted: finished work is kept; start the same command again", err=True)
     sys.exit(code if isinstance(code, int) else _DONE)
-
-
-def _unwritten(error: OSError) -> str:
-    """Name the file that did not fit: a write that fails does not know it, its callers do."""
-    frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
-    known = [[here.get("path"), getattr(here.get("self"), "path", None)] for here in frames]
-    paths = [path for pair in known for path in pair if isinstance(path, Path)]
-    return str(error.filename or (paths[-1] if paths else "a file"))

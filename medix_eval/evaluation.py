@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
+from medix_eval.atomic import write_text
 from medix_eval.controls import IMAGES_LEFT_OUT, NO_IMAGE, Control, refuse_unfit
 from medix_eval.digests import digest
 from medix_eval.egress import refuse_foreign_hosts
@@ -39,7 +40,6 @@ from medix_eval.store import (
     newest_completions,
     open_judging,
     open_run,
-    write_text,
 )
 from medix_eval.tables import as_csv, as_markdown
 from medix_eval.tasks import Catalogue

@@ -46,12 +46,16 @@ class JsonLines:
     def append(self, line: str) -> None:
         """Write one JSON line; it survives a kill at once, a power cut after two seconds."""
         left = f"{line}\n".encode()
-        while left := left[os.write(self._file, left) :]:
-            pass  # a full disk takes a part and then says so
         now = time.monotonic()
-        if now - self._synced_at > _FSYNC_EVERY_S:
-            os.fsync(self._file)
-            self._synced_at = now
+        try:
+            while left := left[os.write(self._file, left) :]:
+                pass  # a full disk takes a part and then says so
+            if now - self._synced_at > _FSYNC_EVERY_S:
+                os.fsync(self._file)
+                self._synced_at = now
+        except OSError as error:
+            error.filename = str(self.path)  # a write that fails does not know it
+            raise
 
     def restrict(self) -> None:
         """Take the file from everybody but its owner."""

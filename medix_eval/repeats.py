@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from medix_eval.atomic import write_text
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation import Settings, evaluate
 from medix_eval.judged_run import JudgedRun, JudgedSample, read_run
@@ -24,7 +25,6 @@ from medix_eval.protocol import Protocol
 from medix_eval.records import Kind
 from medix_eval.statistics.intervals import average_stderr, clustered, limits_of, task_interval
 from medix_eval.statistics.repeats import between_runs, majority_at, pass_at
-from medix_eval.store import write_text
 from medix_eval.tasks import Catalogue
 
 

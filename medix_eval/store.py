@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from medix_eval.atomic import write_text
 from medix_eval.digests import differences, digest
 from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.jsonl import JsonLines, read_lines
@@ -288,16 +289,6 @@ def load_run_manifest(path: Path) -> RunManifest:
 def load_judging_manifest(path: Path) -> JudgingManifest:
     """Read `judging.json`."""
     return _load(JudgingManifest, path / "judging.json")
-
-
-def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text, or its parts, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", encoding="utf-8") as file:
-        file.writelines((text,) if isinstance(text, str) else text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:

@@ -42,7 +42,7 @@ _STOPS = {
     401: "check the key in {key_env}",
     402: "the account behind {key_env} has no credit",
     403: "the key in {key_env} may not use this model",
-    404: "check --base-url (it usually ends in /v1) and the model name",
+    404: "check the model name and {where}",
 }
 
 
@@ -66,6 +66,12 @@ class OpenAIServer:
     def name(self) -> str:
         """The name as given on the command line."""
         return f"openai:{self.model}"
+
+    @property
+    def where(self) -> str:
+        """The address and who gave it, for messages."""
+        flag = "--judge-base-url" if self.role == "judge" else "--base-url"
+        return f"{flag}={self.base_url} (it usually ends in /v1)"
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -123,7 +129,7 @@ class Connected:
         try:
             status, reply = await self._request("GET", "/models")
         except RequestFailed as error:
-            hint = f"is the server running? {self._flag}={self.server.base_url}"
+            hint = f"is the server running? {self.server.where}"
             raise ServerError(str(error), hint=hint) from error
         if status in {404, 405}:
             return
@@ -184,7 +190,7 @@ class Connected:
             if status == 200:  # noqa: PLR2004
                 raise ServerError(
                     f"{url} answered with {headers.get('Content-Type', 'no type')}, not JSON",
-                    hint=f"{self._flag} must name an OpenAI-compatible API; it usually ends in /v1",
+                    hint=f"an OpenAI-compatible API is needed at {self.server.where}",
                 ) from error
             return status, raw[:200].decode(errors="replace")
 
@@ -195,19 +201,15 @@ class Connected:
             # Followed, it would carry samples to a host that nobody has checked.
             raise ServerError(
                 f"{self.server.base_url} answered {status}: it sends us elsewhere",
-                hint=f"{self._flag} must name the API itself",
+                hint=f"the API itself is needed at {self.server.where}",
             )
         said = _error_message(reply)
         if status in _STOPS:
             raise ServerError(
                 f"{self.server.base_url} answered {status}: {said}",
-                hint=_STOPS[status].format(key_env=self.server.key_env),
+                hint=_STOPS[status].format(key_env=self.server.key_env, where=self.server.where),
             )
         raise RequestRejected(f"answered {status}: {said}")
-
-    @property
-    def _flag(self) -> str:
-        return "--judge-base-url" if self.server.role == "judge" else "--base-url"
 
 
 def _messages(prompt: Prompt) -> list[dict[str, Any]]:

@@ -39,3 +39,8 @@ class ProvidedModel(OpenAIServer):
     def name(self) -> str:
         """The name as given on the command line."""
         return f"{self.provider}:{self.model}"
+
+    @property
+    def where(self) -> str:
+        """The address and who gave it, for messages."""
+        return f"{self.base_url}, the address of {self.provider}"
