@@ -70,9 +70,10 @@ def test_a_whole_group_is_replaced_with_all_that_belongs_to_it() -> None:
     assert kept.informative(SPREAD) == [True, True]
 
 
-def in_two_processes(out: Path, *words: str) -> list[dict[str, Any]]:
+def launched(out: Path, *words: str) -> tuple[int, str]:
+    """Run two processes and return the exit code of their launcher, and what it said."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launched = subprocess.Popen(
+    process = subprocess.Popen(
         [*launch, "--nproc-per-node", "2", str(TWO_PROCESSES), str(out), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         stdout=subprocess.DEVNULL,
@@ -80,12 +81,17 @@ def in_two_processes(out: Path, *words: str) -> list[dict[str, Any]]:
         text=True,
     )
     try:
-        _, said = launched.communicate(timeout=150)
+        _, said = process.communicate(timeout=150)
     except subprocess.TimeoutExpired:
-        launched.terminate()  # not killed: it ends its two processes first
-        launched.communicate(timeout=60)
+        process.terminate()  # not killed: it ends its two processes first
+        process.communicate(timeout=60)
         raise
-    assert launched.returncode == 0, said[-3000:]
+    return process.returncode, said
+
+
+def in_two_processes(out: Path, *words: str) -> list[dict[str, Any]]:
+    code, said = launched(out, *words)
+    assert code == 0, said[-3000:]
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -110,3 +116,12 @@ def test_a_judge_that_one_process_loses_stops_both_with_a_checkpoint(tmp_path: P
     assert said == ["another process could not score its completions", "the judge is lost"]
     assert {path.name for path in (tmp_path / "checkpoint-1").glob("*state*")} == {
         "rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_image_that_one_process_cannot_read_ends_both(tmp_path: Path) -> None:
+    code, said = launched(tmp_path, "unreadable")
+
+    assert code == 1
+    assert "this image does not decode" in said
+    assert "Signal 15 (SIGTERM)" in said  # the other was waiting

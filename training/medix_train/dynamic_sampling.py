@@ -7,7 +7,6 @@ for every process: as long as one has a group to replace, all draw as many as it
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,13 +78,3 @@ def is_informative(
         return bool(known) and low < sum(known) / len(known) < high
     judged = {accuracy for accuracy in accuracies if accuracy is not None}
     return len(judged) > 1
-
-
-def draw(num_rows: int, *, count: int, seed: Sequence[int]) -> list[int]:
-    """Draw row numbers that depend on nothing but the seed, so that a resumed run draws the same.
-
-    >>> draw(1000, count=2, seed=(1, 40, 0, 3)) == draw(1000, count=2, seed=(1, 40, 0, 3))
-    True
-    """
-    chosen = random.Random(repr(tuple(seed)))  # noqa: S311 (training, not secrets)
-    return [chosen.randrange(num_rows) for _ in range(count)]

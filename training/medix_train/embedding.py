@@ -48,18 +48,15 @@ class Embedder:
         unknown = sorted(texts - self._vectors.keys())  # `encode` sorts by length; ties by text
         if not unknown:
             return
-        vectors = self._loaded().encode(
+        if self.model is None:
+            self.model = _load(self.spec)
+        vectors = self.model.encode(
             unknown,
             batch_size=self.batch_size,
             normalize_embeddings=True,
             show_progress_bar=False,
         )
         self._vectors |= zip(unknown, vectors, strict=True)
-
-    def _loaded(self) -> SentenceTransformer:
-        if self.model is None:
-            self.model = _load(self.spec)
-        return self.model
 
 
 def _load(spec: EmbeddingSpec) -> SentenceTransformer:

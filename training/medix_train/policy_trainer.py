@@ -28,7 +28,7 @@ from trl.rewards.other_rewards import get_soft_overlong_punishment
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from medix_train.data import TrainingData
-from medix_train.dynamic_sampling import Rollout, draw
+from medix_train.dynamic_sampling import Rollout
 from medix_train.monitor import Monitor
 from medix_train.recipe import DynamicSampling, Recipe
 from medix_train.training_report import write_training_report
@@ -198,12 +198,12 @@ class PolicyTrainer(GRPOTrainer):
         )
 
     def _drawn(self, count: int, *, turn: int) -> list[dict[str, Any]]:
+        """Draw rows by nothing but the place in the training: a resumed one draws the same."""
         rows: Any = self._data.rows
         where = (self.args.seed, self.state.global_step, turn, self.accelerator.process_index)
-        numbers = draw(len(rows), count=count, seed=where)
-        return self._data.with_images(
-            [rows[number] for number in numbers for _ in range(self._group)]
-        )
+        chosen = random.Random(repr(where))  # noqa: S311 (training, not secrets)
+        drawn = [rows[chosen.randrange(len(rows))] for _ in range(count)]
+        return self._data.with_images([row for row in drawn for _ in range(self._group)])
 
     def _gathered(self, value: float) -> torch.Tensor:
         return torch.as_tensor(

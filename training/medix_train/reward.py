@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from medix_train.canaries import accept_rates, canaries
+from medix_train.completions import Reading, Solution
 from medix_train.editions import EDITIONS, Edition
 from medix_train.embedding import Embedder, Pair
 from medix_train.judge_desk import Asked, JudgeDesk
@@ -25,7 +26,8 @@ Message = Mapping[str, Any]
 Text = str | Sequence[Message]
 """Plain text, or the turns of a conversation."""
 Similarities = Callable[[Collection[Pair]], Mapping[Pair, float]]
-_LOGGED = ("reference", "answer", "judge", "embedding", "similarity", "format", "modality")
+_MEANS = ("judge", "embedding", "similarity", "format", "modality")
+_LOGGED = ("reference", "answer", *_MEANS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +87,12 @@ class MedixReward:
         questions = list(problem) if problem is not None else [last_turn(text) for text in prompts]
         texts = [last_turn(text) for text in completions]
         self.scored = await self.score(questions, texts, solutions=solution)
-        if log_extra is not None and self.scored:
+        if log_extra is not None and log_metric is not None and self.scored:
             for name in _LOGGED:
                 log_extra(name, [getattr(one, name) for one in self.scored])
-        if log_metric is not None and self.scored:
             seconds, calls = time.monotonic() - started, self._num_calls - before
             metrics = self._metrics(seconds=seconds, calls=calls)
-            metrics |= await self._canaries(questions)
-            for name, value in metrics.items():
+            for name, value in (metrics | await self._canaries(questions)).items():
                 log_metric(name, value)
         self._batches += 1
         return [one.total for one in self.scored]
@@ -105,48 +105,51 @@ class MedixReward:
         gold = [edition.solution(text) for text in solutions]
         read = [edition.reading(text) for text in completions]
         asked = [
-            Asked(question if edition.sees_question else "", one.reference, reading.answer)
-            if one
-            else None
+            Asked(
+                question if edition.sees_question else "",
+                one.reference if one else "",
+                reading.answer,
+            )
             for question, one, reading in zip(questions, gold, read, strict=True)
         ]
-        settled = {
-            pair: edition.settle(pair.answer, pair.reference)
-            for pair in dict.fromkeys(asked)
-            if pair
-        }
-        unknown = [pair for pair, value in settled.items() if value is None]
+        settled = [
+            edition.settle(pair.answer, pair.reference) if one else 0.0
+            for pair, one in zip(asked, gold, strict=True)
+        ]
+        open_pairs = [pair for pair, value in zip(asked, settled, strict=True) if value is None]
+        unknown = list(dict.fromkeys(open_pairs))
         alike, judged = await asyncio.gather(
             asyncio.to_thread(self._similarities, {_pair(one) for one in unknown}),
             self._judged(unknown),
         )
-        scored = []
-        for pair, one, reading in zip(asked, gold, read, strict=True):
-            value = settled[pair] if pair else 0.0
-            judge, similarity = value, value or 0.0
-            if pair and value is None:
-                judge, similarity = judged[pair], alike[_pair(pair)]
-            alike_enough = max(0.0, min(similarity, 1.0))
-            if not self.settings.graded:
-                alike_enough = float(similarity >= self._threshold)
-            parts = {
-                "embedding": alike_enough,
-                "format": float(reading.is_well_formed),
-                "modality": float(
-                    one is not None and reading.modality.lower() == one.modality.lower()
-                ),
-            }
-            scored.append(
-                Scored(
-                    reference=one.reference if one else "",
-                    answer=reading.answer,
-                    judge=judge,
-                    similarity=similarity,
-                    total=self.settings.weights.total(judge=judge, others=parts),
-                    **parts,
-                )
-            )
-        return scored
+        return [
+            self._scored(one, reading, judge=value, similarity=value)
+            if value is not None
+            else self._scored(one, reading, judge=judged[pair], similarity=alike[_pair(pair)])
+            for pair, one, reading, value in zip(asked, gold, read, settled, strict=True)
+        ]
+
+    def _scored(
+        self, gold: Solution | None, reading: Reading, *, judge: float | None, similarity: float
+    ) -> Scored:
+        embedding = float(similarity >= self._threshold)
+        if self.settings.graded:
+            embedding = max(0.0, min(similarity, 1.0))
+        parts = {
+            "embedding": embedding,
+            "format": float(reading.is_well_formed),
+            "modality": float(
+                gold is not None and reading.modality.lower() == gold.modality.lower()
+            ),
+        }
+        return Scored(
+            reference=gold.reference if gold else "",
+            answer=reading.answer,
+            judge=judge,
+            similarity=similarity,
+            total=self.settings.weights.total(judge=judge, others=parts),
+            **parts,
+        )
 
     async def open(self) -> None:
         """Reach the judge and the embedding model; `ConfigError` or `ServerError` otherwise."""
@@ -174,17 +177,12 @@ class MedixReward:
 
     def _metrics(self, *, seconds: float, calls: int) -> dict[str, float]:
         """Return the means of a batch, as the logs of a run show them."""
-        judged = [one.judge for one in self.scored if one.judge is not None]
-        parts = {
-            **({"judge": fmean(judged)} if judged else {}),
-            "judge_failed": 1.0 - len(judged) / len(self.scored),
-            **{
-                name: fmean(getattr(one, name) for one in self.scored)
-                for name in ("embedding", "similarity", "format", "modality")
-            },
-            "judge_calls": float(calls),
-            "seconds": seconds,
-        }
+        failed = fmean(one.judge is None for one in self.scored)
+        parts = {"judge_failed": failed, "judge_calls": float(calls), "seconds": seconds}
+        for name in _MEANS:
+            values = [getattr(one, name) for one in self.scored]
+            if valid := [value for value in values if value is not None]:
+                parts[name] = fmean(valid)
         return {f"reward_parts/{name}": value for name, value in parts.items()}
 
     async def _canaries(self, questions: Sequence[str]) -> dict[str, float]:
