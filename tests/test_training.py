@@ -152,6 +152,15 @@ def test_each_checkpoint_is_evaluated_and_the_best_is_exported(
 
 
 @pytest.mark.slow
+def test_a_sign_of_hacking_stops_with_a_checkpoint(judge: ScriptedServer, tmp_path: Path) -> None:
+    monitor = "monitor={stop: true, in_a_row: 1, limits: {judge_failed: -1}}"
+    train(a_recipe(judge, "trl.max_steps=6", "evaluation=null", monitor), out=tmp_path)
+
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_a_stream_is_trained_on(judge: ScriptedServer, tmp_path: Path) -> None:
     phantoms = load_training_data(
         DataSection(path="phantom:8"),

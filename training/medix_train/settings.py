@@ -54,6 +54,7 @@ def grpo_config(recipe: Recipe, *, out: Path) -> GRPOConfig:
         "log_completions": True,  # the monitor reads them
         "num_completions_to_print": 0,
         "logging_steps": recipe.updates_per_rollout,
+        "save_strategy": "steps",
     }
     with refused(f"recipe {recipe.name}"):
         given = _as_trl_reads(usual | recipe.trl)
