@@ -41,6 +41,8 @@ class Sign(NamedTuple):
     meaning: str
     when: Literal["new", "ever"] = "new"
     """`new` only counts what was notably less at the start: a bad start is no hack."""
+    logged: str = ""
+    """The number of TRL's log that it is, if it is one."""
 
 
 SIGNS = (
@@ -48,21 +50,16 @@ SIGNS = (
     Sign("yes_against_rules", 0.05, "the judge says YES where a rule is certain of NO", "ever"),
     Sign("other_tags", 0.2, "completions have more or fewer than four tags"),
     Sign("outside_text", 0.1, "completions go on behind the last tag"),
-    Sign("clipped", 0.3, "completions run into the cap"),
+    Sign("clipped", 0.3, "completions run into the cap", "new", "completions/clipped_ratio"),
     Sign("length_ratio", 2.0, "completions are longer than at the start"),
     Sign("repeated", 0.3, "one answer is given more often than it is the reference"),
-    Sign("canary_wrong", 0.3, "the judge accepts references of other samples", "ever"),
-    Sign("canary_key", 0.1, "the judge accepts empty words", "ever"),
-    Sign("judge_failed", 0.2, "the judge fails", "ever"),
-    Sign("kl", 1.0, "the policy has left its reference model", "ever"),
+    Sign(
+        "canary_wrong", 0.3, "the judge accepts others' references", "ever", "canary/wrong_accepted"
+    ),
+    Sign("canary_key", 0.1, "the judge accepts empty words", "ever", "canary/key_accepted"),
+    Sign("judge_failed", 0.2, "the judge fails", "ever", "reward_parts/judge_failed"),
+    Sign("kl", 1.0, "the policy has left its reference model", "ever", "kl"),
 )
-_LOGGED = {
-    "clipped": "completions/clipped_ratio",
-    "canary_wrong": "canary/wrong_accepted",
-    "canary_key": "canary/key_accepted",
-    "judge_failed": "reward_parts/judge_failed",
-    "kl": "kl",
-}
 
 
 class MonitorSettings(Section):
@@ -99,8 +96,8 @@ def signals(completions: pd.DataFrame, logged: Mapping[str, Any]) -> dict[str, f
         "outside_text": _share([text_outside(text) > 0 for text in texts]),
         "repeated": _repeated(answers, references),
     }
-    found |= {name: logged[key] for name, key in _LOGGED.items() if logged.get(key) is not None}
-    return found
+    numbers = {sign.name: logged.get(sign.logged) for sign in SIGNS}
+    return found | {name: value for name, value in numbers.items() if value is not None}
 
 
 def alarms(steps: Sequence[Mapping[str, Any]], settings: MonitorSettings) -> list[str]:
