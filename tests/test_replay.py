@@ -137,3 +137,28 @@ def test_a_replay_without_one_answer_is_one_line(
 
     assert (code, out) == (2, "")
     assert "holds no whole line" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"task": "medqa", "sample_id": "a", "completion": NaN}', "completion is nan"),
+        (
+            '{"task": "medqa", "sample_id": "a", "completion": "A", "finish_reason": 1}',
+            "finish_reason is 1",
+        ),
+        ('{"id": "medqa_0", "response": ["A"]}', "response is ['A']"),
+    ],
+)
+def test_an_answer_that_is_no_text_is_one_line(
+    evaluate: Run, tmp_path: Path, line: str, fault: str
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(f"{line}\n")
+
+    code, out, err = evaluate(
+        "--model", f"replay:{path}", "--tasks", "medqa", "--protocol", "rules"
+    )
+
+    assert (code, out) == (2, "")
+    assert f"answers.jsonl, line 1: {fault}, not text" in err

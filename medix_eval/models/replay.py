@@ -83,6 +83,13 @@ class _Replay:
     def add(self, row: dict[str, Any], *, number: int) -> None:
         """Take one line of either layout; anything else is an error that names the line."""
         where = f"{self.path.name}, line {number}"
+        used = ("completion", "finish_reason") if "completion" in row else ("response",)
+        for name in used:
+            if not isinstance(row.get(name), str | None):
+                raise ConfigError(
+                    f"{where}: {name} is {row[name]!r:.40}, not text",
+                    hint=f"{name} is a string, or null where there is none",
+                )
         if "completion" in row:
             key = (str(row.get("task", "")).partition("@")[0], str(row.get("sample_id", "")))
             if not all(key):
