@@ -69,6 +69,25 @@ def test_a_hub_that_answers_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not constants.HF_HUB_OFFLINE
 
 
+def test_hosts_that_need_no_proxy_are_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:10")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+
+    with offline_if_out_of_reach("medqa", "org/medqa"):
+        assert constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "ALL_PROXY"])
+def test_behind_a_proxy_the_libraries_find_out_themselves(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:11/{name}")
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    with offline_if_out_of_reach("medqa", "org/medqa"):
+        assert not constants.HF_HUB_OFFLINE
+
+
 def test_a_faulty_copy_in_the_cache_is_told_as_it_is() -> None:
     with (
         pytest.raises(DatasetError, match="12 rows, not 13"),

@@ -45,9 +45,9 @@ def offline_if_out_of_reach(task: str, dataset: str) -> Iterator[None]:
 
 @cache
 def _answers(address: str) -> bool:
-    if getproxies():  # then only the proxy knows, and it is near
-        return True
     parts = urlsplit(address)
+    if {parts.scheme, "all"} & getproxies().keys():  # then only the proxy knows, and it is near
+        return True
     port = parts.port or (443 if parts.scheme == "https" else 80)
     reached = threading.Event()
 
