@@ -74,7 +74,8 @@ def parsed(text: bytes) -> Any:
         return from_json(text)
     except ValueError:
         found = json.loads(text)
-    return from_json(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+    # Not `from_json`, which refuses what is nested deeper than 200 times.
+    return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

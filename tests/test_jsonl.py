@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.errors import ConfigError
-from medix_eval.jsonl import JsonLines, read_lines
+from medix_eval.jsonl import JsonLines, parsed, read_lines
 
 LINES = ['{"n": 1}', '{"n": 2, "text": "grün\\n"}', '{"n": 3}']
 
@@ -50,3 +50,9 @@ def test_a_very_long_torn_line_is_cut_off(tmp_path: Path) -> None:
         pass
 
     assert path.read_bytes() == b'{"n": 1}\n'
+
+
+def test_json_that_is_deeply_nested_is_json() -> None:
+    deep = parsed(b'{"nested":' + b"[" * 300 + b"]" * 300 + b',"text":"\\ud83d"}')
+
+    assert deep["text"] == "?"
