@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from medix_eval.commands.judges import judge_choices
 from medix_eval.models import providers
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.models.providers import load_providers
@@ -93,6 +94,22 @@ def test_the_key_may_be_in_another_variable(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert isinstance(source, OpenAIServer)
     assert source.key_env == "OTHER"
+
+
+def test_a_folder_that_is_named_like_a_provider_runs_here() -> None:
+    (choice, _) = judge_choices(
+        ["toy", "openai:x"],
+        backend="hf",
+        base_url=None,
+        api_key_env=None,
+        concurrency=None,
+        gpus=None,
+        vllm_args=None,
+        request_timeout=600.0,
+        server_timeout=900.0,
+    )
+
+    assert choice.flags.backend == "hf"
 
 
 def test_a_name_that_is_no_model_is_told_the_providers(run: Run) -> None:

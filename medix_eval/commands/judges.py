@@ -108,4 +108,5 @@ def _runs_here(name: str | None) -> bool:
 def _is_at_provider(name: str | None) -> bool:
     from medix_eval.models.providers import load_providers  # noqa: PLC0415
 
-    return name is not None and name.partition(":")[0] in load_providers()
+    provider, colon, _ = (name or "").partition(":")
+    return bool(colon) and provider in load_providers()
