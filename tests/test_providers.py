@@ -97,7 +97,7 @@ def test_the_key_may_be_in_another_variable(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_folder_that_is_named_like_a_provider_runs_here() -> None:
-    (choice, _) = judge_choices(
+    choices = judge_choices(
         ["toy", "openai:x"],
         backend="hf",
         base_url=None,
@@ -109,7 +109,7 @@ def test_a_folder_that_is_named_like_a_provider_runs_here() -> None:
         server_timeout=900.0,
     )
 
-    assert choice.flags.backend == "hf"
+    assert [choice.flags.backend for choice in choices] == ["hf", None]
 
 
 def test_a_name_that_is_no_model_is_told_the_providers(run: Run) -> None:
