@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from medix_eval.atomic import write_text
 from medix_eval.digests import differences, digest
@@ -79,6 +79,15 @@ class RunManifest(_Manifest):
     versions: dict[str, str]
     hardware: dict[str, Any]
     started: str
+
+    @field_validator("generation")
+    @classmethod
+    def _is_readable(cls, generation: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what no run of ours says, in a file that may come from anywhere."""
+        is_text = isinstance(generation.get("control"), str | None)
+        if not (is_text and isinstance(generation.get("generation", {}), dict)):
+            raise ValueError("control or generation in it is of another shape")
+        return generation
 
 
 class JudgingManifest(_Manifest):

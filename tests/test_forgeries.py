@@ -23,6 +23,8 @@ from scripted_run import (
     restamped,
 )
 
+from medix_eval.errors import ConfigError
+
 
 def flip_points(folder: Path) -> None:
     """Outcome, score and points agree with each other, but not with the replies."""
@@ -237,3 +239,14 @@ def test_a_forged_submission_is_refused_with_its_reason(
     found = check(forged(submitted[0], tmp_path, edit))
 
     assert any(reason in problem for problem in found.problems), found.problems
+
+
+@pytest.mark.parametrize("key", ["control", "generation"])
+def test_settings_of_another_shape_are_one_line(
+    submitted: Submitted, tmp_path: Path, key: str
+) -> None:
+    def bend(folder: Path) -> None:
+        edit_json(folder / "run.json", lambda run: run["generation"].update({key: ["x"]}))
+
+    with pytest.raises(ConfigError, match="json is damaged: generation"):
+        check(forged(submitted[0], tmp_path, bend))
