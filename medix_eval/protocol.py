@@ -33,7 +33,7 @@ class SamplingSpec(_Spec):
     max_tokens: Annotated[int, Field(ge=1)]
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class ImageSpec(_Spec):

