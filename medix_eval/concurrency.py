@@ -26,6 +26,11 @@ _PAYS = 1.1
 _WINDOWS_AT_REST = 10
 _CUT_AT_MOST_EVERY_S = 1.0
 
+_AHEAD = 32
+"""Items that are ready before there is room for them."""
+_TURN_S = 0.001
+"""So long items are taken before answers that have come in meanwhile get their turn."""
+
 
 def gate_for(*, concurrency: int, adapts: bool) -> Gate:
     """Return the gate of a model: fixed, or searching up to its concurrency."""
@@ -114,18 +119,31 @@ class Gate:
 async def each(
     items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]], *, limit: int
 ) -> None:
-    """Run `work` on every item, at most `limit` at a time, each taken when there is room.
+    """Run `work` on every item, at most `limit` at a time.
 
-    `work` records expected failures; what escapes it stops the stage.
+    The next few items, of which none is None, are taken while work waits for answers: so an answer
+    is followed by a request at once. `work` records expected failures; what escapes it stops the
+    stage.
     """
-    waiting = iter(items)
+    ready: asyncio.Queue[_Item | None] = asyncio.Queue(min(limit, _AHEAD))
+
+    async def take() -> None:
+        turn_began = time.monotonic()
+        for item in items:
+            await ready.put(item)
+            if time.monotonic() - turn_began > _TURN_S:
+                await asyncio.sleep(0)
+                turn_began = time.monotonic()
+        for _ in range(limit):
+            await ready.put(None)
 
     async def worker() -> None:
-        for item in waiting:
+        while (item := await ready.get()) is not None:
             await work(item)
 
     try:
         async with asyncio.TaskGroup() as group:
+            group.create_task(take())
             for _ in range(limit):
                 group.create_task(worker())
     except BaseExceptionGroup as errors:

@@ -1,6 +1,6 @@
 """The way of a sample, top to bottom: row, prompt, completion, answer, verdict, run folder.
 
-One asyncio loop. A sample is read when there is room to send it and written when it is done, so
+One asyncio loop. Samples are read a few ahead of what is sent and written when they are done, so
 memory does not grow with their number, and a kill loses only what was in flight. This is also the
 one place where a failure becomes data.
 """

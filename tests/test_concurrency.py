@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.concurrency import FIRST, Gate, gate_for
+from medix_eval.concurrency import FIRST, Gate, each, gate_for
+from medix_eval.errors import ServerError
 
 
 class Server:
@@ -120,3 +122,63 @@ async def test_places_are_given_in_order() -> None:
     await asyncio.gather(one("first"), one("second"), one("third"))
 
     assert order == ["first", "second", "third"]
+
+
+@given(num=st.integers(0, 200), limit=st.integers(1, 70))
+def test_each_item_is_worked_on_once_in_order_with_few_taken_ahead(num: int, limit: int) -> None:
+    taken: list[int] = []
+    begun: list[int] = []
+    at_once: list[int] = []
+    ahead: list[int] = []
+    under_way: set[int] = set()
+
+    async def work(item: int) -> None:
+        begun.append(item)
+        under_way.add(item)
+        at_once.append(len(under_way))
+        await asyncio.sleep(0)
+        ahead.append(len(taken) - len(begun))
+        under_way.remove(item)
+
+    def items() -> Iterator[int]:
+        for item in range(num):
+            taken.append(item)
+            yield item
+
+    asyncio.run(each(items(), work, limit=limit))
+
+    assert begun == taken == list(range(num))
+    assert max(at_once, default=0) <= limit
+    assert max(ahead, default=0) <= min(limit, 32) + 1
+
+
+def test_the_first_item_is_worked_on_before_the_last_is_taken() -> None:
+    done: list[int] = []
+
+    def items() -> Iterator[int]:
+        yield 0
+        while not done:
+            yield 1
+
+    async def work(item: int) -> None:
+        done.append(item)
+
+    asyncio.run(each(items(), work, limit=1000))
+
+    assert done[0] == 0
+
+
+@pytest.mark.parametrize("broken", ["item", "work"])
+def test_what_escapes_ends_it_with_the_one_known_error(broken: str) -> None:
+    def items() -> Iterator[int]:
+        yield from range(100)
+        if broken == "item":
+            raise ServerError("gone")
+
+    async def work(item: int) -> None:
+        await asyncio.sleep(0)
+        if broken == "work" and item > 50:
+            raise ServerError("gone")
+
+    with pytest.raises(ServerError, match="gone"):
+        asyncio.run(each(items(), work, limit=8))
