@@ -19,7 +19,7 @@ from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.records import Kind
 from medix_eval.yaml_settings import first_error, read_mapping, set_key
 
-JUDGING_VERSION = 3
+JUDGING_VERSION = 4
 """Goes up with any change to answer extraction, rules or reply reading that can move a score."""
 
 

@@ -113,7 +113,9 @@ def read(text: str) -> Text:
     """Split a text into tokens, in time linear in its length."""
     if not text.isascii():
         text = INVISIBLE.sub("", text)
-        text = _ACCENTS.sub(r"\1", unicodedata.normalize("NFKD", text.translate(_SPELLINGS)))
+        plain = unicodedata.normalize("NFKD", text.translate(_SPELLINGS))
+        # Some characters, such as a lowered minus, are only now what has another spelling.
+        text = _ACCENTS.sub(r"\1", plain.translate(_SPELLINGS))
     if "\\" in text:
         text = _LATEX.sub(" ", text)
     raw = tuple(
