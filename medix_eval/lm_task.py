@@ -263,7 +263,10 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         if self.settings.image_order:
             first = [one[0] if one else None for one in found]
             order = template(self.settings.image_order)
-            in_order = lambda doc: in_named_order(order.render(doc), first)  # noqa: E731
+
+            def in_order(doc: Row) -> list[bytes]:
+                return in_named_order(order.render(doc), first)
+
             images = self._read("order of the images", row, in_order, doc)
         if not images:
             raise self._fault(row, f"no image in {', '.join(columns)}")
