@@ -1,0 +1,114 @@
+"""What version 0.1 wrote is read, scored, judged again and ranked by this version."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from frozen import V0_1, hashes
+from scripted_run import says
+from scripted_servers import Run, Serve, judge, records
+
+from medix_eval.judged_run import read_run
+from medix_eval.judging.cache import VerdictCache
+from medix_eval.records import VerdictRecord
+
+FROZEN = Path(__file__).parent / "oracles" / "frozen.py"
+RUNS = sorted(path.parent.relative_to(V0_1) for path in V0_1.glob("runs/*/*/*/run.json"))
+JUDGED = [run for run in RUNS if run.parts[1] in {"medix", "compat", "rules"}]
+Copied = Callable[[Path], Path]
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Copied:
+    """Copy a saved run, so that a test may write to it."""
+
+    def copy(run: Path) -> Path:
+        shutil.copytree(V0_1 / run.parts[0] / run.parts[1], tmp_path / run.parts[1])
+        return tmp_path.joinpath(*run.parts[1:])
+
+    return copy
+
+
+def test_what_users_see_is_what_is_frozen(tmp_path: Path) -> None:
+    """A changed line is a changed promise: freeze it anew only together with its reason."""
+    frozen = json.loads((V0_1 / "frozen.json").read_text(encoding="utf-8"))
+    # In a process of its own: typer reads the terminal's width once.
+    subprocess.run([sys.executable, FROZEN, tmp_path], check=True)
+    found = hashes(tmp_path)
+
+    assert {name for name in {*found, *frozen} if found.get(name) != frozen.get(name)} == set()
+
+
+def test_every_saved_kind_of_run_is_there() -> None:
+    kinds = {run.parts[1] for run in RUNS}
+
+    assert kinds == {"medix", "rules", "compat", "control", "repeat", "restricted"}
+
+
+@pytest.mark.parametrize("saved", RUNS, ids=str)
+def test_a_saved_run_is_read_with_every_sample(saved: Path) -> None:
+    found = read_run(V0_1 / saved)
+    samples = list(found.samples())
+
+    assert len(samples) == sum(task.n for task in found.scores.tasks.values()) > 0
+
+
+@pytest.mark.parametrize("saved", RUNS, ids=str)
+def test_a_saved_run_scores_as_it_did(saved: Path, run: Run, copied: Copied) -> None:
+    before = read_run(V0_1 / saved).scores
+    _, out, err = run("score", copied(saved), "--json")
+    after = json.loads(out)
+
+    assert {n: (t["n"], t["score"], t["outcomes"]) for n, t in after["tasks"].items()} == {
+        n: (t.n, t.score, t.outcomes) for n, t in before.tasks.items()
+    }
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("saved", JUDGED, ids=str)
+def test_a_saved_run_is_judged_again(saved: Path, run: Run, serve: Serve, copied: Copied) -> None:
+    folder = copied(saved)
+    server = serve(says)
+    code, out, err = run("judge", folder, *judge(server), "--json")
+    (changed,) = json.loads(out)["runs"]
+
+    assert code in {0, 1}, err
+    assert changed["judged_after"].endswith("by openai:scripted")
+    judged = records(changed["run"], "verdicts.jsonl")
+    assert len(judged) == len(records(V0_1 / saved, "completions.jsonl"))
+
+
+def test_saved_runs_are_ranked(run: Run, tmp_path: Path) -> None:
+    ranked = [V0_1 / "runs" / name for name in ("medix", "rules", "compat", "repeat")]
+    code, out, err = run("leaderboard", *ranked, "--allow-synthetic", "--out", tmp_path / "site")
+
+    assert code == 0, err
+    assert out.count("1 models") == 4
+
+
+def test_a_saved_submission_is_checked(run: Run, repository: Path) -> None:
+    hub = repository / "tests" / "fixtures" / "hub"
+    code, out, err = run(
+        "submit", V0_1 / "submission.zip", "--check", "--allow-synthetic", "--data-root", hub
+    )
+
+    assert (code, "accepted" in out) == (0, True), err
+
+
+def test_a_saved_verdict_cache_knows_its_votes(tmp_path: Path) -> None:
+    (saved,) = (one for one in RUNS if one.parts[1] == "medix")
+    lines = [VerdictRecord.model_validate(line) for line in records(V0_1 / saved, "verdicts.jsonl")]
+    kept = {v.key: v.points for one in lines for v in one.votes if v.points is not None}
+    shutil.copy(V0_1 / "verdicts.sqlite", tmp_path)
+
+    with VerdictCache.at(tmp_path / "verdicts.sqlite") as cache:
+        found = {key: cache.find(key) for key in kept}
+
+    assert kept
+    assert {key: hit and hit[0] for key, hit in found.items()} == kept
