@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from medix_eval.digests import differences
 from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.judged_run import JudgedRun
 from medix_eval.scores import MIN_SLICE
@@ -24,6 +23,7 @@ from medix_eval.statistics.paired import (
     task_difference,
 )
 from medix_eval.statistics.slices import slices_of
+from medix_eval.storage.digests import differences
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))
 """What a comparison is there to compare: models, controls and repetitions."""

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Self
 
-from medix_eval.digests import canonical
 from medix_eval.errors import BadRow, ConfigError, UnknownName
 from medix_eval.records import IMAGE_MARK, Kind, Sample
+from medix_eval.storage.digests import canonical
 
 if TYPE_CHECKING:
     from medix_eval.lm_task import MedixTask

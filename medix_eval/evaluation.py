@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
-from medix_eval.atomic import write_text
 from medix_eval.controls import IMAGES_LEFT_OUT, NO_IMAGE, Control, refuse_unfit
-from medix_eval.digests import digest
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.judge_check.labels import Labels
@@ -31,6 +29,8 @@ from medix_eval.protocol import Protocol
 from medix_eval.retrying import RetryPolicy
 from medix_eval.scores import Scores, TaskScore
 from medix_eval.scoring import score_run
+from medix_eval.storage.atomic import write_text
+from medix_eval.storage.digests import digest
 from medix_eval.store import (
     RunManifest,
     TaskEntry,

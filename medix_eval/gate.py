@@ -16,7 +16,7 @@ from medix_eval.comparison import compare_runs
 from medix_eval.errors import ConfigError
 from medix_eval.judged_run import JudgedRun
 from medix_eval.scores import GroupScore, Ledger, SliceScore, TaskScore
-from medix_eval.yaml_settings import first_error, read_mapping
+from medix_eval.storage.yaml_settings import first_error, read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _KEYS = "keys are floors, non_inferiority, limits, judge, allow_limited, allow_synthetic"

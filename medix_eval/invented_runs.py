@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medix_eval.digests import digest
 from medix_eval.scoring import score_run
+from medix_eval.storage.digests import digest
 from medix_eval.store import JudgingManifest, RunManifest, TaskEntry, slug
 from medix_eval.tasks import Catalogue
 

@@ -13,9 +13,9 @@ from typing import BinaryIO, TypeVar
 from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError
-from medix_eval.jsonl import newest_lines
 from medix_eval.records import CompletionRecord, VerdictRecord
 from medix_eval.scores import Scores
+from medix_eval.storage.jsonl import newest_lines
 from medix_eval.store import (
     JudgingManifest,
     RunManifest,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medix_eval.errors import ConfigError
 from medix_eval.scores import Cost, Scores
-from medix_eval.yaml_settings import first_error, read_mapping
+from medix_eval.storage.yaml_settings import first_error, read_mapping
 
 _MILLION = 1_000_000
 _Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medix_eval.bundled import bundled
-from medix_eval.digests import digest
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.records import Kind
-from medix_eval.yaml_settings import first_error, read_mapping, set_key
+from medix_eval.storage.bundled import bundled
+from medix_eval.storage.digests import digest
+from medix_eval.storage.yaml_settings import first_error, read_mapping, set_key
 
 JUDGING_VERSION = 4
 """Goes up with any change to answer extraction, rules or reply reading that can move a score."""

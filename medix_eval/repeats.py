@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from medix_eval.atomic import write_text
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation import Settings, evaluate
 from medix_eval.judged_run import JudgedRun, JudgedSample, read_run
@@ -25,6 +24,7 @@ from medix_eval.protocol import Protocol
 from medix_eval.records import Kind
 from medix_eval.statistics.intervals import average_stderr, clustered, limits_of, task_interval
 from medix_eval.statistics.repeats import between_runs, majority_at, pass_at
+from medix_eval.storage.atomic import write_text
 from medix_eval.tasks import Catalogue
 
 

@@ -13,10 +13,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medix_eval.digests import differences
 from medix_eval.errors import ConfigError
 from medix_eval.judged_run import JudgedRun
 from medix_eval.protocol import Protocol
+from medix_eval.storage.digests import differences
 
 _PUBLISHED_WAY = "LLM judge"
 """How the metric of a figure begins or is qualified that the published evaluation gave."""
@@ -120,7 +120,7 @@ def load_published(path: Path) -> list[Figure]:
 def figures_of(figures: Sequence[Figure], model: str) -> list[Figure]:
     """Return what is published of a model, by its published or its hub name.
 
-    >>> from medix_eval.bundled import bundled
+    >>> from medix_eval.storage.bundled import bundled
     >>> figures = load_figures(bundled("leaderboard") / "published_results.csv")
     >>> {one.name for one in figures_of(figures, "MBZUAI/MediX-R1-8B@0a1b2c3")}
     {'MediX-R1 8B'}

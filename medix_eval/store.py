@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from medix_eval.atomic import write_text
-from medix_eval.digests import differences, digest
 from medix_eval.errors import ConfigError, RunMismatch
-from medix_eval.jsonl import JsonLines, read_lines
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
+from medix_eval.storage.atomic import write_text
+from medix_eval.storage.digests import differences, digest
+from medix_eval.storage.jsonl import JsonLines, read_lines
 
 _SHORT = 8
 _M = TypeVar("_M", bound=BaseModel)

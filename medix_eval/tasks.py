@@ -17,9 +17,9 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
-from medix_eval.digests import digest
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.records import Kind
+from medix_eval.storage.digests import digest
 
 _ALIASES = {"all": "medix"}
 

@@ -22,10 +22,10 @@ from hypothesis import settings
 from invented_site import site_of, six_models
 from scripted_run import Submitted, submission
 
-from medix_eval.bundled import bundled
 from medix_eval.cli import main
 from medix_eval.invented_runs import InventedRuns
 from medix_eval.models.vllm_server import vllm_version
+from medix_eval.storage.bundled import bundled
 from medix_eval.tasks import Catalogue, load_tasks
 from medix_eval.testing import ScriptedServer
 

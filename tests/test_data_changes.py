@@ -13,7 +13,7 @@ import pytest
 import yaml
 from scripted_servers import Run
 
-from medix_eval.bundled import bundled
+from medix_eval.storage.bundled import bundled
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
 MEDQA = "GBaker/MedQA-USMLE-4-options-hf"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scripted_servers import Run
 
-from medix_eval.bundled import bundled
+from medix_eval.storage.bundled import bundled
 from medix_eval.tasks import load_tasks
 
 HUB = Path(__file__).parent / "fixtures" / "hub"

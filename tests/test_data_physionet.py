@@ -18,7 +18,6 @@ import datasets
 import pytest
 from PIL import Image
 
-from medix_eval.bundled import bundled
 from medix_eval.data import physionet
 from medix_eval.data import pull as pull_module
 from medix_eval.data.hub import HubDataset, HubFile
@@ -26,7 +25,8 @@ from medix_eval.data.opening import open_task
 from medix_eval.data.physionet import XRays
 from medix_eval.data.pull import pull
 from medix_eval.errors import ConfigError, DatasetError
-from medix_eval.mirror import Mirror, MirrorFile, load_manifest
+from medix_eval.storage.bundled import bundled
+from medix_eval.storage.mirror import Mirror, MirrorFile, load_manifest
 from medix_eval.tasks import load_tasks
 
 SECRET = "correct horse battery"

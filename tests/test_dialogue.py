@@ -12,7 +12,6 @@ from pathlib import Path
 import published_scoring
 import pytest
 
-from medix_eval.digests import digest
 from medix_eval.errors import ModelError, RequestFailed
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.dialogue import Dialogue
@@ -22,6 +21,7 @@ from medix_eval.models import openai_server, transformers_model
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.protocol import DialogueJudge, LLMJudge, load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome
+from medix_eval.storage.digests import digest
 from medix_eval.tally import mean
 
 COMPAT, MEDIX = load_protocol("medix-compat"), load_protocol("medix")

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from medix_eval.bundled import bundled
 from medix_eval.cli import main
 from medix_eval.data.opening import open_task
 from medix_eval.records import IMAGE_MARK, Kind, Sample
 from medix_eval.samples import read_samples
+from medix_eval.storage.bundled import bundled
 from medix_eval.tasks import load_tasks
 from medix_eval.testing import ScriptedServer, prompt_text
 

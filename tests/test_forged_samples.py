@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from scripted_run import HUB, Submitted, edit_line, forged, rescored
 
-from medix_eval.bundled import bundled
 from medix_eval.exchange.checking import Doubts, check_submission
+from medix_eval.storage.bundled import bundled
 from medix_eval.tasks import load_tasks
 
 

@@ -42,16 +42,6 @@ def test_no_file_names_a_folder_of_somebodys_machine(tracked_files: Tracked) -> 
     assert found == []
 
 
-def test_a_module_is_one_noun_and_fits_in_400_lines(tracked_files: Tracked) -> None:
-    lengths = {
-        name: len(text_of(ROOT / name).splitlines())
-        for name in tracked_files()
-        if name.endswith(".py")
-    }
-
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
-
-
 def test_every_constraint_is_one_public_version() -> None:
     """A local version such as `+cpu` would fit one index only."""
     assert [line for line in constraint_lines() if not PIN.fullmatch(line)] == []

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.errors import ConfigError
-from medix_eval.jsonl import JsonLines, parsed, read_lines
+from medix_eval.storage.jsonl import JsonLines, parsed, read_lines
 
 LINES = ['{"n": 1}', '{"n": 2, "text": "grün\\n"}', '{"n": 3}']
 

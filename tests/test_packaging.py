@@ -62,7 +62,9 @@ def test_the_wheel_has_every_file_of_the_packages(
 
 def test_an_installed_wheel_finds_its_own_data(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
-    find = "from medix_eval.bundled import bundled; print(*map(bundled, ('tasks', 'judges')))"
+    find = (
+        "from medix_eval.storage.bundled import bundled; print(*map(bundled, ('tasks', 'judges')))"
+    )
 
     found = subprocess.run(
         [sys.executable, "-c", find],

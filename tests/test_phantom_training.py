@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from medix_eval.bundled import bundled
 from medix_eval.phantom import model_folder
+from medix_eval.storage.bundled import bundled
 
 pytest.importorskip("torch")
 

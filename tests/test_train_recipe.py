@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError
+from medix_eval.storage.bundled import bundled
 from medix_train.cli import main
 from medix_train.recipe import load_recipe, recipe_names
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError
+from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -56,8 +56,8 @@ def gate(
         for run, checks in results:
             typer.echo("\n".join(_lines(run.scores.model, checks)))
     if page is not None:
-        from medix_eval.atomic import write_text  # noqa: PLC0415
         from medix_eval.report.gate_page import gate_page  # noqa: PLC0415
+        from medix_eval.storage.atomic import write_text  # noqa: PLC0415
 
         write_text(page, gate_page(policy, results))
     is_met = all(check.is_met for _, checks in results for check in checks)

@@ -41,11 +41,11 @@ def leaderboard(
     include_path: flags.Include = None,
 ) -> None:
     """Build the static leaderboard from runs; it opens from a disk and from any web server."""
-    from medix_eval.bundled import bundled  # noqa: PLC0415
     from medix_eval.site.build import read_boards, write_site  # noqa: PLC0415
     from medix_eval.site.check import problems_of  # noqa: PLC0415
     from medix_eval.site.facts import load_facts  # noqa: PLC0415
     from medix_eval.site.ranking import Rules  # noqa: PLC0415
+    from medix_eval.storage.bundled import bundled  # noqa: PLC0415
 
     if not 0 <= max_unscored <= 1:
         raise ConfigError(f"--max-unscored {max_unscored} is no share", hint="0 to 1, such as 0.05")

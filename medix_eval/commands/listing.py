@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medix_eval import flags
-from medix_eval.bundled import bundled
 from medix_eval.commands.arguments import check_folder, open_catalogue
 from medix_eval.errors import ConfigError
+from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
     from medix_eval.tasks import Catalogue

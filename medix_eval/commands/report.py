@@ -49,9 +49,9 @@ def report(
         pictures = read_pictures(finished[0], catalogue, data_root=root, size=images)
         typer.echo(write_run_page(finished[0], images=pictures))
         return
-    from medix_eval.atomic import write_text  # noqa: PLC0415
     from medix_eval.comparison import compare_runs  # noqa: PLC0415
     from medix_eval.report.compare_page import compare_page  # noqa: PLC0415
+    from medix_eval.storage.atomic import write_text  # noqa: PLC0415
 
     found = compare_runs(finished, force=force)
     pictures = read_pictures(finished[0], catalogue, data_root=root, size=images)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medix_eval import flags
-from medix_eval.bundled import bundled
+from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,8 +14,8 @@ from PIL import Image
 from medix_eval.data.opening import open_task
 from medix_eval.errors import MedixError, one_line
 from medix_eval.lm_task import MedixTask
-from medix_eval.mirror import MIRROR_FILE, load_manifest, sha256_of
 from medix_eval.samples import BadSample, read_samples
+from medix_eval.storage.mirror import MIRROR_FILE, load_manifest, sha256_of
 from medix_eval.tasks import TaskFile
 
 

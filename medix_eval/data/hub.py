@@ -20,7 +20,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from medix_eval.errors import ConfigError, DatasetError, full_disk
-from medix_eval.mirror import MirrorFile
+from medix_eval.storage.mirror import MirrorFile
 
 _OFFLINE = "the hub may be out of reach from here, or HF_HUB_OFFLINE is set; pull where it is not"
 _TERMS = "accept its terms on its page, and put a token of that account into HF_TOKEN"

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from medix_eval.errors import ConfigError
-from medix_eval.images import damage
-from medix_eval.mirror import Mirror, MirrorFile
 from medix_eval.records import IMAGE_MARK, Kind
+from medix_eval.storage.images import damage
+from medix_eval.storage.mirror import Mirror, MirrorFile
 
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),

@@ -15,7 +15,7 @@ from medix_eval.data.expectations import changes_since_pinned
 from medix_eval.data.reach import offline_if_out_of_reach
 from medix_eval.errors import ConfigError, DatasetError, full_disk, one_line
 from medix_eval.lm_task import MedixTask
-from medix_eval.quiet import quiet
+from medix_eval.storage.quiet import quiet
 from medix_eval.tasks import Catalogue, TaskFile
 
 _LOG = logging.getLogger(__name__)

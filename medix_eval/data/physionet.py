@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from medix_eval.errors import ConfigError, DatasetError, full_disk, one_line
-from medix_eval.images import damage
-from medix_eval.mirror import Mirror, MirrorFile
+from medix_eval.storage.images import damage
+from medix_eval.storage.mirror import Mirror, MirrorFile
 
 _LOG = logging.getLogger(__name__)
 _HOST = "physionet.org"

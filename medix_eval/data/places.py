@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medix_eval.mirror import load_manifest, rows_key
+from medix_eval.storage.mirror import load_manifest, rows_key
 from medix_eval.tasks import TaskFile
 
 Where = Literal["mirror", "cache", "drawn", "missing"]

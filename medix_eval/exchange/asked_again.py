@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from statistics import fmean
 
-from medix_eval.bundled import bundled
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.recorded import protocol_of
 from medix_eval.exchange.submitted import Submission
@@ -22,6 +21,7 @@ from medix_eval.judging_stage import Appointed, grader_for, open_judges
 from medix_eval.protocol import Protocol
 from medix_eval.records import VerdictRecord
 from medix_eval.retrying import RetryPolicy
+from medix_eval.storage.bundled import bundled
 
 _MAY_DIFFER = 0.02
 """Share of the sample in which a judge may say something else: servers are not bit-exact."""

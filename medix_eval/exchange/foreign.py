@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from medix_eval.errors import DatasetError
-from medix_eval.jsonl import read_lines
+from medix_eval.storage.jsonl import read_lines
 
 Layout = Literal["official", "lm-eval", "medevalkit"]
 _SHOWN = 12

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation import write_scores
 from medix_eval.exchange.foreign import ForeignResults, ForeignSample
@@ -37,6 +36,7 @@ from medix_eval.records import (
     Vote,
 )
 from medix_eval.scores import Scores
+from medix_eval.storage.digests import digest
 from medix_eval.store import (
     JudgingManifest,
     RunManifest,

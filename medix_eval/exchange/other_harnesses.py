@@ -10,7 +10,7 @@ from typing import Any
 
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.foreign import Claim, ForeignResults, ForeignSample, lines_of
-from medix_eval.mirror import sha256_of
+from medix_eval.storage.mirror import sha256_of
 
 _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:+-]+)\.jsonl")
 _EXACT = 1e-4

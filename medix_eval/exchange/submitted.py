@@ -19,9 +19,9 @@ from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.submission import MANIFEST, SIGNATURE, SubmissionManifest
-from medix_eval.mirror import sha256_of
 from medix_eval.records import CompletionRecord, VerdictRecord
 from medix_eval.scores import Scores
+from medix_eval.storage.mirror import sha256_of
 from medix_eval.store import (
     JudgingManifest,
     RunManifest,

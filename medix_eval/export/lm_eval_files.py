@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from medix_eval.atomic import write_text
 from medix_eval.judged_run import JudgedRun, JudgedSample
 from medix_eval.scores import GroupScore, TaskScore
+from medix_eval.storage.atomic import write_text
 from medix_eval.store import slug
 
 _METRIC = "score"

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medix_eval.atomic import write_text
-from medix_eval.digests import digest
 from medix_eval.judge_check.answers import answers_of_run
 from medix_eval.judge_check.asking import AskedJudge
 from medix_eval.judge_check.confusion import Judged
@@ -22,6 +20,8 @@ from medix_eval.judge_check.scorecard import Measured, Scorecard, make_scorecard
 from medix_eval.judged_run import JudgedRun
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.progress import shown_progress
+from medix_eval.storage.atomic import write_text
+from medix_eval.storage.digests import digest
 from medix_eval.store import slug
 
 

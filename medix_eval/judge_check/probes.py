@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import yaml
 
-from medix_eval.bundled import bundled
-from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
 from medix_eval.judge_check.facts import Case, Lexicon, cases_of
 from medix_eval.records import CompletionRecord, Kind
+from medix_eval.storage.bundled import bundled
+from medix_eval.storage.digests import digest
 
 Split = Literal["development", "held_out"]
 HANDWRITTEN = "handwritten"

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from medix_eval.digests import digest
 from medix_eval.errors import ReplyUnusable
 from medix_eval.judge_check.biases import (
     LengthBias,
@@ -22,6 +21,7 @@ from medix_eval.judge_check.biases import (
     position_bias,
 )
 from medix_eval.judge_check.confusion import Confusion, Judged, Rate, confusion, rate
+from medix_eval.storage.digests import digest
 
 
 class Usage(BaseModel):

@@ -14,7 +14,6 @@ from typing import Any
 
 import jinja2
 
-from medix_eval.digests import digest
 from medix_eval.errors import ModelError, ReplyUnusable
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Ask, Grade
@@ -23,6 +22,7 @@ from medix_eval.judging.replies import read_published
 from medix_eval.models.chat import Prompt, Sampling
 from medix_eval.protocol import DialogueJudge
 from medix_eval.records import CompletionRecord, Failure, Kind, Vote
+from medix_eval.storage.digests import digest
 
 _MOST_POINTS = 5
 """Of a report; fixed in the published code."""

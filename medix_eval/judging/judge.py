@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import jinja2
 
-from medix_eval.digests import digest
 from medix_eval.errors import ModelError, ReplyUnusable, RequestRejected
 from medix_eval.judging.cache import VerdictCache, remembered
 from medix_eval.judging.prompts import compiled, fence, fields_of
@@ -24,6 +23,7 @@ from medix_eval.judging.replies import read_label, read_points, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.protocol import JUDGING_VERSION, LLMJudge, Rubric
 from medix_eval.records import CompletionRecord, Failure, Vote
+from medix_eval.storage.digests import digest
 
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
 _SEEDS_APART = 1000

@@ -26,10 +26,10 @@ from medix_eval.errors import (
     ServerError,
     Unreachable,
 )
-from medix_eval.images import data_url
-from medix_eval.jsonl import parsed
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.records import IMAGE_MARK
+from medix_eval.storage.images import data_url
+from medix_eval.storage.jsonl import parsed
 
 if TYPE_CHECKING:
     import aiohttp

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.models.openai_server import OpenAIServer
-from medix_eval.yaml_settings import read_mapping
+from medix_eval.storage.yaml_settings import read_mapping
 
 _FILE = Path(__file__).with_name("providers.yaml")
 

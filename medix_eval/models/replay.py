@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError, DatasetError, NoAnswer
-from medix_eval.jsonl import read_lines
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.records import IMAGE_MARK, Sample
+from medix_eval.storage.jsonl import read_lines
 
 _OFFICIAL_ID = re.compile(r"(?P<task>.+)_(?P<row>\d+)")
 _QUESTION_START = 60

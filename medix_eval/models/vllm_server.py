@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from medix_eval.digests import digest
 from medix_eval.errors import ConfigError, RequestFailed, ServerError
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision
@@ -23,6 +22,7 @@ from medix_eval.models.kept_servers import KeptServer, find_kept, forget, rememb
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.models.server_process import HOST, ServerProcess, free_port, start_server
 from medix_eval.models.vllm_args import VLLMArgs
+from medix_eval.storage.digests import digest
 
 INSTALL = "install it with `pip install 'medix-eval[vllm]'`"
 _PROMPT_ROOM = 32_768

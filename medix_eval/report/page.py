@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from medix_eval.bundled import bundled
+from medix_eval.storage.bundled import bundled
 
 _PAGES = Path(__file__).parent / "pages"
 _DATA = "<!--blocks-->"

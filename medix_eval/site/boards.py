@@ -16,11 +16,11 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
-from medix_eval.digests import digest
 from medix_eval.errors import ConfigError
 from medix_eval.judged_run import JudgedRun
 from medix_eval.scores import GroupScore, TaskScore
 from medix_eval.site.facts import ModelFacts, facts_of
+from medix_eval.storage.digests import digest
 from medix_eval.store import slug
 from medix_eval.tally import mean
 

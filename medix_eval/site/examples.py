@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from medix_eval.jsonl import read_lines
 from medix_eval.judged_run import JudgedRun
+from medix_eval.storage.jsonl import read_lines
 
 _LOOKED_AT = 400
 _LONGEST_TEXT = 1500

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from medix_eval.digests import differences, digest
 from medix_eval.errors import ConfigError, RunMismatch, ServerError
+from medix_eval.storage.digests import differences, digest
 from medix_train.checkpoints import HarnessEvaluation, best_evaluation, run_harness
 from medix_train.data import load_training_data
 from medix_train.export import export

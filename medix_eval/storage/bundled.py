@@ -7,7 +7,7 @@ from typing import Literal
 
 Kind = Literal["tasks", "judges", "leaderboard", "recipes"]
 _CHECKOUT = {"recipes": "training/recipes"}
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def bundled(kind: Kind) -> Path:
