@@ -22,10 +22,10 @@ from PIL import Image, UnidentifiedImageError
 from medix_eval.data.expectations import check_columns, check_size
 from medix_eval.data.scored_files import ScoredSplit
 from medix_eval.errors import BadRow, DatasetError, one_line, whole_story
-from medix_eval.judging.answers import extract_answer
-from medix_eval.judging.rules import decide, normalise
 from medix_eval.records import Kind
 from medix_eval.row_images import ImageFiles, column_images, open_image_files, undecoded
+from medix_eval.rules import decide, normalise
+from medix_eval.rules.answers import extract_answer
 from medix_eval.storage.images import as_rgb
 from medix_eval.storage.mirror import Mirror, read_mirror, rows_key
 from medix_eval.storage.quiet import quiet

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation import Settings, evaluate
 from medix_eval.judged_run import JudgedRun, JudgedSample, read_run
-from medix_eval.judging.rules import normalise
-from medix_eval.judging.rules.choices import chosen_option
-from medix_eval.judging.rules.expected import Expected
-from medix_eval.judging.rules.text import read
 from medix_eval.protocol import Protocol
 from medix_eval.records import Kind
+from medix_eval.rules import normalise
+from medix_eval.rules.choices import chosen_option
+from medix_eval.rules.expected import Expected
+from medix_eval.rules.text import read
 from medix_eval.statistics.intervals import average_stderr, clustered, limits_of, task_interval
 from medix_eval.statistics.repeats import between_runs, majority_at, pass_at
 from medix_eval.storage.atomic import write_text

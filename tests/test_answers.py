@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.judging.answers import extract_answer, has_final_answer
+from medix_eval.rules.answers import extract_answer, has_final_answer
 
 
 @pytest.mark.parametrize(

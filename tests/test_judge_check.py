@@ -19,9 +19,9 @@ from medix_eval.judge_check.confusion import Judged, confusion
 from medix_eval.judge_check.picture import draw
 from medix_eval.judge_check.probes import LabelledAnswer, load_probes
 from medix_eval.judge_check.scorecard import Scorecard
-from medix_eval.judging.answers import extract_answer
 from medix_eval.judging.prompts import fence
 from medix_eval.records import Outcome, VerdictRecord
+from medix_eval.rules.answers import extract_answer
 from medix_eval.testing import Script, prompt_text
 
 FENCE = re.compile(r"=== answer [0-9a-f]{16} ===")

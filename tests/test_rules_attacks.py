@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.judging.rules import decide
 from medix_eval.records import Kind
+from medix_eval.rules import decide
 
 FACTS = {"modality": "CT", "count": "2", "side": "left", "size": "small"}
 QUESTIONS: dict[Kind, tuple[str, tuple[str, ...], dict[str, str]]] = {

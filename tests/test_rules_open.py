@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.judging.rules import decide, normalise
 from medix_eval.records import Kind, RuleVerdict
+from medix_eval.rules import decide, normalise
 
 
 def judged(answer: str, reference: str) -> RuleVerdict | None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from medix_eval.judging.rules import decide, normalise
 from medix_eval.records import Kind, RuleVerdict
+from medix_eval.rules import decide, normalise
 
 DRUGS = ["aspirin", "warfarin", "heparin", "clopidogrel"]
 

@@ -7,11 +7,8 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from medix_eval.judging.answers import extract_answer, has_final_answer, published_answer
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade, Grader
-from medix_eval.judging.letter_parser import letter_of
-from medix_eval.judging.rules import decide as decide_by_rules
 from medix_eval.protocol import LLMJudge, Protocol
 from medix_eval.records import (
     CompletionRecord,
@@ -20,6 +17,9 @@ from medix_eval.records import (
     RuleVerdict,
     VerdictRecord,
 )
+from medix_eval.rules import decide as decide_by_rules
+from medix_eval.rules.answers import extract_answer, has_final_answer, published_answer
+from medix_eval.rules.letter_parser import letter_of
 
 _FAILED = {
     "RequestRejected": Outcome.REJECTED,

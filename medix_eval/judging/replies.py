@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
-from medix_eval.judging.answers import published_answer
+from medix_eval.rules.answers import published_answer
 
 _KEY = '"score"'
 _OBJECT = re.compile(r"\{[^{}]*\}")

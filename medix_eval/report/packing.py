@@ -15,8 +15,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from medix_eval.judged_run import JudgedSample
-from medix_eval.judging.answers import thinking_of
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, VerdictRecord
+from medix_eval.rules.answers import thinking_of
 
 _CHUNK_BYTES = 400_000
 _SNIPPET = 96

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from medix_eval.judging.rules.choices import exclusive_word, option, yes_no
-from medix_eval.judging.rules.expected import Expected, Rule
-from medix_eval.judging.rules.plain import exact, number
-from medix_eval.judging.rules.reports import facts as listed_facts
-from medix_eval.judging.rules.text import INVISIBLE, normalise, read, words
 from medix_eval.records import Kind, RuleVerdict
+from medix_eval.rules.choices import exclusive_word, option, yes_no
+from medix_eval.rules.expected import Expected, Rule
+from medix_eval.rules.plain import exact, number
+from medix_eval.rules.reports import facts as listed_facts
+from medix_eval.rules.text import INVISIBLE, normalise, read, words
 
 __all__ = ["decide", "normalise"]
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from medix_eval.judging.rules import frames
-from medix_eval.judging.rules.mentions import Choices, Mention, Naming, NotCertain
-from medix_eval.judging.rules.text import Text, listed
+from medix_eval.rules import frames
+from medix_eval.rules.mentions import Choices, Mention, Naming, NotCertain
+from medix_eval.rules.text import Text, listed
 
 _CLAUSE_ENDS = frozenset({",", ";", "--"})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medix_eval.judging.rules.text import words
+from medix_eval.rules.text import words
 
 _SIDE = {"left": ("left",), "right": ("right",), "both": ("both", "bilateral")}
 _SIZE = {"small": ("small",), "large": ("large", "big")}

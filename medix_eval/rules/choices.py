@@ -6,13 +6,13 @@ import re
 from functools import lru_cache
 from string import ascii_lowercase
 
-from medix_eval.judging.rules.claims import Claim, find_claim
-from medix_eval.judging.rules.expected import Expected
-from medix_eval.judging.rules.frames import unframed
-from medix_eval.judging.rules.mentions import Choice, Choices
-from medix_eval.judging.rules.text import Text, read, starts_with_article, words, words_of
-from medix_eval.judging.rules.vocabularies import VOCABULARIES
 from medix_eval.records import RuleVerdict
+from medix_eval.rules.claims import Claim, find_claim
+from medix_eval.rules.expected import Expected
+from medix_eval.rules.frames import unframed
+from medix_eval.rules.mentions import Choice, Choices
+from medix_eval.rules.text import Text, read, starts_with_article, words, words_of
+from medix_eval.rules.vocabularies import VOCABULARIES
 
 _YES_OR_NO = Choices((Choice(words=("yes",)), Choice(words=("no",))))
 _YES_NO = {choice.words for choice in _YES_OR_NO.all}

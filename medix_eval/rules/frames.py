@@ -14,7 +14,7 @@ from enum import Enum
 from functools import cached_property
 from itertools import accumulate
 
-from medix_eval.judging.rules.text import Text
+from medix_eval.rules.text import Text
 
 _LIKELY = "likely|appropriate|probable|suitable|accurate|fitting|plausible"
 _BEST = (

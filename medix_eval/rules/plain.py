@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from medix_eval.judging.rules.expected import Expected
-from medix_eval.judging.rules.frames import unframed
-from medix_eval.judging.rules.quantities import UNITS, Item, Quantity, items_of
-from medix_eval.judging.rules.text import Text, listed, words_of
 from medix_eval.records import RuleVerdict
+from medix_eval.rules.expected import Expected
+from medix_eval.rules.frames import unframed
+from medix_eval.rules.quantities import UNITS, Item, Quantity, items_of
+from medix_eval.rules.text import Text, listed, words_of
 
 _CHOICES = {("yes",), ("no",)}
 _COUNTING = (("there", "is"), ("there", "are"), ("i", "see"), ("i", "count"))

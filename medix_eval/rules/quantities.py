@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from medix_eval.judging.rules.text import SKIPPED, Text, listed
+from medix_eval.rules.text import SKIPPED, Text, listed
 
 _LONGEST_NUMBER = 30
 """Digits of no measurement; a longer row of them is read as a word."""
@@ -38,7 +38,7 @@ class Quantity:
     def equals(self, other: Quantity) -> bool | None:
         """Compare two quantities; None where units differ, or where one may be the other rounded.
 
-        >>> from medix_eval.judging.rules.text import read
+        >>> from medix_eval.rules.text import read
         >>> left, right = (items_of(read(text))[0] for text in ("0.5 g", "500 mg"))
         >>> left.equals(right)
         True
@@ -126,7 +126,7 @@ Item = str | Quantity
 def items_of(text: Text) -> tuple[Item, ...]:
     """Return the words of a text with its quantities read.
 
-    >>> from medix_eval.judging.rules.text import read
+    >>> from medix_eval.rules.text import read
     >>> items_of(read("about 2 lesions"))[::2]
     ('about', 'lesions')
     """

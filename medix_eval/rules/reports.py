@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from medix_eval.judging.rules.expected import Expected
-from medix_eval.judging.rules.quantities import NUMBER_WORDS
-from medix_eval.judging.rules.text import SKIPPED, Text, listed, words
-from medix_eval.judging.rules.vocabularies import VOCABULARIES, Vocabulary
 from medix_eval.records import RuleVerdict
+from medix_eval.rules.expected import Expected
+from medix_eval.rules.quantities import NUMBER_WORDS
+from medix_eval.rules.text import SKIPPED, Text, listed, words
+from medix_eval.rules.vocabularies import VOCABULARIES, Vocabulary
 
 _NOTHING = frozenset({"", "0", "none", "no"})
 _OF_A_FINDING = frozenset({"count", "side", "size"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from medix_eval.judging.rules.text import Text, read, words
 from medix_eval.records import RuleVerdict
+from medix_eval.rules.text import Text, read, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from medix_eval.judging.rules.text import SKIPPED, SOFT, Text, starts_with_article
+from medix_eval.rules.text import SKIPPED, SOFT, Text, starts_with_article
 
 _LETTER_WORDS = frozenset({"option", "choice", "answer", "letter"})
 _OPENING = frozenset("([{")
