@@ -22,8 +22,8 @@ from medix_eval.records import IMAGE_MARK, Kind, Sample
 from medix_eval.storage.digests import canonical
 
 if TYPE_CHECKING:
-    from medix_eval.lm_task import MedixTask
-    from medix_eval.tasks import TaskSettings
+    from medix_eval.data.lm_task import MedixTask
+    from medix_eval.data.tasks import TaskSettings
 
 Disturb = Callable[[Sample], Sample]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.controls import NO_IMAGE
+from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow
 from medix_eval.evaluation import Settings, resolve_models
 from medix_eval.records import Kind
-from medix_eval.tasks import Catalogue, TaskFile
 
 if TYPE_CHECKING:
-    from medix_eval.lm_task import MedixTask
+    from medix_eval.data.lm_task import MedixTask
 
 _CHARACTERS_PER_TOKEN = 4
 """A rule of thumb; the model's own tokenizer is not loaded for an estimate."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
 from medix_eval.controls import IMAGES_LEFT_OUT, NO_IMAGE, Control, refuse_unfit
+from medix_eval.data.tasks import Catalogue
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.judge_check.labels import Labels
@@ -42,7 +43,6 @@ from medix_eval.store import (
     open_run,
 )
 from medix_eval.tables import as_csv, as_markdown
-from medix_eval.tasks import Catalogue
 
 _LOG = logging.getLogger(__name__)
 _RECORDED = (
@@ -282,8 +282,8 @@ def _generation(
 def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
     """Open every task's data and pick its rows."""
     from medix_eval.data.opening import open_all  # noqa: PLC0415
+    from medix_eval.data.samples import select_rows, side_by_side  # noqa: PLC0415
     from medix_eval.pipeline import OpenedTask  # noqa: PLC0415
-    from medix_eval.samples import select_rows, side_by_side  # noqa: PLC0415
 
     opened = []
     for file, task in open_all(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.scoring import score_run
 from medix_eval.storage.digests import digest
 from medix_eval.store import JudgingManifest, RunManifest, TaskEntry, slug
-from medix_eval.tasks import Catalogue
 
 Answers = Mapping[str, Sequence[float | None]]
 """The score of each sample by task; None is a sample that the rules left unjudged."""

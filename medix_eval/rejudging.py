@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
+from medix_eval.data.tasks import Catalogue
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation import write_scores
@@ -31,7 +32,6 @@ from medix_eval.store import (
     open_judging,
     open_run,
 )
-from medix_eval.tasks import Catalogue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

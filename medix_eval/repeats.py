@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation import Settings, evaluate
 from medix_eval.judged_run import JudgedRun, JudgedSample, read_run
@@ -25,7 +26,6 @@ from medix_eval.rules.text import read
 from medix_eval.statistics.intervals import average_stderr, clustered, limits_of, task_interval
 from medix_eval.statistics.repeats import between_runs, majority_at, pass_at
 from medix_eval.storage.atomic import write_text
-from medix_eval.tasks import Catalogue
 
 
 class _Result(BaseModel):

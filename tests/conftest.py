@@ -23,16 +23,16 @@ from invented_site import site_of, six_models
 from scripted_run import Submitted, submission
 
 from medix_eval.cli import main
+from medix_eval.data.tasks import Catalogue, load_tasks
 from medix_eval.invented_runs import InventedRuns
 from medix_eval.models.vllm_server import vllm_version
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import Catalogue, load_tasks
 from medix_eval.testing import ScriptedServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from medix_eval.lm_task import MedixTask
+    from medix_eval.data.lm_task import MedixTask
 
 # Set before anything imports datasets or torch, which read them once; child processes inherit them.
 # What the caller sets wins, as in `HF_HUB_OFFLINE=0 pytest -m network`.

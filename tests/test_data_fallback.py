@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from scripted_servers import Run
 
+from medix_eval.data.tasks import load_tasks
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import load_tasks
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
 CATALOGUE = load_tasks([bundled("tasks")])

@@ -12,8 +12,8 @@ import pytest
 from opened_tasks import CATALOGUE, HUB, Open, open_fixture
 
 from medix_eval.data.opening import open_task
+from medix_eval.data.tasks import load_tasks
 from medix_eval.errors import ConfigError, DatasetError
-from medix_eval.tasks import load_tasks
 
 
 def test_a_missing_column_is_named_with_those_there_are(open_rows: Open) -> None:

@@ -24,10 +24,10 @@ from medix_eval.data.hub import HubDataset, HubFile
 from medix_eval.data.opening import open_task
 from medix_eval.data.physionet import XRays
 from medix_eval.data.pull import pull
+from medix_eval.data.tasks import load_tasks
 from medix_eval.errors import ConfigError, DatasetError
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.mirror import Mirror, MirrorFile, load_manifest
-from medix_eval.tasks import load_tasks
 
 SECRET = "correct horse battery"
 BASIC = "Basic " + base64.b64encode(f"reader:{SECRET}".encode()).decode()

@@ -18,10 +18,10 @@ import pytest
 
 from medix_eval.cli import main
 from medix_eval.data.opening import open_task
+from medix_eval.data.samples import read_samples
+from medix_eval.data.tasks import load_tasks
 from medix_eval.records import IMAGE_MARK, Kind, Sample
-from medix_eval.samples import read_samples
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import load_tasks
 from medix_eval.testing import ScriptedServer, prompt_text
 
 HUB = Path(__file__).parent / "fixtures" / "hub"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from scripted_run import HUB, Submitted, edit_line, forged, rescored
 
+from medix_eval.data.tasks import load_tasks
 from medix_eval.exchange.checking import Doubts, check_submission
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import load_tasks
 
 
 def drop_sample(folder: Path) -> None:

@@ -26,9 +26,9 @@ from lm_eval.config.task import TaskConfig
 from lm_eval.tasks import TaskManager
 from PIL import Image
 
-from medix_eval import tasks
+from medix_eval.data import tasks
+from medix_eval.data.lm_task import MedixTask
 from medix_eval.data.opening import open_task
-from medix_eval.lm_task import MedixTask
 from medix_eval.records import IMAGE_MARK, Kind
 from medix_eval.storage.bundled import bundled
 from medix_eval.testing import ScriptedServer, prompt_text

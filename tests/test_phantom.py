@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medix_eval.data.opening import open_task
+from medix_eval.data.tasks import load_tasks
 from medix_eval.phantom import model_folder
 from medix_eval.phantom.dataset import EVALUATION, TRAINING, load, questions, stream
 from medix_eval.phantom.drawing import MODALITIES, SIDE, SIDES, SIZES, Facts, Pixels, draw, png
@@ -24,7 +25,6 @@ from medix_eval.phantom.questions import TOPICS, Question, ask, prompt, report
 from medix_eval.records import Kind
 from medix_eval.rules import decide
 from medix_eval.rules.answers import extract_answer
-from medix_eval.tasks import load_tasks
 
 TASKS = Path(__file__).parent.parent / "tasks"
 FRESH_SEED = 20261122

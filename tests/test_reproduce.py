@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from medix_eval.cli import main
+from medix_eval.data.tasks import load_tasks
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
 from medix_eval.reproduction import Figure, load_figures
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import load_tasks
 from medix_eval.testing import write_run
 
 JUDGE = "Qwen/Qwen3-14B"

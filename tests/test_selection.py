@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.samples import select_rows
+from medix_eval.data.samples import select_rows
 
 SLICES = st.lists(st.tuples(st.sampled_from(["CT", "MRI", "X-Ray"])), min_size=1, max_size=200)
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from invented_boards import VQA, built, right
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.invented_runs import InventedRuns
 from medix_eval.reproduction import load_published
 from medix_eval.site.facts import facts_of, load_facts
 from medix_eval.site.published import published_tables, sources
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import Catalogue
 
 
 def test_a_folder_of_runs_stands_for_all_of_them(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from invented_boards import VQA, boards_of, built, right
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.invented_runs import InventedRuns
 from medix_eval.site.boards import Standing
-from medix_eval.tasks import Catalogue
 
 
 def test_runs_of_one_protocol_judge_and_data_share_a_board(

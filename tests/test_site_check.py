@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from invented_boards import VQA, measured, right
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.invented_runs import InventedRuns
 from medix_eval.site.check import problems_of
-from medix_eval.tasks import Catalogue
 
 
 @pytest.mark.parametrize("what", ["slake_vqa", "medvqa"])

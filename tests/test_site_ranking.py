@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from invented_boards import RULES, VQA, boards_of, measured, right
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.exchange.importing import import_results
 from medix_eval.invented_runs import InventedRuns
 from medix_eval.judge_check.scorecard import Measured, make_scorecard
@@ -15,7 +16,6 @@ from medix_eval.site.boards import Standing
 from medix_eval.site.measured import measure
 from medix_eval.site.ranking import Rules
 from medix_eval.storage.digests import digest
-from medix_eval.tasks import Catalogue
 
 
 def test_two_checkpoints_of_one_name_are_two_models(

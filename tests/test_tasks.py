@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from medix_eval.data.tasks import Catalogue, TaskFile, load_tasks
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.records import Kind
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import Catalogue, TaskFile, load_tasks
 
 MMLU = "clinical_knowledge college_biology college_medicine medical_genetics professional_medicine"
 OFFICIAL = [
@@ -144,7 +144,7 @@ def test_only_reports_are_graded_from_0_to_5(catalogue: Catalogue) -> None:
 def test_the_listing_imports_no_heavy_package() -> None:
     script = (
         "import sys; from medix_eval.storage.bundled import bundled;"
-        "from medix_eval.tasks import *;"
+        "from medix_eval.data.tasks import *;"
         "load_tasks([bundled('tasks')]);"
         "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'pandas', 'openai', 'vllm'};"
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"

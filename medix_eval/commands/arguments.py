@@ -14,13 +14,13 @@ from medix_eval.storage.bundled import bundled
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from medix_eval.data.tasks import Catalogue
     from medix_eval.scores import Scores
-    from medix_eval.tasks import Catalogue
 
 
 def open_catalogue(include_path: list[Path] | None) -> Catalogue:
     """Read the bundled task files and the user's own."""
-    from medix_eval.tasks import load_tasks  # noqa: PLC0415
+    from medix_eval.data.tasks import load_tasks  # noqa: PLC0415
 
     return load_tasks([bundled("tasks"), *(include_path or [])])
 

@@ -191,7 +191,7 @@ def new_data(
         raise ConfigError(f"{folder} is not a folder", hint="it holds a table and its images")
     from medix_eval.data.check import check_mirror  # noqa: PLC0415 (lm-eval: seconds)
     from medix_eval.data.new import new_benchmark  # noqa: PLC0415 (pandas)
-    from medix_eval.tasks import load_tasks  # noqa: PLC0415
+    from medix_eval.data.tasks import load_tasks  # noqa: PLC0415
 
     name = name or folder.resolve().name.lower().replace("-", "_").replace(" ", "_")
     made = new_benchmark(folder, name=name, to=to, licence=licence, data_class=data_class)

@@ -21,8 +21,8 @@ from medix_eval.commands.judges import judge_choices
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
+    from medix_eval.data.tasks import Catalogue
     from medix_eval.evaluation import Settings
-    from medix_eval.tasks import Catalogue
 
 _FAILURES = 1
 _DONE = 0

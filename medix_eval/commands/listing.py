@@ -13,7 +13,7 @@ from medix_eval.errors import ConfigError
 from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
-    from medix_eval.tasks import Catalogue
+    from medix_eval.data.tasks import Catalogue
 
 
 def tasks(

@@ -11,12 +11,12 @@ from typing import Any
 
 from PIL import Image
 
+from medix_eval.data.lm_task import MedixTask
 from medix_eval.data.opening import open_task
+from medix_eval.data.samples import BadSample, read_samples
+from medix_eval.data.tasks import TaskFile
 from medix_eval.errors import MedixError, one_line
-from medix_eval.lm_task import MedixTask
-from medix_eval.samples import BadSample, read_samples
 from medix_eval.storage.mirror import MIRROR_FILE, load_manifest, sha256_of
-from medix_eval.tasks import TaskFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

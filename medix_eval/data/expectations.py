@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from medix_eval.errors import DatasetError
 
 if TYPE_CHECKING:
+    from medix_eval.data.tasks import TaskFile, TaskSettings
     from medix_eval.storage.mirror import Mirror
-    from medix_eval.tasks import TaskFile, TaskSettings
 
 _CHANGED = "a dataset that changed gives another score: see what changed"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medix_eval.data.tasks import TaskFile
 from medix_eval.storage.mirror import load_manifest, rows_key
-from medix_eval.tasks import TaskFile
 
 Where = Literal["mirror", "cache", "drawn", "missing"]
 

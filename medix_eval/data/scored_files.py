@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medix_eval.data.tasks import ImageSource
 from medix_eval.storage.digests import digest
 from medix_eval.storage.mirror import Mirror, sha256_of
-from medix_eval.tasks import ImageSource
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

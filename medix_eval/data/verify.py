@@ -6,14 +6,14 @@ from collections import defaultdict
 from hashlib import sha256
 from pathlib import Path
 
+from medix_eval.data.lm_task import MedixTask
 from medix_eval.data.opening import open_task
+from medix_eval.data.samples import BadSample, read_samples
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import DatasetError
-from medix_eval.lm_task import MedixTask
 from medix_eval.records import CompletionRecord
-from medix_eval.samples import BadSample, read_samples
 from medix_eval.storage.digests import differences
 from medix_eval.store import load_run_manifest, newest_completions
-from medix_eval.tasks import Catalogue
 
 _NAMED = 3
 

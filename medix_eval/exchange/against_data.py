@@ -10,7 +10,7 @@ from medix_eval.records import CompletionRecord, Sample
 from medix_eval.store import TaskEntry
 
 if TYPE_CHECKING:
-    from medix_eval.lm_task import MedixTask
+    from medix_eval.data.lm_task import MedixTask
 
 _COMPARED = ("prompt", "reference", "options", "facts", "columns", "parser", "restricted")
 """All that a verdict or a slice comes from; without text only row and kind are compared."""
@@ -25,7 +25,7 @@ def differences_from_data(
     has_text: bool,
 ) -> Iterator[str]:
     """Yield what differs, a line each; without text only ids are compared."""
-    from medix_eval.samples import BadSample, read_samples, select_rows  # noqa: PLC0415 (seconds)
+    from medix_eval.data.samples import BadSample, read_samples, select_rows  # noqa: PLC0415 (seconds)
 
     yield from _unlike_source(task, entry)
     drawn = select_rows(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medix_eval.appointing import JudgeChoice, appoint
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError, MedixError
 from medix_eval.exchange.against_data import differences_from_data
 from medix_eval.exchange.asked_again import ask_again
@@ -39,7 +40,6 @@ from medix_eval.exchange.zips import unpack
 from medix_eval.judging_stage import Appointed
 from medix_eval.models.resolve import resolve_model
 from medix_eval.protocol import Protocol, RulesOnly, protocol_names
-from medix_eval.tasks import Catalogue
 
 _MOST_SHOWN = 20
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation import write_scores
 from medix_eval.exchange.foreign import ForeignResults, ForeignSample
@@ -46,7 +47,6 @@ from medix_eval.store import (
     open_run,
 )
 from medix_eval.tally import mean
-from medix_eval.tasks import Catalogue
 
 _LAYOUTS = (
     (is_official, read_official),

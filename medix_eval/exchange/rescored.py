@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.exchange.submitted import Submission
 from medix_eval.scoring import score_run
-from medix_eval.tasks import Catalogue
 
 _NOT_FROM_VERDICTS = {"schema_version", "run", "labels", "cost", "tasks", "groups"}
 _BY_LABELS = {"corrected", "corrected_interval"}

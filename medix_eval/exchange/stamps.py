@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.recorded import protocol_of
 from medix_eval.exchange.submission import MANIFEST
 from medix_eval.exchange.submitted import Submission
 from medix_eval.protocol import Protocol, load_protocol, protocol_names
 from medix_eval.storage.digests import differences, digest
-from medix_eval.tasks import Catalogue, TaskFile
 
 _OTHER_GENERATION = "+other-generation"
 _FROM_THE_FILE = ("kind", "modality", "data_class", "cluster", "slices")

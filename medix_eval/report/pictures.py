@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.judged_run import JudgedRun
 from medix_eval.storage.images import data_url, media_type
-from medix_eval.tasks import Catalogue
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_SIDE = 384

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.judged_run import JudgedRun, read_run
 from medix_eval.reproduction import load_published
@@ -25,7 +26,6 @@ from medix_eval.site.pages import BoardPages, environment, links
 from medix_eval.site.published import published_tables, sources
 from medix_eval.site.ranking import Rules
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import Catalogue
 
 _ASSETS = ("theme.css", "site.css", "script.js", "published_results.csv")
 _MARK = ".medix-leaderboard"

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import MedixError
 from medix_eval.judged_run import JudgedRun
 from medix_eval.scoring import score_run
@@ -16,7 +17,6 @@ from medix_eval.site.boards import Board
 from medix_eval.site.build import read_boards
 from medix_eval.site.facts import ModelFacts
 from medix_eval.site.sample_scores import read_sample_scores
-from medix_eval.tasks import Catalogue
 
 _OF_A_TASK = {
     "version", "kind", "limit", "synthetic", "n", "n_scored", "score", "stderr", "interval",

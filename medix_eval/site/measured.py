@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.scores import GroupScore, TaskScore
 from medix_eval.site.boards import Board, Entry
 from medix_eval.site.columns import Column, board_columns
@@ -20,7 +21,6 @@ from medix_eval.site.sample_scores import (
     read_clusters,
     read_sample_scores,
 )
-from medix_eval.tasks import Catalogue, TaskFile
 
 _NUM_EXAMPLES = 3
 

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from medix_eval.data.opening import open_task
+from medix_eval.data.samples import read_samples
+from medix_eval.data.tasks import load_tasks
 from medix_eval.records import Sample
-from medix_eval.samples import read_samples
-from medix_eval.tasks import load_tasks
 
 TASK = """
 task: many

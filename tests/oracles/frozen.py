@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medix_eval.__main__ import main
+from medix_eval.data.tasks import load_tasks
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import load_tasks
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 V0_1 = FIXTURES / "v0_1"

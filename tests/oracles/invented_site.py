@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from medix_eval.data.tasks import load_tasks
 from medix_eval.invented_runs import Answers, InventedRuns
 from medix_eval.site.build import read_boards, write_site
 from medix_eval.site.facts import ModelFacts
 from medix_eval.site.ranking import Rules
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import load_tasks
 
 TASKS = ("medqa", "medmcqa", "slake_vqa", "rad_vqa")
 GROUPS = {"all_four": TASKS, "text_two": TASKS[:2]}

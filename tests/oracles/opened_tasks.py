@@ -10,10 +10,10 @@ import datasets
 import yaml
 from datasets import Features
 
+from medix_eval.data.lm_task import MedixTask
 from medix_eval.data.opening import open_task
-from medix_eval.lm_task import MedixTask
+from medix_eval.data.tasks import load_tasks
 from medix_eval.storage.bundled import bundled
-from medix_eval.tasks import load_tasks
 
 CATALOGUE = load_tasks([bundled("tasks")])
 HUB = Path(__file__).parents[1] / "fixtures" / "hub"

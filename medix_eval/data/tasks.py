@@ -217,7 +217,7 @@ def read_settings(metadata: object, *, where: str) -> TaskSettings:
         found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         first = found[0]
         field = ".".join(str(part) for part in ("metadata", "medix", *first["loc"]))
-        hint = "the settings are described in `TaskSettings`, medix_eval/tasks.py"
+        hint = "the settings are described in `TaskSettings`, medix_eval/data/tasks.py"
         if first["type"] == "extra_forbidden":
             hint = _nearest(str(first["loc"][-1]), TaskSettings.model_fields)
         raise ConfigError(f"{where}: {field}: {first['msg']}", hint=hint) from None

@@ -11,8 +11,8 @@ from typing import Any
 import datasets
 import huggingface_hub
 
+from medix_eval.data.tasks import ImageSource
 from medix_eval.errors import BadRow, DatasetError
-from medix_eval.tasks import ImageSource
 
 
 def undecoded(rows: datasets.Dataset) -> datasets.Dataset:

@@ -10,9 +10,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from medix_eval.data.lm_task import MedixTask
+from medix_eval.data.mapped_files import release
 from medix_eval.errors import BadRow
-from medix_eval.lm_task import MedixTask
-from medix_eval.mapped_files import release
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Kind, Sample
 from medix_eval.storage.digests import canonical
 from medix_eval.storage.images import damage

@@ -1,0 +1,397 @@
+"""The one task class behind every task file, in stock lm-eval and in this harness alike.
+
+lm-eval builds it through a task file's `class:` field. It keeps images as stored bytes (stock
+decodes a whole split when a task opens), and checks every row it reads: a withheld label or a
+missing option is an error that names the row, never a silently wrong reference.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+from jinja2 import TemplateError
+from lm_eval.api.task import ConfigurableTask
+from PIL import Image, UnidentifiedImageError
+
+from medix_eval.data.expectations import check_columns, check_size
+from medix_eval.data.row_images import ImageFiles, column_images, open_image_files, undecoded
+from medix_eval.data.scored_files import ScoredSplit
+from medix_eval.data.tasks import read_settings
+from medix_eval.data.templates import columns_of, in_named_order, template
+from medix_eval.errors import BadRow, DatasetError, one_line, whole_story
+from medix_eval.records import Kind
+from medix_eval.rules import decide, normalise
+from medix_eval.rules.answers import extract_answer
+from medix_eval.storage.images import as_rgb
+from medix_eval.storage.mirror import Mirror, read_mirror, rows_key
+from medix_eval.storage.quiet import quiet
+
+Row = Mapping[str, Any]
+"""One row of a dataset, as `datasets` gives it, images not decoded."""
+
+_UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
+_HINT = "point --data-root at a folder that holds a full copy as ORG/NAME"
+_DEFAULT_METRIC = {"metric": "exact_match"}
+
+
+class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
+    """A benchmark with its rows open.
+
+    `rows` is what the task asks, after its own filter. The accessors take one of these rows, and
+    its number for the error message.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.name = str(config.get("task"))
+        self.settings = read_settings(config.get("metadata"), where=f"task {self.name}")
+        self.changes: list[str] = []
+        """What of the data is not as the task file pins it, where the user accepted that."""
+        self._splits: dict[str, datasets.Dataset] = {}
+        try:
+            # lm-eval hands over its own `class` field too, and then refuses it.
+            super().__init__(config={key: config[key] for key in config if key != "class"})
+        except _UNREADABLE as error:
+            # Last of all lm-eval renders row 0. A bad one must not close the task to the others:
+            # like any other row it is reported when it is read.
+            if not hasattr(self, "features"):
+                raise DatasetError(f"task {self.name}: {one_line(error)}") from error
+
+    # What lm-eval calls
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Load the dataset and see that it is what the task file says."""
+        try:
+            super().download(dataset_kwargs)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DatasetError(
+                f"task {self.name}: cannot load {self.DATASET_PATH}: {whole_story(error)}",
+                hint=_HINT,
+            ) from error
+        if self._test_split not in self.dataset:
+            known = ", ".join(self.dataset)
+            raise DatasetError(
+                f"task {self.name}: there is no split {self._test_split!r}, only {known}"
+            )
+        settings = self.settings
+        needed = (*self._template_columns, *self._image_columns, *settings.keep_rows)
+        features = self.dataset[self._test_split].features
+        check_columns(self.name, settings, features, needed=needed)
+        self._check_size()
+        # A missing zip is found now, not after the first requests.
+        self._image_files = self._open_image_files()
+
+    def training_docs(self) -> datasets.Dataset | None:
+        """Return the training rows, images not decoded."""
+        return self._split(self.config.training_split)
+
+    def validation_docs(self) -> datasets.Dataset | None:
+        """Return the validation rows, images not decoded."""
+        return self._split(self.config.validation_split)
+
+    def test_docs(self) -> datasets.Dataset | None:
+        """Return the test rows, images not decoded."""
+        return self._split(self.config.test_split)
+
+    # A function in place of a template's text: compiled once, and a target such as "[L] lung"
+    # stays text (lm-eval would read a Python list).
+
+    def doc_to_text(self, doc: Row, doc_to_text: Any = None) -> Any:
+        """Render the prompt."""
+        return super().doc_to_text(doc, self._compiled(doc_to_text or self.config.doc_to_text, str))
+
+    def doc_to_target(self, doc: Row, doc_to_target: Any = None) -> Any:
+        """Render the reference, or where there are options the index of the right one."""
+        read = _index_or_text if self._offers_options(doc) else str
+        source = doc_to_target or self.config.doc_to_target
+        return super().doc_to_target(doc, self._compiled(source, read))
+
+    def doc_to_choice(self, doc: Row, doc_to_choice: Any = None) -> Any:
+        """Render the options."""
+        source = doc_to_choice or self.config.doc_to_choice
+        return super().doc_to_choice(doc, self._compiled(source, ast.literal_eval))
+
+    def doc_to_image(self, doc: Row, doc_to_image: Any = None) -> list[Image.Image] | None:
+        """Decode the images, always to RGB: stock lm-eval cannot log a CMYK one."""
+        if self.config.doc_to_image is None:
+            return None
+        try:
+            return [as_rgb(image) for image in self.stored_images(doc)]
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise self._fault(None, f"image does not decode: {one_line(error)}") from error
+
+    def process_results(self, doc: Row, results: list[str]) -> dict[str, float]:
+        """Score one completion without a judge: what no rule can decide counts 0 here.
+
+        Stock lm-eval has no undecided answers. This harness has, and does not call this.
+        """
+        answer = extract_answer(results[0])
+        reference, kind = self.reference(doc), self.kind(doc)
+        if kind in {Kind.OPEN, Kind.REPORT}:
+            score = float(normalise(answer) == normalise(reference))
+        else:
+            verdict = decide(
+                answer,
+                kind=kind,
+                reference=reference,
+                options=self.options(doc),
+                facts=self.facts(doc),
+            )
+            score = verdict.score if verdict else 0.0
+        # A task file that lists no metric gets stock lm-eval's own for free answers.
+        (metric,) = (one["metric"] for one in self.config.metric_list or [_DEFAULT_METRIC])
+        return {metric: score}
+
+    # What this harness calls
+
+    @property
+    def rows(self) -> datasets.Dataset:
+        """The rows of the task, after its own filter."""
+        return self.eval_docs
+
+    @cached_property
+    def mirror(self) -> Mirror | None:
+        """The manifest of the local copy that is read, if there is one."""
+        return read_mirror(self._folder) if self._folder else None
+
+    @property
+    def revision(self) -> str | None:
+        """The dataset commit that was loaded; None for rows that come from no hub."""
+        if self._folder or not self.DATASET_PATH:
+            return self.mirror.revision if self.mirror else None
+        # The cache keeps hub data in a folder named for the commit it came from.
+        return Path(self.rows.cache_files[0]["filename"]).parent.name
+
+    def fingerprint(self, *, rehash: bool = False) -> dict[str, str]:
+        """Return the hashes of the files that the scored rows come from; none if they are drawn."""
+        if not self.DATASET_PATH:
+            return {}
+        split = ScoredSplit(
+            repository=str(self.DATASET_PATH),
+            folder=self._folder,
+            config=self.DATASET_NAME,
+            split=self._test_split,
+            revision=self.revision,
+            options=self.config.dataset_kwargs or {},
+            images=self.settings.image_source,
+        )
+        with quiet():
+            return split.fingerprint(self.mirror, rehash=rehash)
+
+    def prompt_text(self, doc: Row, *, row: int | None = None) -> str:
+        """Return the prompt; each image stands at its `<image>` mark."""
+        for column in self._template_columns:
+            value = doc.get(column)
+            # Jinja would print a missing value as the word None.
+            if value is None or (isinstance(value, str) and not value.strip()):
+                raise self._fault(row, f"column {column!r} is empty")
+        text = self._read("prompt", row, self.doc_to_text, doc)
+        if not isinstance(text, str):
+            raise self._fault(row, f"the prompt is no text but {text!r}")
+        return text
+
+    def kind(self, doc: Row, *, row: int | None = None) -> Kind:
+        """Return what sort of answer a row asks for."""
+        other = self.settings.kind_without_options
+        return self.settings.kind if other is None or self.options(doc, row=row) else other
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether a data use agreement covers the rows."""
+        return self.settings.data_class == "dua"
+
+    def options(self, doc: Row, *, row: int | None = None) -> tuple[str, ...]:
+        """Return the texts of the options in their order; none if the row offers none."""
+        if not self._offers_options(doc):
+            return ()
+        options = list(self._read("options", row, self.doc_to_choice, doc))
+        while options and options[-1] is None:
+            options.pop()  # a table with room for nine options leaves the last ones empty
+        for number, option in enumerate(options):
+            if not isinstance(option, str) or not option.strip():
+                letter = chr(ord("A") + number)
+                raise self._fault(row, f"option {letter} is no text but {option!r}")
+        if len(options) < 2:  # noqa: PLR2004
+            raise self._fault(row, f"a choice needs two options, here are {len(options)}")
+        return tuple(options)
+
+    def reference(
+        self, doc: Row, *, row: int | None = None, options: tuple[str, ...] | None = None
+    ) -> str:
+        """Return the gold answer: of a choice, the text of the right option.
+
+        Whoever has the options already may hand them over.
+        """
+        target = self._read("reference", row, self.doc_to_target, doc)
+        options = self.options(doc, row=row) if options is None else options
+        if options:
+            if isinstance(target, bool) or not isinstance(target, int):
+                raise self._fault(row, f"the answer {target!r} is no index of an option")
+            if not 0 <= target < len(options):
+                why = "the label is withheld" if target < 0 else f"{len(options)} options"
+                raise self._fault(row, f"the answer index is {target}: {why}")
+            return options[target]
+        if not isinstance(target, str) or not target.strip():
+            raise self._fault(row, f"the reference is no text but {target!r}")
+        return target
+
+    def facts(self, doc: Row, *, row: int | None = None) -> dict[str, str]:
+        """Return what a report must state, by column; a fact that a row lacks is left out."""
+        return self._texts(doc, self.settings.facts, row)
+
+    def columns(self, doc: Row, *, row: int | None = None) -> dict[str, str]:
+        """Return slice, cluster and kept columns as text; an image becomes its hash."""
+        return self._texts(doc, self.settings.row_columns, row)
+
+    def stored_images(self, doc: Row, *, row: int | None = None) -> list[bytes]:
+        """Return the encoded images, exactly as the dataset stores them."""
+        if self.config.doc_to_image is None:
+            return []
+        if self._image_files:
+            try:
+                return [self._image_files.read(doc)]
+            except BadRow as error:
+                raise self._fault(row, str(error)) from error
+        columns = self._image_columns
+        found = [self._column_images(doc[name], row) for name in columns]
+        images = [image for several in found for image in several]
+        if self.settings.image_order:
+            first = [one[0] if one else None for one in found]
+            order = template(self.settings.image_order)
+
+            def in_order(doc: Row) -> list[bytes]:
+                return in_named_order(order.render(doc), first)
+
+            images = self._read("order of the images", row, in_order, doc)
+        if not images:
+            raise self._fault(row, f"no image in {', '.join(columns)}")
+        return images
+
+    def missing_images(self) -> list[str]:
+        """Return the image files that rows name and that are not there; none is opened."""
+        if self._image_files is None:
+            return []
+        columns = self.rows.select_columns(self._image_columns)
+        return self._image_files.missing(columns)
+
+    def slice_values(self) -> list[tuple[str, ...]]:
+        """Return every row's slice values; only these columns are read."""
+        columns = [map(str, self.rows[column]) for column in self.settings.slices]
+        return list(zip(*columns, strict=True)) if columns else [()] * len(self.rows)
+
+    def cluster_values(self) -> list[str] | None:
+        """Return what each row shares with others, where a plain column tells; no image is read."""
+        column = self.settings.cluster
+        is_plain = column and not isinstance(self.rows.features[column], datasets.Image)
+        return list(map(str, self.rows[column])) if is_plain else None
+
+    # Inside
+
+    @property
+    def _test_split(self) -> str:
+        return str(self.config.test_split or self.config.validation_split)
+
+    @cached_property
+    def _folder(self) -> Path | None:
+        """The local folder that stands for the dataset, found as `datasets` finds it."""
+        folder = Path(self.DATASET_PATH) if self.DATASET_PATH else None
+        return folder.absolute() if folder and folder.is_dir() else None
+
+    @cached_property
+    def _image_columns(self) -> list[str]:
+        columns = self.config.doc_to_image
+        return [columns] if isinstance(columns, str) else list(columns or [])
+
+    def _open_image_files(self) -> ImageFiles | None:
+        if self.settings.image_source is None:
+            return None
+        try:
+            return open_image_files(
+                self.settings.image_source,
+                repository=str(self.DATASET_PATH),
+                folder=self._folder,
+                revision=self.revision,  # table and images of one commit
+            )
+        except DatasetError as error:
+            raise DatasetError(f"task {self.name}: {one_line(error)}", hint=_HINT) from error
+
+    def _offers_options(self, doc: Row) -> bool:
+        if self.config.doc_to_choice is None or self.settings.kind_without_options is None:
+            return self.config.doc_to_choice is not None
+        return bool(self._read("options", None, self.doc_to_choice, doc))
+
+    @cached_property
+    def _template_columns(self) -> tuple[str, ...]:
+        """The columns that prompt, options and reference are made of, without images."""
+        config = self.config
+        sources = (config.doc_to_text, config.doc_to_choice, config.doc_to_target)
+        texts = [source for source in sources if isinstance(source, str)]
+        found = dict.fromkeys(column for text in texts for column in columns_of(text))
+        return tuple(column for column in found if column not in self._image_columns)
+
+    def _split(self, split: str | None) -> datasets.Dataset | None:
+        if split is None:
+            return None
+        if split not in self._splits:
+            rows = undecoded(self.dataset[split])
+            for column, value in self.settings.keep_rows.items():
+                wanted = {value} if isinstance(value, str) else set(value)
+                # Reads this column only; `Dataset.filter` would also write to the cache.
+                kept = [row for row, found in enumerate(rows[column]) if str(found) in wanted]
+                rows = rows.select(kept)
+            self._splits[split] = rows
+        return self._splits[split]
+
+    def _check_size(self) -> None:
+        split = self._test_split
+        if self.mirror:
+            key = rows_key(self.DATASET_NAME, split, self.config.dataset_kwargs or {})
+            listed = self.mirror.rows.get(key)
+            found = len(self.dataset[split])
+            check_size(self.name, expected=listed, found=found, where="the mirror's manifest")
+        if not (self.mirror and self.mirror.synthetic):
+            expected = self.settings.num_samples
+            check_size(self.name, expected=expected, found=len(self.rows), where="the task file")
+        if not len(self.rows):
+            raise DatasetError(f"task {self.name}: split {split!r} has no rows")
+
+    def _compiled(self, source: Any, read: Callable[[str], Any]) -> Any:
+        if isinstance(source, str) and source not in self.features:
+            compiled = template(source)
+            return lambda doc: read(compiled.render(doc))
+        return source
+
+    def _texts(self, doc: Row, columns: tuple[str, ...], row: int | None) -> dict[str, str]:
+        texts = {}
+        for column in columns:
+            value = doc[column]
+            if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:
+                value = hashlib.sha256(*self._column_images(value, row)).hexdigest()
+            if value is not None:
+                texts[column] = str(value)
+        return texts
+
+    def _column_images(self, value: Any, row: int | None) -> list[bytes]:
+        try:
+            return column_images(value)
+        except BadRow as error:
+            raise self._fault(row, str(error)) from error
+
+    def _read(self, what: str, row: int | None, read: Callable[[Row], Any], doc: Row) -> Any:
+        try:
+            return read(doc)
+        except _UNREADABLE as error:
+            raise self._fault(row, f"the {what} cannot be read: {one_line(error)}") from error
+
+    def _fault(self, row: int | None, message: str) -> BadRow:
+        place = f"task {self.name}" if row is None else f"task {self.name}, row {row}"
+        return BadRow(f"{place}: {message}")
+
+
+def _index_or_text(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
