@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medix_eval.concurrency import each, gate_for
 from medix_eval.errors import ConfigError, NoJudge, ServerError
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.dialogue import Dialogue
@@ -20,10 +19,11 @@ from medix_eval.judging.judge import Grader, Judge
 from medix_eval.judging.jury import Jury
 from medix_eval.judging.outcomes import Scorer
 from medix_eval.models.chat import ChatModel, ModelSource
+from medix_eval.models.concurrency import each, gate_for
+from medix_eval.models.retrying import RetryingModel, RetryPolicy
 from medix_eval.progress import Progress
 from medix_eval.protocol import DialogueJudge, LLMJudge, Protocol
 from medix_eval.records import CompletionRecord
-from medix_eval.retrying import RetryingModel, RetryPolicy
 from medix_eval.store import Judging, Run, newest_completions
 
 

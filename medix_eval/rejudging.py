@@ -21,9 +21,9 @@ from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging_stage import Appointed, JudgingStage, open_judges
 from medix_eval.models.chat import ChatModel
 from medix_eval.models.resolve import give_gpus
+from medix_eval.models.retrying import RetryPolicy
 from medix_eval.progress import Progress, shown_progress
 from medix_eval.protocol import Protocol
-from medix_eval.retrying import RetryPolicy
 from medix_eval.store import (
     JudgingManifest,
     RunManifest,

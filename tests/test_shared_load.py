@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from medix_eval.concurrency import Gate
 from medix_eval.data.samples import side_by_side
 from medix_eval.errors import ConfigError, ServerError
 from medix_eval.models import shared_load
 from medix_eval.models.chat import ChatModel, Prompt, Sampling
+from medix_eval.models.concurrency import Gate
 from medix_eval.models.openai_server import OpenAIServer
+from medix_eval.models.retrying import RetryingModel, RetryPolicy
 from medix_eval.models.shared_load import SharedLoad
-from medix_eval.retrying import RetryingModel, RetryPolicy
 from medix_eval.testing import Reply, ScriptedServer
 
 SAMPLING = Sampling(max_tokens=8)

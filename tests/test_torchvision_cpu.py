@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from medix_eval import torchvision_cpu
-from medix_eval.torchvision_cpu import declare_missing_operators
+from medix_eval.models import torchvision_cpu
+from medix_eval.models.torchvision_cpu import declare_missing_operators
 
 torch = pytest.importorskip("torch")
 
 LOAD_A_VISION_MODEL = "from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor"
 DECLARE = (
-    "from medix_eval.torchvision_cpu import declare_missing_operators as declare\n"
+    "from medix_eval.models.torchvision_cpu import declare_missing_operators as declare\n"
     "assert declare() is declare()\n"
 )
 

@@ -151,7 +151,7 @@ def _dtype() -> str:
 
 def _load(location: str) -> _Loaded:
     """Load processor and weights; a vision-language class first, a text model otherwise."""
-    from medix_eval.torchvision_cpu import declare_missing_operators  # noqa: PLC0415
+    from medix_eval.models.torchvision_cpu import declare_missing_operators  # noqa: PLC0415
 
     declare_missing_operators()
     import torch  # noqa: PLC0415

@@ -60,7 +60,7 @@ class Embedder:
 
 
 def _load(spec: EmbeddingSpec) -> SentenceTransformer:
-    from medix_eval.torchvision_cpu import declare_missing_operators  # noqa: PLC0415
+    from medix_eval.models.torchvision_cpu import declare_missing_operators  # noqa: PLC0415
 
     declare_missing_operators()
     import torch  # noqa: PLC0415

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from medix_eval.models.torchvision_cpu import declare_missing_operators
 from medix_eval.phantom.drawing import SIDE
-from medix_eval.torchvision_cpu import declare_missing_operators
 
 declare_missing_operators()
 

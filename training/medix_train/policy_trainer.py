@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from medix_eval.errors import ServerError
-from medix_eval.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torchvision_cpu import declare_missing_operators
 
 declare_missing_operators()
 

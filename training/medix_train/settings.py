@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from medix_eval.errors import ConfigError, UnknownName
-from medix_eval.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torchvision_cpu import declare_missing_operators
 from medix_train.completions import MODALITIES
 from medix_train.recipe import ModelSection, Recipe
 

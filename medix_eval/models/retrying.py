@@ -12,9 +12,9 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from medix_eval.concurrency import Gate
 from medix_eval.errors import ModelError, RequestFailed, ServerError, Unreachable
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.concurrency import Gate
 
 _LOG = logging.getLogger(__name__)
 _FIRST_WAIT_S = 0.5
