@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError, NoJudge, ServerError
+from medix_eval.judging.protocol import Protocol, RulesOnly
 from medix_eval.judging_stage import Appointed
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.resolve import ModelFlags, resolve_model
-from medix_eval.protocol import Protocol, RulesOnly
 from medix_eval.storage.digests import digest
 from medix_eval.store import JudgingManifest
 

@@ -20,14 +20,14 @@ from medix_eval.data.tasks import Catalogue
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.judge_check.labels import Labels
-from medix_eval.kinship import kinship_warnings
+from medix_eval.judging.kinship import kinship_warnings
+from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.retrying import RetryPolicy
 from medix_eval.prices import Prices, cost_of
 from medix_eval.progress import shown_progress
-from medix_eval.protocol import Protocol
 from medix_eval.scores import Scores, TaskScore
 from medix_eval.scoring import score_run
 from medix_eval.storage.atomic import write_text

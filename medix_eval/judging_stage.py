@@ -18,11 +18,11 @@ from medix_eval.judging.dialogue import Dialogue
 from medix_eval.judging.judge import Grader, Judge
 from medix_eval.judging.jury import Jury
 from medix_eval.judging.outcomes import Scorer
+from medix_eval.judging.protocol import DialogueJudge, LLMJudge, Protocol
 from medix_eval.models.chat import ChatModel, ModelSource
 from medix_eval.models.concurrency import each, gate_for
 from medix_eval.models.retrying import RetryingModel, RetryPolicy
 from medix_eval.progress import Progress
-from medix_eval.protocol import DialogueJudge, LLMJudge, Protocol
 from medix_eval.records import CompletionRecord
 from medix_eval.store import Judging, Run, newest_completions
 

@@ -18,12 +18,12 @@ from medix_eval.errors import ConfigError
 from medix_eval.evaluation import write_scores
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.prompts import check_prompts
+from medix_eval.judging.protocol import Protocol
 from medix_eval.judging_stage import Appointed, JudgingStage, open_judges
 from medix_eval.models.chat import ChatModel
 from medix_eval.models.resolve import give_gpus
 from medix_eval.models.retrying import RetryPolicy
 from medix_eval.progress import Progress, shown_progress
-from medix_eval.protocol import Protocol
 from medix_eval.store import (
     JudgingManifest,
     RunManifest,

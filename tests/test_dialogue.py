@@ -17,9 +17,9 @@ from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.dialogue import Dialogue
 from medix_eval.judging.judge import Grade, Judge
 from medix_eval.judging.outcomes import Scorer
+from medix_eval.judging.protocol import DialogueJudge, LLMJudge, load_protocol
 from medix_eval.models import openai_server, transformers_model
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.protocol import DialogueJudge, LLMJudge, load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome
 from medix_eval.storage.digests import digest
 from medix_eval.tally import mean

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from medix_eval.judge_check.probes import HANDWRITTEN, load_probes
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.outcomes import Scorer
-from medix_eval.protocol import load_protocol
+from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome
 
 DRUGS = ("left kidney", "right kidney", "5 mg", "liver")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from medix_eval.errors import ReplyUnusable
 from medix_eval.judging.prompts import compiled, fence, fields_of
+from medix_eval.judging.protocol import LLMJudge, load_protocol
 from medix_eval.judging.replies import read_label, read_points
-from medix_eval.protocol import LLMJudge, load_protocol
 from medix_eval.records import CompletionRecord, Kind
 
 Reader = Callable[[str, str], int]

@@ -13,8 +13,8 @@ from medix_eval.errors import RequestFailed, RequestRejected
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Judge, decide
 from medix_eval.judging.prompts import fence
+from medix_eval.judging.protocol import LLMJudge, Rubric, load_protocol
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.protocol import LLMJudge, Rubric, load_protocol
 from medix_eval.records import CompletionRecord, Kind, Vote
 
 RECORD = CompletionRecord(

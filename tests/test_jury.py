@@ -13,8 +13,8 @@ from medix_eval.commands.judges import judge_choices
 from medix_eval.errors import ConfigError
 from medix_eval.judging.judge import Grade
 from medix_eval.judging.jury import Jury, combined
+from medix_eval.judging.protocol import load_protocol
 from medix_eval.models.openai_server import OpenAIServer
-from medix_eval.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Vote
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from medix_eval.errors import ConfigError
 from medix_eval.judging.prompts import check_prompts, compiled
-from medix_eval.protocol import load_protocol, protocol_names
+from medix_eval.judging.protocol import load_protocol, protocol_names
 
 
 def test_a_prompt_is_filled_with_what_a_judge_sees() -> None:

@@ -21,8 +21,8 @@ import yaml
 
 import medix_eval
 from medix_eval.errors import ConfigError
+from medix_eval.judging.protocol import EmbeddingSpec
 from medix_eval.models.torchvision_cpu import declare_missing_operators
-from medix_eval.protocol import EmbeddingSpec
 from medix_eval.testing import Reply, ScriptedServer, prompt_text
 from medix_train import rewards
 from medix_train.data import TrainingData

@@ -81,8 +81,8 @@ def evaluate(
         return
     from medix_eval.controls import Control  # noqa: PLC0415
     from medix_eval.evaluation import Settings  # noqa: PLC0415
+    from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
     from medix_eval.models.resolve import ModelFlags  # noqa: PLC0415
-    from medix_eval.protocol import load_protocol  # noqa: PLC0415
 
     if not model:
         raise ConfigError("--model is missing", hint="for example --model phantom")

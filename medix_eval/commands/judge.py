@@ -40,7 +40,7 @@ def judge(
     """Judge the saved completions of runs again; the models are not asked anything."""
     logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
     from medix_eval.judge_changes import changes_of, for_terminal  # noqa: PLC0415
-    from medix_eval.protocol import load_protocol  # noqa: PLC0415
+    from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
     from medix_eval.rejudging import Rejudging, judge_again  # noqa: PLC0415
 
     asked = Rejudging(

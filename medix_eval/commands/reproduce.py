@@ -41,7 +41,7 @@ def reproduce(
 ) -> None:
     """Measure a model the published way and compare; all flags of an evaluation may follow."""
     from medix_eval.judged_run import read_run  # noqa: PLC0415
-    from medix_eval.protocol import load_protocol  # noqa: PLC0415
+    from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
     from medix_eval.reproduction import (  # noqa: PLC0415
         figures_of,
         load_figures,

@@ -37,9 +37,9 @@ from medix_eval.exchange.submitted import (
     read_submission,
 )
 from medix_eval.exchange.zips import unpack
+from medix_eval.judging.protocol import Protocol, RulesOnly, protocol_names
 from medix_eval.judging_stage import Appointed
 from medix_eval.models.resolve import resolve_model
-from medix_eval.protocol import Protocol, RulesOnly, protocol_names
 
 _MOST_SHOWN = 20
 

@@ -19,8 +19,8 @@ from medix_eval.judging.dialogue import Dialogue
 from medix_eval.judging.judge import Grader, Judge
 from medix_eval.judging.jury import Jury
 from medix_eval.judging.outcomes import Scorer, outcome_of
+from medix_eval.judging.protocol import JUDGING_VERSION, DialogueJudge, LLMJudge, Protocol
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.protocol import JUDGING_VERSION, DialogueJudge, LLMJudge, Protocol
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord, Vote
 from medix_eval.store import JudgingManifest, RunManifest
 

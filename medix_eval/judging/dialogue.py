@@ -18,9 +18,9 @@ from medix_eval.errors import ModelError, ReplyUnusable
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Ask, Grade
 from medix_eval.judging.prompts import compiled, fence, fields_of
+from medix_eval.judging.protocol import DialogueJudge
 from medix_eval.judging.replies import read_published
 from medix_eval.models.chat import Prompt, Sampling
-from medix_eval.protocol import DialogueJudge
 from medix_eval.records import CompletionRecord, Failure, Kind, Vote
 from medix_eval.storage.digests import digest
 

@@ -19,9 +19,9 @@ import jinja2
 from medix_eval.errors import ModelError, ReplyUnusable, RequestRejected
 from medix_eval.judging.cache import VerdictCache, remembered
 from medix_eval.judging.prompts import compiled, fence, fields_of
+from medix_eval.judging.protocol import JUDGING_VERSION, LLMJudge, Rubric
 from medix_eval.judging.replies import read_label, read_points, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.protocol import JUDGING_VERSION, LLMJudge, Rubric
 from medix_eval.records import CompletionRecord, Failure, Vote
 from medix_eval.storage.digests import digest
 

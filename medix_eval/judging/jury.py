@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from medix_eval.judging.judge import Grade, Grader
-from medix_eval.protocol import Combining
+from medix_eval.judging.protocol import Combining
 from medix_eval.records import CompletionRecord, Kind
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade, Grader
-from medix_eval.protocol import LLMJudge, Protocol
+from medix_eval.judging.protocol import LLMJudge, Protocol
 from medix_eval.records import (
     CompletionRecord,
     Failure,

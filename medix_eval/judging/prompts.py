@@ -15,7 +15,7 @@ import jinja2
 import jinja2.sandbox
 
 from medix_eval.errors import ConfigError
-from medix_eval.protocol import DialogueJudge, Protocol
+from medix_eval.judging.protocol import DialogueJudge, Protocol
 from medix_eval.records import IMAGE_MARK, CompletionRecord
 
 # A run of a stranger brings its prompts along: they fill in texts, and get at nothing else.

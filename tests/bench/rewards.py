@@ -18,7 +18,7 @@ from typing import Any
 from driver import cpu_s
 
 from medix_eval.judging.prompts import fence
-from medix_eval.protocol import EmbeddingSpec, load_protocol
+from medix_eval.judging.protocol import EmbeddingSpec, load_protocol
 from medix_train.embedding import Embedder, Pair
 from medix_train.reward import MedixReward
 from medix_train.reward_settings import RewardSettings

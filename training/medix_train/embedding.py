@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.errors import ConfigError
-from medix_eval.protocol import EmbeddingSpec
+from medix_eval.judging.protocol import EmbeddingSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medix_eval.errors import ConfigError
+from medix_eval.judging.protocol import RulesOnly, load_protocol
 from medix_eval.models.checkpoint import describe
-from medix_eval.protocol import RulesOnly, load_protocol
 
 _FAMILIES = {
     "Qwen": r"qwen|qwq|medix-?r1|lingshu|fleming-vl|medmo|huatuogpt-(o1|vision)",

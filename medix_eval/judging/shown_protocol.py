@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from medix_eval.judging.prompts import check_prompts, compiled, fence, fields_of
-from medix_eval.protocol import DialogueJudge, LLMJudge, Protocol
+from medix_eval.judging.protocol import DialogueJudge, LLMJudge, Protocol
 from medix_eval.records import CompletionRecord, Kind
 
 _EXAMPLES = {
