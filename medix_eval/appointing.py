@@ -17,8 +17,8 @@ from medix_eval.judging.protocol import Protocol, RulesOnly
 from medix_eval.judging_stage import Appointed
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.resolve import ModelFlags, resolve_model
+from medix_eval.results.store import JudgingManifest
 from medix_eval.storage.digests import digest
-from medix_eval.store import JudgingManifest
 
 _SHARED = frozenset({"cpu"})
 """What several judges can use at once."""

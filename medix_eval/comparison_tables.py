@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medix_eval.comparison import ChangedSample, Comparison, Pair
+from medix_eval.results.comparison import ChangedSample, Comparison, Pair
 from medix_eval.statistics.paired import Difference
 
 if TYPE_CHECKING:

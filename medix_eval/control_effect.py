@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from medix_eval.comparison import compare_runs
 from medix_eval.controls import Control
 from medix_eval.errors import ConfigError
-from medix_eval.judged_run import JudgedRun, read_run
-from medix_eval.scores import ControlEffect
+from medix_eval.results.comparison import compare_runs
+from medix_eval.results.judged_run import JudgedRun, read_run
+from medix_eval.results.scores import ControlEffect
+from medix_eval.results.store import folder_of
 from medix_eval.storage.digests import digest
-from medix_eval.store import folder_of
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,20 +19,18 @@ from medix_eval.controls import IMAGES_LEFT_OUT, NO_IMAGE, Control, refuse_unfit
 from medix_eval.data.tasks import Catalogue
 from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError
-from medix_eval.judge_check.labels import Labels
 from medix_eval.judging.kinship import kinship_warnings
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.retrying import RetryPolicy
-from medix_eval.prices import Prices, cost_of
 from medix_eval.progress import shown_progress
-from medix_eval.scores import Scores, TaskScore
-from medix_eval.scoring import score_run
-from medix_eval.storage.atomic import write_text
-from medix_eval.storage.digests import digest
-from medix_eval.store import (
+from medix_eval.results.labels import Labels
+from medix_eval.results.prices import Prices, cost_of
+from medix_eval.results.scores import Scores, TaskScore
+from medix_eval.results.scoring import score_run
+from medix_eval.results.store import (
     RunManifest,
     TaskEntry,
     apart_from_other_data,
@@ -42,6 +40,8 @@ from medix_eval.store import (
     open_judging,
     open_run,
 )
+from medix_eval.storage.atomic import write_text
+from medix_eval.storage.digests import digest
 from medix_eval.tables import as_csv, as_markdown
 
 _LOG = logging.getLogger(__name__)
@@ -191,8 +191,8 @@ def write_scores(
 ) -> Scores:
     """Score what the folders hold, and write the scores and both reports."""
     from medix_eval.control_effect import effect_of  # noqa: PLC0415 (only where a run has ended)
-    from medix_eval.judged_run import JudgedRun, read_run  # noqa: PLC0415
     from medix_eval.report.run_page import is_current, write_run_page  # noqa: PLC0415
+    from medix_eval.results.judged_run import JudgedRun, read_run  # noqa: PLC0415
 
     manifest, judging = load_run_manifest(run), load_judging_manifest(judged)
     scores = score_run(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.data.tasks import Catalogue
-from medix_eval.scoring import score_run
+from medix_eval.results.scoring import score_run
+from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, slug
 from medix_eval.storage.digests import digest
-from medix_eval.store import JudgingManifest, RunManifest, TaskEntry, slug
 
 Answers = Mapping[str, Sequence[float | None]]
 """The score of each sample by task; None is a sample that the rules left unjudged."""

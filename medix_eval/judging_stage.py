@@ -24,7 +24,7 @@ from medix_eval.models.concurrency import each, gate_for
 from medix_eval.models.retrying import RetryingModel, RetryPolicy
 from medix_eval.progress import Progress
 from medix_eval.records import CompletionRecord
-from medix_eval.store import Judging, Run, newest_completions
+from medix_eval.results.store import Judging, Run, newest_completions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,8 +26,8 @@ from medix_eval.models.concurrency import each, gate_for
 from medix_eval.models.retrying import RetryingModel, RetryPolicy
 from medix_eval.progress import Progress
 from medix_eval.records import CompletionRecord, Failure, Sample
+from medix_eval.results.store import Run
 from medix_eval.storage.images import as_jpeg
-from medix_eval.store import Run
 
 _JPEG_QUALITY = 75
 _GARBAGE = 10_000

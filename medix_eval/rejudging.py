@@ -24,7 +24,7 @@ from medix_eval.models.chat import ChatModel
 from medix_eval.models.resolve import give_gpus
 from medix_eval.models.retrying import RetryPolicy
 from medix_eval.progress import Progress, shown_progress
-from medix_eval.store import (
+from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,
     find_run,

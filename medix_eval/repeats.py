@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation import Settings, evaluate
-from medix_eval.judged_run import JudgedRun, JudgedSample, read_run
 from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Kind
+from medix_eval.results.judged_run import JudgedRun, JudgedSample, read_run
 from medix_eval.rules import normalise
 from medix_eval.rules.choices import chosen_option
 from medix_eval.rules.expected import Expected

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medix_eval.statistics.corrected import MIN_LABELS, Judged, correct, correct_average
+from medix_eval.results.corrected import MIN_LABELS, Judged, correct, correct_average
 from medix_eval.statistics.intervals import clustered, task_interval
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from medix_eval.errors import ConfigError
-from medix_eval.prices import Prices, cost_of, read_prices
 from medix_eval.records import Outcome
-from medix_eval.scores import Scores, TaskScore
+from medix_eval.results.prices import Prices, cost_of, read_prices
+from medix_eval.results.scores import Scores, TaskScore
 from medix_eval.tables import notes
 
 

@@ -13,7 +13,7 @@ import pytest
 from medix_eval.cli import main
 from medix_eval.data.tasks import load_tasks
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
-from medix_eval.reproduction import Figure, load_figures
+from medix_eval.results.reproduction import Figure, load_figures
 from medix_eval.storage.bundled import bundled
 from medix_eval.testing import write_run
 

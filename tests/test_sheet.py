@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_servers import HUB, Run
 
-from medix_eval.judge_check.labels import read_labels, with_quote, without_quote
+from medix_eval.results.labels import read_labels, with_quote, without_quote
 from medix_eval.testing import ScriptedServer
 
 SAID = '=A, </script><b>it</b> is "left"\nor so'

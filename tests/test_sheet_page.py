@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from medix_eval.judge_check.labels import read_labels
 from medix_eval.judge_check.sheet import COLUMNS, as_page
+from medix_eval.results.labels import read_labels
 
 SAID = '=A, </script><script>alert(1)</script><b>it</b> & "left"\nor <!-- so'
 Open = Callable[..., Any]

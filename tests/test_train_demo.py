@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 from medix_eval.cli import main
-from medix_eval.comparison import compare_runs
-from medix_eval.judged_run import JudgedRun, read_run
+from medix_eval.results.comparison import compare_runs
+from medix_eval.results.judged_run import JudgedRun, read_run
 from medix_eval.storage.bundled import bundled
 from medix_train.demo import train_phantom
 

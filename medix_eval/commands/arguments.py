@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from medix_eval.data.tasks import Catalogue
-    from medix_eval.scores import Scores
+    from medix_eval.results.scores import Scores
 
 
 def open_catalogue(include_path: list[Path] | None) -> Catalogue:

@@ -149,7 +149,7 @@ def verify_data(
     as_json: flags.Json = False,
 ) -> None:
     """Tell whether the data at hand is what a run scored, byte by byte."""
-    from medix_eval.store import find_run  # noqa: PLC0415
+    from medix_eval.results.store import find_run  # noqa: PLC0415
 
     root = check_folder("--data-root", data_root)
     folder, _ = find_run(run)

@@ -13,7 +13,7 @@ from medix_eval import flags
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from medix_eval.gate import Check
+    from medix_eval.results.gate import Check
 
 _NOT_MET = 5
 
@@ -33,8 +33,8 @@ def gate(
     as_json: flags.Json = False,
 ) -> None:
     """Hold runs against a policy: floors, margins to a baseline, limits on losses."""
-    from medix_eval.gate import check_run, load_policy  # noqa: PLC0415
-    from medix_eval.judged_run import read_run  # noqa: PLC0415
+    from medix_eval.results.gate import check_run, load_policy  # noqa: PLC0415
+    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
 
     policy = load_policy(policy_file)
     named = baseline or policy.baseline

@@ -37,8 +37,8 @@ def report(
     include_path: flags.Include = None,
 ) -> None:
     """Write report.html of a run, or one page that compares several; the first is the baseline."""
-    from medix_eval.judged_run import read_run  # noqa: PLC0415
     from medix_eval.report.pictures import read_pictures  # noqa: PLC0415
+    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
 
     finished = [read_run(run) for run in runs]
     root = check_folder("--data-root", data_root)
@@ -49,8 +49,8 @@ def report(
         pictures = read_pictures(finished[0], catalogue, data_root=root, size=images)
         typer.echo(write_run_page(finished[0], images=pictures))
         return
-    from medix_eval.comparison import compare_runs  # noqa: PLC0415
     from medix_eval.report.compare_page import compare_page  # noqa: PLC0415
+    from medix_eval.results.comparison import compare_runs  # noqa: PLC0415
     from medix_eval.storage.atomic import write_text  # noqa: PLC0415
 
     found = compare_runs(finished, force=force)

@@ -39,9 +39,9 @@ def score(
 ) -> None:
     """Score a run folder again from its verdicts; nothing is sent anywhere."""
     from medix_eval.evaluation import write_scores  # noqa: PLC0415
-    from medix_eval.judge_check.labels import read_labels  # noqa: PLC0415
-    from medix_eval.prices import read_prices  # noqa: PLC0415
-    from medix_eval.store import find_run  # noqa: PLC0415
+    from medix_eval.results.labels import read_labels  # noqa: PLC0415
+    from medix_eval.results.prices import read_prices  # noqa: PLC0415
+    from medix_eval.results.store import find_run  # noqa: PLC0415
 
     folder, judged = find_run(run)
     if judged is None:

@@ -12,8 +12,8 @@ from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import DatasetError
 from medix_eval.records import CompletionRecord
+from medix_eval.results.store import load_run_manifest, newest_completions
 from medix_eval.storage.digests import differences
-from medix_eval.store import load_run_manifest, newest_completions
 
 _NAMED = 3
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from medix_eval.records import CompletionRecord, Sample
-from medix_eval.store import TaskEntry
+from medix_eval.results.store import TaskEntry
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask

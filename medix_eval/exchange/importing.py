@@ -36,9 +36,8 @@ from medix_eval.records import (
     VerdictRecord,
     Vote,
 )
-from medix_eval.scores import Scores
-from medix_eval.storage.digests import digest
-from medix_eval.store import (
+from medix_eval.results.scores import Scores
+from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,
     TaskEntry,
@@ -46,7 +45,8 @@ from medix_eval.store import (
     open_judging,
     open_run,
 )
-from medix_eval.tally import mean
+from medix_eval.results.tally import mean
+from medix_eval.storage.digests import digest
 
 _LAYOUTS = (
     (is_official, read_official),

@@ -22,7 +22,7 @@ from medix_eval.judging.outcomes import Scorer, outcome_of
 from medix_eval.judging.protocol import JUDGING_VERSION, DialogueJudge, LLMJudge, Protocol
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord, Vote
-from medix_eval.store import JudgingManifest, RunManifest
+from medix_eval.results.store import JudgingManifest, RunManifest
 
 _SEEDS_APART = 1000
 _READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})

@@ -7,7 +7,7 @@ from typing import Any
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.exchange.submitted import Submission
-from medix_eval.scoring import score_run
+from medix_eval.results.scoring import score_run
 
 _NOT_FROM_VERDICTS = {"schema_version", "run", "labels", "cost", "tasks", "groups"}
 _BY_LABELS = {"corrected", "corrected_interval"}

@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict
 
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.official import write_official
-from medix_eval.judged_run import JudgedRun, JudgedSample
 from medix_eval.records import CompletionRecord, VerdictRecord
+from medix_eval.results.judged_run import JudgedRun, JudgedSample
+from medix_eval.results.store import slug
 from medix_eval.storage.mirror import sha256_of
-from medix_eval.store import slug
 
 MANIFEST, SIGNATURE, NAMESPACE = "submission.json", "submission.json.sig", "medix-eval"
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -20,15 +20,15 @@ from pydantic import ValidationError
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.submission import MANIFEST, SIGNATURE, SubmissionManifest
 from medix_eval.records import CompletionRecord, VerdictRecord
-from medix_eval.scores import Scores
-from medix_eval.storage.mirror import sha256_of
-from medix_eval.store import (
+from medix_eval.results.scores import Scores
+from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,
     load_judging_manifest,
     load_run_manifest,
     newest,
 )
+from medix_eval.storage.mirror import sha256_of
 
 _FILES = ("run.json", "judging.json", "scores.json", "completions.jsonl", "verdicts.jsonl")
 _LINES = ("completions.jsonl", "verdicts.jsonl")

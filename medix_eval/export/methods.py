@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from medix_eval.judged_run import JudgedRun
 from medix_eval.records import Outcome
+from medix_eval.results.judged_run import JudgedRun
 
 _COUNTED = ("truncated", "empty", "refused", "rejected")
 """Outcomes that score 0 although nobody judged the answer wrong."""

@@ -13,16 +13,16 @@ from typing import Any
 from medix_eval.judge_check.answers import answers_of_run
 from medix_eval.judge_check.asking import AskedJudge
 from medix_eval.judge_check.confusion import Judged
-from medix_eval.judge_check.labels import Labels
 from medix_eval.judge_check.picture import draw
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judge_check.scorecard import Measured, Scorecard, make_scorecard
-from medix_eval.judged_run import JudgedRun
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.progress import shown_progress
+from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.labels import Labels
+from medix_eval.results.store import slug
 from medix_eval.storage.atomic import write_text
 from medix_eval.storage.digests import digest
-from medix_eval.store import slug
 
 
 def ask_about(

@@ -18,9 +18,9 @@ from pathlib import Path
 import jinja2
 
 from medix_eval.errors import ConfigError
-from medix_eval.judge_check.labels import MARK, mark_of, with_quote
-from medix_eval.judged_run import JudgedRun, JudgedSample
 from medix_eval.records import IMAGE_MARK, Kind, Outcome
+from medix_eval.results.judged_run import JudgedRun, JudgedSample
+from medix_eval.results.labels import MARK, mark_of, with_quote
 from medix_eval.storage.atomic import write_text
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.digests import digest

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from medix_eval.judged_run import JudgedRun, JudgedSample
 from medix_eval.records import Outcome
 from medix_eval.report.packing import Packing, blocks
 from medix_eval.report.page import render, with_blocks
-from medix_eval.statistics.slices import slices_of
+from medix_eval.results.judged_run import JudgedRun, JudgedSample
+from medix_eval.results.slices import slices_of
 from medix_eval.storage.atomic import write_text
 from medix_eval.tables import notes
 

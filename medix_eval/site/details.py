@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medix_eval.scores import GroupScore, TaskScore
+from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.site.boards import Board, Entry, Standing
 from medix_eval.site.columns import NOTHING, coverage_text, group_label, percent, size_cell
 from medix_eval.site.measured import Measured

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from medix_eval.reproduction import Figure
+from medix_eval.results.reproduction import Figure
 from medix_eval.site.boards import Entry
 from medix_eval.site.columns import group_label, percent, task_label
 from medix_eval.site.measured import Measured

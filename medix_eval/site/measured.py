@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from medix_eval.data.tasks import Catalogue, TaskFile
-from medix_eval.scores import GroupScore, TaskScore
+from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.site.boards import Board, Entry
 from medix_eval.site.columns import Column, board_columns
 from medix_eval.site.examples import Example, read_examples

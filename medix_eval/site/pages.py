@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medix_eval import __version__
-from medix_eval.scores import MIN_SLICE, TaskScore
+from medix_eval.results.scores import MIN_SLICE, TaskScore
 from medix_eval.site.boards import Board, Entry, Standing
 from medix_eval.site.columns import (
     NOTHING,

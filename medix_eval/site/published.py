@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medix_eval.reproduction import Figure
+from medix_eval.results.reproduction import Figure
 
 _ALONE = "Single figures"
 

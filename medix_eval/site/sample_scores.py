@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medix_eval.errors import ConfigError
-from medix_eval.judged_run import JudgedRun
+from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.store import newest
 from medix_eval.statistics.intervals import average_stderr, clustered, normal_quantile
-from medix_eval.store import newest
 
 Scores = npt.NDArray[np.float64]
 _MISSING = "-"

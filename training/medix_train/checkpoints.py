@@ -19,7 +19,7 @@ from medix_eval.cli import UsageError, app
 from medix_eval.errors import ConfigError, DatasetError
 from medix_eval.judging.protocol import RulesOnly, load_protocol
 from medix_eval.models.torchvision_cpu import declare_missing_operators
-from medix_eval.scores import Scores
+from medix_eval.results.scores import Scores
 from medix_eval.storage.jsonl import JsonLines, read_lines
 from medix_train.export import merged
 from medix_train.policy_trainer import random_states

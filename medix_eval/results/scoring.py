@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.controls import IMAGES_LEFT_OUT
-from medix_eval.judge_check.labels import Labels, mark_of
-from medix_eval.scores import GroupScore, Scores, TaskScore
-from medix_eval.statistics.corrected import Correction, correct, correct_average
+from medix_eval.results.corrected import Correction, correct, correct_average
+from medix_eval.results.labels import Labels, mark_of
+from medix_eval.results.scores import GroupScore, Scores, TaskScore
+from medix_eval.results.store import JudgingManifest, RunManifest, newest
+from medix_eval.results.tally import Answered, JudgedAs, Tally, mean
 from medix_eval.statistics.intervals import (
     Clusters,
     average_interval,
@@ -18,8 +20,6 @@ from medix_eval.statistics.intervals import (
     group_interval,
     limits_of,
 )
-from medix_eval.store import JudgingManifest, RunManifest, newest
-from medix_eval.tally import Answered, JudgedAs, Tally, mean
 
 
 def score_run(

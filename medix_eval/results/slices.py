@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from medix_eval.records import Kind
-from medix_eval.scores import SliceScore, YesNo
+from medix_eval.results.scores import SliceScore, YesNo
 from medix_eval.statistics.intervals import clustered, limits_of, task_interval
 
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medix_eval.errors import ConfigError
-from medix_eval.scores import Cost, Scores
+from medix_eval.results.scores import Cost, Scores
 from medix_eval.storage.yaml_settings import first_error, read_mapping
 
 _MILLION = 1_000_000

@@ -11,8 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.errors import ConfigError, RunMismatch
-from medix_eval.judged_run import JudgedRun
-from medix_eval.scores import MIN_SLICE
+from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.scores import MIN_SLICE
+from medix_eval.results.slices import slices_of
 from medix_eval.statistics.intervals import Clusters, clustered
 from medix_eval.statistics.paired import (
     Difference,
@@ -22,7 +23,6 @@ from medix_eval.statistics.paired import (
     holm,
     task_difference,
 )
-from medix_eval.statistics.slices import slices_of
 from medix_eval.storage.digests import differences
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))

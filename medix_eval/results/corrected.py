@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medix_eval.scores import Corrected
+from medix_eval.results.scores import Corrected
 from medix_eval.statistics.intervals import (
     Clusters,
     Floats,

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from medix_eval.records import Kind, Outcome
-from medix_eval.scores import FAILED, Ledger, TaskScore
+from medix_eval.results.corrected import Judged
+from medix_eval.results.scores import FAILED, Ledger, TaskScore
+from medix_eval.results.slices import Row, said, slice_scores, slices_of, yes_no
+from medix_eval.results.store import TaskEntry
 from medix_eval.statistics.agreement import Agreement, agreement, ratings
-from medix_eval.statistics.corrected import Judged
 from medix_eval.statistics.intervals import Clusters, clustered, limits_of, task_interval
-from medix_eval.statistics.slices import Row, said, slice_scores, slices_of, yes_no
-from medix_eval.store import TaskEntry
 
 _READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
 """Outcomes of answers that a judge, or a rule, has read; the others are wrong without that."""

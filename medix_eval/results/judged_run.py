@@ -14,9 +14,8 @@ from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError
 from medix_eval.records import CompletionRecord, VerdictRecord
-from medix_eval.scores import Scores
-from medix_eval.storage.jsonl import newest_lines
-from medix_eval.store import (
+from medix_eval.results.scores import Scores
+from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,
     TaskEntry,
@@ -25,6 +24,7 @@ from medix_eval.store import (
     load_run_manifest,
     newest,
 )
+from medix_eval.storage.jsonl import newest_lines
 
 _Line = TypeVar("_Line", CompletionRecord, VerdictRecord)
 
