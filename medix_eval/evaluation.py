@@ -26,6 +26,7 @@ from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.retrying import RetryPolicy
 from medix_eval.progress import shown_progress
+from medix_eval.report.tables import as_csv, as_markdown
 from medix_eval.results.labels import Labels
 from medix_eval.results.prices import Prices, cost_of
 from medix_eval.results.scores import Scores, TaskScore
@@ -42,7 +43,6 @@ from medix_eval.results.store import (
 )
 from medix_eval.storage.atomic import write_text
 from medix_eval.storage.digests import digest
-from medix_eval.tables import as_csv, as_markdown
 
 _LOG = logging.getLogger(__name__)
 _RECORDED = (

@@ -14,10 +14,10 @@ from lm_eval.utils import get_file_task_name, get_sample_results_filenames, make
 
 from medix_eval.cli import main
 from medix_eval.data.tasks import load_tasks
-from medix_eval.export.citations import citation
-from medix_eval.export.matrix import latex_text
 from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
+from medix_eval.report.citations import citation
+from medix_eval.report.matrix import latex_text
 from medix_eval.results.judged_run import read_run
 from medix_eval.storage.bundled import bundled
 from medix_eval.testing import write_run

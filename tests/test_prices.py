@@ -6,9 +6,9 @@ import pytest
 
 from medix_eval.errors import ConfigError
 from medix_eval.records import Outcome
+from medix_eval.report.tables import notes
 from medix_eval.results.prices import Prices, cost_of, read_prices
 from medix_eval.results.scores import Scores, TaskScore
-from medix_eval.tables import notes
 
 
 def scores(score: float) -> Scores:

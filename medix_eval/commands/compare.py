@@ -28,7 +28,7 @@ def compare(
     as_json: flags.Json = False,
 ) -> None:
     """Compare runs on the samples they share: differences, their intervals, wins and losses."""
-    from medix_eval.comparison_tables import for_terminal  # noqa: PLC0415
+    from medix_eval.report.comparison_tables import for_terminal  # noqa: PLC0415
     from medix_eval.results.comparison import compare_runs  # noqa: PLC0415
     from medix_eval.results.judged_run import read_run  # noqa: PLC0415
 
