@@ -16,12 +16,12 @@ from PIL import Image
 from scripted_servers import HUB, Run
 
 from medix_eval.cli import main
-from medix_eval.controls import Control, disturbing
 from medix_eval.data import tasks
 from medix_eval.data.lm_task import MedixTask
 from medix_eval.data.opening import open_task
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.errors import BadRow, ConfigError
+from medix_eval.evaluation.controls import Control, disturbing
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.records import Kind, Sample
 from medix_eval.storage.bundled import bundled

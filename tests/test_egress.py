@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from medix_eval.egress import is_local, refuse_foreign_hosts
 from medix_eval.errors import ConfigError
+from medix_eval.evaluation.egress import is_local, refuse_foreign_hosts
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.appointing import JudgeChoice, appoint, resolve_judges
 from medix_eval.commands.judges import judge_choices
 from medix_eval.errors import ConfigError
+from medix_eval.evaluation.appointing import JudgeChoice, appoint, resolve_judges
 from medix_eval.judging.judge import Grade
 from medix_eval.judging.jury import Jury, combined
 from medix_eval.judging.protocol import load_protocol

@@ -154,7 +154,7 @@ def verify_data(
     root = check_folder("--data-root", data_root)
     folder, _ = find_run(run)
     catalogue = open_catalogue(include_path)
-    from medix_eval.data.verify import verify_run  # noqa: PLC0415 (lm-eval: seconds)
+    from medix_eval.evaluation.verify import verify_run  # noqa: PLC0415 (lm-eval: seconds)
 
     found = verify_run(folder, catalogue, data_root=root)
     if as_json:

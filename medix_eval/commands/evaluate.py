@@ -22,7 +22,7 @@ from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from medix_eval.data.tasks import Catalogue
-    from medix_eval.evaluation import Settings
+    from medix_eval.evaluation.evaluation import Settings
 
 _FAILURES = 1
 _DONE = 0
@@ -79,8 +79,8 @@ def evaluate(
         return
     if context.invoked_subcommand is not None:
         return
-    from medix_eval.controls import Control  # noqa: PLC0415
-    from medix_eval.evaluation import Settings  # noqa: PLC0415
+    from medix_eval.evaluation.controls import Control  # noqa: PLC0415
+    from medix_eval.evaluation.evaluation import Settings  # noqa: PLC0415
     from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
     from medix_eval.models.resolve import ModelFlags  # noqa: PLC0415
 
@@ -132,14 +132,14 @@ def evaluate(
         allow_fallback=allow_fallback,
     )
     if dry_run:
-        from medix_eval.dry_run import estimate  # noqa: PLC0415
+        from medix_eval.evaluation.dry_run import estimate  # noqa: PLC0415
 
         typer.echo(estimate(settings, catalogue, repetitions=repeat or 1, as_json=as_json))
         return
     if repeat is not None:
         raise typer.Exit(_repeated(settings, catalogue, times=repeat, as_json=as_json))
-    from medix_eval.evaluation import evaluate as run_evaluation  # noqa: PLC0415
-    from medix_eval.evaluation import evaluate_beside_plain  # noqa: PLC0415
+    from medix_eval.evaluation.evaluation import evaluate as run_evaluation  # noqa: PLC0415
+    from medix_eval.evaluation.evaluation import evaluate_beside_plain  # noqa: PLC0415
 
     scores = (evaluate_beside_plain if control else run_evaluation)(settings, catalogue)
     print_scores(scores, as_json=as_json)
@@ -148,8 +148,8 @@ def evaluate(
 
 def _repeated(settings: Settings, catalogue: Catalogue, *, times: int, as_json: bool) -> int:
     """Run `--repeat`, print what came of it and return the exit code."""
-    from medix_eval.repeats import evaluate_repeatedly  # noqa: PLC0415
-    from medix_eval.repeats_table import for_terminal  # noqa: PLC0415
+    from medix_eval.evaluation.repeats import evaluate_repeatedly  # noqa: PLC0415
+    from medix_eval.evaluation.repeats_table import for_terminal  # noqa: PLC0415
 
     found = evaluate_repeatedly(settings, catalogue, times=times)
     if as_json:

@@ -39,9 +39,9 @@ def judge(
 ) -> None:
     """Judge the saved completions of runs again; the models are not asked anything."""
     logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
-    from medix_eval.judge_changes import changes_of, for_terminal  # noqa: PLC0415
+    from medix_eval.evaluation.judge_changes import changes_of, for_terminal  # noqa: PLC0415
+    from medix_eval.evaluation.rejudging import Rejudging, judge_again  # noqa: PLC0415
     from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
-    from medix_eval.rejudging import Rejudging, judge_again  # noqa: PLC0415
 
     asked = Rejudging(
         runs=tuple(runs),

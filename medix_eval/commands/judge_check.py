@@ -206,7 +206,7 @@ def _asked(
     out: Path,
     use_cache: bool,
 ) -> Scorecard:
-    from medix_eval.egress import refuse_foreign_hosts  # noqa: PLC0415
+    from medix_eval.evaluation.egress import refuse_foreign_hosts  # noqa: PLC0415
     from medix_eval.judge_check.check import ask_about  # noqa: PLC0415
 
     vouched, reason = egress

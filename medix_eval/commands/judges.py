@@ -9,7 +9,7 @@ from medix_eval.commands.arguments import check_positive, check_seconds
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
-    from medix_eval.appointing import JudgeChoice
+    from medix_eval.evaluation.appointing import JudgeChoice
     from medix_eval.flags import Engine
 
 _Value = TypeVar("_Value")
@@ -29,7 +29,7 @@ def judge_choices(
     keep_server: bool = False,
 ) -> tuple[JudgeChoice, ...]:
     """Return the judges that were named, or one without a name: the protocol's own."""
-    from medix_eval.appointing import JudgeChoice  # noqa: PLC0415
+    from medix_eval.evaluation.appointing import JudgeChoice  # noqa: PLC0415
     from medix_eval.models.resolve import ModelFlags  # noqa: PLC0415
 
     judges: list[str | None] = [*names] if names else [None]

@@ -64,7 +64,7 @@ def show(
         typer.echo(shown_protocol(load_protocol(protocol, overrides=overrides or [])))
         return
     catalogue = open_catalogue(include_path)
-    from medix_eval.dry_run import shown_prompts  # noqa: PLC0415
+    from medix_eval.evaluation.dry_run import shown_prompts  # noqa: PLC0415
 
     for name in catalogue.select([task or ""]):
         root = check_folder("--data-root", data_root)

@@ -38,7 +38,7 @@ def score(
     include_path: flags.Include = None,
 ) -> None:
     """Score a run folder again from its verdicts; nothing is sent anywhere."""
-    from medix_eval.evaluation import write_scores  # noqa: PLC0415
+    from medix_eval.evaluation.evaluation import write_scores  # noqa: PLC0415
     from medix_eval.results.labels import read_labels  # noqa: PLC0415
     from medix_eval.results.prices import read_prices  # noqa: PLC0415
     from medix_eval.results.store import find_run  # noqa: PLC0415

@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medix_eval.appointing import JudgeChoice, appoint
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError, MedixError
+from medix_eval.evaluation.appointing import JudgeChoice, appoint
+from medix_eval.evaluation.judging_stage import Appointed
 from medix_eval.exchange.against_data import differences_from_data
 from medix_eval.exchange.asked_again import ask_again
 from medix_eval.exchange.recorded import (
@@ -38,7 +39,6 @@ from medix_eval.exchange.submitted import (
 )
 from medix_eval.exchange.zips import unpack
 from medix_eval.judging.protocol import Protocol, RulesOnly, protocol_names
-from medix_eval.judging_stage import Appointed
 from medix_eval.models.resolve import resolve_model
 
 _MOST_SHOWN = 20

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation import write_scores
+from medix_eval.evaluation.evaluation import write_scores
 from medix_eval.exchange.foreign import ForeignResults, ForeignSample
 from medix_eval.exchange.official import is_official, read_official
 from medix_eval.exchange.other_harnesses import (

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medix_eval.evaluation.progress import shown_progress
 from medix_eval.judge_check.answers import answers_of_run
 from medix_eval.judge_check.asking import AskedJudge
 from medix_eval.judge_check.confusion import Judged
@@ -17,7 +18,6 @@ from medix_eval.judge_check.picture import draw
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judge_check.scorecard import Measured, Scorecard, make_scorecard
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.progress import shown_progress
 from medix_eval.results.judged_run import JudgedRun
 from medix_eval.results.labels import Labels
 from medix_eval.results.store import slug

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medix_eval.controls import IMAGES_LEFT_OUT
+from medix_eval.evaluation.controls import IMAGES_LEFT_OUT
 from medix_eval.results.corrected import Correction, correct, correct_average
 from medix_eval.results.labels import Labels, mark_of
 from medix_eval.results.scores import GroupScore, Scores, TaskScore

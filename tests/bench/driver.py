@@ -12,7 +12,8 @@ from unittest import mock
 
 import aiohttp  # noqa: F401 (imported by the bare session too before anything is measured)
 
-from medix_eval import cli, evaluation
+from medix_eval import cli
+from medix_eval.evaluation import evaluation
 
 
 def cpu_s() -> float:

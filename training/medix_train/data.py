@@ -21,7 +21,7 @@ from PIL import Image
 
 from medix_eval.data.row_images import column_images, undecoded
 from medix_eval.errors import ConfigError, DatasetError
-from medix_eval.evaluation import template_around
+from medix_eval.evaluation.evaluation import template_around
 from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import damage
 from medix_eval.storage.quiet import quiet

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError, NoJudge, ServerError
+from medix_eval.evaluation.progress import Progress
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.dialogue import Dialogue
 from medix_eval.judging.judge import Grader, Judge
@@ -22,7 +23,6 @@ from medix_eval.judging.protocol import DialogueJudge, LLMJudge, Protocol
 from medix_eval.models.chat import ChatModel, ModelSource
 from medix_eval.models.concurrency import each, gate_for
 from medix_eval.models.retrying import RetryingModel, RetryPolicy
-from medix_eval.progress import Progress
 from medix_eval.records import CompletionRecord
 from medix_eval.results.store import Judging, Run, newest_completions
 

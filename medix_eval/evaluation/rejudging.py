@@ -11,19 +11,19 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
 from medix_eval.data.tasks import Catalogue
-from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation import write_scores
+from medix_eval.evaluation.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
+from medix_eval.evaluation.egress import refuse_foreign_hosts
+from medix_eval.evaluation.evaluation import write_scores
+from medix_eval.evaluation.judging_stage import Appointed, JudgingStage, open_judges
+from medix_eval.evaluation.progress import Progress, shown_progress
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol
-from medix_eval.judging_stage import Appointed, JudgingStage, open_judges
 from medix_eval.models.chat import ChatModel
 from medix_eval.models.resolve import give_gpus
 from medix_eval.models.retrying import RetryPolicy
-from medix_eval.progress import Progress, shown_progress
 from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,

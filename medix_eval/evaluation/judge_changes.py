@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from medix_eval.evaluation.rejudging import Rejudged
 from medix_eval.judging.kinship import kinship_warnings
-from medix_eval.rejudging import Rejudged
 from medix_eval.results.judged_run import JudgedRun, read_run
 from medix_eval.results.store import newest
 from medix_eval.results.tally import mean

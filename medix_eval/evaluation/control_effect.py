@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from medix_eval.controls import Control
 from medix_eval.errors import ConfigError
+from medix_eval.evaluation.controls import Control
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.judged_run import JudgedRun, read_run
 from medix_eval.results.scores import ControlEffect

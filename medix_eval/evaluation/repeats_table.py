@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medix_eval.repeats import Repeats, Spread
+from medix_eval.evaluation.repeats import Repeats, Spread
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medix_eval.controls import NO_IMAGE
 from medix_eval.data.tasks import Catalogue, TaskFile
-from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow
-from medix_eval.evaluation import Settings, resolve_models
+from medix_eval.evaluation.controls import NO_IMAGE
+from medix_eval.evaluation.egress import refuse_foreign_hosts
+from medix_eval.evaluation.evaluation import Settings, resolve_models
 from medix_eval.records import Kind
 
 if TYPE_CHECKING:

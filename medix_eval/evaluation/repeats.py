@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation import Settings, evaluate
+from medix_eval.evaluation.evaluation import Settings, evaluate
 from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Kind
 from medix_eval.results.judged_run import JudgedRun, JudgedSample, read_run

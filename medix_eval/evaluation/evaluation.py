@@ -14,18 +14,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from medix_eval.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
-from medix_eval.controls import IMAGES_LEFT_OUT, NO_IMAGE, Control, refuse_unfit
 from medix_eval.data.tasks import Catalogue
-from medix_eval.egress import refuse_foreign_hosts
 from medix_eval.errors import BadRow, ConfigError, DatasetError
+from medix_eval.evaluation.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
+from medix_eval.evaluation.controls import IMAGES_LEFT_OUT, NO_IMAGE, Control, refuse_unfit
+from medix_eval.evaluation.egress import refuse_foreign_hosts
+from medix_eval.evaluation.progress import shown_progress
 from medix_eval.judging.kinship import kinship_warnings
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.retrying import RetryPolicy
-from medix_eval.progress import shown_progress
 from medix_eval.report.tables import as_csv, as_markdown
 from medix_eval.results.labels import Labels
 from medix_eval.results.prices import Prices, cost_of
@@ -82,10 +82,10 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     """
     import asyncio  # noqa: PLC0415
 
+    from medix_eval.evaluation.judging_stage import JudgingStage  # noqa: PLC0415
+    from medix_eval.evaluation.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
     from medix_eval.judging.cache import VerdictCache  # noqa: PLC0415
     from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
-    from medix_eval.judging_stage import JudgingStage  # noqa: PLC0415
-    from medix_eval.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
 
     if settings.control:
         named = {name: catalogue.tasks[name].settings for name in settings.tasks}
@@ -190,7 +190,7 @@ def write_scores(
     prices: Prices | None = None,
 ) -> Scores:
     """Score what the folders hold, and write the scores and both reports."""
-    from medix_eval.control_effect import effect_of  # noqa: PLC0415 (only where a run has ended)
+    from medix_eval.evaluation.control_effect import effect_of  # noqa: PLC0415 (only where a run has ended)
     from medix_eval.report.run_page import is_current, write_run_page  # noqa: PLC0415
     from medix_eval.results.judged_run import JudgedRun, read_run  # noqa: PLC0415
 
@@ -283,7 +283,7 @@ def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
     """Open every task's data and pick its rows."""
     from medix_eval.data.opening import open_all  # noqa: PLC0415
     from medix_eval.data.samples import select_rows, side_by_side  # noqa: PLC0415
-    from medix_eval.pipeline import OpenedTask  # noqa: PLC0415
+    from medix_eval.evaluation.pipeline import OpenedTask  # noqa: PLC0415
 
     opened = []
     for file, task in open_all(

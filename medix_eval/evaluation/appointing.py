@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError, NoJudge, ServerError
+from medix_eval.evaluation.judging_stage import Appointed
 from medix_eval.judging.protocol import Protocol, RulesOnly
-from medix_eval.judging_stage import Appointed
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.resolve import ModelFlags, resolve_model
 from medix_eval.results.store import JudgingManifest
