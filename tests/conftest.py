@@ -22,7 +22,7 @@ from hypothesis import settings
 from invented_site import site_of, six_models
 from scripted_run import Submitted, submission
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.data.tasks import Catalogue, load_tasks
 from medix_eval.invented_runs import InventedRuns
 from medix_eval.models.vllm_server import vllm_version

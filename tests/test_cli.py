@@ -111,7 +111,7 @@ def test_a_misspelt_field_in_a_task_file_is_named(run: Run, tmp_path: Path) -> N
 @pytest.mark.parametrize("argv", [["--help"], ["tasks"], ["tasks", "--json"], ["score", "--help"]])
 def test_light_commands_import_nothing_heavy(argv: list[str]) -> None:
     code = (
-        "import sys; from medix_eval.cli import main\n"
+        "import sys; from medix_eval.cli.app import main\n"
         f"try: main({argv!r})\n"
         "except SystemExit: pass\n"
         f"sys.stderr.write(repr([name for name in {HEAVY!r} if name in sys.modules]))"

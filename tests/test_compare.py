@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.invented_runs import InventedRuns
 from medix_eval.testing import ScriptedServer
 

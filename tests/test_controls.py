@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scripted_servers import HUB, Run
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.data import tasks
 from medix_eval.data.lm_task import MedixTask
 from medix_eval.data.opening import open_task

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from lm_eval.utils import get_file_task_name, get_sample_results_filenames, make_table
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.data.tasks import load_tasks
 from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
 from medix_eval.testing import write_run
 

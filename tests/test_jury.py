@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.commands.judges import judge_choices
+from medix_eval.cli.judges import judge_choices
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation.appointing import JudgeChoice, appoint, resolve_judges
 from medix_eval.judging.judge import Grade

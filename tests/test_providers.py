@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medix_eval.commands.judges import judge_choices
+from medix_eval.cli.judges import judge_choices
 from medix_eval.models import providers
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.models.providers import load_providers

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scripted_servers import HUB, Run, candidate, records
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.testing import ScriptedServer
 
 

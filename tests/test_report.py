@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.records import CompletionRecord, Kind, Outcome, RuleVerdict, VerdictRecord, Vote
 from medix_eval.report.packing import disagreements
 from medix_eval.results.judged_run import read_run

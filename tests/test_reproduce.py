@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.data.tasks import load_tasks
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
 from medix_eval.results.reproduction import Figure, load_figures

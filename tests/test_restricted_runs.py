@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.testing import Reply, ScriptedServer, prompt_text
 
 TESTS = Path(__file__).parent

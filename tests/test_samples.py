@@ -12,7 +12,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.testing import ScriptedServer
 
 TASK = """

@@ -139,7 +139,7 @@ def test_every_published_figure_is_shown_once_with_its_source() -> None:
 def test_the_command_imports_nothing_heavy(runs: InventedRuns, tmp_path: Path) -> None:
     path = runs.make("a", right(0.5))
     script = (
-        "import sys\nfrom medix_eval.cli import main\n"
+        "import sys\nfrom medix_eval.cli.app import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'pandas', 'openai', 'vllm'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.judged_run import JudgedRun, read_run
 from medix_eval.storage.bundled import bundled

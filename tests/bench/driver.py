@@ -12,7 +12,7 @@ from unittest import mock
 
 import aiohttp  # noqa: F401 (imported by the bare session too before anything is measured)
 
-from medix_eval import cli
+from medix_eval.cli import app as cli
 from medix_eval.evaluation import evaluation
 
 

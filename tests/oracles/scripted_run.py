@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from medix_eval.cli import main
+from medix_eval.cli.app import main
 from medix_eval.data.tasks import load_tasks
 from medix_eval.exchange.checking import Checked, Doubts, check_submission
 from medix_eval.exchange.submission import write_submission

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from medix_eval.cli import UsageError, app
+from medix_eval.cli.app import UsageError, app
 from medix_eval.errors import ConfigError, DatasetError
 from medix_eval.judging.protocol import RulesOnly, load_protocol
 from medix_eval.models.torchvision_cpu import declare_missing_operators

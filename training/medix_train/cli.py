@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medix_eval.cli import run
+from medix_eval.cli.app import run
 from medix_eval.errors import ConfigError
 from medix_train.recipe import load_recipe, recipe_names
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from medix_eval.commands.arguments import check_positive, check_seconds
+from medix_eval.cli.arguments import check_positive, check_seconds
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
+    from medix_eval.cli.flags import Engine
     from medix_eval.evaluation.appointing import JudgeChoice
-    from medix_eval.flags import Engine
 
 _Value = TypeVar("_Value")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medix_eval import flags
+from medix_eval.cli import flags
 from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def reproduce(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        from medix_eval.commands.arguments import print_renderable  # noqa: PLC0415
+        from medix_eval.cli.arguments import print_renderable  # noqa: PLC0415
 
         print_renderable(_table(found))
     raise typer.Exit(_DONE if found.is_reproduced else _NOT_MET)

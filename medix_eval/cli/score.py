@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from medix_eval import flags
-from medix_eval.commands.arguments import open_catalogue, print_scores
+from medix_eval.cli import flags
+from medix_eval.cli.arguments import open_catalogue, print_scores
 from medix_eval.errors import ConfigError
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medix_eval import flags
-from medix_eval.commands.arguments import check_positive, print_renderable
-from medix_eval.commands.judges import judge_choices
+from medix_eval.cli import flags
+from medix_eval.cli.arguments import check_positive, print_renderable
+from medix_eval.cli.judges import judge_choices
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:

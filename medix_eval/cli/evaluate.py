@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from medix_eval import __version__, flags
-from medix_eval.commands.arguments import (
+from medix_eval import __version__
+from medix_eval.cli import flags
+from medix_eval.cli.arguments import (
     check_folder,
     check_positive,
     check_seconds,
@@ -17,7 +18,7 @@ from medix_eval.commands.arguments import (
     print_renderable,
     print_scores,
 )
-from medix_eval.commands.judges import judge_choices
+from medix_eval.cli.judges import judge_choices
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from medix_eval.commands import (
+from medix_eval.cli import (
     compare,
     data,
     evaluate,

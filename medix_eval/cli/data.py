@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from medix_eval import flags
-from medix_eval.commands.arguments import check_folder, open_catalogue
+from medix_eval.cli import flags
+from medix_eval.cli.arguments import check_folder, open_catalogue
 from medix_eval.errors import ConfigError, DatasetError
 
 app = typer.Typer(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medix_eval import flags
+from medix_eval.cli import flags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from medix_eval import flags
-from medix_eval.commands.arguments import open_catalogue, print_renderable
-from medix_eval.commands.judges import judge_choices
+from medix_eval.cli import flags
+from medix_eval.cli.arguments import open_catalogue, print_renderable
+from medix_eval.cli.judges import judge_choices
 
 _FAILURES, _DONE = 1, 0
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medix_eval import flags
-from medix_eval.commands.arguments import check_folder, check_positive, open_catalogue
-from medix_eval.commands.judges import judge_choices
+from medix_eval.cli import flags
+from medix_eval.cli.arguments import check_folder, check_positive, open_catalogue
+from medix_eval.cli.judges import judge_choices
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
