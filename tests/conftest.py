@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from fake_servers import FAKE_VLLM, Habits, running
 from hypothesis import settings
+from invented_runs import InventedRuns
 from invented_site import site_of, six_models
 from scripted_run import Submitted, submission
 
 from medix_eval.cli.app import main
 from medix_eval.data.tasks import Catalogue, load_tasks
-from medix_eval.invented_runs import InventedRuns
 from medix_eval.models.vllm_server import vllm_version
 from medix_eval.storage.bundled import bundled
 from medix_eval.testing import ScriptedServer

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from invented_runs import InventedRuns
 
 from medix_eval.cli.app import main
-from medix_eval.invented_runs import InventedRuns
 from medix_eval.testing import ScriptedServer
 
 HUB = Path(__file__).parent / "fixtures" / "hub"

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from invented_boards import VQA, built, right
+from invented_runs import InventedRuns
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.invented_runs import InventedRuns
 from medix_eval.results.reproduction import load_published
 from medix_eval.site.facts import facts_of, load_facts
 from medix_eval.site.published import published_tables, sources

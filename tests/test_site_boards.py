@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from invented_boards import VQA, boards_of, built, right
+from invented_runs import InventedRuns
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.invented_runs import InventedRuns
 from medix_eval.site.boards import Standing
 
 

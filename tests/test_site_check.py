@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from invented_boards import VQA, measured, right
+from invented_runs import InventedRuns
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.invented_runs import InventedRuns
 from medix_eval.site.check import problems_of
 
 

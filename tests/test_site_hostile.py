@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from invented_runs import InventedRuns
 from invented_site import GROUPS, TASKS, site_of
 
-from medix_eval.invented_runs import InventedRuns
 from medix_eval.site.facts import ModelFacts
 
 pytestmark = pytest.mark.slow

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from invented_boards import RULES, VQA, boards_of, measured, right
+from invented_runs import InventedRuns
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.exchange.importing import import_results
-from medix_eval.invented_runs import InventedRuns
 from medix_eval.judge_check.scorecard import Measured, make_scorecard
 from medix_eval.site.boards import Standing
 from medix_eval.site.measured import measure

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from invented_runs import Answers
+
 from medix_eval.data.tasks import Catalogue
-from medix_eval.invented_runs import Answers
 from medix_eval.site.boards import Board
 from medix_eval.site.build import Written, read_boards, write_site
 from medix_eval.site.measured import Measured, measure
