@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 Disturb = Callable[[Sample], Sample]
 
-IMAGES_LEFT_OUT = {"images": "left out"}
-"""What marks the identity of a model that cannot see and was asked about images all the same."""
-
 KINDS = ("no-image", "blank-image", "wrong-image", "shuffle-options")
 _GREY = (127, 127, 127)
 _DRAWS = 64

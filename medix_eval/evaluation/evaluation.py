@@ -17,7 +17,7 @@ from typing import Any
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.evaluation.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
-from medix_eval.evaluation.controls import IMAGES_LEFT_OUT, NO_IMAGE, Control, refuse_unfit
+from medix_eval.evaluation.controls import NO_IMAGE, Control, refuse_unfit
 from medix_eval.evaluation.egress import refuse_foreign_hosts
 from medix_eval.evaluation.progress import shown_progress
 from medix_eval.judging.kinship import kinship_warnings
@@ -30,7 +30,7 @@ from medix_eval.report.tables import as_csv, as_markdown
 from medix_eval.results.labels import Labels
 from medix_eval.results.prices import Prices, cost_of
 from medix_eval.results.scores import Scores, TaskScore
-from medix_eval.results.scoring import score_run
+from medix_eval.results.scoring import IMAGES_LEFT_OUT, score_run
 from medix_eval.results.store import (
     RunManifest,
     TaskEntry,

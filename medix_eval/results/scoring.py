@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medix_eval.evaluation.controls import IMAGES_LEFT_OUT
 from medix_eval.results.corrected import Correction, correct, correct_average
 from medix_eval.results.labels import Labels, mark_of
 from medix_eval.results.scores import GroupScore, Scores, TaskScore
@@ -20,6 +19,9 @@ from medix_eval.statistics.intervals import (
     group_interval,
     limits_of,
 )
+
+IMAGES_LEFT_OUT = {"images": "left out"}
+"""What marks the identity of a model that cannot see and was asked about images all the same."""
 
 
 def score_run(

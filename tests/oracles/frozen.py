@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from medix_eval.__main__ import main
+from medix_eval.cli.app import main
 from medix_eval.data.tasks import load_tasks
 from medix_eval.storage.bundled import bundled
 
