@@ -21,7 +21,7 @@ from medix_eval.judging.protocol import DialogueJudge, LLMJudge, load_protocol
 from medix_eval.models import openai_server, transformers_model
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, Kind, Outcome
-from medix_eval.results.tally import mean
+from medix_eval.results.scoring import mean
 from medix_eval.storage.digests import digest
 
 COMPAT, MEDIX = load_protocol("medix-compat"), load_protocol("medix")

@@ -18,7 +18,7 @@ from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
 from medix_eval.report.citations import citation
 from medix_eval.report.matrix import latex_text
-from medix_eval.results.judged_run import read_run
+from medix_eval.results.store import read_run
 from medix_eval.storage.bundled import bundled
 from medix_eval.testing import write_run
 

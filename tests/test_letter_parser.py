@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from medix_eval.judging.outcomes import Scorer
 from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome
-from medix_eval.rules.letter_parser import letter_of
+from medix_eval.rules.answers import letter_of
 
 OPTIONS = ("the left lung", "the right lung", "the liver")
 

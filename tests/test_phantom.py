@@ -23,8 +23,8 @@ from medix_eval.phantom.dataset import EVALUATION, TRAINING, load, questions, st
 from medix_eval.phantom.drawing import MODALITIES, SIDE, SIDES, SIZES, Facts, Pixels, draw, png
 from medix_eval.phantom.questions import TOPICS, Question, ask, prompt, report
 from medix_eval.records import Kind
-from medix_eval.rules import decide
 from medix_eval.rules.answers import extract_answer
+from medix_eval.rules.decide import decide
 
 TASKS = Path(__file__).parent.parent / "tasks"
 FRESH_SEED = 20261122

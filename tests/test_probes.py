@@ -12,7 +12,7 @@ import yaml
 
 from medix_eval.judge_check.probes import HANDWRITTEN, LabelledAnswer, Split, load_probes
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules import decide
+from medix_eval.rules.decide import decide
 from medix_eval.storage.bundled import bundled
 
 SPLITS: tuple[Split, ...] = ("development", "held_out")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.records import Kind
-from medix_eval.rules import decide
+from medix_eval.rules.decide import decide
 
 FACTS = {"modality": "CT", "count": "2", "side": "left", "size": "small"}
 QUESTIONS: dict[Kind, tuple[str, tuple[str, ...], dict[str, str]]] = {

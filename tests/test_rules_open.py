@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules import decide, normalise
+from medix_eval.rules.decide import decide
+from medix_eval.rules.text import normalise
 
 
 def judged(answer: str, reference: str) -> RuleVerdict | None:

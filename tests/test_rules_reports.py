@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.records import Kind
-from medix_eval.rules import decide
+from medix_eval.rules.decide import decide
 
 SEEN = {"modality": "CT", "count": "2", "side": "left", "size": "small"}
 CLEAR = {"modality": "X-ray", "count": "0", "side": "", "size": ""}

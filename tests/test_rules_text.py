@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from medix_eval.rules import normalise
+from medix_eval.rules.text import normalise
 
 
 @pytest.mark.parametrize(

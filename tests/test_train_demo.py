@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from medix_eval.cli.app import main
 from medix_eval.results.comparison import compare_runs
-from medix_eval.results.judged_run import JudgedRun, read_run
+from medix_eval.results.store import JudgedRun, read_run
 from medix_eval.storage.bundled import bundled
 from medix_train.demo import train_phantom
 

@@ -16,7 +16,7 @@ from scripted_servers import Run, Serve, judge, records
 
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.records import VerdictRecord
-from medix_eval.results.judged_run import read_run
+from medix_eval.results.store import read_run
 
 FROZEN = Path(__file__).parent / "oracles" / "frozen.py"
 RUNS = sorted(path.parent.relative_to(V0_1) for path in V0_1.glob("runs/*/*/*/run.json"))

@@ -30,7 +30,7 @@ def compare(
     """Compare runs on the samples they share: differences, their intervals, wins and losses."""
     from medix_eval.report.comparison_tables import for_terminal  # noqa: PLC0415
     from medix_eval.results.comparison import compare_runs  # noqa: PLC0415
-    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
+    from medix_eval.results.store import read_run  # noqa: PLC0415
 
     paths = [*([baseline] if baseline else []), *(run for run in runs if run != baseline)]
     if len(paths) < _PAIR:

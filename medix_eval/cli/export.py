@@ -12,7 +12,7 @@ from medix_eval.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from medix_eval.results.judged_run import JudgedRun
+    from medix_eval.results.store import JudgedRun
 
 Format = Literal["markdown", "csv", "parquet", "latex", "bibtex", "methods", "lm-eval"]
 
@@ -39,7 +39,7 @@ def export(
     out: Out = None,
 ) -> None:
     """Write runs as Markdown, CSV, Parquet, LaTeX, BibTeX, a methods paragraph or lm-eval files."""
-    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
+    from medix_eval.results.store import read_run  # noqa: PLC0415
 
     finished = [read_run(run) for run in runs]
     files = _files()

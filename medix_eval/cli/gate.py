@@ -34,7 +34,7 @@ def gate(
 ) -> None:
     """Hold runs against a policy: floors, margins to a baseline, limits on losses."""
     from medix_eval.results.gate import check_run, load_policy  # noqa: PLC0415
-    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
+    from medix_eval.results.store import read_run  # noqa: PLC0415
 
     policy = load_policy(policy_file)
     named = baseline or policy.baseline
@@ -57,7 +57,7 @@ def gate(
             typer.echo("\n".join(_lines(run.scores.model, checks)))
     if page is not None:
         from medix_eval.report.gate_page import gate_page  # noqa: PLC0415
-        from medix_eval.storage.atomic import write_text  # noqa: PLC0415
+        from medix_eval.storage.jsonl import write_text  # noqa: PLC0415
 
         write_text(page, gate_page(policy, results))
     is_met = all(check.is_met for _, checks in results for check in checks)

@@ -125,7 +125,7 @@ def _make(folder: Path) -> None:
 
 def _write_sheet(run: Path, *, num: int, seed: int) -> None:
     from medix_eval.judge_check.sheet import write_sheet  # noqa: PLC0415
-    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
+    from medix_eval.results.store import read_run  # noqa: PLC0415
 
     for path in write_sheet(read_run(run), num=num, seed=seed):
         typer.echo(str(path))
@@ -133,8 +133,8 @@ def _write_sheet(run: Path, *, num: int, seed: int) -> None:
 
 def _read_back(labels: Path, run: Path) -> Scorecard:
     from medix_eval.judge_check.check import read_back  # noqa: PLC0415
-    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
     from medix_eval.results.labels import read_labels  # noqa: PLC0415
+    from medix_eval.results.store import read_run  # noqa: PLC0415
 
     return read_back(read_labels(labels), read_run(run))
 
@@ -149,8 +149,8 @@ def _labelled(
         restricted_tasks,
     )
     from medix_eval.judge_check.probes import load_probes  # noqa: PLC0415
-    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
     from medix_eval.results.labels import read_labels  # noqa: PLC0415
+    from medix_eval.results.store import read_run  # noqa: PLC0415
 
     if labels is None:
         probes = load_probes(split)

@@ -38,7 +38,7 @@ def report(
 ) -> None:
     """Write report.html of a run, or one page that compares several; the first is the baseline."""
     from medix_eval.report.pictures import read_pictures  # noqa: PLC0415
-    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
+    from medix_eval.results.store import read_run  # noqa: PLC0415
 
     finished = [read_run(run) for run in runs]
     root = check_folder("--data-root", data_root)
@@ -51,7 +51,7 @@ def report(
         return
     from medix_eval.report.compare_page import compare_page  # noqa: PLC0415
     from medix_eval.results.comparison import compare_runs  # noqa: PLC0415
-    from medix_eval.storage.atomic import write_text  # noqa: PLC0415
+    from medix_eval.storage.jsonl import write_text  # noqa: PLC0415
 
     found = compare_runs(finished, force=force)
     pictures = read_pictures(finished[0], catalogue, data_root=root, size=images)

@@ -41,13 +41,13 @@ def reproduce(
 ) -> None:
     """Measure a model the published way and compare; all flags of an evaluation may follow."""
     from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
-    from medix_eval.results.judged_run import read_run  # noqa: PLC0415
     from medix_eval.results.reproduction import (  # noqa: PLC0415
         figures_of,
         load_figures,
         newest_judging,
     )
     from medix_eval.results.reproduction import reproduce as hold_against  # noqa: PLC0415
+    from medix_eval.results.store import read_run  # noqa: PLC0415
 
     figures = load_figures(bundled("leaderboard") / "published_results.csv")
     figures = figures_of(figures, published or model)

@@ -63,7 +63,7 @@ def submit(
     """Write a run as a zip that others can check, or check one."""
     if not check:
         from medix_eval.exchange.submission import write_submission  # noqa: PLC0415
-        from medix_eval.results.judged_run import read_run  # noqa: PLC0415
+        from medix_eval.results.store import read_run  # noqa: PLC0415
 
         if judge or allowed_signers:
             raise ConfigError("--judge and --allowed-signers go with --check")

@@ -26,8 +26,9 @@ from medix_eval.data.tasks import read_settings
 from medix_eval.data.templates import columns_of, in_named_order, template
 from medix_eval.errors import BadRow, DatasetError, one_line, whole_story
 from medix_eval.records import Kind
-from medix_eval.rules import decide, normalise
 from medix_eval.rules.answers import extract_answer
+from medix_eval.rules.decide import decide
+from medix_eval.rules.text import normalise
 from medix_eval.storage.images import as_rgb
 from medix_eval.storage.mirror import Mirror, read_mirror, rows_key
 from medix_eval.storage.quiet import quiet

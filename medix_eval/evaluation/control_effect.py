@@ -8,9 +8,8 @@ from pathlib import Path
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation.controls import Control
 from medix_eval.results.comparison import compare_runs
-from medix_eval.results.judged_run import JudgedRun, read_run
 from medix_eval.results.scores import ControlEffect
-from medix_eval.results.store import folder_of
+from medix_eval.results.store import JudgedRun, folder_of, read_run
 from medix_eval.storage.digests import digest
 
 _LOG = logging.getLogger(__name__)

@@ -41,8 +41,8 @@ from medix_eval.results.store import (
     open_judging,
     open_run,
 )
-from medix_eval.storage.atomic import write_text
 from medix_eval.storage.digests import digest
+from medix_eval.storage.jsonl import write_text
 
 _LOG = logging.getLogger(__name__)
 _RECORDED = (
@@ -192,7 +192,7 @@ def write_scores(
     """Score what the folders hold, and write the scores and both reports."""
     from medix_eval.evaluation.control_effect import effect_of  # noqa: PLC0415 (only where a run has ended)
     from medix_eval.report.run_page import is_current, write_run_page  # noqa: PLC0415
-    from medix_eval.results.judged_run import JudgedRun, read_run  # noqa: PLC0415
+    from medix_eval.results.store import JudgedRun, read_run  # noqa: PLC0415
 
     manifest, judging = load_run_manifest(run), load_judging_manifest(judged)
     scores = score_run(

@@ -11,9 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from medix_eval.evaluation.rejudging import Rejudged
 from medix_eval.judging.kinship import kinship_warnings
-from medix_eval.results.judged_run import JudgedRun, read_run
-from medix_eval.results.store import newest
-from medix_eval.results.tally import mean
+from medix_eval.results.scoring import mean
+from medix_eval.results.store import JudgedRun, newest, read_run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -18,14 +18,12 @@ from medix_eval.errors import ConfigError
 from medix_eval.evaluation.evaluation import Settings, evaluate
 from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Kind
-from medix_eval.results.judged_run import JudgedRun, JudgedSample, read_run
-from medix_eval.rules import normalise
-from medix_eval.rules.choices import chosen_option
-from medix_eval.rules.expected import Expected
-from medix_eval.rules.text import read
+from medix_eval.results.store import JudgedRun, JudgedSample, read_run
+from medix_eval.rules.choices import Expected, chosen_option
+from medix_eval.rules.text import normalise, read
 from medix_eval.statistics.intervals import average_stderr, clustered, limits_of, task_interval
 from medix_eval.statistics.repeats import between_runs, majority_at, pass_at
-from medix_eval.storage.atomic import write_text
+from medix_eval.storage.jsonl import write_text
 
 
 class _Result(BaseModel):

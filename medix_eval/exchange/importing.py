@@ -37,6 +37,7 @@ from medix_eval.records import (
     Vote,
 )
 from medix_eval.results.scores import Scores
+from medix_eval.results.scoring import mean
 from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,
@@ -45,7 +46,6 @@ from medix_eval.results.store import (
     open_judging,
     open_run,
 )
-from medix_eval.results.tally import mean
 from medix_eval.storage.digests import digest
 
 _LAYOUTS = (

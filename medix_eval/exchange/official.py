@@ -18,9 +18,8 @@ from typing import Any
 
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.foreign import Claim, ForeignResults, ForeignSample, lines_of
-from medix_eval.results.judged_run import JudgedRun, JudgedSample
-from medix_eval.results.store import slug
-from medix_eval.storage.atomic import write_text
+from medix_eval.results.store import JudgedRun, JudgedSample, slug
+from medix_eval.storage.jsonl import write_text
 from medix_eval.storage.mirror import sha256_of
 
 NOTE = "medix-eval.json"

@@ -20,8 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.official import write_official
 from medix_eval.records import CompletionRecord, VerdictRecord
-from medix_eval.results.judged_run import JudgedRun, JudgedSample
-from medix_eval.results.store import slug
+from medix_eval.results.store import JudgedRun, JudgedSample, slug
 from medix_eval.storage.mirror import sha256_of
 
 MANIFEST, SIGNATURE, NAMESPACE = "submission.json", "submission.json.sig", "medix-eval"

@@ -10,8 +10,8 @@ from medix_eval.errors import ConfigError
 from medix_eval.judge_check.confusion import Judged
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.records import CompletionRecord
-from medix_eval.results.judged_run import JudgedRun
 from medix_eval.results.labels import LabelRow, Labels, mark_of, options_of
+from medix_eval.results.store import JudgedRun
 
 TEXTS = ("question", "reference", "answer")
 """What a sheet must carry for its answers to be judged without their run."""

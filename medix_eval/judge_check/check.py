@@ -18,11 +18,10 @@ from medix_eval.judge_check.picture import draw
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judge_check.scorecard import Measured, Scorecard, make_scorecard
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.results.judged_run import JudgedRun
 from medix_eval.results.labels import Labels
-from medix_eval.results.store import slug
-from medix_eval.storage.atomic import write_text
+from medix_eval.results.store import JudgedRun, slug
 from medix_eval.storage.digests import digest
+from medix_eval.storage.jsonl import write_text
 
 
 def ask_about(

@@ -11,12 +11,19 @@ from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
 from medix_eval.records import Kind
-from medix_eval.rules.choices import chosen_option, yes_no
-from medix_eval.rules.expected import Expected
-from medix_eval.rules.frames import unframed
+from medix_eval.rules.choices import Expected, chosen_option, yes_no
+from medix_eval.rules.claims import unframed
 from medix_eval.rules.quantities import Quantity, items_of
-from medix_eval.rules.text import ARTICLES, Text, listed, read, words_of
-from medix_eval.rules.vocabularies import ORGANS, VOCABULARIES, Vocabulary
+from medix_eval.rules.text import (
+    ARTICLES,
+    ORGANS,
+    VOCABULARIES,
+    Text,
+    Vocabulary,
+    listed,
+    read,
+    words_of,
+)
 
 _LONGEST_ANSWER = 1_000
 """Characters; in a longer text the difference is hardly ever the only one."""

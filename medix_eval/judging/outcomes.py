@@ -17,9 +17,8 @@ from medix_eval.records import (
     RuleVerdict,
     VerdictRecord,
 )
-from medix_eval.rules import decide as decide_by_rules
-from medix_eval.rules.answers import extract_answer, has_final_answer, published_answer
-from medix_eval.rules.letter_parser import letter_of
+from medix_eval.rules.answers import extract_answer, has_final_answer, letter_of, published_answer
+from medix_eval.rules.decide import decide as decide_by_rules
 
 _FAILED = {
     "RequestRejected": Outcome.REJECTED,

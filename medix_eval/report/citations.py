@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.store import JudgedRun
 
 _BIB = Path(__file__).parent / "datasets.bib"
 _KEYWORDS = re.compile(r",\n  keywords = \{([^}]*)\}")

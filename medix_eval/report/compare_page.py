@@ -11,7 +11,7 @@ from medix_eval.report.run_page import slices_in
 
 if TYPE_CHECKING:
     from medix_eval.results.comparison import Comparison
-    from medix_eval.results.judged_run import JudgedRun, JudgedSample
+    from medix_eval.results.store import JudgedRun, JudgedSample
 
 _LEAST_REACH = 0.05
 """How far the axis of differences reaches at least, so that noise does not look like much."""

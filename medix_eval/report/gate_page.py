@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from medix_eval.report.page import render
 from medix_eval.results.gate import Check, Policy
-from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.store import JudgedRun
 
 
 def gate_page(policy: Policy, results: Sequence[tuple[JudgedRun, Sequence[Check]]]) -> str:

@@ -9,10 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from medix_eval.results.judged_run import JudgedRun, JudgedSample
 from medix_eval.results.scores import GroupScore, TaskScore
-from medix_eval.results.store import slug
-from medix_eval.storage.atomic import write_text
+from medix_eval.results.store import JudgedRun, JudgedSample, slug
+from medix_eval.storage.jsonl import write_text
 
 _METRIC = "score"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from medix_eval.report.page import percent
 from medix_eval.results.comparison import compare_runs
-from medix_eval.results.judged_run import JudgedRun
 from medix_eval.results.scores import GroupScore, TaskScore
+from medix_eval.results.store import JudgedRun
 
 _RANKED_FROM = 3
 """Of two models the second best is the worse one; it needs no mark."""

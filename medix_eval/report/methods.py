@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medix_eval.records import Outcome
-from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.store import JudgedRun
 
 _COUNTED = ("truncated", "empty", "refused", "rejected")
 """Outcomes that score 0 although nobody judged the answer wrong."""

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, VerdictRecord
-from medix_eval.results.judged_run import JudgedSample
+from medix_eval.results.store import JudgedSample
 from medix_eval.rules.answers import thinking_of
 
 _CHUNK_BYTES = 400_000

@@ -13,7 +13,7 @@ from typing import Literal
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
-from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.store import JudgedRun
 from medix_eval.storage.images import data_url, media_type
 
 _LOG = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from medix_eval.records import Outcome
 from medix_eval.report.packing import Packing, blocks
 from medix_eval.report.page import render, with_blocks
 from medix_eval.report.tables import notes
-from medix_eval.results.judged_run import JudgedRun, JudgedSample
-from medix_eval.results.slices import slices_of
-from medix_eval.storage.atomic import write_text
+from medix_eval.results.scoring import slices_of
+from medix_eval.results.store import JudgedRun, JudgedSample
+from medix_eval.storage.jsonl import write_text
 
 
 def write_run_page(run: JudgedRun, *, images: Mapping[str, str] | None = None) -> Path:

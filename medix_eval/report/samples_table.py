@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medix_eval.results.judged_run import JudgedRun, JudgedSample
+from medix_eval.results.store import JudgedRun, JudgedSample
 
 
 def write_samples(runs: Sequence[JudgedRun], path: Path) -> None:

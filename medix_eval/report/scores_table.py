@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from medix_eval.records import Outcome
-from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.store import JudgedRun
 
 _COLUMNS = (
     "model", "protocol", "protocol_digest", "judges", "generation_digest", "judging_digest",

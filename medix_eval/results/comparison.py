@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.errors import ConfigError, RunMismatch
-from medix_eval.results.judged_run import JudgedRun
 from medix_eval.results.scores import MIN_SLICE
-from medix_eval.results.slices import slices_of
+from medix_eval.results.scoring import slices_of
+from medix_eval.results.store import JudgedRun
 from medix_eval.statistics.intervals import Clusters, clustered
 from medix_eval.statistics.paired import (
     Difference,

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from medix_eval.errors import ConfigError
 from medix_eval.results.comparison import compare_runs
-from medix_eval.results.judged_run import JudgedRun
 from medix_eval.results.scores import GroupScore, Ledger, SliceScore, TaskScore
+from medix_eval.results.store import JudgedRun
 from medix_eval.storage.yaml_settings import first_error, read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medix_eval.errors import ConfigError
 from medix_eval.judging.protocol import Protocol
-from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.store import JudgedRun
 from medix_eval.storage.digests import differences
 
 _PUBLISHED_WAY = "LLM judge"

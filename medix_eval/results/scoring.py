@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from medix_eval.results.corrected import Correction, correct, correct_average
+from medix_eval.records import Kind, Outcome
+from medix_eval.results.corrected import Correction, Judged, correct, correct_average
 from medix_eval.results.labels import Labels, mark_of
-from medix_eval.results.scores import GroupScore, Scores, TaskScore
-from medix_eval.results.store import JudgingManifest, RunManifest, newest
-from medix_eval.results.tally import Answered, JudgedAs, Tally, mean
+from medix_eval.results.scores import (
+    FAILED,
+    GroupScore,
+    Ledger,
+    Scores,
+    SliceScore,
+    TaskScore,
+    YesNo,
+)
+from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, newest
+from medix_eval.statistics.agreement import Agreement, agreement, ratings
 from medix_eval.statistics.intervals import (
     Clusters,
     average_interval,
     average_stderr,
+    clustered,
     group_interval,
     limits_of,
+    task_interval,
 )
 
 IMAGES_LEFT_OUT = {"images": "left out"}
+
 """What marks the identity of a model that cannot see and was asked about images all the same."""
 
 
@@ -168,3 +183,307 @@ def _usage(tallies: Iterable[Tally]) -> dict[str, dict[str, float | int]]:
 def _task(line: Mapping[str, Any]) -> str:
     name: str = line["task"].partition("@")[0]
     return name
+
+
+_READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
+
+"""Outcomes of answers that a judge, or a rule, has read; the others are wrong without that."""
+
+
+class Answered(NamedTuple):
+    """What counts of a completion's line."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int | None
+    seconds: float
+    is_cut: bool
+    cluster: str
+    slices: tuple[tuple[str, str], ...]
+    expects: str | None
+    """`yes` or `no`, if that is the reference."""
+    num_options: int
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any], entry: TaskEntry) -> Self:
+        """Take it from the line; the task's entry says which columns are slices."""
+        columns = line.get("columns", {})
+        tokens = line.get("completion_tokens")
+        return cls(
+            int(line.get("requests", 0)),
+            int(line.get("prompt_tokens") or 0),
+            None if tokens is None else int(tokens),
+            float(line.get("seconds", 0.0)),
+            line.get("finish_reason") == "length",
+            # What has no image stands alone.
+            columns.get(entry.cluster, line["sample_id"]),
+            slices_of(columns, names=entry.slices, kind=entry.kind, reference=line["reference"]),
+            said(line["reference"], whole=True),
+            len(line.get("options", ())),
+        )
+
+
+class JudgedAs(NamedTuple):
+    """What counts of a verdict's line."""
+
+    outcome: Outcome
+    score: float | None
+    rules_score: float | None
+    judge_score: float | None
+    ratings: dict[str, float | None]
+    calls: int
+    cached: int
+    seconds: float
+    tags: tuple[str, ...]
+    says: str | None
+    """`yes` or `no`, if the answer begins so."""
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Self:
+        """Take it from the line."""
+        votes = line.get("votes", ())
+        return cls(
+            Outcome(line["outcome"]),
+            None if line["score"] is None else float(line["score"]),
+            float(line["rule"]["score"]) if "rule" in line else None,
+            line.get("judge_score"),
+            ratings((vote["judge"], vote["prompt"], vote.get("points")) for vote in votes),
+            sum(vote.get("calls", 0) for vote in votes),
+            sum(vote.get("cached", False) for vote in votes),
+            math.fsum(vote.get("seconds", 0.0) for vote in votes),
+            tuple(line.get("error_tags", ())),
+            said(line.get("answer") or ""),
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """One task's samples."""
+
+    entry: TaskEntry
+    answered: dict[str, Answered] = field(default_factory=dict)
+    judged: dict[str, JudgedAs] = field(default_factory=dict)
+    _rows: frozenset[int] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rows = None if self.entry.rows is None else frozenset(self.entry.rows)
+
+    def wants(self, row: int) -> bool:
+        """Whether a row belongs to the run as it was asked for last."""
+        return self._rows is None or row in self._rows
+
+    def scored(self) -> list[tuple[Answered, float]]:
+        """Pair each score with its completion."""
+        return [
+            (self.answered[name], one.score)
+            for name, one in self.judged.items()
+            if one.score is not None
+        ]
+
+    def clusters(self) -> Clusters:
+        """Sum the scores by image or patient."""
+        scored = self.scored()
+        names = [one.cluster for one, _ in scored] if self.entry.cluster else None
+        return clustered([score for _, score in scored], names)
+
+    def labelled(self, labels: Mapping[str, float]) -> list[Judged]:
+        """Put people's labels beside the scores."""
+        return [
+            Judged(
+                score=one.score,
+                label=labels.get(name),
+                is_read=one.outcome in _READ,
+                cluster=self.answered[name].cluster,
+            )
+            for name, one in self.judged.items()
+            if one.score is not None
+        ]
+
+    def score(self) -> TaskScore:
+        """Return the task's row of the table."""
+        n, judged = self.entry.num_selected, self.judged.values()
+        outcomes = Counter(one.outcome for one in judged)
+        outcomes[Outcome.SKIPPED] += n - outcomes.total()
+        scores = [one.score for one in judged if one.score is not None]
+        rules = [one.rules_score for one in judged if one.rules_score is not None]
+        total, clusters = math.fsum(scores), self.clusters()
+        interval = task_interval(clusters)
+        rows = self._rows_for_slices()
+        is_graded = self.entry.kind == Kind.REPORT
+        options = [one.num_options for one in self.answered.values()]
+        return TaskScore(
+            version=self.entry.version,
+            kind=self.entry.kind,
+            limit=self.entry.limit if self.entry.rows is not None else None,
+            synthetic=self.entry.synthetic,
+            n=n,
+            n_scored=len(scores),
+            score=mean(scores),
+            stderr=clusters.stderr if scores else None,
+            rules_score=mean(rules),
+            rules_n=len(rules),
+            outcomes={outcome.value: outcomes[outcome] for outcome in Outcome},
+            bounds=(total / n, (total + n - len(scores)) / n) if n else None,
+            interval=limits_of(interval),
+            interval_method=interval.method if interval else None,
+            n_clusters=clusters.num_clusters if self.entry.cluster else None,
+            slices=slice_scores(rows, with_clusters=self.entry.cluster is not None),
+            agreement=agreement((one.ratings for one in judged), graded=is_graded),
+            agreement_with_rules=self._agreement_with_rules(graded=is_graded),
+            error_tags=dict(sorted(Counter(tag for one in judged for tag in one.tags).items())),
+            ledger=self._ledger(outcomes, total=total),
+            yes_no=yes_no(rows),
+            chance=mean(1 / number for number in options) if options and all(options) else None,
+        )
+
+    def _rows_for_slices(self) -> list[Row]:
+        rows = []
+        for name, one in self.answered.items():
+            judged = self.judged.get(name)
+            rows.append(
+                Row(
+                    slices=one.slices,
+                    cluster=one.cluster,
+                    score=judged.score if judged else None,
+                    expects=one.expects,
+                    says=judged.says if judged else None,
+                )
+            )
+        return rows
+
+    def _agreement_with_rules(self, *, graded: bool) -> Agreement | None:
+        both = [
+            {"judge": one.judge_score, "rules": one.rules_score}
+            for one in self.judged.values()
+            if one.judge_score is not None and one.rules_score is not None
+        ]
+        return agreement(both, graded=graded)
+
+    def _ledger(self, outcomes: Mapping[Outcome, int], *, total: float) -> Ledger | None:
+        n, answered, judged = self.entry.num_selected, self.answered.values(), self.judged.values()
+        if not n:
+            return None
+        counted = [one.completion_tokens for one in answered if one.completion_tokens is not None]
+        tokens = sum(counted) if counted else None
+        return Ledger(
+            cut_off=sum(one.is_cut for one in answered) / n,
+            empty=outcomes[Outcome.EMPTY] / n,
+            refused=outcomes[Outcome.REFUSED] / n,
+            rejected=outcomes[Outcome.REJECTED] / n,
+            failed=sum(outcomes[outcome] for outcome in FAILED) / n,
+            completion_tokens=tokens,
+            tokens_per_sample=None if tokens is None else tokens / len(counted),
+            tokens_per_correct=None if tokens is None or total <= 0 else tokens / total,
+            judge_calls=sum(one.calls for one in judged),
+            candidate_seconds=round(math.fsum(one.seconds for one in answered), 3),
+            judge_seconds=round(math.fsum(one.seconds for one in judged), 3),
+        )
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """Return the mean, the same whatever the order of the values; None of nothing."""
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers) if numbers else None
+
+
+_YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+
+_ANSWERED_FREELY = {Kind.OPEN, Kind.CLOSED}
+
+_SHORT, _MEDIUM = 1, 3
+
+REFERENCE = "reference"
+
+"""The slice that every free-form task has: what sort of reference a question has."""
+
+
+class Row(NamedTuple):
+    """One sample, as slices see it."""
+
+    slices: tuple[tuple[str, str], ...]
+    cluster: str
+    score: float | None
+    expects: str | None
+    """`yes` or `no`, if that is the reference."""
+    says: str | None
+    """`yes` or `no`, if the answer begins so."""
+
+
+def slices_of(
+    columns: Mapping[str, str], *, names: Sequence[str], kind: str, reference: str
+) -> tuple[tuple[str, str], ...]:
+    """Return column and value of each slice that a sample is in.
+
+    >>> slices_of({"organ": "lung"}, names=["organ"], kind="open", reference="left upper lobe")
+    (('organ', 'lung'), ('reference', '2 to 3 words'))
+    """
+    found = [(name, columns[name]) for name in names if name in columns]
+    if kind in _ANSWERED_FREELY:
+        found.append((REFERENCE, _sort_of(reference)))
+    return tuple(found)
+
+
+def said(text: str, *, whole: bool = False) -> str | None:
+    """Return the yes or no that a text begins with; if `whole`, only if it says nothing else.
+
+    >>> said("Yes, there is."), said("Yes, there is.", whole=True), said("Nodule")
+    ('yes', None, None)
+    """
+    found = _YES_NO.match(text)
+    if not found or (whole and text[found.end() :].strip(" .")):
+        return None
+    return found[1].lower()
+
+
+def slice_scores(rows: Iterable[Row], *, with_clusters: bool) -> dict[str, dict[str, SliceScore]]:
+    """Score every value of every column, in the order of the alphabet."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        for column, value in row.slices:
+            found.setdefault(column, {}).setdefault(value, []).append(row)
+    return {
+        column: {value: _slice(values[value], with_clusters) for value in sorted(values)}
+        for column, values in sorted(found.items())
+    }
+
+
+def yes_no(rows: Iterable[Row]) -> YesNo | None:
+    """Compare with always giving the more frequent answer; None without such questions."""
+    asked = [row for row in rows if row.expects]
+    if not asked:
+        return None
+    expected = Counter(row.expects for row in asked)
+    answered = Counter(row.says for row in asked if row.says)
+    scores = [row.score for row in asked if row.score is not None]
+    majority = max(sorted(str(one) for one in expected), key=lambda one: expected[one])
+    return YesNo(
+        n=len(asked),
+        score=clustered(scores).mean if scores else None,
+        majority=expected[majority] / len(asked),
+        majority_answer=majority,
+        reference_yes=expected["yes"] / len(asked),
+        answered_yes=answered["yes"] / answered.total() if answered else None,
+        n_answered=answered.total(),
+    )
+
+
+def _slice(rows: Sequence[Row], with_clusters: bool) -> SliceScore:  # noqa: FBT001 (private)
+    scored = [(row.score, row.cluster) for row in rows if row.score is not None]
+    clusters = clustered(
+        [score for score, _ in scored], [name for _, name in scored] if with_clusters else None
+    )
+    return SliceScore(
+        n=len(rows),
+        n_scored=len(scored),
+        score=clusters.mean if scored else None,
+        interval=limits_of(task_interval(clusters)),
+    )
+
+
+def _sort_of(reference: str) -> str:
+    if said(reference, whole=True):
+        return "yes or no"
+    words = len(reference.split())
+    if words <= _SHORT:
+        return "1 word"
+    return "2 to 3 words" if words <= _MEDIUM else "4 words or more"

@@ -7,11 +7,14 @@ every option. Where the tags are broken, the reading is the one that cannot coun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _THINKING = re.compile(r"<(/?)think(?:ing)?\s{0,9}>", re.IGNORECASE)
+
 _ANSWER = re.compile(r"<(/?)answer\s{0,9}>", re.IGNORECASE)
+
 _MODALITY = re.compile(r"(?:\s*<[A-Z][A-Z0-9_-]{0,39}>)*")
+
 """What MediX-R1 models write first, such as `<CT_SCAN>`."""
 
 
@@ -111,3 +114,63 @@ def _after_last_opening(spoken: str) -> str | None:
     for tag in _ANSWER.finditer(spoken):
         start = None if tag[1] else tag.end()
     return None if start is None else spoken[start:]
+
+
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+_EDGES = ",.!?;:'"
+
+_FEW_WORDS = 5
+
+
+def letter_of(completion: str, options: Sequence[str]) -> str | None:
+    """Return the letter that is found, or None where one would be drawn at random.
+
+    >>> letter_of("It is (A) or rather (C).", ["lung", "liver", "spleen"])
+    'C'
+    >>> letter_of("I cannot tell.", ["lung", "liver"]) is None
+    True
+    """
+    text = _boxed(_tagged(completion))
+    for edge in _EDGES:
+        text = text.strip(edge)
+    text = f" {text} "
+    letters = [chr(ord("A") + number) for number in range(len(options))]
+    for form in ("({})", " {} "):
+        places = {letter: text.rfind(form.format(letter)) for letter in letters}
+        if found := _last(places):
+            return found
+    if len(text.split()) <= _FEW_WORDS:
+        return None
+    low = text.lower()
+    return _last(
+        {letter: low.rfind(option.lower()) for letter, option in zip(letters, options, strict=True)}
+    )
+
+
+def _last(places: dict[str, int]) -> str | None:
+    """Return the letter that stands last; of several at one place the first letter."""
+    letter = max(places, key=lambda one: places[one])
+    return letter if places[letter] >= 0 else None
+
+
+def _tagged(text: str) -> str:
+    found = _TAGGED.search(text)
+    return found[1].strip() if found else text
+
+
+def _boxed(text: str) -> str:
+    r"""Return what the last `\boxed{}` holds, or the text where there is none.
+
+    >>> _boxed(r"so \boxed{\text{B}}")
+    '\\text{B}'
+    """
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return text
+    depth, inside = 0, text[start + len("\\boxed") :]
+    for at, character in enumerate(inside):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return inside[1:at]
+    return text

@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import RuleVerdict
-from medix_eval.rules.claims import Claim, find_claim
-from medix_eval.rules.expected import Expected
-from medix_eval.rules.frames import unframed
+from medix_eval.rules.claims import Claim, find_claim, unframed
 from medix_eval.rules.mentions import Choice, Choices
-from medix_eval.rules.text import Text, read, starts_with_article, words, words_of
-from medix_eval.rules.vocabularies import VOCABULARIES
+from medix_eval.rules.text import VOCABULARIES, Text, read, starts_with_article, words, words_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """The reference, and what belongs to it."""
+
+    reference: str
+    options: tuple[str, ...] = ()
+    """The texts of the options in the order of their letters."""
+    facts: Mapping[str, str]
+    """What a report must state, by name."""
+
+    @property
+    def text(self) -> Text:
+        """The reference as tokens."""
+        return read(self.reference)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The reference as words."""
+        return words(self.reference)
+
+
+Rule = Callable[[Text, Expected], RuleVerdict | None]
+
+"""Judges an answer, or returns None where it is not certain: then the next rule is asked."""
 
 _YES_OR_NO = Choices((Choice(words=("yes",)), Choice(words=("no",))))
+
 _YES_NO = {choice.words for choice in _YES_OR_NO.all}
+
 _YES_NO_MAYBE = {("yes",), ("no",), ("maybe",)}
+
 _PLACE = re.compile(r"(?:(?:on|in|to|at) )?(.*?)(?: (?:side|sided|image|scan))?")
 
 

@@ -11,11 +11,135 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
+from itertools import accumulate
 
-from medix_eval.rules import frames
 from medix_eval.rules.mentions import Choices, Mention, Naming, NotCertain
 from medix_eval.rules.text import Text, listed
+
+_LIKELY = "likely|appropriate|probable|suitable|accurate|fitting|plausible"
+
+_BEST = (
+    rf"(?:final|correct|right|best|single|true|real|actual|overall|preferred|proper"
+    rf"|likely|appropriate|most (?:{_LIKELY}))"
+)
+
+_IS = r"(?:is|was|would be|must be|should be|will be|has to be)"
+
+LEAD = re.compile(
+    r"(?:(?:so|thus|hence|therefore|then|but|and|yet|overall|finally|consequently|accordingly"
+    r"|in (?:conclusion|summary|short|this case)|to (?:conclude|summari[sz]e)|based on this"
+    r"|(?:i|we) (?:think|believe|conclude|am confident)(?: that)?)(?: ,| :| --)? ){0,4}"
+)
+
+"""What may stand before an answer without changing it."""
+
+FILLER = re.compile(
+    r"(?:(?:therefore|thus|hence|clearly|definitely|certainly|indeed|likely|probably"
+    r"|most (?:likely|probably)|that|to|:|--|\n) ){0,3}"
+)
+
+"""What may stand between a frame and the answer: it may be sure or not, but it names one."""
+
+_ANSWER = (
+    rf"(?:(?:the|my|our) )?(?:{_BEST} ){{0,3}}(?:answer|option|choice|response|diagnosis)"
+    rf"(?: choice| option| letter)?"
+    rf"(?: here| in this case| for this patient| to (?:this|the) question)?"
+    rf" (?:{_IS}|:|=|--|\n)"
+)
+
+_CHOOSE = (
+    r"(?:i|id|ill|i (?:would|will|shall|must|am going to))(?: therefore| thus)?"
+    r" (?:choose|chose|pick|picked|select|selected|go with|answer|say|opt for)"
+)
+
+_IT_IS = rf"(?:its|thats|(?:it|this|that) {_IS})"
+
+_BEST_THING = (
+    rf"(?:the )(?:single )?(?:next )?(?:{_BEST}|most (?:{_LIKELY}|effective|common|important))"
+    rf"(?: [^\W_]+){{1,12}}? (?:{_IS}|are)"
+)
+
+_HAS = r"(?:this|the) patient (?:most likely|probably) has"
+
+
+class Strength(Enum):
+    """How much it says that a frame is followed by something we cannot read."""
+
+    STRONG = "an answer is given here, so it must be readable"
+    WEAK = "this may be an answer or any other remark"
+
+
+_FRAMES = re.compile(
+    rf"(?:(?P<strong>{_ANSWER}|{_CHOOSE})|(?P<weak>{_BEST_THING}|{_HAS}|{_IT_IS})) "
+)
+
+_STRICT = re.compile(rf"(?:{_ANSWER}|{_CHOOSE}|{_IT_IS}) (?:(?::|--|\n) )?")
+
+_NOT_BEST = re.compile(
+    r"\b(?:not|wrong|incorrect|false|least|except|no|never|other|second|alternative|differential"
+    r"|mistake|error|distractor|misconception|trap|exclude|excluded|avoid|contraindicated)\b"
+)
+
+REVERSE = re.compile(
+    rf"{_IS} (?:correct|right|(?:the|my|our) (?:{_BEST} ){{0,3}}(?:answer|option|choice|diagnosis)"
+    rf"|(?:the )?(?:{_BEST} ){{1,3}}one) "
+)
+
+"""What makes an answer of the option before it: "B is correct"."""
+
+REFUTED = re.compile(
+    rf"{_IS} (?:incorrect|wrong|false|not (?:correct|right"
+    r"|the (?:correct|right|best) (?:answer|option|choice))) "
+)
+
+"""What denies the option before it, and says nothing of another one."""
+
+GIVES_ANSWER = re.compile(rf"\b(?:answer|option|choice) (?:{_IS}|:) ")
+
+"""The heart of a strong frame; where it stands outside one, the text is not plain."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A text as one line of tokens, on which patterns are tried at a token."""
+
+    text: Text
+
+    @cached_property
+    def joined(self) -> str:
+        """The tokens in lower case, each followed by one space."""
+        return "".join(f"{key} " for key in self.text.keys)
+
+    @cached_property
+    def _starts(self) -> dict[int, int]:
+        ends = accumulate((len(key) + 1 for key in self.text.keys), initial=0)
+        return {start: token for token, start in enumerate(ends)}
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        return list(self._starts)
+
+    def after(self, pattern: re.Pattern[str], at: int) -> int | None:
+        """Return the token after the pattern, if the pattern matches at this token."""
+        match = pattern.match(self.joined, self._offsets[at])
+        return self._starts[match.end()] if match else None
+
+    def frame(self, at: int) -> tuple[int, Strength] | None:
+        """Return where the frame that starts at this token ends, and its strength."""
+        match = _FRAMES.match(self.joined, self._offsets[at])
+        if match is None or _NOT_BEST.search(match[0]):
+            return None
+        strength = Strength.STRONG if match["strong"] else Strength.WEAK
+        return self._starts[match.end()], strength
+
+
+def unframed(text: Text) -> Text:
+    """Return what a whole-sentence answer names: "It is 5 mg." becomes "5 mg."."""
+    end = Line(text).after(_STRICT, 0) or 0
+    return Text(raw=text.raw[end:], keys=text.keys[end:])
+
 
 _CLAUSE_ENDS = frozenset({",", ";", "--"})
 
@@ -25,25 +149,33 @@ _DOUBT = re.compile(
     r"|(?:dont|do not) know|opposite|ignore|disregard|hypothetically|supposedly|allegedly"
     r"|if|unless|suppose|assuming)\b"
 )
+
 """In an answer that is certain, these stand nowhere."""
+
 _TAKEN_BACK = re.compile(
     r"\b(?:actually|wait|hold on|correction|instead|rather|however|but|although|though|yet"
     r"|alternatively|otherwise|either|neither|unclear|maybe|perhaps|possibly|may|might|could"
     r"|equally|also|too|better|changed|reconsider\w*|second thought|revis\w+|mistaken?|error"
     r"|reject\w*|retract\w*|scratch|nope|both|a lie|trick)\b|\?|(?:^|[,.!;\n] )(?:or|no [,.]) "
 )
+
 """After an answer was given, these may take it back or add a second one."""
+
 _REPORTED = frozenset(
     listed(
         "some many others people students say says said believe believes think thinks thought claim"
         " claims argue argues suggest suggests myth according"
     )
 )
+
 """In front of an answer, these may make it someone else's."""
+
 _WRONG = frozenset({"wrong", "incorrect", "false", "untrue"})
+
 _NEGATIVE = _WRONG | frozenset(
     listed("not isnt wasnt cannot cant dont doesnt never nor hardly unlikely")
 )
+
 _ABSENT = frozenset(listed("no none without absent negative"))
 
 
@@ -77,8 +209,8 @@ class _Clauses:
     naming: Naming
 
     @cached_property
-    def line(self) -> frames.Line:
-        return frames.Line(self.text)
+    def line(self) -> Line:
+        return Line(self.text)
 
     def given(self) -> Iterator[Mention]:
         """Yield what each clause gives; such a mention spans its frame too."""
@@ -102,26 +234,26 @@ class _Clauses:
     def _given_by_clause(self, start: int, *, is_sentence: bool) -> Mention | None:
         if is_sentence and (bare := self.naming.clean_at(start, is_bare=True)):
             return bare
-        at = self.line.after(frames.LEAD, start) or start
+        at = self.line.after(LEAD, start) or start
         if is_sentence and at > start and (bare := self.naming.clean_at(at, is_bare=True)):
             return replace(bare, start=start)
         if frame := self.line.frame(at):
             return self._given_in_frame(*frame, start=start)
         return self._given_before_frame(at, start=start)
 
-    def _given_in_frame(self, at: int, strength: frames.Strength, *, start: int) -> Mention | None:
+    def _given_in_frame(self, at: int, strength: Strength, *, start: int) -> Mention | None:
         # First as it stands: "probably benign" may be an option beside "benign".
-        for candidate in (at, self.line.after(frames.FILLER, at) or at):
+        for candidate in (at, self.line.after(FILLER, at) or at):
             if mention := self.naming.clean_at(candidate):
                 return replace(mention, start=start, is_framed=True)
         is_denial = self.text.keys[at : at + 1] == ("not",) and self.naming.at(at + 1) is not None
-        if strength is frames.Strength.STRONG and not is_denial:
+        if strength is Strength.STRONG and not is_denial:
             raise NotCertain
         return None
 
     def _given_before_frame(self, at: int, *, start: int) -> Mention | None:
         named = self.naming.at(at)
-        end = self.line.after(frames.REVERSE, named.end) if named else None
+        end = self.line.after(REVERSE, named.end) if named else None
         if named is None or end is None:
             return None
         mention = replace(named, start=start, end=end, is_framed=True)
@@ -144,7 +276,7 @@ class _Clauses:
         later = self._joined([at for at in outside if at >= first])
         return bool(
             _DOUBT.search(rest)
-            or frames.GIVES_ANSWER.search(rest)
+            or GIVES_ANSWER.search(rest)
             or _TAKEN_BACK.search(later)
             or any(self._denies(at, given) for at in outside)
         )
@@ -183,5 +315,5 @@ class _Clauses:
         while start and not self.text.ends_sentence(start - 1):
             start -= 1
         subject = self.naming.at(start)
-        end = self.line.after(frames.REFUTED, subject.end) if subject else None
+        end = self.line.after(REFUTED, subject.end) if subject else None
         return subject if end is not None and at < end else None

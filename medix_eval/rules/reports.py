@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from medix_eval.records import RuleVerdict
-from medix_eval.rules.expected import Expected
+from medix_eval.rules.choices import Expected
 from medix_eval.rules.quantities import NUMBER_WORDS
-from medix_eval.rules.text import SKIPPED, Text, listed, words
-from medix_eval.rules.vocabularies import VOCABULARIES, Vocabulary
+from medix_eval.rules.text import SKIPPED, VOCABULARIES, Text, Vocabulary, listed, words
 
 _NOTHING = frozenset({"", "0", "none", "no"})
 _OF_A_FINDING = frozenset({"count", "side", "size"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,20 +20,28 @@ def listed(spaced: str) -> tuple[str, ...]:
 
 
 SOFT = frozenset(".,;:!()[]{}") | {"\n", "--"}
+
 """Tokens that only part text; they are skipped where words are compared."""
+
 SKIPPED = SOFT | {"the"}
+
 _SENTENCE_ENDS = frozenset("!?\n")
+
 ARTICLES = frozenset({"a", "an"})
 
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+
 """Characters that no reader sees: an answer that carries them is not what it looks like."""
 
 _CASED = frozenset({"Mg", "mM", "nM", "uM", "μM"})
+
 """Magnesium and molar, which are not milligram and millimetre."""
+
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
+
 # An exponent must not melt into its base: 10³ is not 103, and 2½ is not 21/2.
 _SPELLINGS = str.maketrans(
     {sign: f"^{plain}" for sign, plain in zip(_SUPERSCRIPTS, "0123456789+-", strict=True)}
@@ -43,11 +51,15 @@ _SPELLINGS = str.maketrans(
     | dict.fromkeys("‘’‚‛′´", "'")  # noqa: RUF001
     | dict.fromkeys("“”„‟″«»", '"')
 )
+
 # Accents on letters in words; a letter that stands alone is another one with an accent. Strokes
 # through letters stay, too: struck-out text is not what it spells.
 _MARK = "[\u0300-\u0304\u0306-\u030c\u0327\u0328]"
+
 _ACCENTS = re.compile(rf"(?<![^\W_])([^\W_]{_MARK}+)(?![^\W_])|{_MARK}")
+
 _LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\b")
+
 _TOKEN = re.compile(
     r"""
       (?P<line>  \n\s* )
@@ -65,6 +77,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+
 # Written as a word would be, because a colon or a dash alone only parts text.
 _LINKS = {"*": "x", "×": "x", "X": "x", ":": "ratio", "-": "range"}
 
@@ -104,6 +117,7 @@ _SPELT: dict[str | None, Callable[[str], str]] = {
     "dash": lambda _: "--",
     "and": lambda _: "and",
 }
+
 """How the tokens of a group are spelt; those of other groups stay as they are."""
 
 
@@ -167,3 +181,57 @@ def normalise(text: str) -> str:
     'answer crohns disease'
     """
     return " ".join(words(text))
+
+
+_SIDE = {"left": ("left",), "right": ("right",), "both": ("both", "bilateral")}
+
+_SIZE = {"small": ("small",), "large": ("large", "big")}
+
+_MODALITY = {
+    "x-ray": ("x-ray", "xray", "radiograph", "plain film"),
+    "ct": ("ct", "computed tomography"),
+    "mri": ("mri", "magnetic resonance imaging", "magnetic resonance"),
+    "ultrasound": ("ultrasound", "ultrasonography", "sonography"),
+    "microscopy": ("microscopy", "microscopic"),
+}
+
+Vocabulary = Mapping[tuple[str, ...], str]
+
+"""Each phrase, as words, and the value it means."""
+
+
+def _vocabulary(values: Mapping[str, tuple[str, ...]]) -> Vocabulary:
+    return {words(phrase): value for value, phrases in values.items() for phrase in phrases}
+
+
+VOCABULARIES: dict[str, Vocabulary] = {
+    "side": _vocabulary(_SIDE),
+    "size": _vocabulary(_SIZE),
+    "modality": _vocabulary(_MODALITY),
+}
+
+"""By the name that a task gives to a fact."""
+
+ORGANS = _vocabulary(
+    {
+        "brain": ("brain", "cerebrum", "cerebral"),
+        "heart": ("heart", "cardiac"),
+        "lung": ("lung", "lungs", "pulmonary"),
+        "liver": ("liver", "hepatic"),
+        "spleen": ("spleen", "splenic"),
+        "pancreas": ("pancreas", "pancreatic"),
+        "kidney": ("kidney", "kidneys", "renal"),
+        "urinary bladder": ("urinary bladder", "bladder"),
+        "gallbladder": ("gallbladder", "gall bladder"),
+        "stomach": ("stomach", "gastric"),
+        "colon": ("colon", "colonic"),
+        "prostate": ("prostate", "prostatic"),
+        "uterus": ("uterus", "uterine"),
+        "ovary": ("ovary", "ovaries", "ovarian"),
+        "breast": ("breast", "breasts"),
+        "thyroid": ("thyroid", "thyroid gland"),
+        "eye": ("eye", "eyes"),
+    }
+)
+
+"""Only for naming mistakes: an organ may be part of another answer, so no rule decides by these."""

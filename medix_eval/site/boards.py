@@ -17,10 +17,9 @@ from itertools import count
 from typing import Any
 
 from medix_eval.errors import ConfigError
-from medix_eval.results.judged_run import JudgedRun
 from medix_eval.results.scores import GroupScore, TaskScore
-from medix_eval.results.store import slug
-from medix_eval.results.tally import mean
+from medix_eval.results.scoring import mean
+from medix_eval.results.store import JudgedRun, slug
 from medix_eval.site.facts import ModelFacts, facts_of
 from medix_eval.storage.digests import digest
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.results.judged_run import JudgedRun, read_run
 from medix_eval.results.reproduction import load_published
+from medix_eval.results.store import JudgedRun, read_run
 from medix_eval.site import downloads
 from medix_eval.site.boards import DEMO_GROUP, Board, Entry, Standing, entries_of, make_boards
 from medix_eval.site.facts import ModelFacts

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import MedixError
-from medix_eval.results.judged_run import JudgedRun
 from medix_eval.results.scoring import score_run
+from medix_eval.results.store import JudgedRun
 from medix_eval.site.boards import Board
 from medix_eval.site.build import read_boards
 from medix_eval.site.facts import ModelFacts

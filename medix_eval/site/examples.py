@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from medix_eval.results.judged_run import JudgedRun
+from medix_eval.results.store import JudgedRun
 from medix_eval.storage.jsonl import read_lines
 
 _LOOKED_AT = 400

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from medix_eval.errors import ConfigError
 
 _FSYNC_EVERY_S = 2.0
+
 _KEY = re.compile(rb'\{"task":"([^"\\]+)","sample_id":"([^"\\]+)"')
 
 
@@ -149,3 +150,19 @@ def _repair(path: Path) -> None:
                 break
         if keep != end:
             file.truncate(keep)
+
+
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text, or its parts, whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines((text,) if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a write that fails does not know it
+        raise
+    finally:
+        part.unlink(missing_ok=True)

@@ -17,9 +17,8 @@ from medix_eval.cli.app import main
 from medix_eval.data.tasks import load_tasks
 from medix_eval.exchange.checking import Checked, Doubts, check_submission
 from medix_eval.exchange.submission import write_submission
-from medix_eval.results.judged_run import read_run
 from medix_eval.results.scoring import score_run
-from medix_eval.results.store import load_judging_manifest, load_run_manifest
+from medix_eval.results.store import load_judging_manifest, load_run_manifest, read_run
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.digests import digest
 from medix_eval.testing import ScriptedServer, prompt_text

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from medix_eval.rules import normalise
+from medix_eval.rules.text import normalise
 from medix_train.judge_desk import Asked
 
 _NUM_SAMPLES = 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from medix_eval.judging.judge import Grade
-from medix_eval.rules import normalise
+from medix_eval.rules.text import normalise
 from medix_train.completions import Reading, Solution, read_completion, read_solution
 
 _LONGEST_ANSWER = 2_000

@@ -18,7 +18,8 @@ from pydantic import Field, field_validator
 
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.records import Kind
-from medix_eval.rules import decide, normalise
+from medix_eval.rules.decide import decide
+from medix_eval.rules.text import normalise
 from medix_eval.storage.jsonl import JsonLines, read_lines
 from medix_train.completions import num_tags, text_outside
 from medix_train.reward import last_turn

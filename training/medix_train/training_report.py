@@ -13,7 +13,7 @@ from typing import Any
 
 from medix_eval.errors import ConfigError
 from medix_eval.report.page import render
-from medix_eval.storage.atomic import write_text
+from medix_eval.storage.jsonl import write_text
 from medix_train.monitor import SIGNS, read_steps
 
 _WIDTH, _HEIGHT = 300.0, 90.0
