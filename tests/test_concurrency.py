@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.errors import ServerError
-from medix_eval.models.concurrency import FIRST, Gate, each, gate_for
+from medix_eval.models.requests import FIRST, Gate, each, gate_for
 
 
 class Server:

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 from scripted_run import scripted_run
 
-from medix_eval.data.reach import offline_if_out_of_reach
+from medix_eval.data.hub import offline_if_out_of_reach
 from medix_eval.errors import DatasetError
 from medix_eval.testing import ScriptedServer
 

@@ -16,7 +16,7 @@ from medix_eval.testing import Reply, prompt_text
 def test_a_passing_failure_is_retried_and_a_lasting_one_recorded(
     evaluate: Run, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medix_eval.models.retrying._FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("medix_eval.models.requests._FIRST_WAIT_S", 0.001)
     seen: Counter[str] = Counter()
 
     def flaky(body: dict[str, Any]) -> str | Reply:

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from medix_eval.cli.judges import judge_choices
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.appointing import JudgeChoice, appoint, resolve_judges
-from medix_eval.judging.judge import Grade
-from medix_eval.judging.jury import Jury, combined
+from medix_eval.evaluation.panel import JudgeChoice, appoint, resolve_judges
+from medix_eval.judging.judge import Grade, Jury, combined
 from medix_eval.judging.protocol import load_protocol
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.records import CompletionRecord, Kind, Vote

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from medix_eval.errors import ConfigError
+from medix_eval.judging.prompts import shown_protocol
 from medix_eval.judging.protocol import EmbeddingSpec, LLMJudge, load_protocol, protocol_names
-from medix_eval.judging.shown_protocol import shown_protocol
 
 
 def test_every_bundled_protocol_loads_with_its_prompts() -> None:

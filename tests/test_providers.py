@@ -10,10 +10,9 @@ import pytest
 import yaml
 
 from medix_eval.cli.judges import judge_choices
-from medix_eval.models import providers
+from medix_eval.models import resolve as providers
 from medix_eval.models.openai_server import OpenAIServer
-from medix_eval.models.providers import load_providers
-from medix_eval.models.resolve import ModelFlags, resolve_model
+from medix_eval.models.resolve import ModelFlags, load_providers, resolve_model
 from medix_eval.testing import ScriptedServer
 
 HUB = Path(__file__).parent / "fixtures" / "hub"

@@ -81,7 +81,7 @@ def test_a_limited_run_grows_without_asking_again(evaluate: Run, serve: Serve) -
 def test_a_server_that_dies_midway_keeps_what_was_done(
     evaluate: Run, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medix_eval.models.retrying._FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("medix_eval.models.requests._FIRST_WAIT_S", 0.001)
     alive = True
 
     def script(body: dict[str, Any]) -> str | Reply:

@@ -6,8 +6,7 @@ import pytest
 
 from medix_eval.errors import ModelError, RequestFailed, RequestRejected, ServerError, Unreachable
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.models.concurrency import Gate
-from medix_eval.models.retrying import RetryingModel, RetryPolicy
+from medix_eval.models.requests import Gate, RetryingModel, RetryPolicy
 
 PROMPT, SAMPLING = Prompt(text="?"), Sampling(max_tokens=1)
 

@@ -126,7 +126,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         slept.append(seconds)
 
     monkeypatch.setattr(judge_desk, "_pause", pause)
-    monkeypatch.setattr("medix_eval.models.retrying._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("medix_eval.models.requests._FIRST_WAIT_S", 0.01)
     return slept
 
 

@@ -13,9 +13,8 @@ from medix_eval.data.samples import side_by_side
 from medix_eval.errors import ConfigError, ServerError
 from medix_eval.models import shared_load
 from medix_eval.models.chat import ChatModel, Prompt, Sampling
-from medix_eval.models.concurrency import Gate
 from medix_eval.models.openai_server import OpenAIServer
-from medix_eval.models.retrying import RetryingModel, RetryPolicy
+from medix_eval.models.requests import Gate, RetryingModel, RetryPolicy
 from medix_eval.models.shared_load import SharedLoad
 from medix_eval.testing import Reply, ScriptedServer
 

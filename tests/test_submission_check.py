@@ -20,7 +20,7 @@ from scripted_run import (
 )
 
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.appointing import JudgeChoice
+from medix_eval.evaluation.panel import JudgeChoice
 from medix_eval.exchange import checking
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.resolve import ModelFlags, resolve_model

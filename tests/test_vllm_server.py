@@ -15,9 +15,9 @@ import pytest
 from fake_servers import Habits, ask, journal, running, server, started_with
 
 from medix_eval.errors import ConfigError, ServerError
-from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.server_process import is_free
 from medix_eval.models.vllm_args import parse_vllm_args
+from medix_eval.models.vllm_server import kept_servers
 from medix_eval.phantom import model_folder
 
 pytestmark = pytest.mark.usefixtures("fake_vllm")

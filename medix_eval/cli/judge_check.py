@@ -173,8 +173,8 @@ def _resolved(
     from medix_eval.judge_check.asking import AskedJudge  # noqa: PLC0415
     from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
     from medix_eval.judging.protocol import RulesOnly, load_protocol  # noqa: PLC0415
+    from medix_eval.models.requests import RetryPolicy  # noqa: PLC0415
     from medix_eval.models.resolve import resolve_model  # noqa: PLC0415
-    from medix_eval.models.retrying import RetryPolicy  # noqa: PLC0415
 
     default = _RULES if judge == _RULES else _MEDIX
     chosen = load_protocol(protocol or default, overrides=overrides)

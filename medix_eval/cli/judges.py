@@ -10,7 +10,7 @@ from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from medix_eval.cli.flags import Engine
-    from medix_eval.evaluation.appointing import JudgeChoice
+    from medix_eval.evaluation.panel import JudgeChoice
 
 _Value = TypeVar("_Value")
 
@@ -29,7 +29,7 @@ def judge_choices(
     keep_server: bool = False,
 ) -> tuple[JudgeChoice, ...]:
     """Return the judges that were named, or one without a name: the protocol's own."""
-    from medix_eval.evaluation.appointing import JudgeChoice  # noqa: PLC0415
+    from medix_eval.evaluation.panel import JudgeChoice  # noqa: PLC0415
     from medix_eval.models.resolve import ModelFlags  # noqa: PLC0415
 
     judges: list[str | None] = [*names] if names else [None]
@@ -106,7 +106,7 @@ def _runs_here(name: str | None) -> bool:
 
 
 def _is_at_provider(name: str | None) -> bool:
-    from medix_eval.models.providers import load_providers  # noqa: PLC0415
+    from medix_eval.models.resolve import load_providers  # noqa: PLC0415
 
     provider, colon, _ = (name or "").partition(":")
     return bool(colon) and provider in load_providers()

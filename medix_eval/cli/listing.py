@@ -58,8 +58,8 @@ def show(
     if (task is None) == (protocol is None):
         raise ConfigError("show takes a TASK or a --protocol", hint="for example: show medqa")
     if protocol is not None:
+        from medix_eval.judging.prompts import shown_protocol  # noqa: PLC0415
         from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
-        from medix_eval.judging.shown_protocol import shown_protocol  # noqa: PLC0415
 
         typer.echo(shown_protocol(load_protocol(protocol, overrides=overrides or [])))
         return

@@ -6,14 +6,21 @@ number and their bytes are their own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medix_eval.data.tasks import ImageSource
 from medix_eval.errors import DatasetError
+from medix_eval.storage.digests import digest
+from medix_eval.storage.mirror import Mirror, sha256_of
 
 if TYPE_CHECKING:
     from medix_eval.data.tasks import TaskFile, TaskSettings
     from medix_eval.storage.mirror import Mirror
+
 
 _CHANGED = "a dataset that changed gives another score: see what changed"
 
@@ -85,3 +92,87 @@ def type_of(feature: Any) -> str:
         return f"list<{type_of(feature[0])}>"
     # One reader's dictionary is another's JSON.
     return "record" if isinstance(feature, dict | datasets.Json) else type(feature).__name__
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredSplit:
+    """The split of a dataset that a task asks about."""
+
+    repository: str
+    folder: Path | None
+    """The local copy that stands for it; None where the hub's cache does."""
+    config: str | None
+    split: str
+    revision: str | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the task file passes on to `load_dataset`, such as `data_files`."""
+    images: ImageSource | None = None
+
+    def fingerprint(self, mirror: Mirror | None, *, rehash: bool = False) -> dict[str, str]:
+        """Return the SHA-256 of each file, by its name in the repository.
+
+        A folder of image files counts as one, by what the manifest lists of it. With `rehash` no
+        manifest is believed: every file is read.
+        """
+        if self.folder is None:
+            return {name: _cached_hash(path) for name, path in self._cached().items()}
+        listed = mirror.files if mirror else {}
+        hashes = {
+            name: listed[name].sha256
+            if name in listed and not rehash
+            else sha256_of(self.folder / name)
+            for name in self._copied()
+        }
+        if self.images and self.images.folder:
+            place = f"{self.images.folder}/"
+            beside = {
+                name: sha256_of(self.folder / name) if rehash else file.sha256
+                for name, file in listed.items()
+                if name.startswith(place)
+            }
+            if beside:
+                hashes[place] = digest(beside)
+        return hashes
+
+    def _copied(self) -> list[str]:
+        """Return the files of the split in the local copy, as `datasets` itself finds them."""
+        import datasets  # noqa: PLC0415 (heavy)
+
+        assert self.folder is not None  # noqa: S101 (asked of a local copy only)
+        options = {key: value for key, value in self.options.items() if key != "revision"}
+        builder = datasets.load_dataset_builder(str(self.folder), self.config, **options)
+        found = (builder.config.data_files or {}).get(self.split, [])
+        names = [Path(path).relative_to(self.folder).as_posix() for path in found]
+        return sorted([*names, self.images.zip] if self.images and self.images.zip else names)
+
+    def _cached(self) -> dict[str, Path]:
+        """Return the files of the split in the hub's cache.
+
+        The cache holds what was downloaded; the folder of a config and the name of a split tell
+        which of these were scored.
+        """
+        from huggingface_hub import constants  # noqa: PLC0415
+
+        name = f"datasets--{self.repository.replace('/', '--')}"
+        folder = Path(constants.HF_HUB_CACHE) / name / "snapshots" / str(self.revision)
+        found = {
+            path.relative_to(folder).as_posix(): path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name not in {"README.md", ".gitattributes"}
+        }
+        of_config = {
+            name: path for name, path in found.items() if name.startswith(f"{self.config}/")
+        }
+        found = of_config or found
+        of_split = {name: path for name, path in found.items() if self.split in Path(name).name}
+        if of_split and self.images and self.images.zip in found:
+            of_split[self.images.zip] = found[self.images.zip]
+        return of_split or found
+
+
+def _cached_hash(path: Path) -> str:
+    name = path.resolve().name
+    return name if _SHA256.fullmatch(name) else sha256_of(path)

@@ -6,16 +6,22 @@ An adapter of `huggingface_hub` and nothing more; every way in which the hub can
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import datasets
+import datasets.config
 import huggingface_hub
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
@@ -23,6 +29,7 @@ from medix_eval.errors import ConfigError, DatasetError, full_disk
 from medix_eval.storage.mirror import MirrorFile
 
 _OFFLINE = "the hub may be out of reach from here, or HF_HUB_OFFLINE is set; pull where it is not"
+
 _TERMS = "accept its terms on its page, and put a token of that account into HF_TOKEN"
 
 
@@ -143,3 +150,57 @@ def _explained(name: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+_WAIT_S = 4.0
+
+"""For an address and a connection together."""
+
+_NEXT_ADDRESS_S = 0.25
+
+
+@contextmanager
+def offline_if_out_of_reach(task: str, dataset: str) -> Iterator[None]:
+    """Keep the hub's libraries offline inside, and say why, where the hub does not answer."""
+    if constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except DatasetError as error:
+        if not isinstance(error.__cause__, ConnectionError):
+            raise  # the copy in the cache is at fault
+        raise DatasetError(
+            f"task {task}: {dataset} is not here, and {constants.ENDPOINT} cannot be reached",
+            hint=error.hint,
+        ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = False
+
+
+@cache
+def _answers(address: str) -> bool:
+    parts = urlsplit(address)
+    if {parts.scheme, "all"} & getproxies().keys():  # then only the proxy knows, and it is near
+        return True
+    reached = threading.Event()
+
+    async def connect() -> None:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        # All of its addresses side by side: a network may lose one family of them in silence.
+        _, writer = await asyncio.open_connection(
+            parts.hostname, port, happy_eyeballs_delay=_NEXT_ADDRESS_S
+        )
+        writer.close()
+        reached.set()
+
+    def reach() -> None:
+        with suppress(OSError, ValueError):
+            asyncio.run(connect())
+
+    # A thread, because a name that nobody resolves has no time-out of its own.
+    thread = threading.Thread(target=reach, daemon=True)
+    thread.start()
+    thread.join(_WAIT_S)
+    return reached.is_set()

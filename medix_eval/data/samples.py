@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medix_eval.data.lm_task import MedixTask
-from medix_eval.data.mapped_files import release
+from medix_eval.data.row_images import release
 from medix_eval.errors import BadRow
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Kind, Sample
 from medix_eval.storage.digests import canonical

@@ -9,34 +9,47 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from medix_eval.errors import BadRow, ConfigError, UnknownName
 from medix_eval.records import IMAGE_MARK, Kind, Sample
-from medix_eval.storage.digests import canonical
+from medix_eval.results.comparison import compare_runs
+from medix_eval.results.scores import ControlEffect
+from medix_eval.results.store import JudgedRun, folder_of, read_run
+from medix_eval.storage.digests import canonical, digest
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
     from medix_eval.data.tasks import TaskSettings
 
+
 Disturb = Callable[[Sample], Sample]
 
 KINDS = ("no-image", "blank-image", "wrong-image", "shuffle-options")
+
 _GREY = (127, 127, 127)
+
 _DRAWS = 64
+
 """Rows that are looked at, at random, for another image."""
+
 _MODALITY = "modality"
+
 _LETTERS = re.compile(
     r"(?:\b(?:[A-J]|(?i:both|either|neither|only|options?|choices?|answers?|all|none|of|and|or|nor"
     r"|but|not|the|is|are|correct|true))\b|[\s,.()&+/])+"
 )
+
 """An option of nothing but letters and little words: "Both A and C"."""
+
 _ENDS_LIST = re.compile(r"\b(?:above|of these|of them|of the options)\b", re.IGNORECASE)
 
 
@@ -234,3 +247,45 @@ def _sha256(image: bytes) -> bytes:
 
 def _place(sample: Sample) -> str:
     return f"task {sample.task.partition('@')[0]}, row {sample.row}"
+
+
+_LOG = logging.getLogger(__name__)
+
+
+def effect_of(run: JudgedRun) -> ControlEffect | None:
+    """Hold a control against its plain run; None where there is none that has all its samples."""
+    control = run.manifest.generation.get("control")
+    if control is None:
+        return None
+    try:
+        plain = read_run(_plain_folder(run))
+        if not _holds_all_of(run, plain):
+            return None
+        (pair,) = compare_runs([run, plain]).pairs
+    except ConfigError as error:
+        _LOG.debug("no plain run to compare with: %s", error)
+        return None
+    is_of_images = Control.named(control).is_of_images
+    return ControlEffect(
+        name="vision gain" if is_of_images else "order sensitivity",
+        plain=str(plain.judged),
+        tasks=pair.tasks,
+        groups=pair.groups,
+        changed=pair.changed,
+    )
+
+
+def _plain_folder(run: JudgedRun) -> Path:
+    generation = {key: value for key, value in run.manifest.generation.items() if key != "control"}
+    plain = run.manifest.model_copy(update={"generation_digest": digest(generation)})
+    return folder_of(run.folder.parent.parent, plain) / "judged" / run.judged.name
+
+
+def _holds_all_of(run: JudgedRun, plain: JudgedRun) -> bool:
+    for name in run.judging.tasks:
+        if name not in plain.judging.tasks:
+            return False
+        mine, theirs = run.entry(name).rows, plain.entry(name).rows
+        if theirs is not None and (mine is None or not set(mine) <= set(theirs)):
+            return False
+    return True

@@ -16,16 +16,16 @@ from typing import Any
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
-from medix_eval.evaluation.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
 from medix_eval.evaluation.controls import NO_IMAGE, Control, refuse_unfit
 from medix_eval.evaluation.egress import refuse_foreign_hosts
+from medix_eval.evaluation.panel import JudgeChoice, appoint, judging_manifest, resolve_judges
 from medix_eval.evaluation.progress import shown_progress
 from medix_eval.judging.kinship import kinship_warnings
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
-from medix_eval.models.kept_servers import kept_servers
+from medix_eval.models.requests import RetryPolicy
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
-from medix_eval.models.retrying import RetryPolicy
+from medix_eval.models.vllm_server import kept_servers
 from medix_eval.report.tables import as_csv, as_markdown
 from medix_eval.results.labels import Labels
 from medix_eval.results.prices import Prices, cost_of
@@ -82,7 +82,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     """
     import asyncio  # noqa: PLC0415
 
-    from medix_eval.evaluation.judging_stage import JudgingStage  # noqa: PLC0415
+    from medix_eval.evaluation.panel import JudgingStage  # noqa: PLC0415
     from medix_eval.evaluation.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
     from medix_eval.judging.cache import VerdictCache  # noqa: PLC0415
     from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
@@ -190,7 +190,7 @@ def write_scores(
     prices: Prices | None = None,
 ) -> Scores:
     """Score what the folders hold, and write the scores and both reports."""
-    from medix_eval.evaluation.control_effect import effect_of  # noqa: PLC0415 (only where a run has ended)
+    from medix_eval.evaluation.controls import effect_of  # noqa: PLC0415 (only where a run has ended)
     from medix_eval.report.run_page import is_current, write_run_page  # noqa: PLC0415
     from medix_eval.results.store import JudgedRun, read_run  # noqa: PLC0415
 

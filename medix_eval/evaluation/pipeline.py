@@ -19,12 +19,11 @@ from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import TaskFile
 from medix_eval.errors import BadRow, ModelError
 from medix_eval.evaluation.controls import Control, Disturb, disturbing
-from medix_eval.evaluation.judging_stage import JudgingStage
+from medix_eval.evaluation.panel import JudgingStage
 from medix_eval.evaluation.progress import Progress
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource, Prompt, Sampling
-from medix_eval.models.concurrency import each, gate_for
-from medix_eval.models.retrying import RetryingModel, RetryPolicy
+from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
 from medix_eval.records import CompletionRecord, Failure, Sample
 from medix_eval.results.store import Run
 from medix_eval.storage.images import as_jpeg

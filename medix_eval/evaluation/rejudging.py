@@ -13,17 +13,24 @@ from pathlib import Path
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.appointing import JudgeChoice, appoint, judging_manifest, resolve_judges
 from medix_eval.evaluation.egress import refuse_foreign_hosts
 from medix_eval.evaluation.evaluation import write_scores
-from medix_eval.evaluation.judging_stage import Appointed, JudgingStage, open_judges
+from medix_eval.evaluation.panel import (
+    Appointed,
+    JudgeChoice,
+    JudgingStage,
+    appoint,
+    judging_manifest,
+    open_judges,
+    resolve_judges,
+)
 from medix_eval.evaluation.progress import Progress, shown_progress
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ChatModel
+from medix_eval.models.requests import RetryPolicy
 from medix_eval.models.resolve import give_gpus
-from medix_eval.models.retrying import RetryPolicy
 from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,

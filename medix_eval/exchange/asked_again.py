@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.judging_stage import Appointed, grader_for, open_judges
+from medix_eval.evaluation.panel import Appointed, grader_for, open_judges
 from medix_eval.exchange.recorded import protocol_of
 from medix_eval.exchange.submitted import Submission
 from medix_eval.judging.outcomes import Scorer
 from medix_eval.judging.protocol import Protocol
-from medix_eval.models.retrying import RetryPolicy
+from medix_eval.models.requests import RetryPolicy
 from medix_eval.records import VerdictRecord
 from medix_eval.storage.bundled import bundled
 

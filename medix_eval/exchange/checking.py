@@ -17,8 +17,7 @@ from pathlib import Path
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError, MedixError
-from medix_eval.evaluation.appointing import JudgeChoice, appoint
-from medix_eval.evaluation.judging_stage import Appointed
+from medix_eval.evaluation.panel import Appointed, JudgeChoice, appoint
 from medix_eval.exchange.against_data import differences_from_data
 from medix_eval.exchange.asked_again import ask_again
 from medix_eval.exchange.recorded import (

@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError, RequestFailed
 from medix_eval.judging.dialogue import Dialogue
-from medix_eval.judging.judge import Grader, Judge
-from medix_eval.judging.jury import Jury
+from medix_eval.judging.judge import Grader, Judge, Jury
 from medix_eval.judging.outcomes import Scorer, outcome_of
 from medix_eval.judging.protocol import JUDGING_VERSION, DialogueJudge, LLMJudge, Protocol
 from medix_eval.models.chat import Completion, Prompt, Sampling

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError, NoJudge, ServerError
-from medix_eval.evaluation.judging_stage import Appointed, grader_for
+from medix_eval.evaluation.panel import Appointed, grader_for
 from medix_eval.evaluation.progress import Progress
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.outcomes import Scorer
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
-from medix_eval.models.concurrency import each
-from medix_eval.models.retrying import RetryPolicy
+from medix_eval.models.requests import RetryPolicy, each
 from medix_eval.records import VerdictRecord
 
 

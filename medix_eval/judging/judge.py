@@ -19,15 +19,18 @@ import jinja2
 from medix_eval.errors import ModelError, ReplyUnusable, RequestRejected
 from medix_eval.judging.cache import VerdictCache, remembered
 from medix_eval.judging.prompts import compiled, fence, fields_of
-from medix_eval.judging.protocol import JUDGING_VERSION, LLMJudge, Rubric
+from medix_eval.judging.protocol import JUDGING_VERSION, Combining, LLMJudge, Rubric
 from medix_eval.judging.replies import read_label, read_points, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.records import CompletionRecord, Failure, Vote
+from medix_eval.records import CompletionRecord, Failure, Kind, Vote
 from medix_eval.storage.digests import digest
 
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
+
 _SEEDS_APART = 1000
+
 """Between the seeds of two repeats, so that their further tries never meet."""
+
 _NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
 
 
@@ -202,3 +205,42 @@ def _rounds(rubric: Rubric) -> list[list[_Call]]:
         return [calls]
     first = rubric.num_votes // 2 + 1
     return [calls[:first], *([call] for call in calls[first:])]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jury:
+    """Judges by name, and how their scores are combined."""
+
+    judges: Mapping[str, Grader]
+    combine: Combining
+
+    async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
+        """Ask every judge; reports, which have many scores, are always averaged."""
+        grades = await asyncio.gather(
+            *(judge.grade(record, answer=answer) for judge in self.judges.values())
+        )
+        by_judge = {name: grade.score for name, grade in zip(self.judges, grades, strict=True)}
+        how = "mean" if record.kind is Kind.REPORT else self.combine
+        return Grade(
+            score=combined(list(by_judge.values()), combine=how),
+            votes=tuple(vote for grade in grades for vote in grade.votes),
+            by_judge=by_judge,
+        )
+
+
+def combined(scores: list[float | None], *, combine: Combining) -> float | None:
+    """Combine the judges' scores; None where too few of them came to one.
+
+    A majority is of the whole jury, so two equal scores of three decide although the third judge
+    failed. A mean of only some of the judges would be the mean of another jury.
+
+    >>> combined([1.0, None, 1.0], combine="majority")
+    1.0
+    >>> combined([1.0, None, 1.0], combine="mean") is None
+    True
+    """
+    valid = [score for score in scores if score is not None]
+    if combine == "mean":
+        return fmean(valid) if valid and len(valid) == len(scores) else None
+    most = Counter(valid).most_common(1)
+    return most[0][0] if most and 2 * most[0][1] > len(scores) else None

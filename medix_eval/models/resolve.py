@@ -6,14 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
 
 from medix_eval.errors import ConfigError
 from medix_eval.models.chat import ModelSource
-
-if TYPE_CHECKING:
-    from medix_eval.models.providers import Provider
+from medix_eval.models.openai_server import OpenAIServer
+from medix_eval.storage.yaml_settings import read_mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,6 @@ def resolve_model(
 
     `max_tokens` is how long its completions may be, `out` where runs are kept.
     """
-    from medix_eval.models.providers import load_providers  # noqa: PLC0415
-
     kind, colon, rest = name.partition(":")
     if colon and kind == "openai":
         _refuse(name, flags, "backend", "gpus", "vllm_args")
@@ -89,7 +88,7 @@ def resolve_model(
 
 def give_gpus(models: Sequence[ModelSource]) -> tuple[ModelSource, ...]:
     """Give each model that vLLM serves GPUs of its own, where there are enough for all at once."""
-    from medix_eval.models.gpus import visible_gpus  # noqa: PLC0415
+    from medix_eval.models.chat import visible_gpus  # noqa: PLC0415
     from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
 
     served = [model for model in models if isinstance(model, VLLMServer)]
@@ -125,7 +124,7 @@ def _engine(name: str, flags: ModelFlags) -> Literal["vllm", "hf"]:
 def _vllm(
     name: str, location: str, flags: ModelFlags, *, max_tokens: int, out: Path
 ) -> ModelSource:
-    from medix_eval.models.gpus import split_gpus  # noqa: PLC0415
+    from medix_eval.models.chat import split_gpus  # noqa: PLC0415
     from medix_eval.models.vllm_args import parse_vllm_args  # noqa: PLC0415
     from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
 
@@ -184,8 +183,6 @@ def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
 
 def _provided(name: str, provider: Provider, flags: ModelFlags) -> ModelSource:
     """Return a model at a provider. Its key is asked for here: without it nothing would come."""
-    from medix_eval.models.providers import ProvidedModel  # noqa: PLC0415
-
     kind, _, model = name.partition(":")
     if flags.base_urls:
         raise ConfigError(
@@ -238,3 +235,39 @@ def _asking(flags: ModelFlags, *, key_env: str) -> dict[str, Any]:
 def _in_flight(flags: ModelFlags) -> dict[str, Any]:
     """Return a fixed number of requests in flight, where one was asked for."""
     return {"concurrency": flags.concurrency, "adapts": False} if flags.concurrency else {}
+
+
+_FILE = Path(__file__).with_name("providers.yaml")
+
+
+class Provider(BaseModel):
+    """One entry of `providers.yaml`; its key is what stands before the colon of a model's name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str
+    key_env: str
+    """The environment variable that holds the user's key."""
+
+
+def load_providers() -> dict[str, Provider]:
+    """Read the providers by name."""
+    listed = read_mapping(_FILE, what="provider list")
+    return {name: Provider.model_validate(one) for name, one in listed.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvidedModel(OpenAIServer):
+    """A model at a provider; only its name tells it from one behind `--base-url`."""
+
+    provider: str
+
+    @property
+    def name(self) -> str:
+        """The name as given on the command line."""
+        return f"{self.provider}:{self.model}"
+
+    @property
+    def where(self) -> str:
+        """The address and who gave it, for messages."""
+        return f"{self.base_url}, the address of {self.provider}"

@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from medix_eval.errors import ConfigError, RequestFailed, ServerError
-from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling, visible_gpus
 from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision
-from medix_eval.models.gpus import visible_gpus
-from medix_eval.models.kept_servers import KeptServer, find_kept, forget, remember
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.models.server_process import HOST, ServerProcess, free_port, start_server
 from medix_eval.models.vllm_args import VLLMArgs
 from medix_eval.storage.digests import digest
 
 INSTALL = "install it with `pip install 'medix-eval[vllm]'`"
+
 _PROMPT_ROOM = 32_768
+
 """Tokens of context beside the completion's: no benchmark comes near it, and memory for the whole
 context of a modern model (262,144 tokens and more) would not fit beside its weights."""
+
 _IMAGES_A_PROMPT = 16
+
 _STRUCTURED_OUTPUTS = '{"backend": "xgrammar", "disable_any_whitespace": true}'
+
 """With blanks allowed a model may write nothing else until its tokens run out."""
+
 _CPU_CACHE_GIB = "4"
+
 _POLL_S = 0.25
+
 _DEATH_TAKES_S = 3.0
+
 """How long a dying server goes on failing requests before its process is gone."""
+
 _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+
 _HINTS = {
     r"[Nn]o available memory|out of memory|KV cache is needed|Free memory on device|kv cache.*"
     r"less than requested": "too little memory: free some (`nvidia-smi` shows who has it), choose "
@@ -53,6 +63,7 @@ _HINTS = {
     r"not supported for now|no vLLM implementation": "vLLM does not know this kind of model: "
     "--backend hf",
 }
+
 _FLOATS = ("bfloat16", "float16")
 
 
@@ -282,3 +293,59 @@ def _environment(*, gpus: tuple[str, ...], on_cpu: bool) -> dict[str, str]:
         site = str(Path(__file__).parent / "vllm_site")
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [site, env.get("PYTHONPATH")]))
     return env
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptServer:
+    """One server that is still there."""
+
+    key: str
+    """Digest of the model, the engine and all its arguments: only the same run may use it."""
+    name: str
+    pid: int
+    """Its supervisor: a SIGTERM to it ends the server."""
+    port: int
+    id: str
+    """The random name that it serves the model under."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a process of this number; who it is, the server's id will tell."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+def kept_servers(folder: Path) -> Iterator[KeptServer]:
+    """Yield the servers that are remembered and alive."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            kept = KeptServer(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            continue
+        if kept.is_alive:
+            yield kept
+
+
+def find_kept(folder: Path, key: str) -> KeptServer | None:
+    """Return the server that was kept for this very model, engine and arguments."""
+    return next((kept for kept in kept_servers(folder) if kept.key == key), None)
+
+
+def remember(folder: Path, kept: KeptServer) -> None:
+    """Write down that a server is left running."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _path(folder, kept).write_text(json.dumps(asdict(kept), indent=2) + "\n", encoding="utf-8")
+
+
+def forget(folder: Path, kept: KeptServer) -> None:
+    """Strike out a server that does not answer any more."""
+    _path(folder, kept).unlink(missing_ok=True)
+
+
+def _path(folder: Path, kept: KeptServer) -> Path:
+    return folder / f"{kept.key[:8]}-{kept.pid}.json"

@@ -19,9 +19,8 @@ import pytest
 
 from medix_eval.errors import RequestRejected
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.models.kept_servers import kept_servers
 from medix_eval.models.vllm_args import parse_vllm_args
-from medix_eval.models.vllm_server import VLLMServer
+from medix_eval.models.vllm_server import VLLMServer, kept_servers
 from medix_eval.phantom import model_folder
 from medix_eval.phantom.dataset import questions
 from medix_eval.phantom.drawing import png

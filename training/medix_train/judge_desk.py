@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from medix_eval.errors import RequestFailed, ServerError
-from medix_eval.evaluation.judging_stage import Appointed, grader_for
+from medix_eval.evaluation.panel import Appointed, grader_for
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Grader
-from medix_eval.models.concurrency import each
+from medix_eval.models.requests import RetryPolicy, each
 from medix_eval.models.resolve import resolve_model
-from medix_eval.models.retrying import RetryPolicy
 from medix_eval.records import CompletionRecord, Kind, Vote
 from medix_train.reward_settings import FailureBudget, RewardSettings
 
