@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.egress import is_local, refuse_foreign_hosts
+from medix_eval.evaluation.evaluation import is_local, refuse_foreign_hosts
 
 
 @pytest.fixture

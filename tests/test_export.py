@@ -16,7 +16,7 @@ from medix_eval.cli.app import main
 from medix_eval.data.tasks import load_tasks
 from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
-from medix_eval.report.citations import citation
+from medix_eval.report.exports import citation
 from medix_eval.report.matrix import latex_text
 from medix_eval.results.store import read_run
 from medix_eval.storage.bundled import bundled

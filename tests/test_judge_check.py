@@ -14,11 +14,9 @@ import pytest
 from scripted_servers import Run, Serve, judge
 
 from medix_eval.errors import ConfigError
-from medix_eval.judge_check.biases import position_bias
-from medix_eval.judge_check.confusion import Judged, confusion
-from medix_eval.judge_check.picture import draw
+from medix_eval.judge_check.biases import Judged, confusion, position_bias
+from medix_eval.judge_check.check import Scorecard, draw
 from medix_eval.judge_check.probes import LabelledAnswer, load_probes
-from medix_eval.judge_check.scorecard import Scorecard
 from medix_eval.judging.prompts import fence
 from medix_eval.records import Outcome, VerdictRecord
 from medix_eval.rules.answers import extract_answer

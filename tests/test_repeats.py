@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_servers import HUB, Run
 
-from medix_eval.statistics.repeats import majority_at, pass_at
+from medix_eval.evaluation.repeats import majority_at, pass_at
 from medix_eval.testing import ScriptedServer
 
 WARM = ("--set", "generation.temperature=0.7")

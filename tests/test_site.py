@@ -17,8 +17,8 @@ from invented_runs import InventedRuns
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.results.reproduction import load_published
-from medix_eval.site.facts import facts_of, load_facts
-from medix_eval.site.published import published_tables, sources
+from medix_eval.site.boards import facts_of, load_facts
+from medix_eval.site.build import published_tables, sources
 from medix_eval.storage.bundled import bundled
 
 

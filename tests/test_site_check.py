@@ -11,7 +11,7 @@ from invented_runs import InventedRuns
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.site.check import problems_of
+from medix_eval.site.build import problems_of
 
 
 @pytest.mark.parametrize("what", ["slake_vqa", "medvqa"])

@@ -10,7 +10,7 @@ import pytest
 from invented_runs import InventedRuns
 from invented_site import GROUPS, TASKS, site_of
 
-from medix_eval.site.facts import ModelFacts
+from medix_eval.site.boards import ModelFacts
 
 pytestmark = pytest.mark.slow
 Open = Callable[..., Any]

@@ -7,8 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.site.label_places import Box, free_place
-from medix_eval.site.pictures import Point, scatter
+from medix_eval.site.pictures import Box, Point, free_place, scatter
 
 FRAME = Box(0, 0, 300, 200)
 SPOTS = st.lists(

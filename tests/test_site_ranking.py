@@ -11,7 +11,7 @@ from invented_runs import InventedRuns
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.exchange.importing import import_results
-from medix_eval.judge_check.scorecard import Measured, make_scorecard
+from medix_eval.judge_check.check import Measured, make_scorecard
 from medix_eval.site.boards import Standing
 from medix_eval.site.measured import measure
 from medix_eval.site.ranking import Rules

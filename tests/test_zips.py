@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from medix_eval.errors import ConfigError
-from medix_eval.exchange.zips import unpack
+from medix_eval.exchange.checking import unpack
 
 
 def zipped(*names: str) -> bytes:

@@ -35,7 +35,7 @@ def list_data(
     as_json: flags.Json = False,
 ) -> None:
     """List each task's source, licence, size, and whether its data is here."""
-    from medix_eval.data.places import place_of  # noqa: PLC0415
+    from medix_eval.data.pull import place_of  # noqa: PLC0415
 
     catalogue = open_catalogue(include_path)
     root = check_folder("--data-root", data_root)
@@ -104,7 +104,7 @@ def check_data(
     catalogue = open_catalogue(include_path)
     names = catalogue.select(tasks) if tasks else tuple(catalogue.tasks)
     from medix_eval.data.check import check_mirror  # noqa: PLC0415 (lm-eval: seconds)
-    from medix_eval.data.places import place_of  # noqa: PLC0415
+    from medix_eval.data.pull import place_of  # noqa: PLC0415
 
     absent = []
     if not tasks:  # a mirror need not hold every benchmark

@@ -72,10 +72,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _texts() -> Mapping[str, Callable[[Sequence[JudgedRun]], str]]:
-    from medix_eval.report.citations import citations  # noqa: PLC0415
+    from medix_eval.report.exports import citations, methods, scores_csv  # noqa: PLC0415
     from medix_eval.report.matrix import matrix_latex, matrix_markdown  # noqa: PLC0415
-    from medix_eval.report.methods import methods  # noqa: PLC0415
-    from medix_eval.report.scores_table import scores_csv  # noqa: PLC0415
 
     return {
         "markdown": matrix_markdown,
@@ -87,7 +85,7 @@ def _texts() -> Mapping[str, Callable[[Sequence[JudgedRun]], str]]:
 
 
 def _files() -> Mapping[str, Callable[[Sequence[JudgedRun], Path], None]]:
+    from medix_eval.report.exports import write_samples  # noqa: PLC0415
     from medix_eval.report.lm_eval_files import write_lm_eval  # noqa: PLC0415
-    from medix_eval.report.samples_table import write_samples  # noqa: PLC0415
 
     return {"parquet": write_samples, "lm-eval": write_lm_eval}

@@ -56,7 +56,7 @@ def gate(
         for run, checks in results:
             typer.echo("\n".join(_lines(run.scores.model, checks)))
     if page is not None:
-        from medix_eval.report.gate_page import gate_page  # noqa: PLC0415
+        from medix_eval.report.page import gate_page  # noqa: PLC0415
         from medix_eval.storage.jsonl import write_text  # noqa: PLC0415
 
         write_text(page, gate_page(policy, results))

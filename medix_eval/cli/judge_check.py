@@ -16,9 +16,9 @@ from medix_eval.cli.judges import judge_choices
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
-    from medix_eval.judge_check.asking import AskedJudge
+    from medix_eval.judge_check.answers import AskedJudge
+    from medix_eval.judge_check.check import Scorecard
     from medix_eval.judge_check.probes import LabelledAnswer
-    from medix_eval.judge_check.scorecard import Scorecard
     from medix_eval.models.resolve import ModelFlags
 
 _RULES, _MEDIX = "rules", "medix"
@@ -170,7 +170,7 @@ def _resolved(
     model_flags: ModelFlags,
     out: Path,
 ) -> AskedJudge:
-    from medix_eval.judge_check.asking import AskedJudge  # noqa: PLC0415
+    from medix_eval.judge_check.answers import AskedJudge  # noqa: PLC0415
     from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
     from medix_eval.judging.protocol import RulesOnly, load_protocol  # noqa: PLC0415
     from medix_eval.models.requests import RetryPolicy  # noqa: PLC0415
@@ -206,7 +206,7 @@ def _asked(
     out: Path,
     use_cache: bool,
 ) -> Scorecard:
-    from medix_eval.evaluation.egress import refuse_foreign_hosts  # noqa: PLC0415
+    from medix_eval.evaluation.evaluation import refuse_foreign_hosts  # noqa: PLC0415
     from medix_eval.judge_check.check import ask_about  # noqa: PLC0415
 
     vouched, reason = egress
@@ -220,6 +220,6 @@ def _print(card: Scorecard, *, as_json: bool) -> None:
     if as_json:
         typer.echo(card.model_dump_json(indent=2))
         return
-    from medix_eval.judge_check.table import for_terminal  # noqa: PLC0415
+    from medix_eval.judge_check.check import for_terminal  # noqa: PLC0415
 
     print_renderable(for_terminal(card))

@@ -44,7 +44,7 @@ def report(
     root = check_folder("--data-root", data_root)
     catalogue = open_catalogue(include_path)
     if len(finished) == 1:
-        from medix_eval.report.run_page import write_run_page  # noqa: PLC0415
+        from medix_eval.report.page import write_run_page  # noqa: PLC0415
 
         pictures = read_pictures(finished[0], catalogue, data_root=root, size=images)
         typer.echo(write_run_page(finished[0], images=pictures))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.errors import BadRow
 from medix_eval.evaluation.controls import NO_IMAGE
-from medix_eval.evaluation.egress import refuse_foreign_hosts
-from medix_eval.evaluation.evaluation import Settings, resolve_models
+from medix_eval.evaluation.evaluation import Settings, refuse_foreign_hosts, resolve_models
 from medix_eval.records import Kind
 
 if TYPE_CHECKING:

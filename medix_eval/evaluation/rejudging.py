@@ -13,8 +13,7 @@ from pathlib import Path
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.egress import refuse_foreign_hosts
-from medix_eval.evaluation.evaluation import write_scores
+from medix_eval.evaluation.evaluation import refuse_foreign_hosts, write_scores
 from medix_eval.evaluation.panel import (
     Appointed,
     JudgeChoice,

@@ -16,7 +16,7 @@ from statistics import fmean
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation.panel import Appointed, grader_for, open_judges
 from medix_eval.exchange.recorded import protocol_of
-from medix_eval.exchange.submitted import Submission
+from medix_eval.exchange.submission import Submission
 from medix_eval.judging.outcomes import Scorer
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.requests import RetryPolicy

@@ -8,37 +8,49 @@ put before the judge again. What cannot be checked here is listed, never passed 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import lzma
 import subprocess
 import tempfile
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError, MedixError
 from medix_eval.evaluation.panel import Appointed, JudgeChoice, appoint
-from medix_eval.exchange.against_data import differences_from_data
 from medix_eval.exchange.asked_again import ask_again
 from medix_eval.exchange.recorded import (
     judged_by_other_code,
     problem_of_points,
     problem_of_replies,
     protocol_of,
+    score_problems,
+    unchecked_scores,
 )
-from medix_eval.exchange.rescored import score_problems, unchecked_scores
 from medix_eval.exchange.stamps import digest_problems, protocol_problems, task_problems
-from medix_eval.exchange.submission import MANIFEST, NAMESPACE, SIGNATURE
-from medix_eval.exchange.submitted import (
+from medix_eval.exchange.submission import (
+    MANIFEST,
+    NAMESPACE,
+    SIGNATURE,
     Submission,
     file_problems,
     line_problems,
     number_problems,
     read_submission,
 )
-from medix_eval.exchange.zips import unpack
 from medix_eval.judging.protocol import Protocol, RulesOnly, protocol_names
 from medix_eval.models.resolve import resolve_model
+from medix_eval.records import CompletionRecord, Sample
+from medix_eval.results.store import TaskEntry
+
+if TYPE_CHECKING:
+    from medix_eval.data.lm_task import MedixTask
+
 
 _MOST_SHOWN = 20
 
@@ -244,3 +256,106 @@ def _ask_again(given: Submission, judge: Appointed, doubts: Doubts, found: Check
         return
     found.unchecked += asked.within_tolerance
     found.add(asked.what, asked.problems)
+
+
+_COMPARED = ("prompt", "reference", "options", "facts", "columns", "parser", "restricted")
+
+"""All that a verdict or a slice comes from; without text only row and kind are compared."""
+
+
+def differences_from_data(
+    task: MedixTask,
+    entry: TaskEntry,
+    *,
+    key: str,
+    theirs: Mapping[str, CompletionRecord],
+    has_text: bool,
+) -> Iterator[str]:
+    """Yield what differs, a line each; without text only ids are compared."""
+    from medix_eval.data.samples import BadSample, read_samples, select_rows  # noqa: PLC0415 (seconds)
+
+    yield from _unlike_source(task, entry)
+    drawn = select_rows(
+        task.slice_values(),
+        limit=None if entry.rows is None else entry.limit,
+        seed=entry.seed,
+        task=task.name,
+    )
+    if entry.rows is not None and {*entry.rows} != {*(drawn or ())}:
+        yield f"{task.name}: its rows are not those that --limit {entry.limit} draws"
+    rows = list(range(len(task.rows))) if drawn is None else drawn
+    left = dict(theirs)
+    for read in read_samples(task, rows, key=key, done=frozenset(), taken=set()):
+        sample_id = read.record.sample_id if isinstance(read, BadSample) else read.id
+        mine = left.pop(sample_id, None)
+        if mine is None:
+            yield f"{task.name}: {sample_id} of the dataset is missing"
+        elif isinstance(read, Sample):
+            for what in _unlike(mine, read, has_text=has_text):
+                yield f"{task.name}: {sample_id} {what}"
+        elif mine.failure is None:
+            yield f"{task.name}: {sample_id} cannot be read, and has an answer"
+    for sample_id in left:
+        yield f"{task.name}: {sample_id} is not in the dataset"
+
+
+def _unlike_source(task: MedixTask, entry: TaskEntry) -> Iterator[str]:
+    """Hold what `run.json` says of the dataset against it."""
+    if entry.synthetic != bool(task.mirror and task.mirror.synthetic):
+        yield f"{task.name}: run.json says otherwise than the data whether it is synthetic"
+    files = entry.source.get("files")
+    stated = files if isinstance(files, dict) else {}
+    for name, sha256 in task.fingerprint().items():
+        if stated.get(name, sha256) != sha256:
+            yield f"{task.name}: run.json gives another hash of {name} than the dataset has"
+    if entry.num_rows != len(task.rows):
+        yield f"{task.name}: run.json says {entry.num_rows} rows, the dataset has {len(task.rows)}"
+
+
+def _unlike(mine: CompletionRecord, read: Sample, *, has_text: bool) -> Iterator[str]:
+    if mine.failure is not None and mine.failure.error == "BadRow":
+        yield "can be read, and was not asked"
+    for what in ("row", "kind", *(_COMPARED if has_text else ())):
+        if getattr(mine, what) != getattr(read, what):
+            yield f"has another {what} than the dataset"
+    if has_text and mine.image_sha256 != tuple(map(_sha256, read.images)):
+        yield "has other images than the dataset"
+
+
+def _sha256(image: bytes) -> str:
+    return hashlib.sha256(image).hexdigest()
+
+
+_MOST_BYTES = 8 * 1024**3
+
+_MOST_FILES = 10_000
+
+_DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
+
+_NOT_FOR_US = (RuntimeError,)
+
+"""A zip with a password, or packed in a way that Python does not know."""
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack a zip into a folder.
+
+    Raises `ConfigError` for a damaged one, for a file that would land outside of the folder or
+    stands twice, and for one that unpacks to more than 8 GiB.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if len(entries) > _MOST_FILES or sum(e.file_size for e in entries) > _MOST_BYTES:
+                raise ConfigError(f"{path} unpacks to more than any submission should")
+            if len({entry.filename for entry in entries}) < len(entries):
+                raise ConfigError(f"{path} holds two files of one name")
+            for entry in entries:
+                target = (folder / entry.filename).resolve()
+                if not target.is_relative_to(folder.resolve()):
+                    raise ConfigError(f"{path}: {entry.filename!r} would land outside its folder")
+                archive.extract(entry, folder)
+    except _DAMAGES as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+    except _NOT_FOR_US as error:
+        raise ConfigError(f"{path} cannot be unpacked: {error}") from error

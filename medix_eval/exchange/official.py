@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError
-from medix_eval.exchange.foreign import Claim, ForeignResults, ForeignSample, lines_of
+from medix_eval.exchange.other_harnesses import Claim, ForeignResults, ForeignSample, lines_of
 from medix_eval.results.store import JudgedRun, JudgedSample, slug
 from medix_eval.storage.jsonl import write_text
 from medix_eval.storage.mirror import sha256_of

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.recorded import protocol_of
-from medix_eval.exchange.submission import MANIFEST
-from medix_eval.exchange.submitted import Submission
+from medix_eval.exchange.submission import MANIFEST, Submission
 from medix_eval.judging.protocol import Protocol, load_protocol, protocol_names
 from medix_eval.storage.digests import differences, digest
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from medix_eval.report.packing import Packing, blocks
-from medix_eval.report.page import render, with_blocks
-from medix_eval.report.run_page import slices_in
+from medix_eval.report.page import render, slices_in, with_blocks
 
 if TYPE_CHECKING:
     from medix_eval.results.comparison import Comparison

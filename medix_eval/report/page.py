@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,19 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from medix_eval.records import Outcome
+from medix_eval.report.packing import Packing, blocks
+from medix_eval.report.tables import notes
+from medix_eval.results.gate import Check, Policy
+from medix_eval.results.scoring import slices_of
+from medix_eval.results.store import JudgedRun, JudgedSample
 from medix_eval.storage.bundled import bundled
+from medix_eval.storage.jsonl import write_text
 
 _PAGES = Path(__file__).parent / "pages"
+
 _DATA = "<!--blocks-->"
+
 """Where the blocks go; text of a model cannot hold it, for there `<` is escaped."""
 
 
@@ -84,3 +95,71 @@ def _read(name: str) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def write_run_page(run: JudgedRun, *, images: Mapping[str, str] | None = None) -> Path:
+    """Write `report.html` beside the verdicts; `images` are data URLs by the image's hash."""
+    path = run.judged / "report.html"
+    write_text(path, run_page(run, images=images or {}))
+    return path
+
+
+def is_current(judged: Path) -> bool:
+    """Tell whether the page was written after the last verdict."""
+    page = judged / "report.html"
+    newest = max((judged / name).stat().st_mtime_ns for name in ("verdicts.jsonl", "scores.json"))
+    return page.exists() and page.stat().st_mtime_ns >= newest
+
+
+def slices_in(run: JudgedRun) -> Callable[[JudgedSample], tuple[tuple[str, str], ...]]:
+    """Return what tells the slices of a sample, as its scores name them."""
+
+    def of(sample: JudgedSample) -> tuple[tuple[str, str], ...]:
+        entry, completion = run.entry(sample.task), sample.completion
+        return slices_of(
+            completion.columns,
+            names=entry.slices,
+            kind=entry.kind,
+            reference=completion.reference,
+        )
+
+    return of
+
+
+def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> Iterator[str]:
+    """Yield the parts of the page of one judging of one run."""
+    restricted = {name for name in run.judging.tasks if run.entry(name).data_class == "dua"}
+    packing = Packing(is_restricted=restricted.__contains__, slices_of=slices_in(run))
+    tasks = run.scores.tasks.values()
+    settings = {"generation": run.manifest.generation, "judging": run.judging.judging}
+    page = render(
+        "run.html.jinja",
+        run=run,
+        scores=run.scores,
+        notes=[note for note in notes(run.scores) if not note.startswith("†")],
+        restricted=sorted(restricted),
+        outcomes=[
+            outcome.value
+            for outcome in Outcome
+            if any(task.outcomes[outcome.value] for task in tasks)
+        ],
+        settings=json.dumps(settings, indent=2, ensure_ascii=False),
+    )
+
+    def fill() -> Iterator[None]:
+        for sample in run.samples():
+            packing.add(sample)
+            yield
+
+    return with_blocks(page, blocks(packing, fill(), images=images))
+
+
+def gate_page(policy: Policy, results: Sequence[tuple[JudgedRun, Sequence[Check]]]) -> str:
+    """Return the page of one policy held against some runs."""
+    return render(
+        "gate.html.jinja",
+        policy=policy,
+        results=results,
+        is_met=all(check.is_met for _, checks in results for check in checks),
+        today=datetime.now(UTC).date().isoformat(),
+    )

@@ -6,29 +6,43 @@ A site that is written again replaces the old one whole, so no page of a withdra
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from medix_eval.data.tasks import Catalogue
-from medix_eval.errors import ConfigError
-from medix_eval.results.reproduction import load_published
+from medix_eval.errors import ConfigError, MedixError
+from medix_eval.results.reproduction import Figure, load_published
+from medix_eval.results.scoring import score_run
 from medix_eval.results.store import JudgedRun, read_run
 from medix_eval.site import downloads
-from medix_eval.site.boards import DEMO_GROUP, Board, Entry, Standing, entries_of, make_boards
-from medix_eval.site.facts import ModelFacts
+from medix_eval.site.boards import (
+    DEMO_GROUP,
+    Board,
+    Entry,
+    ModelFacts,
+    Standing,
+    entries_of,
+    make_boards,
+)
 from medix_eval.site.illustrations import published_picture
 from medix_eval.site.measured import Measured, measure
 from medix_eval.site.pages import BoardPages, environment, links
-from medix_eval.site.published import published_tables, sources
 from medix_eval.site.ranking import Rules
+from medix_eval.site.sample_scores import read_sample_scores
 from medix_eval.storage.bundled import bundled
 
 _ASSETS = ("theme.css", "site.css", "script.js", "published_results.csv")
+
 _MARK = ".medix-leaderboard"
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -154,3 +168,157 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+_OF_ONE_TASK = {
+    "version", "kind", "limit", "synthetic", "n", "n_scored", "score", "stderr", "interval",
+    "n_clusters", "outcomes", "bounds", "rules_score", "rules_n", "slices", "ledger",
+}  # fmt: skip
+
+_OF_A_GROUP = {"tasks", "complete", "score", "stderr", "interval", "closed_form"}
+
+_TOLERANCE = 1e-6
+
+"""Another release of numpy may end a sum in another digit."""
+
+
+def problems_of(
+    paths: Sequence[Path],
+    *,
+    catalogue: Catalogue,
+    facts: Mapping[str, ModelFacts],
+    allow_synthetic: bool,
+) -> list[str]:
+    """Return why these runs should not be shown, one line each; none if they may be."""
+    boards: list[Board] = []
+    problems = []
+    for path in paths:
+        try:
+            boards += read_boards(
+                [path], catalogue=catalogue, facts=facts, allow_synthetic=allow_synthetic
+            )
+        except MedixError as error:
+            problems.append(str(error))
+    entries = [entry for board in boards for entry in board.all_runs]
+    runs = {entry.run.judged: entry.run for entry in entries}
+    for run in runs.values():
+        try:
+            problems += _differences(run, catalogue)
+        except MedixError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _differences(run: JudgedRun, catalogue: Catalogue) -> list[str]:
+    """Score a run again from its verdicts and compare all that a reader sees."""
+    read_sample_scores(run)
+    said = run.scores
+    again = score_run(
+        run.folder,
+        run.judged,
+        manifest=run.manifest,
+        judging=run.judging,
+        # A group that nobody here knows is averaged as the run says; the others as they are.
+        groups={**{name: one.tasks for name, one in said.groups.items()}, **catalogue.groups},
+        allow_partial=any(
+            group.score is not None and not group.complete for group in said.groups.values()
+        ),
+    )
+    figures: list[tuple[str, BaseModel | None, BaseModel | None, set[str]]] = [
+        (task, said.tasks.get(task), again.tasks.get(task), _OF_ONE_TASK)
+        for task in said.tasks.keys() | again.tasks.keys()
+    ]
+    figures += [
+        (name, group, again.groups.get(name), _OF_A_GROUP) for name, group in said.groups.items()
+    ]
+    return sorted(
+        f"{run.judged}: {name}: {difference}"
+        for name, before, now, fields in figures
+        for difference in _compared(before, now, fields)
+    )
+
+
+def _compared(said: BaseModel | None, true: BaseModel | None, fields: set[str]) -> Iterator[str]:
+    before, now = ({} if one is None else dict(_leaves(one, fields)) for one in (said, true))
+    for path in before.keys() | now.keys():
+        first, second = before.get(path), now.get(path)
+        if not _same(first, second):
+            yield f"{path} is {first}, its verdicts give {second}"
+
+
+def _leaves(score: BaseModel, fields: set[str]) -> Iterator[tuple[str, Any]]:
+    """Yield every figure of a score with its place, such as `slices.sex.F.n`."""
+    open_places: list[tuple[str, Any]] = list(score.model_dump(include=fields).items())
+    while open_places:
+        place, value = open_places.pop()
+        if isinstance(value, dict):
+            open_places += [(f"{place}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, tuple):
+            open_places += [(f"{place}.{number}", inner) for number, inner in enumerate(value)]
+        else:
+            yield place, value
+
+
+def _same(said: Any, true: Any) -> bool:
+    if isinstance(said, float) and isinstance(true, float):
+        return math.isclose(said, true, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return bool(said == true)
+
+
+_ALONE = "Single figures"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedTable:
+    """The figures of one source."""
+
+    title: str
+    metrics: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    models: tuple[tuple[str, str], ...]
+    """Name and size, the best first where the source has an average."""
+    cells: dict[tuple[tuple[str, str], str], Figure]
+    units: dict[str, str]
+    """Of the benchmarks that are not in percent."""
+
+
+def sources(figures: list[Figure]) -> list[str]:
+    """Return every source once, in the order of the file; a cell refers to it by number."""
+    return list(dict.fromkeys(figure.source for figure in figures))
+
+
+def published_tables(figures: list[Figure]) -> list[PublishedTable]:
+    """Sort figures into tables; sources with one or two figures share the last one."""
+    by_study: dict[str, list[Figure]] = {}
+    for figure in figures:
+        by_study.setdefault(_study(figure.source), []).append(figure)
+    many = {title: found for title, found in by_study.items() if len(found) > 2}  # noqa: PLR2004
+    few = [figure for found in by_study.values() if len(found) < 3 for figure in found]  # noqa: PLR2004
+    tables = [_table(title, found) for title, found in many.items()]
+    return [*tables, _table(_ALONE, few)] if few else tables
+
+
+def _study(source: str) -> str:
+    """Return whose figures these are: a source's words up to the first comma or semicolon."""
+    return source.partition(";")[0].partition(",")[0].strip()
+
+
+def _table(title: str, figures: list[Figure]) -> PublishedTable:
+    cells = {((figure.model, figure.params), figure.benchmark): figure for figure in figures}
+    benchmarks = tuple(dict.fromkeys(figure.benchmark for figure in figures))
+    averages = [name for name in benchmarks if name.startswith(("Overall", "Average"))]
+    models = list(dict.fromkeys((figure.model, figure.params) for figure in figures))
+    if averages:
+        models.sort(key=lambda model: -_score(cells.get((model, averages[0]))))
+    return PublishedTable(
+        title=title,
+        metrics=tuple(dict.fromkeys(one.metric for one in figures if "%" in one.metric)),
+        benchmarks=benchmarks,
+        models=tuple(models),
+        cells=cells,
+        units={one.benchmark: one.metric for one in figures if "%" not in one.metric},
+    )
+
+
+def _score(figure: Figure | None) -> float:
+    return figure.value if figure is not None else -1.0

@@ -10,21 +10,87 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from medix_eval.site.label_places import Box, free_place
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
+_LETTER = 5.6
+
+"""Width of a letter at nine points, on the generous side."""
+
+_HALF_HEIGHT = 5.5
+
+_NEAR, _FAR = 8.0, 16.0
+
+
+class Box(NamedTuple):
+    """A rectangle: left, bottom, right, top."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def meets(self, other: Box) -> bool:
+        """Tell whether two boxes share any ground.
+
+        >>> Box(0, 0, 2, 2).meets(Box(1, 1, 3, 3)), Box(0, 0, 1, 1).meets(Box(2, 0, 3, 1))
+        (True, False)
+        """
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.bottom < other.top
+            and other.bottom < self.top
+        )
+
+    def holds(self, other: Box) -> bool:
+        """Tell whether another box is wholly inside."""
+        return (
+            self.left <= other.left
+            and other.right <= self.right
+            and self.bottom <= other.bottom
+            and other.top <= self.top
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a name stands, from its point."""
+
+    offset: tuple[float, float]
+    align: Literal["left", "center", "right"]
+    box: Box
+
+
+def free_place(x: float, y: float, *, text: str, taken: Iterable[Box], frame: Box) -> Place | None:
+    """Return the nearest place that is free, right of the point first; None if there is none."""
+    width = _LETTER * len(text)
+    obstacles = list(taken)
+    for distance in (_NEAR, _FAR):
+        for across, up in ((1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1)):
+            dx, dy = across * distance, up * (distance + 3)
+            left = x + dx - {1: 0.0, 0: width / 2, -1: width}[across]
+            box = Box(left, y + dy - _HALF_HEIGHT, left + width, y + dy + _HALF_HEIGHT)
+            if frame.holds(box) and not any(box.meets(other) for other in obstacles):
+                align: Literal["left", "center", "right"] = "center"
+                if across:
+                    align = "left" if across > 0 else "right"
+                return Place(offset=(dx, dy), align=align, box=box)
+    return None
+
+
 # Colours that stand for the theme's variables until the picture is written.
 _INK, _MUTED, _LINE, _ACCENT, _BAND, _PAGE = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",
 )  # fmt: skip
+
 _VARIABLES = {
     _INK: "var(--ink)",
     _MUTED: "var(--muted)",
@@ -33,11 +99,17 @@ _VARIABLES = {
     _BAND: "var(--band)",
     _PAGE: "var(--page)",
 }
+
 _MARKERS = {True: "open data", False: "closed data", None: "data not known"}
+
 _MOST_DOTS = 30
+
 _POINTS_PER_INCH = 72
+
 _MARKER = 4.5
+
 _FEW_DECADES = 100
+
 _NAME_LENGTH = 32
 
 
@@ -225,8 +297,11 @@ def _drawing(
 
 
 _PLACE = re.compile(r' (?:d|x|y|transform)="[^"]*"')
+
 _TOO_FINE = re.compile(r"(\.\d\d)\d+")
+
 _STYLE = re.compile(r' style="([^"]*)"')
+
 _FONT = re.compile(r"([\d.]+)px")
 
 
