@@ -1,3 +1,5 @@
 """Evaluate medical language models so that the number is true."""
 
-__version__ = "0.1.0"
+from medix_eval.storage.version import __version__
+
+__all__ = ["__version__"]

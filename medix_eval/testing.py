@@ -19,12 +19,12 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from medix_eval import __version__
 from medix_eval.data.tasks import Catalogue
 from medix_eval.evaluation.evaluation import write_scores
 from medix_eval.records import CompletionRecord, VerdictRecord
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, open_judging, open_run
 from medix_eval.storage.digests import digest
+from medix_eval.storage.version import __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

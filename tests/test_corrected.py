@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medix_eval.results.corrected import MIN_LABELS, Judged, correct, correct_average
-from medix_eval.statistics.intervals import clustered, task_interval
+from medix_eval.results.intervals import clustered, task_interval
 
 
 def draw(

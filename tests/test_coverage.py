@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from medix_eval.statistics import intervals
-from medix_eval.statistics.intervals import (
+from medix_eval.results import intervals
+from medix_eval.results.intervals import (
     Floats,
     Interval,
     average_interval,

@@ -15,10 +15,11 @@ from scripted_servers import Run, Serve, judge
 
 from medix_eval.errors import ConfigError
 from medix_eval.judge_check.biases import Judged, confusion, position_bias
-from medix_eval.judge_check.check import Scorecard, draw
+from medix_eval.judge_check.check import draw
 from medix_eval.judge_check.probes import LabelledAnswer, load_probes
 from medix_eval.judging.prompts import fence
 from medix_eval.records import Outcome, VerdictRecord
+from medix_eval.results.scorecard import Scorecard
 from medix_eval.rules.answers import extract_answer
 from medix_eval.testing import Script, prompt_text
 

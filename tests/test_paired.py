@@ -6,9 +6,9 @@ from scipy.stats import ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
 from statsmodels.stats.multitest import multipletests
 
-from medix_eval.statistics import intervals, paired
-from medix_eval.statistics.intervals import Floats, clustered
-from medix_eval.statistics.paired import (
+from medix_eval.results import intervals, paired
+from medix_eval.results.intervals import Floats, clustered
+from medix_eval.results.paired import (
     group_difference,
     holm,
     mcnemar,

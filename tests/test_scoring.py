@@ -12,11 +12,11 @@ import pytest
 from medix_eval.errors import ConfigError
 from medix_eval.records import CompletionRecord, Kind, Outcome, RuleVerdict, VerdictRecord, Vote
 from medix_eval.report.tables import as_csv, as_markdown
+from medix_eval.results.intervals import clustered, task_interval
 from medix_eval.results.labels import read_labels
 from medix_eval.results.scores import Scores
 from medix_eval.results.scoring import score_run
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry
-from medix_eval.statistics.intervals import clustered, task_interval
 
 Sample = dict[str, Any]
 

@@ -18,7 +18,6 @@ app = typer.Typer(
     help="Where the benchmarks' data is, how to get it, and whether it is right.",
     no_args_is_help=True,
 )
-
 MirrorRoot = Annotated[Path, typer.Option("--data-root", help="The mirror to check: DIR/ORG/NAME.")]
 DataClass = Literal["public", "gated", "dua"]
 Target = Annotated[

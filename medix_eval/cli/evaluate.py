@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from medix_eval import __version__
 from medix_eval.cli import flags
 from medix_eval.cli.arguments import (
     check_folder,
@@ -20,6 +19,7 @@ from medix_eval.cli.arguments import (
 )
 from medix_eval.cli.judges import judge_choices
 from medix_eval.errors import ConfigError
+from medix_eval.storage.version import __version__
 
 if TYPE_CHECKING:
     from medix_eval.data.tasks import Catalogue

@@ -17,9 +17,9 @@ from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from medix_eval.judge_check.answers import AskedJudge
-    from medix_eval.judge_check.check import Scorecard
     from medix_eval.judge_check.probes import LabelledAnswer
     from medix_eval.models.resolve import ModelFlags
+    from medix_eval.results.scorecard import Scorecard
 
 _RULES, _MEDIX = "rules", "medix"
 _FAILURES, _DONE = 1, 0

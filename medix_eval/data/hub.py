@@ -29,7 +29,6 @@ from medix_eval.errors import ConfigError, DatasetError, full_disk
 from medix_eval.storage.mirror import MirrorFile
 
 _OFFLINE = "the hub may be out of reach from here, or HF_HUB_OFFLINE is set; pull where it is not"
-
 _TERMS = "accept its terms on its page, and put a token of that account into HF_TOKEN"
 
 
@@ -153,9 +152,7 @@ def _first_line(error: Exception) -> str:
 
 
 _WAIT_S = 4.0
-
 """For an address and a connection together."""
-
 _NEXT_ADDRESS_S = 0.25
 
 

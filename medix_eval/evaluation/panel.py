@@ -163,7 +163,6 @@ def grader_for(
 
 
 _SHARED = frozenset({"cpu"})
-
 """What several judges can use at once."""
 
 

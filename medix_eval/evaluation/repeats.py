@@ -20,16 +20,16 @@ from medix_eval.errors import ConfigError
 from medix_eval.evaluation.evaluation import Settings, evaluate
 from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Kind
-from medix_eval.results.store import JudgedRun, JudgedSample, read_run
-from medix_eval.rules.choices import Expected, chosen_option
-from medix_eval.rules.text import normalise, read
-from medix_eval.statistics.intervals import (
+from medix_eval.results.intervals import (
     Floats,
     average_stderr,
     clustered,
     limits_of,
     task_interval,
 )
+from medix_eval.results.store import JudgedRun, JudgedSample, read_run
+from medix_eval.rules.choices import Expected, chosen_option
+from medix_eval.rules.text import normalise, read
 from medix_eval.storage.jsonl import write_text
 
 FULL_MARK = 1.0

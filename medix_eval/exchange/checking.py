@@ -259,7 +259,6 @@ def _ask_again(given: Submission, judge: Appointed, doubts: Doubts, found: Check
 
 
 _COMPARED = ("prompt", "reference", "options", "facts", "columns", "parser", "restricted")
-
 """All that a verdict or a slice comes from; without text only row and kind are compared."""
 
 
@@ -327,13 +326,9 @@ def _sha256(image: bytes) -> str:
 
 
 _MOST_BYTES = 8 * 1024**3
-
 _MOST_FILES = 10_000
-
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
-
 _NOT_FOR_US = (RuntimeError,)
-
 """A zip with a password, or packed in a way that Python does not know."""
 
 

@@ -14,13 +14,9 @@ from medix_eval.storage.jsonl import read_lines
 from medix_eval.storage.mirror import sha256_of
 
 _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:+-]+)\.jsonl")
-
 _EXACT = 1e-4
-
 """Claims are full numbers here, or have four digits."""
-
 _METRICS = ("score", "acc", "exact_match", "em", "accuracy")
-
 """In this order the first that a sample has is its score."""
 
 
@@ -184,11 +180,8 @@ def _json(path: Path) -> Any:
 
 
 Layout = Literal["official", "lm-eval", "medevalkit"]
-
 _SHOWN = 12
-
 _TASK = re.compile(r"[A-Za-z0-9][\w .+-]*", re.ASCII)
-
 _MOST_ROWS = 10_000_000
 
 

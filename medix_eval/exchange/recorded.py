@@ -27,11 +27,8 @@ from medix_eval.results.scoring import score_run
 from medix_eval.results.store import JudgingManifest, RunManifest
 
 _SEEDS_APART = 1000
-
 _READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
-
 _BESIDE = ("rule", "judge_score", "judge_scores", "error_tags")
-
 """What scores show beside the score."""
 
 
@@ -175,19 +172,12 @@ class _Recorded:
 
 
 _NOT_FROM_VERDICTS = {"schema_version", "run", "labels", "cost", "tasks", "groups"}
-
 _BY_LABELS = {"corrected", "corrected_interval"}
-
 _FROM_TEXT = {"slices", "yes_no", "chance", "agreement_with_rules"}
-
 _FROM_CLUSTERS = {"stderr", "interval", "interval_method", "n_clusters", "closed_form"}
-
 """Of a restricted task text and columns are left out, which these come from."""
-
 _EXACT = 1e-9
-
 _DRAWN = 0.005
-
 """Resampled limits may differ by this: another numpy may draw otherwise."""
 
 

@@ -38,9 +38,7 @@ from medix_eval.results.store import (
 from medix_eval.storage.mirror import sha256_of
 
 MANIFEST, SIGNATURE, NAMESPACE = "submission.json", "submission.json.sig", "medix-eval"
-
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-
 """The date of every file inside: the same run gives the same zip."""
 
 
@@ -194,7 +192,6 @@ def _sign(file: Path, *, key: Path) -> Path:
 
 
 _FILES = ("run.json", "judging.json", "scores.json", "completions.jsonl", "verdicts.jsonl")
-
 _LINES = ("completions.jsonl", "verdicts.jsonl")
 
 

@@ -25,9 +25,7 @@ from medix_eval.results.labels import LabelRow, Labels, mark_of, options_of
 from medix_eval.results.store import JudgedRun
 
 TEXTS = ("question", "reference", "answer")
-
 """What a sheet must carry for its answers to be judged without their run."""
-
 _RIGHT_ABOVE = 0.5
 
 

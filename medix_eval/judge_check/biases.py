@@ -7,50 +7,22 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judging.prompts import compiled
 from medix_eval.records import Kind, Outcome, VerdictRecord
+from medix_eval.results.scorecard import (
+    Confusion,
+    Difference,
+    Kappa,
+    LengthBias,
+    PositionBias,
+    Rate,
+)
 
 _SHORT_RIGHT, _LONG_RIGHT = frozenset({"exact", "letter"}), frozenset({"verbose_right"})
-
 _SHORT_WRONG, _LONG_WRONG = frozenset({"wrong_option"}), frozenset({"verbose_wrong"})
-
 _REFERENCE, _ANSWER = "<reference>", "<answer>"
-
-
-class Part(BaseModel):
-    """A part of a scorecard."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Difference(Part):
-    """How much more often one sort of answer is accepted than another; 95 % Newcombe interval."""
-
-    first: Rate
-    second: Rate
-    value: float | None
-    """First minus second."""
-    low: float | None
-    high: float | None
-
-
-class LengthBias(Part):
-    """Long answers against short ones to the same questions; 0 is no bias."""
-
-    right_answers: Difference
-    wrong_answers: Difference
-
-
-class PositionBias(Part):
-    """What place does to a verdict."""
-
-    reference_first: Difference | None
-    """Votes whose prompt shows the reference first, against votes that see the answer first."""
-    accuracy_by_letter: Mapping[str, Rate]
-    """Of questions with options, by the letter of the right one."""
 
 
 def length_bias(judged: Sequence[Judged]) -> LengthBias | None:
@@ -145,46 +117,6 @@ def _orders(prompts: Mapping[str, str]) -> dict[str, bool]:
 
 
 _ACCEPTED_ABOVE = 0.5
-
-
-class Rate(Part):
-    """A share of a count, with its 95 % Wilson interval; no value where nothing was counted."""
-
-    k: int
-    n: int
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Kappa(Part):
-    """Cohen's kappa of verdict and label, with its 95 % interval.
-
-    No value where all are the same, and no interval where either is.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Confusion(Part):
-    """Verdicts against labels over some answers."""
-
-    n: int
-    n_decided: int
-    n_abstained: int
-    """Left open on purpose, as rules do; in no rate below."""
-    n_failed: int
-    """No usable verdict; in no rate below."""
-    accuracy: Rate
-    balanced_accuracy: float | None
-    macro_f1: float | None
-    kappa: Kappa
-    false_accept: Rate
-    """Of the wrong answers that were decided, how many were accepted."""
-    false_reject: Rate
-    """Of the right answers that were decided, how many were not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

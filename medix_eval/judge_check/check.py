@@ -8,20 +8,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from medix_eval.errors import ReplyUnusable
 from medix_eval.evaluation.progress import shown_progress
 from medix_eval.judge_check.answers import AskedJudge, answers_of_run
 from medix_eval.judge_check.biases import (
-    Confusion,
-    Difference,
     Judged,
-    LengthBias,
-    PositionBias,
-    Rate,
     confusion,
     consistency,
     length_bias,
@@ -31,6 +24,13 @@ from medix_eval.judge_check.biases import (
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.results.labels import Labels
+from medix_eval.results.scorecard import (
+    Confusion,
+    Difference,
+    Rate,
+    Scorecard,
+    Usage,
+)
 from medix_eval.results.store import JudgedRun, slug
 from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
@@ -92,45 +92,6 @@ def write_scorecard(card: Scorecard, out: Path) -> Path:
     return folder
 
 
-class Usage(BaseModel):
-    """What it cost to ask."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    calls: int
-    cached: int
-    """Votes that the verdict cache knew."""
-    judge_seconds: float
-    """Time of all votes together, as if one after the other."""
-    seconds: float
-    """Time on the clock."""
-
-
-class Scorecard(BaseModel):
-    """`scorecard.json`: one judge under one protocol on one set of labelled answers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: Literal[1] = 1
-    judge: Mapping[str, Any]
-    """Its name and the digest of its identity."""
-    protocol: Mapping[str, str]
-    labels: Mapping[str, Any]
-    """Where the labels come from: the probe set and its seed, or a file."""
-    digest: str
-    """Of judge, protocol and labels; its folder is named after it."""
-    overall: Confusion
-    classes: Mapping[str, Confusion]
-    splits: Mapping[str, Confusion]
-    length_bias: LengthBias | None
-    position_bias: PositionBias
-    consistency: Rate
-    """How often the first two valid votes on an answer were equal."""
-    parse_failures: Rate
-    """Of the votes that were asked for, how many gave no readable reply in any try."""
-    usage: Usage
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """Who was measured, and how it was asked."""
@@ -180,7 +141,6 @@ def _grouped(judged: Sequence[Judged], names: Sequence[str]) -> dict[str, Confus
 
 
 _HEADER = ("class", "n", "decided", "open", "failed", "right", "false\naccept", "false\nreject")
-
 """Broken in two where the table would else be wider than a terminal of 80 columns."""
 
 
@@ -310,7 +270,6 @@ def _points(found: Difference) -> str:
 
 
 _INK, _MUTED = "#1a1e23", "#565f6a"
-
 _PARTS = (
     ("judged as labelled", "#0a5a69"),
     ("wrong answer accepted", "#a12f28"),
@@ -318,15 +277,10 @@ _PARTS = (
     ("left open", "#d9dcd8"),
     ("no readable verdict", "#565f6a"),
 )
-
 """What may become of an answer, and its colour: dark red is the error that flatters a model."""
-
 _LIGHT = frozenset({"#d98032", "#d9dcd8"})
-
 _ROW_INCHES = 0.3
-
 _READABLE_SHARE = 0.07
-
 """A narrower part of a bar has no room for its number."""
 
 

@@ -38,7 +38,6 @@ _UNDECIDED = frozenset(
     listed("or either maybe perhaps possibly may might could unclear both if cannot ?")
 )
 _POWERS = {Fraction(10) ** power: f"factor_{10**power}" for power in (1, 2, 3, 6)}
-
 Words = tuple[str, ...]
 
 

@@ -26,11 +26,8 @@ from medix_eval.records import CompletionRecord, Failure, Kind, Vote
 from medix_eval.storage.digests import digest
 
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
-
 _SEEDS_APART = 1000
-
 """Between the seeds of two repeats, so that their further tries never meet."""
-
 _NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
 
 

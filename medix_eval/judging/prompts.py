@@ -24,11 +24,8 @@ _JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined,
     autoescape=False,
 )
-
 _FIELDS = ("question", "reference", "answer", "fence")
-
 _COMPARED = ("reference", "answer")
-
 _HINT = f"a prompt sees {', '.join(_FIELDS)}, written as {{{{ answer }}}}"
 
 
@@ -101,7 +98,6 @@ _EXAMPLES = {
         reference="No pneumothorax. Small left pleural effusion.",
     ),
 }
-
 _ANSWERS = {
     Kind.MULTIPLE_CHOICE: "<answer>B</answer>",
     Kind.REPORT: "Small effusion on the left. Lungs are clear.",

@@ -20,27 +20,16 @@ from medix_eval.errors import MedixError, ModelError, RequestFailed, ServerError
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 
 _Item = TypeVar("_Item")
-
 FIRST = 32
-
 """Where the search begins."""
-
 _GROWTH = 1.5
-
 _PAYS = 1.1
-
 """A larger limit is kept if it brings a tenth more answers a second."""
-
 _WINDOWS_AT_REST = 10
-
 _CUT_AT_MOST_EVERY_S = 1.0
-
 _AHEAD = 32
-
 """Items that are ready before there is room for them."""
-
 _TURN_S = 0.001
-
 """So long items are taken before answers that have come in meanwhile get their turn."""
 
 
@@ -165,7 +154,6 @@ async def each(
 
 
 _LOG = logging.getLogger(__name__)
-
 _FIRST_WAIT_S = 0.5
 
 

@@ -24,33 +24,22 @@ from medix_eval.models.vllm_args import VLLMArgs
 from medix_eval.storage.digests import digest
 
 INSTALL = "install it with `pip install 'medix-eval[vllm]'`"
-
 _PROMPT_ROOM = 32_768
-
 """Tokens of context beside the completion's: no benchmark comes near it, and memory for the whole
 context of a modern model (262,144 tokens and more) would not fit beside its weights."""
-
 _IMAGES_A_PROMPT = 16
-
 _STRUCTURED_OUTPUTS = '{"backend": "xgrammar", "disable_any_whitespace": true}'
-
 """With blanks allowed a model may write nothing else until its tokens run out."""
-
 _CPU_CACHE_GIB = "4"
-
 _POLL_S = 0.25
-
 _DEATH_TAKES_S = 3.0
-
 """How long a dying server goes on failing requests before its process is gone."""
-
 _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
-
 _HINTS = {
     r"[Nn]o available memory|out of memory|KV cache is needed|Free memory on device|kv cache.*"
     r"less than requested": "too little memory: free some (`nvidia-smi` shows who has it), choose "
@@ -63,7 +52,6 @@ _HINTS = {
     r"not supported for now|no vLLM implementation": "vLLM does not know this kind of model: "
     "--backend hf",
 }
-
 _FLOATS = ("bfloat16", "float16")
 
 

@@ -15,15 +15,12 @@ from medix_eval.records import Outcome
 from medix_eval.results.store import JudgedRun, JudgedSample
 
 _COUNTED = ("truncated", "empty", "refused", "rejected")
-
 """Outcomes that score 0 although nobody judged the answer wrong."""
-
 _INTERVALS = (
     "Task scores are means over the scored samples; 95 % intervals are Wilson's for "
     "right-or-wrong answers and from a bootstrap for graded ones, both over clusters where "
     "samples share an image or a patient."
 )
-
 _SENT_AS = {"stored": "as stored", "jpeg75": "re-encoded as JPEG of quality 75"}
 
 
@@ -148,7 +145,6 @@ def _counts(counts: list[tuple[str, int]]) -> str:
 
 
 _BIB = Path(__file__).parent / "datasets.bib"
-
 _KEYWORDS = re.compile(r",\n  keywords = \{([^}]*)\}")
 
 

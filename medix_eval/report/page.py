@@ -28,9 +28,7 @@ from medix_eval.storage.bundled import bundled
 from medix_eval.storage.jsonl import write_text
 
 _PAGES = Path(__file__).parent / "pages"
-
 _DATA = "<!--blocks-->"
-
 """Where the blocks go; text of a model cannot hold it, for there `<` is escaped."""
 
 

@@ -23,7 +23,6 @@ _SMALL = 16_384
 _QUALITY = 70
 _AT_ONCE = 16
 _SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"})
-
 Size = Literal["none", "thumbnail", "original"]
 
 

@@ -11,11 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.errors import ConfigError, RunMismatch
-from medix_eval.results.scores import MIN_SLICE
-from medix_eval.results.scoring import slices_of
-from medix_eval.results.store import JudgedRun
-from medix_eval.statistics.intervals import Clusters, clustered
-from medix_eval.statistics.paired import (
+from medix_eval.results.intervals import Clusters, clustered
+from medix_eval.results.paired import (
     Difference,
     Share,
     changed_share,
@@ -23,6 +20,9 @@ from medix_eval.statistics.paired import (
     holm,
     task_difference,
 )
+from medix_eval.results.scores import MIN_SLICE
+from medix_eval.results.scoring import slices_of
+from medix_eval.results.store import JudgedRun
 from medix_eval.storage.digests import differences
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medix_eval.results.scores import Corrected
-from medix_eval.statistics.intervals import (
+from medix_eval.results.intervals import (
     Clusters,
     Floats,
     average_stderr,
@@ -22,6 +21,7 @@ from medix_eval.statistics.intervals import (
     normal_quantile,
     t_quantile,
 )
+from medix_eval.results.scores import Corrected
 
 MIN_LABELS = 20
 """With fewer labels than this a task stays uncalibrated."""

@@ -36,7 +36,6 @@ _NAMES = {
     "PMC-VQA": "pmc_vqa",
 }
 """Our task or group for a published benchmark, where there is one."""
-
 State = Literal["agrees", "differs", "scored otherwise", "not measured"]
 
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.records import Outcome
-from medix_eval.statistics.agreement import Agreement
-from medix_eval.statistics.paired import Difference, Share
+from medix_eval.results.agreement import Agreement
+from medix_eval.results.paired import Difference, Share
 
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 MIN_SLICE = 30

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from medix_eval.records import Kind, Outcome
+from medix_eval.results.agreement import Agreement, agreement, ratings
 from medix_eval.results.corrected import Correction, Judged, correct, correct_average
+from medix_eval.results.intervals import (
+    Clusters,
+    average_interval,
+    average_stderr,
+    clustered,
+    group_interval,
+    limits_of,
+    task_interval,
+)
 from medix_eval.results.labels import Labels, mark_of
 from medix_eval.results.scores import (
     FAILED,
@@ -23,19 +33,8 @@ from medix_eval.results.scores import (
     YesNo,
 )
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, newest
-from medix_eval.statistics.agreement import Agreement, agreement, ratings
-from medix_eval.statistics.intervals import (
-    Clusters,
-    average_interval,
-    average_stderr,
-    clustered,
-    group_interval,
-    limits_of,
-    task_interval,
-)
 
 IMAGES_LEFT_OUT = {"images": "left out"}
-
 """What marks the identity of a model that cannot see and was asked about images all the same."""
 
 
@@ -186,7 +185,6 @@ def _task(line: Mapping[str, Any]) -> str:
 
 
 _READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
-
 """Outcomes of answers that a judge, or a rule, has read; the others are wrong without that."""
 
 
@@ -387,13 +385,9 @@ def mean(values: Iterable[float]) -> float | None:
 
 
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
-
 _ANSWERED_FREELY = {Kind.OPEN, Kind.CLOSED}
-
 _SHORT, _MEDIUM = 1, 3
-
 REFERENCE = "reference"
-
 """The slice that every free-form task has: what sort of reference a question has."""
 
 

@@ -29,9 +29,7 @@ from medix_eval.storage.digests import differences, digest
 from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
 
 _SHORT = 8
-
 _M = TypeVar("_M", bound=BaseModel)
-
 _Kept = TypeVar("_Kept")
 
 

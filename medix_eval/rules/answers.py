@@ -10,11 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 _THINKING = re.compile(r"<(/?)think(?:ing)?\s{0,9}>", re.IGNORECASE)
-
 _ANSWER = re.compile(r"<(/?)answer\s{0,9}>", re.IGNORECASE)
-
 _MODALITY = re.compile(r"(?:\s*<[A-Z][A-Z0-9_-]{0,39}>)*")
-
 """What MediX-R1 models write first, such as `<CT_SCAN>`."""
 
 
@@ -117,9 +114,7 @@ def _after_last_opening(spoken: str) -> str | None:
 
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-
 _EDGES = ",.!?;:'"
-
 _FEW_WORDS = 5
 
 

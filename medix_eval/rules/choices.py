@@ -36,15 +36,10 @@ class Expected:
 
 
 Rule = Callable[[Text, Expected], RuleVerdict | None]
-
 """Judges an answer, or returns None where it is not certain: then the next rule is asked."""
-
 _YES_OR_NO = Choices((Choice(words=("yes",)), Choice(words=("no",))))
-
 _YES_NO = {choice.words for choice in _YES_OR_NO.all}
-
 _YES_NO_MAYBE = {("yes",), ("no",), ("maybe",)}
-
 _PLACE = re.compile(r"(?:(?:on|in|to|at) )?(.*?)(?: (?:side|sided|image|scan))?")
 
 

@@ -19,48 +19,37 @@ from medix_eval.rules.mentions import Choices, Mention, Naming, NotCertain
 from medix_eval.rules.text import Text, listed
 
 _LIKELY = "likely|appropriate|probable|suitable|accurate|fitting|plausible"
-
 _BEST = (
     rf"(?:final|correct|right|best|single|true|real|actual|overall|preferred|proper"
     rf"|likely|appropriate|most (?:{_LIKELY}))"
 )
-
 _IS = r"(?:is|was|would be|must be|should be|will be|has to be)"
-
 LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|but|and|yet|overall|finally|consequently|accordingly"
     r"|in (?:conclusion|summary|short|this case)|to (?:conclude|summari[sz]e)|based on this"
     r"|(?:i|we) (?:think|believe|conclude|am confident)(?: that)?)(?: ,| :| --)? ){0,4}"
 )
-
 """What may stand before an answer without changing it."""
-
 FILLER = re.compile(
     r"(?:(?:therefore|thus|hence|clearly|definitely|certainly|indeed|likely|probably"
     r"|most (?:likely|probably)|that|to|:|--|\n) ){0,3}"
 )
-
 """What may stand between a frame and the answer: it may be sure or not, but it names one."""
-
 _ANSWER = (
     rf"(?:(?:the|my|our) )?(?:{_BEST} ){{0,3}}(?:answer|option|choice|response|diagnosis)"
     rf"(?: choice| option| letter)?"
     rf"(?: here| in this case| for this patient| to (?:this|the) question)?"
     rf" (?:{_IS}|:|=|--|\n)"
 )
-
 _CHOOSE = (
     r"(?:i|id|ill|i (?:would|will|shall|must|am going to))(?: therefore| thus)?"
     r" (?:choose|chose|pick|picked|select|selected|go with|answer|say|opt for)"
 )
-
 _IT_IS = rf"(?:its|thats|(?:it|this|that) {_IS})"
-
 _BEST_THING = (
     rf"(?:the )(?:single )?(?:next )?(?:{_BEST}|most (?:{_LIKELY}|effective|common|important))"
     rf"(?: [^\W_]+){{1,12}}? (?:{_IS}|are)"
 )
-
 _HAS = r"(?:this|the) patient (?:most likely|probably) has"
 
 
@@ -74,30 +63,22 @@ class Strength(Enum):
 _FRAMES = re.compile(
     rf"(?:(?P<strong>{_ANSWER}|{_CHOOSE})|(?P<weak>{_BEST_THING}|{_HAS}|{_IT_IS})) "
 )
-
 _STRICT = re.compile(rf"(?:{_ANSWER}|{_CHOOSE}|{_IT_IS}) (?:(?::|--|\n) )?")
-
 _NOT_BEST = re.compile(
     r"\b(?:not|wrong|incorrect|false|least|except|no|never|other|second|alternative|differential"
     r"|mistake|error|distractor|misconception|trap|exclude|excluded|avoid|contraindicated)\b"
 )
-
 REVERSE = re.compile(
     rf"{_IS} (?:correct|right|(?:the|my|our) (?:{_BEST} ){{0,3}}(?:answer|option|choice|diagnosis)"
     rf"|(?:the )?(?:{_BEST} ){{1,3}}one) "
 )
-
 """What makes an answer of the option before it: "B is correct"."""
-
 REFUTED = re.compile(
     rf"{_IS} (?:incorrect|wrong|false|not (?:correct|right"
     r"|the (?:correct|right|best) (?:answer|option|choice))) "
 )
-
 """What denies the option before it, and says nothing of another one."""
-
 GIVES_ANSWER = re.compile(rf"\b(?:answer|option|choice) (?:{_IS}|:) ")
-
 """The heart of a strong frame; where it stands outside one, the text is not plain."""
 
 
@@ -142,40 +123,31 @@ def unframed(text: Text) -> Text:
 
 
 _CLAUSE_ENDS = frozenset({",", ";", "--"})
-
 _DOUBT = re.compile(
     r"\b(?:sorry|kidding|jok(?:e|ing)|pretend|unsure|uncertain|undecided|no idea|guess(?:ing)?"
     r"|(?:cannot|can not|cant) (?:say|tell|determine|decide)|(?:not|never) (?:sure|certain)"
     r"|(?:dont|do not) know|opposite|ignore|disregard|hypothetically|supposedly|allegedly"
     r"|if|unless|suppose|assuming)\b"
 )
-
 """In an answer that is certain, these stand nowhere."""
-
 _TAKEN_BACK = re.compile(
     r"\b(?:actually|wait|hold on|correction|instead|rather|however|but|although|though|yet"
     r"|alternatively|otherwise|either|neither|unclear|maybe|perhaps|possibly|may|might|could"
     r"|equally|also|too|better|changed|reconsider\w*|second thought|revis\w+|mistaken?|error"
     r"|reject\w*|retract\w*|scratch|nope|both|a lie|trick)\b|\?|(?:^|[,.!;\n] )(?:or|no [,.]) "
 )
-
 """After an answer was given, these may take it back or add a second one."""
-
 _REPORTED = frozenset(
     listed(
         "some many others people students say says said believe believes think thinks thought claim"
         " claims argue argues suggest suggests myth according"
     )
 )
-
 """In front of an answer, these may make it someone else's."""
-
 _WRONG = frozenset({"wrong", "incorrect", "false", "untrue"})
-
 _NEGATIVE = _WRONG | frozenset(
     listed("not isnt wasnt cannot cant dont doesnt never nor hardly unlikely")
 )
-
 _ABSENT = frozenset(listed("no none without absent negative"))
 
 

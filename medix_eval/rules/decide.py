@@ -94,7 +94,6 @@ _RULES: dict[Kind, tuple[Rule, ...]] = {
     Kind.OPEN: (yes_no, option, exact, number, exclusive_word),
     Kind.REPORT: (exact, listed_facts),
 }
-
 _LONGEST_ANSWER = 10_000
 """Characters; in a longer answer than any reference there is always more than can be understood."""
 

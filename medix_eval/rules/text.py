@@ -20,26 +20,17 @@ def listed(spaced: str) -> tuple[str, ...]:
 
 
 SOFT = frozenset(".,;:!()[]{}") | {"\n", "--"}
-
 """Tokens that only part text; they are skipped where words are compared."""
-
 SKIPPED = SOFT | {"the"}
-
 _SENTENCE_ENDS = frozenset("!?\n")
-
 ARTICLES = frozenset({"a", "an"})
-
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-
 """Characters that no reader sees: an answer that carries them is not what it looks like."""
-
 _CASED = frozenset({"Mg", "mM", "nM", "uM", "μM"})
-
 """Magnesium and molar, which are not milligram and millimetre."""
-
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 
 # An exponent must not melt into its base: 10³ is not 103, and 2½ is not 21/2.
@@ -55,11 +46,8 @@ _SPELLINGS = str.maketrans(
 # Accents on letters in words; a letter that stands alone is another one with an accent. Strokes
 # through letters stay, too: struck-out text is not what it spells.
 _MARK = "[\u0300-\u0304\u0306-\u030c\u0327\u0328]"
-
 _ACCENTS = re.compile(rf"(?<![^\W_])([^\W_]{_MARK}+)(?![^\W_])|{_MARK}")
-
 _LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\b")
-
 _TOKEN = re.compile(
     r"""
       (?P<line>  \n\s* )
@@ -117,7 +105,6 @@ _SPELT: dict[str | None, Callable[[str], str]] = {
     "dash": lambda _: "--",
     "and": lambda _: "and",
 }
-
 """How the tokens of a group are spelt; those of other groups stay as they are."""
 
 
@@ -184,9 +171,7 @@ def normalise(text: str) -> str:
 
 
 _SIDE = {"left": ("left",), "right": ("right",), "both": ("both", "bilateral")}
-
 _SIZE = {"small": ("small",), "large": ("large", "big")}
-
 _MODALITY = {
     "x-ray": ("x-ray", "xray", "radiograph", "plain film"),
     "ct": ("ct", "computed tomography"),
@@ -194,9 +179,7 @@ _MODALITY = {
     "ultrasound": ("ultrasound", "ultrasonography", "sonography"),
     "microscopy": ("microscopy", "microscopic"),
 }
-
 Vocabulary = Mapping[tuple[str, ...], str]
-
 """Each phrase, as words, and the value it means."""
 
 
@@ -209,9 +192,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "size": _vocabulary(_SIZE),
     "modality": _vocabulary(_MODALITY),
 }
-
 """By the name that a task gives to a fact."""
-
 ORGANS = _vocabulary(
     {
         "brain": ("brain", "cerebrum", "cerebral"),
@@ -233,5 +214,4 @@ ORGANS = _vocabulary(
         "eye": ("eye", "eyes"),
     }
 )
-
 """Only for naming mistakes: an organ may be part of another answer, so no rule decides by these."""

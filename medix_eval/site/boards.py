@@ -27,23 +27,14 @@ from medix_eval.results.store import JudgedRun, slug
 from medix_eval.storage.digests import digest
 
 DEMO_GROUP = "phantom"
-
 HEADLINE = "medix"
-
 _IMPORTED = "imported"
-
 """The setting that a run of `medix-eval import` carries."""
-
 _FILES = "files"
-
 """The hashes of what was imported: each submission has its own."""
-
 _TOLERANCE = 1e-9
-
 _TASK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")
-
 _SEED = re.compile(r"\+generation\.seed=\d+")
-
 _SHORT = 8
 
 

@@ -40,9 +40,7 @@ from medix_eval.site.sample_scores import read_sample_scores
 from medix_eval.storage.bundled import bundled
 
 _ASSETS = ("theme.css", "site.css", "script.js", "published_results.csv")
-
 _MARK = ".medix-leaderboard"
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -174,11 +172,8 @@ _OF_ONE_TASK = {
     "version", "kind", "limit", "synthetic", "n", "n_scored", "score", "stderr", "interval",
     "n_clusters", "outcomes", "bounds", "rules_score", "rules_n", "slices", "ledger",
 }  # fmt: skip
-
 _OF_A_GROUP = {"tasks", "complete", "score", "stderr", "interval", "closed_form"}
-
 _TOLERANCE = 1e-6
-
 """Another release of numpy may end a sum in another digit."""
 
 

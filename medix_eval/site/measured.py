@@ -25,7 +25,6 @@ from medix_eval.site.sample_scores import (
 from medix_eval.storage.jsonl import read_lines
 
 _LOOKED_AT = 400
-
 _LONGEST_TEXT = 1500
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medix_eval import __version__
 from medix_eval.results.scores import MIN_SLICE, TaskScore
 from medix_eval.site.boards import Board, Entry, Standing
 from medix_eval.site.columns import (
@@ -40,6 +39,7 @@ from medix_eval.site.measured import Measured
 from medix_eval.site.pictures import short
 from medix_eval.site.ranking import Ranked, Rules
 from medix_eval.storage.bundled import bundled
+from medix_eval.storage.version import __version__
 
 _NAME_LENGTH = 80
 _TASK_FILE_LENGTH = 6000

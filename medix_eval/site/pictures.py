@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 
 _LETTER = 5.6
-
 """Width of a letter at nine points, on the generous side."""
-
 _HALF_HEIGHT = 5.5
-
 _NEAR, _FAR = 8.0, 16.0
 
 
@@ -90,7 +87,6 @@ def free_place(x: float, y: float, *, text: str, taken: Iterable[Box], frame: Bo
 _INK, _MUTED, _LINE, _ACCENT, _BAND, _PAGE = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",
 )  # fmt: skip
-
 _VARIABLES = {
     _INK: "var(--ink)",
     _MUTED: "var(--muted)",
@@ -99,17 +95,11 @@ _VARIABLES = {
     _BAND: "var(--band)",
     _PAGE: "var(--page)",
 }
-
 _MARKERS = {True: "open data", False: "closed data", None: "data not known"}
-
 _MOST_DOTS = 30
-
 _POINTS_PER_INCH = 72
-
 _MARKER = 4.5
-
 _FEW_DECADES = 100
-
 _NAME_LENGTH = 32
 
 
@@ -297,11 +287,8 @@ def _drawing(
 
 
 _PLACE = re.compile(r' (?:d|x|y|transform)="[^"]*"')
-
 _TOO_FINE = re.compile(r"(\.\d\d)\d+")
-
 _STYLE = re.compile(r' style="([^"]*)"')
-
 _FONT = re.compile(r"([\d.]+)px")
 
 

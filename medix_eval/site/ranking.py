@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError
-from medix_eval.judge_check.check import Scorecard
+from medix_eval.results.scorecard import Scorecard
 from medix_eval.results.store import slug
 from medix_eval.site.boards import Board, Entry, Standing
 from medix_eval.site.sample_scores import Scores, TaskSamples, differs

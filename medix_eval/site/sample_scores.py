@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medix_eval.errors import ConfigError
+from medix_eval.results.intervals import average_stderr, clustered, normal_quantile
 from medix_eval.results.store import JudgedRun, newest
-from medix_eval.statistics.intervals import average_stderr, clustered, normal_quantile
 
 Scores = npt.NDArray[np.float64]
 _MISSING = "-"

@@ -18,7 +18,6 @@ from pydantic_core import from_json
 from medix_eval.errors import ConfigError
 
 _FSYNC_EVERY_S = 2.0
-
 _KEY = re.compile(rb'\{"task":"([^"\\]+)","sample_id":"([^"\\]+)"')
 
 

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medix_eval import __version__
 from medix_eval.storage.digests import digest
+from medix_eval.storage.version import __version__
 from medix_train.recipe import Recipe
 from medix_train.settings import load_model, load_processor
 

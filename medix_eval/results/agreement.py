@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from medix_eval.statistics.intervals import Floats
+from medix_eval.results.intervals import Floats
 
 _PAIR = 2
 

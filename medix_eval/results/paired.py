@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from medix_eval.statistics.intervals import (
+from medix_eval.results.intervals import (
     LEVEL,
     SEED,
     Clusters,

@@ -1,0 +1,116 @@
+"""A judge's scorecard, as `judge-check` writes it and a leaderboard reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Part(BaseModel):
+    """A part of a scorecard."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rate(_Part):
+    """A share of a count, with its 95 % Wilson interval; no value where nothing was counted."""
+
+    k: int
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Kappa(_Part):
+    """Cohen's kappa of verdict and label, with its 95 % interval.
+
+    No value where all are the same, and no interval where either is.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Confusion(_Part):
+    """Verdicts against labels over some answers."""
+
+    n: int
+    n_decided: int
+    n_abstained: int
+    """Left open on purpose, as rules do; in no rate below."""
+    n_failed: int
+    """No usable verdict; in no rate below."""
+    accuracy: Rate
+    balanced_accuracy: float | None
+    macro_f1: float | None
+    kappa: Kappa
+    false_accept: Rate
+    """Of the wrong answers that were decided, how many were accepted."""
+    false_reject: Rate
+    """Of the right answers that were decided, how many were not."""
+
+
+class Difference(_Part):
+    """How much more often one sort of answer is accepted than another; 95 % Newcombe interval."""
+
+    first: Rate
+    second: Rate
+    value: float | None
+    """First minus second."""
+    low: float | None
+    high: float | None
+
+
+class LengthBias(_Part):
+    """Long answers against short ones to the same questions; 0 is no bias."""
+
+    right_answers: Difference
+    wrong_answers: Difference
+
+
+class PositionBias(_Part):
+    """What place does to a verdict."""
+
+    reference_first: Difference | None
+    """Votes whose prompt shows the reference first, against votes that see the answer first."""
+    accuracy_by_letter: Mapping[str, Rate]
+    """Of questions with options, by the letter of the right one."""
+
+
+class Usage(_Part):
+    """What it cost to ask."""
+
+    calls: int
+    cached: int
+    """Votes that the verdict cache knew."""
+    judge_seconds: float
+    """Time of all votes together, as if one after the other."""
+    seconds: float
+    """Time on the clock."""
+
+
+class Scorecard(_Part):
+    """`scorecard.json`: one judge under one protocol on one set of labelled answers."""
+
+    schema_version: Literal[1] = 1
+    judge: Mapping[str, Any]
+    """Its name and the digest of its identity."""
+    protocol: Mapping[str, str]
+    labels: Mapping[str, Any]
+    """Where the labels come from: the probe set and its seed, or a file."""
+    digest: str
+    """Of judge, protocol and labels; its folder is named after it."""
+    overall: Confusion
+    classes: Mapping[str, Confusion]
+    splits: Mapping[str, Confusion]
+    length_bias: LengthBias | None
+    position_bias: PositionBias
+    consistency: Rate
+    """How often the first two valid votes on an answer were equal."""
+    parse_failures: Rate
+    """Of the votes that were asked for, how many gave no readable reply in any try."""
+    usage: Usage
