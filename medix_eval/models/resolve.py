@@ -27,7 +27,6 @@ class ModelFlags:
     key_env: str | None = None
     """None is the provider's own variable, or `OPENAI_API_KEY`."""
     concurrency: int | None = None
-    connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0
     gpus: str | None = None
     vllm_args: str | None = None
@@ -144,7 +143,6 @@ def _vllm(
         args=args,
         gpus=gpus,
         start_timeout_s=flags.server_timeout_s,
-        connect_timeout_s=flags.connect_timeout_s,
         request_timeout_s=flags.request_timeout_s,
         keep_in=out / ".servers" if flags.keep_server else None,
         **_in_flight(flags),
@@ -226,7 +224,6 @@ def _asking(flags: ModelFlags, *, key_env: str) -> dict[str, Any]:
     return {
         "role": flags.role,
         "key_env": flags.key_env or key_env,
-        "connect_timeout_s": flags.connect_timeout_s,
         "request_timeout_s": flags.request_timeout_s,
         **_in_flight(flags),
     }

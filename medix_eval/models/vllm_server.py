@@ -88,7 +88,6 @@ class VLLMServer:
     adapts: bool = False
     """Not searched for: vLLM has a queue of its own and takes what fits."""
     start_timeout_s: float = 900.0
-    connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0
     keep_in: Path | None = None
     """Folder that remembers servers which are left running; None ends the server with the run."""
@@ -238,7 +237,6 @@ class VLLMServer:
             base_url=f"http://{HOST}:{port}/v1",
             key_env="",
             concurrency=self.concurrency,
-            connect_timeout_s=self.connect_timeout_s,
             request_timeout_s=self.request_timeout_s,
             role=self.role,
         )
