@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, how_to_install
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.storage.yaml_settings import read_mapping
@@ -110,10 +110,12 @@ def give_gpus(models: Sequence[ModelSource]) -> tuple[ModelSource, ...]:
 
 def _engine(name: str, flags: ModelFlags) -> Literal["vllm", "hf"]:
     """Return what runs a checkpoint: what was asked for, else vLLM if it is there."""
-    from medix_eval.models.vllm_server import INSTALL, vllm_version  # noqa: PLC0415
+    from medix_eval.models.vllm_server import vllm_version  # noqa: PLC0415
 
     if flags.backend == "vllm" and vllm_version() is None:
-        raise ConfigError(f"{flags.prefix}backend vllm: vLLM is not installed", hint=INSTALL)
+        raise ConfigError(
+            f"{flags.prefix}backend vllm: vLLM is not installed", hint=how_to_install("vllm")
+        )
     if flags.backend is not None:
         return flags.backend
     # vLLM takes a minute to start, the phantom less than that to answer everything.
