@@ -1,20 +1,30 @@
-"""From a name on the command line to a model: the one place that knows all kinds."""
+"""From a name on the command line to a model: the one place that knows all kinds.
+
+An installed distribution adds a kind with an entry point of the group `medix_eval.models`. Its name
+is what stands before the colon, its value a function that is called as `resolve_model` is:
+
+    [project.entry-points."medix_eval.models"]
+    mymodel = "my_package:my_model"     # --model mymodel:ANYTHING, --judge mymodel:ANYTHING
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from medix_eval.errors import ConfigError, how_to_install
-from medix_eval.models.chat import ModelSource
+from medix_eval.errors import ConfigError, MedixError, how_to_install, whole_story
+from medix_eval.models.chat import ModelSource, split_gpus, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.storage.yaml_settings import read_mapping
+
+_PLUG_INS = "medix_eval.models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,9 @@ def resolve_model(
     if colon and kind in providers:
         _refuse(name, flags, "backend", "gpus", "vllm_args")
         return _provided(name, providers[kind], flags)
+    plug_ins = entry_points(group=_PLUG_INS).names - {"openai", "replay", *providers}
+    if colon and kind in plug_ins:
+        return _plugged_in(name, flags, max_tokens=max_tokens, out=out)
     if flags.base_urls:
         raise ConfigError(
             f"{flags.prefix}base-url goes with openai:NAME, not with {name!r}",
@@ -75,7 +88,8 @@ def resolve_model(
         raise ConfigError(
             f"{name!r} is no model",
             hint="models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl, phantom, or NAME "
-            f"at a provider: {', '.join(f'{one}:NAME' for one in providers)}",
+            f"at a provider: {', '.join(f'{one}:NAME' for one in providers)}"
+            + "".join(f", or {one}:NAME of a plug-in" for one in sorted(plug_ins)),
         )
     if _engine(name, flags) == "vllm":
         return _vllm(name, location, flags, max_tokens=max_tokens, out=out)
@@ -85,9 +99,29 @@ def resolve_model(
     return TransformersModel(name=name, location=location, **_in_flight(flags))
 
 
+def _plugged_in(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> ModelSource:
+    """Return a model of a plug-in; whatever its code raises ends in one line that names it."""
+    kind = name.partition(":")[0]
+    plug_in, *others = entry_points(group=_PLUG_INS, name=kind)
+    by = [one.dist.name if one.dist else one.value for one in (plug_in, *others)]
+    if others:
+        raise ConfigError(
+            f"{kind}: is claimed by several plug-ins: {', '.join(by)}", hint="uninstall all but one"
+        )
+    try:
+        source: ModelSource = plug_in.load()(name, flags, max_tokens=max_tokens, out=out)
+    except MedixError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{name}: the plug-in {by[0]} failed: {whole_story(error)}",
+            hint=f"it registers {plug_in.value} for {kind}: names; update or uninstall it",
+        ) from error
+    return source
+
+
 def give_gpus(models: Sequence[ModelSource]) -> tuple[ModelSource, ...]:
     """Give each model that vLLM serves GPUs of its own, where there are enough for all at once."""
-    from medix_eval.models.chat import visible_gpus  # noqa: PLC0415
     from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
 
     served = [model for model in models if isinstance(model, VLLMServer)]
@@ -125,7 +159,6 @@ def _engine(name: str, flags: ModelFlags) -> Literal["vllm", "hf"]:
 def _vllm(
     name: str, location: str, flags: ModelFlags, *, max_tokens: int, out: Path
 ) -> ModelSource:
-    from medix_eval.models.chat import split_gpus  # noqa: PLC0415
     from medix_eval.models.vllm_args import parse_vllm_args  # noqa: PLC0415
     from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
 
@@ -164,7 +197,6 @@ def _refuse(name: str, flags: ModelFlags, *fields: str) -> None:
 
 
 def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
-    from medix_eval.models.openai_server import OpenAIServer  # noqa: PLC0415
     from medix_eval.models.shared_load import SharedLoad  # noqa: PLC0415
 
     if not flags.base_urls:
