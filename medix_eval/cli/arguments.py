@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from medix_eval.errors import ConfigError
 from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
@@ -43,26 +42,3 @@ def print_renderable(shown: RenderableType) -> None:
     # In a file a line may be long; only a terminal has an edge.
     width = None if sys.stdout.isatty() else 160
     Console(width=width, highlight=False).print(shown)
-
-
-def check_folder(flag: str, path: Path | None) -> Path | None:
-    """Refuse a folder that is not there before anything starts."""
-    if path is not None and not path.is_dir():
-        raise ConfigError(
-            f"{flag} {path} is not a folder", hint="it holds a copy of each dataset as ORG/NAME"
-        )
-    return path
-
-
-def check_positive(flag: str, number: int | None) -> int | None:
-    """Refuse a count below one."""
-    if number is not None and number < 1:
-        raise ConfigError(f"{flag} {number} is too few", hint="1 or more")
-    return number
-
-
-def check_seconds(flag: str, number: float) -> float:
-    """Refuse a time that is not positive."""
-    if not number > 0:
-        raise ConfigError(f"{flag} {number} is no time at all", hint="seconds, such as 600")
-    return number

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+
+Command = Callable[..., None]
 
 # A flag reads best as one line of what it is and one of what it says.
 # fmt: off
@@ -217,3 +222,90 @@ Verbose = Annotated[
     bool, typer.Option("--verbose", rich_help_panel=_OUTPUT, help="Log every retry.")
 ]
 Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
+
+# fmt: on
+_MODEL = {
+    "backend": (Backend, None),
+    "base_url": (BaseUrl, None),
+    "api_key_env": (KeyEnv, None),
+    "concurrency": (Concurrency, None),
+    "request_timeout": (RequestTimeout, 600.0),
+    "gpus": (Gpus, None),
+    "vllm_args": (VllmArgs, None),
+    "server_timeout": (ServerTimeout, 900.0),
+    "keep_server": (KeepServer, False),
+}
+_JUDGE = {
+    "judge_backend": (JudgeBackend, None),
+    "judge_base_url": (JudgeBaseUrl, None),
+    "judge_api_key_env": (JudgeKeyEnv, None),
+    "judge_concurrency": (JudgeConcurrency, None),
+    "judge_request_timeout": (JudgeRequestTimeout, 600.0),
+    "judge_gpus": (JudgeGpus, None),
+    "judge_vllm_args": (JudgeVllmArgs, None),
+    "judge_server_timeout": (JudgeServerTimeout, 900.0),
+}
+_SIDE_BY_SIDE = ("gpus", "vllm_args", "server_timeout", "keep_server")
+"""Flags of vLLM, in the order of its panel: the judge's stands behind the model's."""
+
+
+def _place(name: str) -> int:
+    plain = name.removeprefix("judge_")
+    return _SIDE_BY_SIDE.index(plain) if plain in _SIDE_BY_SIDE else -1
+
+
+_FAMILIES: dict[str, dict[str, tuple[Any, Any]]] = {
+    "judge": _JUDGE,
+    "evaluation": {
+        "model": (Model, ""),
+        "tasks": (Tasks, None),
+        "protocol": (Protocol, "medix"),
+        "overrides": (Overrides, None),
+        "limit": (Limit, None),
+        "seed": (Seed, 0),
+        "control": (Control, None),
+        "repeat": (Repeat, None),
+        "data_root": (DataRoot, None),
+        "include_path": (Include, None),
+        "local_host": (LocalHost, None),
+        "allow_egress": (Egress, None),
+        "accept_data_change": (DataChange, False),
+        "allow_fallback": (Fallback, False),
+        "judge": (Judge, None),
+        **{name: (_MODEL | _JUDGE)[name] for name in sorted(_MODEL | _JUDGE, key=_place)},
+        "allow_text_only": (TextOnly, False),
+        "no_cache": (NoCache, False),
+        "out": (Out, Path("results")),
+    },
+}
+
+
+def family(name: Literal["judge", "evaluation"]) -> Callable[[Command], Command]:
+    """Give a command a family of flags, which are declared once and taken whole.
+
+    They stand in place of its parameter `options`, which gets their values by name: they are the
+    keyword arguments of `medix_eval.evaluate`. typer reads flags from a signature, so one is
+    written.
+    """
+
+    def decorated(command: Command) -> Command:
+        flags = _FAMILIES[name]
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(command, eval_str=True).parameters.values():
+            if own.name != "options":
+                parameters.append(own)
+                continue
+            parameters += [
+                inspect.Parameter(flag, own.kind, default=default, annotation=annotation)
+                for flag, (annotation, default) in flags.items()
+            ]
+
+        @wraps(command)
+        def call(*args: Any, **given: Any) -> None:
+            command(*args, options={flag: given.pop(flag) for flag in flags}, **given)
+
+        call.__annotations__ = {one.name: one.annotation for one in parameters}
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return call
+
+    return decorated

@@ -86,6 +86,16 @@ def resolve_model(
     return TransformersModel(name=name, location=location, **_in_flight(flags))
 
 
+def kind_of(name: str) -> Literal["openai", "provider", "replay", "local"]:
+    """Tell where a model of this name runs: at an endpoint, a provider, in a file, or here."""
+    prefix, colon, _ = name.partition(":")
+    if colon and prefix == "openai":
+        return "openai"
+    if colon and prefix == "replay":
+        return "replay"
+    return "provider" if colon and prefix in load_providers() else "local"
+
+
 def give_gpus(models: Sequence[ModelSource]) -> tuple[ModelSource, ...]:
     """Give each model that vLLM serves GPUs of its own, where there are enough for all at once."""
     from medix_eval.models.chat import visible_gpus  # noqa: PLC0415
