@@ -12,7 +12,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
@@ -268,12 +268,19 @@ def run_to_end(work: Coroutine[Any, Any, _Result]) -> _Result:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread, asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        task = loop.create_task(work)
-        done = thread.submit(loop.run_until_complete, task)
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def told() -> _Result:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (a coroutine that runs has one)
+        begun.set_result((asyncio.get_running_loop(), task))
+        return await work
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(asyncio.run, told())
         try:
             return done.result()
         except KeyboardInterrupt:
+            loop, task = begun.result()
             loop.call_soon_threadsafe(task.cancel)
             raise
