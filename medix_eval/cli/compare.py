@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import print_renderable
+from medix_eval.cli.flags import print_renderable
 
 
 def compare(

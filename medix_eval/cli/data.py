@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import open_catalogue
+from medix_eval.cli.flags import open_catalogue
 from medix_eval.errors import ConfigError, DatasetError
 
 app = typer.Typer(

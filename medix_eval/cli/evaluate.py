@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import print_renderable, print_scores
+from medix_eval.cli.flags import print_renderable, print_scores
 from medix_eval.storage.version import __version__
 
 if TYPE_CHECKING:

@@ -1,14 +1,23 @@
-"""The flags of an evaluation: their names, their help, and the panel they are shown in."""
+"""What commands share: their flags, each declared once, and how they print."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from medix_eval.storage.bundled import bundled
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from medix_eval.data.tasks import Catalogue
+    from medix_eval.results.scores import Scores
 
 Command = Callable[..., None]
 
@@ -16,9 +25,7 @@ Command = Callable[..., None]
 # fmt: off
 _WHAT, _MODELS, _JUDGES, _OUTPUT = "What to run", "The model", "The judge", "Results"
 _VLLM = "Models that vLLM serves"
-
 Engine = Literal["vllm", "hf"]
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Partial = Annotated[
     bool,
@@ -95,7 +102,6 @@ Fallback = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", rich_help_panel=_WHAT, help="Print what would be sent.")
 ]
-
 Model = Annotated[
     str,
     typer.Option("--model", metavar="M", rich_help_panel=_MODELS,
@@ -136,7 +142,6 @@ TextOnly = Annotated[
     typer.Option("--allow-text-only", rich_help_panel=_MODELS,
                  help="Ask a model that cannot see without the images; the result says so."),
 ]
-
 Judge = Annotated[
     list[str] | None,
     typer.Option("--judge", metavar="J", rich_help_panel=_JUDGES,
@@ -173,7 +178,6 @@ NoCache = Annotated[
     typer.Option("--no-cache", rich_help_panel=_JUDGES,
                  help="Ask the judge anew, whatever it said before."),
 ]
-
 Gpus = Annotated[
     str | None,
     typer.Option("--gpus", metavar="0,1", rich_help_panel=_VLLM,
@@ -210,7 +214,6 @@ KeepServer = Annotated[
     typer.Option("--keep-server", rich_help_panel=_VLLM,
                  help="Leave servers running when the run is done, for the next one."),
 ]
-
 Out = Annotated[
     Path, typer.Option("--out", metavar="DIR", rich_help_panel=_OUTPUT, help="Where runs go.")
 ]
@@ -309,3 +312,30 @@ def family(name: Literal["judge", "evaluation"]) -> Callable[[Command], Command]
         return call
 
     return decorated
+
+
+def open_catalogue(include_path: list[Path] | None) -> Catalogue:
+    """Read the bundled task files and the user's own."""
+    from medix_eval.data.tasks import load_tasks  # noqa: PLC0415
+
+    return load_tasks([bundled("tasks"), *(include_path or [])])
+
+
+def print_scores(scores: Scores, *, as_json: bool) -> None:
+    """Print the scores to stdout, and where the report is to stderr."""
+    if as_json:
+        typer.echo(scores.model_dump_json(indent=2))
+    else:
+        from medix_eval.report.tables import for_terminal  # noqa: PLC0415
+
+        print_renderable(for_terminal(scores))
+    typer.echo(f"report: {Path(scores.run) / 'report.html'}", err=True)
+
+
+def print_renderable(shown: RenderableType) -> None:
+    """Print a table to stdout."""
+    from rich.console import Console  # noqa: PLC0415
+
+    # In a file a line may be long; only a terminal has an edge.
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(shown)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import print_renderable
+from medix_eval.cli.flags import print_renderable
 
 if TYPE_CHECKING:
     from medix_eval.evaluation.api import Serving

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import open_catalogue
+from medix_eval.cli.flags import open_catalogue
 
 # fmt: off
 Images = Annotated[

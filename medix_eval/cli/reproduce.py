@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import print_renderable, print_scores
 from medix_eval.cli.evaluate import as_given
+from medix_eval.cli.flags import print_renderable, print_scores
 from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
