@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.cli.judges import judge_choices
 from medix_eval.errors import ConfigError
+from medix_eval.evaluation.api import judge_choices
 from medix_eval.evaluation.panel import JudgeChoice, appoint, resolve_judges
 from medix_eval.judging.judge import Grade, Jury, combined
 from medix_eval.judging.protocol import load_protocol
@@ -62,17 +62,7 @@ def test_a_majority_is_of_the_whole_jury(scores: list[float | None]) -> None:
 
 
 def choices(names: list[str], **given: list[str] | list[int]) -> tuple[JudgeChoice, ...]:
-    flags: dict[str, object] = {
-        "backend": None,
-        "base_url": None,
-        "api_key_env": None,
-        "concurrency": None,
-        "gpus": None,
-        "vllm_args": None,
-        "request_timeout": 600.0,
-        "server_timeout": 900.0,
-    }
-    return judge_choices(names, **(flags | given))  # type: ignore[arg-type]
+    return judge_choices(names, {f"judge_{name}": values for name, values in given.items()})
 
 
 def test_one_judge_shares_its_load_and_several_have_an_address_each() -> None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import check_positive, print_renderable
-from medix_eval.cli.judges import judge_choices
+from medix_eval.cli.flags import print_renderable
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ _RULES, _MEDIX = "rules", "medix"
 _FAILURES, _DONE = 1, 0
 
 
+@flags.family("judge")
 def judge_check(
     *,
     judge: Annotated[
@@ -54,14 +54,7 @@ def judge_check(
     ] = None,
     num: Annotated[int, typer.Option("--num", help="Answers on the sheet.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sheet's draw.")] = 0,
-    judge_backend: flags.JudgeBackend = None,
-    judge_base_url: flags.JudgeBaseUrl = None,
-    judge_api_key_env: flags.JudgeKeyEnv = None,
-    judge_concurrency: flags.JudgeConcurrency = None,
-    judge_request_timeout: flags.JudgeRequestTimeout = 600.0,
-    judge_gpus: flags.JudgeGpus = None,
-    judge_vllm_args: flags.JudgeVllmArgs = None,
-    judge_server_timeout: flags.JudgeServerTimeout = 900.0,
+    options: Mapping[str, Any],
     local_host: flags.LocalHost = None,
     allow_egress: flags.Egress = None,
     no_cache: flags.NoCache = False,
@@ -71,10 +64,12 @@ def judge_check(
 ) -> None:
     """Measure a judge on labelled answers: its errors by class, its biases, its cost."""
     logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
+    from medix_eval.evaluation.api import judge_choices, positive  # noqa: PLC0415
+
     if sheet is not None and labels is None:
         if judge is not None:
             raise ConfigError("--sheet alone asks no judge", hint="leave --judge out")
-        check_positive("--num", num)
+        positive("--num", num)
         _write_sheet(sheet, num=num, seed=seed)
         return
     if sheet is not None and judge is None and (protocol or overrides):
@@ -86,17 +81,7 @@ def judge_check(
 
     _make(out / "judges")  # before anything is asked that could then not be kept
 
-    (choice,) = judge_choices(
-        [judge] if judge else None,
-        backend=judge_backend,
-        base_url=judge_base_url,
-        api_key_env=judge_api_key_env,
-        concurrency=judge_concurrency,
-        request_timeout=judge_request_timeout,
-        gpus=judge_gpus,
-        vllm_args=judge_vllm_args,
-        server_timeout=judge_server_timeout,
-    )
+    (choice,) = judge_choices(judge, options)
     if judge is None and sheet is not None and labels is not None:
         card = _read_back(labels, sheet)
     else:

@@ -24,7 +24,7 @@ from medix_eval.evaluation.progress import shown_progress
 from medix_eval.judging.kinship import kinship_warnings
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
-from medix_eval.models.requests import RetryPolicy
+from medix_eval.models.requests import RetryPolicy, run_to_end
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.vllm_server import kept_servers
 from medix_eval.report.tables import as_csv, as_markdown
@@ -73,6 +73,8 @@ class Settings:
     egress_reason: str | None = None
     accept_data_change: bool = False
     allow_fallback: bool = False
+    progress: bool = False
+    """Whether to show a bar, if somebody looks."""
 
 
 def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
@@ -81,8 +83,6 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     Raises `ConfigError`, `DatasetError` or `ServerError` before the first request where something
     is missing, and later only where nothing can go on; finished work is kept.
     """
-    import asyncio  # noqa: PLC0415
-
     from medix_eval.evaluation.panel import JudgingStage  # noqa: PLC0415
     from medix_eval.evaluation.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
     from medix_eval.judging.cache import VerdictCache  # noqa: PLC0415
@@ -135,7 +135,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         if settings.use_cache and judges:
             path = settings.out / ".cache" / "verdicts.sqlite"
             cache = stack.enter_context(VerdictCache.at(path))
-        progress = stack.enter_context(shown_progress())
+        progress = stack.enter_context(shown_progress(wanted=settings.progress))
         stage = JudgingStage(
             protocol=settings.protocol,
             judges=judges,
@@ -156,7 +156,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
             stage=stage,
             progress=progress,
         )
-        asyncio.run(pipeline.evaluate())
+        run_to_end(pipeline.evaluate())
         scores = write_scores(
             run.path, judging.path, catalogue, allow_partial=settings.allow_partial
         )

@@ -41,9 +41,9 @@ class Silent:
 
 
 @contextmanager
-def shown_progress() -> Iterator[Progress]:
-    """Return a bar where somebody looks, silence where the output goes to a file."""
-    if not sys.stderr.isatty():
+def shown_progress(*, wanted: bool) -> Iterator[Progress]:
+    """Return a bar where it is wanted and somebody looks, silence elsewhere."""
+    if not wanted or not sys.stderr.isatty():
         yield Silent()
         return
     from rich.console import Console  # noqa: PLC0415

@@ -5,7 +5,6 @@ A run folder may be anywhere, under any name: `run.json` says which samples belo
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ChatModel
-from medix_eval.models.requests import RetryPolicy
+from medix_eval.models.requests import RetryPolicy, run_to_end
 from medix_eval.models.resolve import give_gpus
 from medix_eval.results.store import (
     JudgingManifest,
@@ -51,6 +50,7 @@ class Rejudging:
     allow_partial: bool
     local_hosts: tuple[str, ...] = ()
     egress_reason: str | None = None
+    progress: bool = False
 
     @property
     def policy(self) -> RetryPolicy:
@@ -89,9 +89,9 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
         vouched=asked.local_hosts,
         reason=asked.egress_reason,
     )
-    with shown_progress() as progress:
+    with shown_progress(wanted=asked.progress) as progress:
         session = _Session(asked, judges, progress)
-        judgings = asyncio.run(session.judge_all(folders, manifests))
+        judgings = run_to_end(session.judge_all(folders, manifests))
     done = []
     for (folder, before), after in zip(named, judgings, strict=True):
         write_scores(folder, after, catalogue, allow_partial=asked.allow_partial)

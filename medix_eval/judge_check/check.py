@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from medix_eval.judge_check.biases import (
 )
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judging.cache import VerdictCache
+from medix_eval.models.requests import run_to_end
 from medix_eval.results.labels import Labels
 from medix_eval.results.scorecard import (
     Confusion,
@@ -56,8 +56,8 @@ def ask_about(
         if use_cache and judge.source is not None:
             cache = stack.enter_context(VerdictCache.at(out / ".cache" / "verdicts.sqlite"))
             judge = replace(judge, cache=cache)
-        progress = stack.enter_context(shown_progress())
-        verdicts = asyncio.run(judge.judged(items, progress=progress))
+        progress = stack.enter_context(shown_progress(wanted=True))
+        verdicts = run_to_end(judge.judged(items, progress=progress))
     judged = [
         Judged(item=item, verdict=verdict) for item, verdict in zip(items, verdicts, strict=True)
     ]

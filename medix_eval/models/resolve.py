@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,8 +23,6 @@ from medix_eval.errors import ConfigError, MedixError, how_to_install, whole_sto
 from medix_eval.models.chat import ModelSource, split_gpus, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.storage.yaml_settings import read_mapping
-
-_PLUG_INS = "medix_eval.models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,27 +54,30 @@ def resolve_model(
 
     `max_tokens` is how long its completions may be, `out` where runs are kept.
     """
-    kind, colon, rest = name.partition(":")
-    if colon and kind == "openai":
+    kind = kind_of(name)
+    prefix, _, rest = name.partition(":")
+    if kind in {"openai", "provider", "replay"}:
         _refuse(name, flags, "backend", "gpus", "vllm_args")
+    if kind == "openai":
         return _endpoint(rest, flags)
-    providers = load_providers()
-    if colon and kind in providers:
-        _refuse(name, flags, "backend", "gpus", "vllm_args")
-        return _provided(name, providers[kind], flags)
-    plug_ins = entry_points(group=_PLUG_INS).names - {"openai", "replay", *providers}
-    if colon and kind in plug_ins:
+    if kind == "provider":
+        return _provided(name, load_providers()[prefix], flags)
+    if kind == "plug-in":
         return _plugged_in(name, flags, max_tokens=max_tokens, out=out)
     if flags.base_urls:
         raise ConfigError(
             f"{flags.prefix}base-url goes with openai:NAME, not with {name!r}",
             hint=f"did you mean openai:{name}?",
         )
-    if colon and kind == "replay":
+    if kind == "replay":
         from medix_eval.models.replay import ReplayFile  # noqa: PLC0415
 
-        _refuse(name, flags, "backend", "gpus", "vllm_args")
         return ReplayFile(path=Path(rest))
+    return _checkpoint(name, flags, max_tokens=max_tokens, out=out)
+
+
+def _checkpoint(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> ModelSource:
+    """Return a model whose weights are loaded here: ours, one of the hub, or a folder."""
     if name == "rules":
         raise ConfigError("rules are a protocol", hint="--protocol rules needs no judge")
     location = name
@@ -84,12 +85,12 @@ def resolve_model(
         from medix_eval.phantom import model_folder  # noqa: PLC0415
 
         location = str(model_folder())
-    elif colon or not name or (name.count("/") != 1 and not Path(name).is_dir()):
+    elif ":" in name or not name or (name.count("/") != 1 and not Path(name).is_dir()):
         raise ConfigError(
             f"{name!r} is no model",
             hint="models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl, phantom, or NAME "
-            f"at a provider: {', '.join(f'{one}:NAME' for one in providers)}"
-            + "".join(f", or {one}:NAME of a plug-in" for one in sorted(plug_ins)),
+            f"at a provider: {', '.join(f'{one}:NAME' for one in load_providers())}"
+            + "".join(f", or {one}:NAME of a plug-in" for one in sorted(_plug_ins().names)),
         )
     if _engine(name, flags) == "vllm":
         return _vllm(name, location, flags, max_tokens=max_tokens, out=out)
@@ -101,12 +102,13 @@ def resolve_model(
 
 def _plugged_in(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> ModelSource:
     """Return a model of a plug-in; whatever its code raises ends in one line that names it."""
-    kind = name.partition(":")[0]
-    plug_in, *others = entry_points(group=_PLUG_INS, name=kind)
+    prefix = name.partition(":")[0]
+    plug_in, *others = _plug_ins().select(name=prefix)
     by = [one.dist.name if one.dist else one.value for one in (plug_in, *others)]
     if others:
         raise ConfigError(
-            f"{kind}: is claimed by several plug-ins: {', '.join(by)}", hint="uninstall all but one"
+            f"{prefix}: is claimed by several plug-ins: {', '.join(by)}",
+            hint="uninstall all but one",
         )
     try:
         source: ModelSource = plug_in.load()(name, flags, max_tokens=max_tokens, out=out)
@@ -115,9 +117,25 @@ def _plugged_in(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> 
     except Exception as error:
         raise ConfigError(
             f"{name}: the plug-in {by[0]} failed: {whole_story(error)}",
-            hint=f"it registers {plug_in.value} for {kind}: names; update or uninstall it",
+            hint=f"it registers {plug_in.value} for {prefix}: names; update or uninstall it",
         ) from error
     return source
+
+
+def kind_of(name: str) -> Literal["openai", "replay", "provider", "plug-in", "local"]:
+    """Tell what a model's name asks for; no plug-in takes a prefix of ours."""
+    prefix, colon, _ = name.partition(":")
+    if colon and prefix == "openai":
+        return "openai"
+    if colon and prefix == "replay":
+        return "replay"
+    if colon and prefix in load_providers():
+        return "provider"
+    return "plug-in" if colon and prefix in _plug_ins().names else "local"
+
+
+def _plug_ins() -> EntryPoints:
+    return entry_points(group="medix_eval.models")
 
 
 def give_gpus(models: Sequence[ModelSource]) -> tuple[ModelSource, ...]:
