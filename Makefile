@@ -1,7 +1,7 @@
 # Every target first makes or completes .venv with what it needs (.ci/venv).
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo demo-train test coverage test-vllm lint check bench build clean dev
+.PHONY: help demo demo-train test coverage docs test-vllm lint check bench build clean dev
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,10 @@ test: dev ## run the tests
 
 coverage: dev ## run the tests and measure how much of medix_eval they reach, branches included
 	.venv/bin/python -m pytest -n 2 --cov=medix_eval
+
+docs: ## check what the pages say: links, commands, flags
+	@.ci/venv dev
+	.venv/bin/python -m pytest tests/test_docs.py
 
 test-vllm: ## run the tests against real vLLM on the CPU, in an environment of their own
 	@.ci/venv-vllm
