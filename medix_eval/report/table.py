@@ -23,20 +23,22 @@ def table(
     """Return a table for a terminal; it reads the same without colour.
 
     The first column and those named in `words` stand left, numbers right; `totals` stand below a
-    gap. Where the terminal is too narrow, `words` and `broken` take several lines first.
+    gap. Where the terminal is too narrow, `words` and `broken` take several lines first. Text is
+    shown as it is: in `medqa[fallback=x]` the brackets are no markup.
     """
     from rich import box  # noqa: PLC0415 (rich only where a table is shown)
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    made = Table(title=strong(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
         justify: Literal["left", "right"] = "left" if number == 0 or name in words else "right"
         made.add_column(name, justify=justify, no_wrap=name not in {*words, *broken})
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))
     made.add_section()
     for row in totals:
-        made.add_row(*row, style="bold")
+        made.add_row(*map(Text, row), style="bold")
     return made
 
 
