@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from frozen import V0_1, hashes
@@ -29,7 +31,8 @@ def copied(tmp_path: Path) -> Copied:
     """Copy a saved run, so that a test may write to it."""
 
     def copy(run: Path) -> Path:
-        shutil.copytree(V0_1 / run.parts[0] / run.parts[1], tmp_path / run.parts[1])
+        source = V0_1 / run.parts[0] / run.parts[1]
+        shutil.copytree(source, tmp_path / run.parts[1], dirs_exist_ok=True)
         return tmp_path.joinpath(*run.parts[1:])
 
     return copy
@@ -82,6 +85,29 @@ def test_a_saved_run_is_judged_again(saved: Path, run: Run, serve: Serve, copied
     assert changed["judged_after"].endswith("by openai:scripted")
     judged = records(changed["run"], "verdicts.jsonl")
     assert len(judged) == len(records(V0_1 / saved, "completions.jsonl"))
+
+
+def test_the_changelog_tells_every_score_as_it_was_and_is(
+    repository: Path, run: Run, copied: Copied
+) -> None:
+    """Its first column is of 0.1, its last of this version."""
+    text = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+/\w+)` \| (\w+) \| (\d+) \| (.+) \|$", text, re.MULTILINE)
+    was = {(r, task, n): cells.split(" | ")[0] for r, task, n, cells in told}
+    now = {(r, task, n): cells.split(" | ")[-1] for r, task, n, cells in told}
+
+    saved = {f"{one.parts[1]}/{one.parts[-1]}": read_run(V0_1 / one).scores for one in RUNS}
+    assert was == scores_of({key: scores.model_dump() for key, scores in saved.items()})
+    judged = {path: json.loads(run("score", path, "--json")[1]) for path in map(copied, RUNS)}
+    assert now == scores_of({f"{p.parts[-3]}/{p.name}": told for p, told in judged.items()})
+
+
+def scores_of(runs: dict[str, dict[str, Any]]) -> dict[tuple[str, str, str], str]:
+    return {
+        (key, name, str(task["n"])): f"{task['score']:.4f} ({task['n_scored']})"
+        for key, scores in runs.items()
+        for name, task in scores["tasks"].items()
+    }
 
 
 def test_saved_runs_are_ranked(run: Run, tmp_path: Path) -> None:
