@@ -154,11 +154,11 @@ def passes(body: dict[str, Any]) -> bool:
 
 def fields_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the way to every field, however deep."""
-    listed = value if isinstance(value, dict) else range(len(value)) if type(value) is list else ()
-    for key in listed:
+    inside = value.items() if isinstance(value, dict) else ()
+    for key, below in enumerate(value) if isinstance(value, list) else inside:
         if isinstance(key, str):
             yield (*path, key)
-        yield from fields_of(value[key], (*path, key))
+        yield from fields_of(below, (*path, key))
 
 
 def misspelt(body: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any]:
