@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from medix_eval.evaluation.panel import kinship_warnings
 from medix_eval.evaluation.rejudging import Rejudged
-from medix_eval.judging.kinship import kinship_warnings
 from medix_eval.results.scoring import mean
 from medix_eval.results.store import JudgedRun, newest, read_run
 
