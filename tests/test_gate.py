@@ -87,6 +87,23 @@ def test_a_missed_rule_says_by_how_much(
     assert said[1] == "NOT MET  first: score ≥ 0.875: 0.800, short by 0.075"
 
 
+def test_a_control_misses_one_rule_and_not_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = write_run(tmp_path / "control", samples(wrong=0))
+    files = judged.parents[1] / "run.json", judged / "scores.json"
+    manifest, scores = (json.loads(file.read_text()) for file in files)
+    manifest["generation"]["control"] = scores["control"] = "no-image"
+    for file, content in zip(files, (manifest, scores), strict=True):
+        file.write_text(json.dumps(content))
+
+    code = gate(tmp_path, FLOOR, judged)
+
+    missed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("NOT")]
+    assert code == 5
+    assert missed == ["NOT MET  the questions were left as they are yes (control no-image)"]
+
+
 def test_json_holds_every_check(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

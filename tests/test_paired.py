@@ -11,6 +11,7 @@ from medix_eval.results.intervals import Floats, clustered
 from medix_eval.results.paired import (
     group_difference,
     holm,
+    is_clear,
     mcnemar,
     minimum_detectable,
     sign_flip,
@@ -129,3 +130,29 @@ def test_a_groups_difference_is_the_mean_of_its_tasks() -> None:
 
     assert found.difference == 0.25
     assert found.p is None
+
+
+def _skewed(random: np.random.Generator, *, n: int) -> list[float]:
+    """Differences that few samples decide: what resampling reads otherwise than a t test."""
+    few = int(random.integers(1, min(n, 9)))
+    side = random.choice([-1.0, 1.0])
+    rest = -side * random.uniform(-0.02, 0.3) * few / n
+    return [side] * few + [float(rest)] * (n - few)
+
+
+def test_resampling_is_spared_only_where_it_would_say_the_same() -> None:
+    random = np.random.default_rng(7)
+    cases = [
+        [clustered(_skewed(random, n=max(3, 40 // num_tasks))) for _ in range(num_tasks)]
+        for num_tasks in (1, 2, 5, 12) * 60
+    ]
+
+    assert [is_clear(tasks) for tasks in cases] == [
+        group_difference(tasks).is_clear for tasks in cases
+    ]
+
+
+def test_a_task_of_one_image_makes_no_difference_clear_however_many_tasks_there_are() -> None:
+    alone = clustered([1.0, 1.0], ["a", "a"])
+
+    assert not is_clear([alone, *[clustered([1.0, 1.0, 0.0] * 20)] * 40])

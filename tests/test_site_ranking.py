@@ -12,6 +12,8 @@ from invented_runs import InventedRuns
 from medix_eval.data.tasks import Catalogue
 from medix_eval.exchange.importing import import_results
 from medix_eval.judge_check.check import MeasuredJudge, make_scorecard
+from medix_eval.results.comparison import compare_runs
+from medix_eval.results.store import read_run
 from medix_eval.site.boards import Standing
 from medix_eval.site.measured import measure
 from medix_eval.site.ranking import Rules
@@ -60,6 +62,32 @@ def test_a_model_ties_with_the_best_where_the_paired_difference_is_not_clear(
     ties = {one.entry.name: one.ties_with_best for one in measured(paths, catalogue).ranked}
 
     assert ties == {"best": None, "near": True, "below": False}
+
+
+@pytest.mark.parametrize(
+    ("task", "best", "other"),
+    [
+        pytest.param("medqa", [1, 0, 1], [0, 0, 0], id="three-samples"),
+        pytest.param(
+            "slake_vqa", [1, 1, 1, 1, 0, 0, 1, 1, 0, 1], [0, 0, 1, 0, 0, 0, 0, 1, 0, 1], id="images"
+        ),
+        pytest.param("slake_vqa", [1, 1], [0, 0], id="one-image"),
+        pytest.param("medqa", [1] * 80, [0] * 20 + [1] * 60, id="eighty-samples"),
+    ],
+)
+def test_the_site_and_compare_agree_on_who_ties_with_the_best(
+    runs: InventedRuns, catalogue: Catalogue, task: str, best: list[float], other: list[float]
+) -> None:
+    paths = [
+        runs.make(name, {task: scores}, groups={"only": (task,)})
+        for name, scores in (("best", best), ("other", other))
+    ]
+
+    compared = compare_runs([read_run(path) for path in paths]).groups["only"]
+    ranked = measured(paths, catalogue).ranked
+
+    assert [one.entry.name for one in ranked] == ["best", "other"]
+    assert ranked[1].ties_with_best == (1 in compared.ties_with_best)
 
 
 @pytest.mark.parametrize(

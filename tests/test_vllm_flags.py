@@ -51,7 +51,7 @@ def test_vllm_serves_what_it_can_if_it_is_installed(monkeypatch: pytest.MonkeyPa
     assert kind("some/model") == "TransformersModel"
     with pytest.raises(ConfigError, match="vLLM is not installed") as error:
         kind("some/model", backend="vllm")
-    assert "pip install 'medix-eval[vllm]'" in error.value.hint
+    assert "`pip install '.[vllm]'`" in error.value.hint
 
 
 @pytest.mark.parametrize(

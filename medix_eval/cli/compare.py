@@ -32,6 +32,6 @@ def compare(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
         return
-    from medix_eval.report.comparison_tables import for_terminal  # noqa: PLC0415
+    from medix_eval.report.tables import comparison_table  # noqa: PLC0415
 
-    print_renderable(for_terminal(found))
+    print_renderable(comparison_table(found))

@@ -61,10 +61,10 @@ def as_given(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _print_repeats(found: Repeats, *, as_json: bool) -> None:
-    from medix_eval.evaluation.repeats_table import for_terminal  # noqa: PLC0415
+    from medix_eval.evaluation.repeats import repeats_table  # noqa: PLC0415
 
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        print_renderable(for_terminal(found))
+        print_renderable(repeats_table(found))
     typer.echo(f"repetitions: {Path(found.runs[0]) / 'repeats.json'}", err=True)

@@ -326,9 +326,9 @@ def print_scores(scores: Scores, *, as_json: bool) -> None:
     if as_json:
         typer.echo(scores.model_dump_json(indent=2))
     else:
-        from medix_eval.report.tables import for_terminal  # noqa: PLC0415
+        from medix_eval.report.tables import scores_table  # noqa: PLC0415
 
-        print_renderable(for_terminal(scores))
+        print_renderable(scores_table(scores))
     typer.echo(f"report: {Path(scores.run) / 'report.html'}", err=True)
 
 

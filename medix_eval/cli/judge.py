@@ -37,7 +37,7 @@ def judge(
     """Judge the saved completions of runs again; the models are not asked anything."""
     logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
     from medix_eval.evaluation.api import judge_all  # noqa: PLC0415
-    from medix_eval.evaluation.judge_changes import changes_of, for_terminal  # noqa: PLC0415
+    from medix_eval.evaluation.judge_changes import changes_of, changes_table  # noqa: PLC0415
 
     rejudged = judge_all(
         runs,
@@ -56,7 +56,7 @@ def judge(
     if as_json:
         typer.echo(changes.model_dump_json(indent=2))
     else:
-        print_renderable(for_terminal(changes))
+        print_renderable(changes_table(changes))
     for one in rejudged:
         typer.echo(f"report: {one.after / 'report.html'}", err=True)
     raise typer.Exit(_FAILURES if changes.num_failures else _DONE)

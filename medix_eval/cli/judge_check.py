@@ -194,6 +194,6 @@ def _print(card: Scorecard, *, as_json: bool) -> None:
     if as_json:
         typer.echo(card.model_dump_json(indent=2))
         return
-    from medix_eval.judge_check.check import for_terminal  # noqa: PLC0415
+    from medix_eval.judge_check.check import scorecard_table  # noqa: PLC0415
 
-    print_renderable(for_terminal(card))
+    print_renderable(scorecard_table(card))

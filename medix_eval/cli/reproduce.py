@@ -78,32 +78,27 @@ def _evaluated(context: typer.Context, model: str, out: Path) -> Run:
 
 
 def _table(found: Reproduction) -> RenderableType:
-    from rich import box  # noqa: PLC0415 (rich only where a table is shown)
-    from rich.console import Group  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from medix_eval.report.table import stacked, table  # noqa: PLC0415
 
     stamp = "SYNTHETIC DATA, reproduces nothing · " if found.synthetic else ""
-    table = Table(title=f"{stamp}{found.model} · {found.run}", box=box.SIMPLE_HEAD)
-    table.title_justify = "left"
-    for name in ("benchmark", "published", "here", "95 %", "", "source"):
-        table.add_column(name, justify="right" if name in {"published", "here"} else "left")
-    for finding in found.findings:
-        table.add_row(*_row(finding))
-    notes = ["Settings that differ from the published evaluation, as far as it is known:"]
-    notes += [f"  {setting}" for setting in found.settings or ("none",)]
-    return Group(table, *map(Text, notes))
+    header = ("benchmark", "published", "here", "95 %", "", "source")
+    title = f"{stamp}{found.model} · {found.run}"
+    rows = map(_row, found.findings)
+    shown = table(header, rows, title=title, words=("95 %", "", "source"), broken=header)
+    settings = [f"  {setting}" for setting in found.settings or ("none",)]
+    differ = "Settings that differ from the published evaluation, as far as it is known:"
+    return stacked(shown, differ, *settings)
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
+    from medix_eval.report.format import percent, span  # noqa: PLC0415
+
     figure = finding.figure
-    name = f"{figure.benchmark} = {finding.ours}" if finding.ours else figure.benchmark
-    span = finding.interval
     return (
-        name,
+        f"{figure.benchmark} = {finding.ours}" if finding.ours else figure.benchmark,
         figure.score,
-        "-" if finding.measured is None else f"{100 * finding.measured:.1f}",
-        f"{100 * span[0]:.1f} to {100 * span[1]:.1f}" if span else "",
+        percent(finding.measured),
+        span(finding.interval),
         finding.state,
         figure.source,
     )

@@ -403,7 +403,7 @@ def _shared_out(
     serving: Mapping[str, Any],
     judges: Sequence[str | None],
     *,
-    takes: Sequence[str] = ("openai", "provider", "replay", "local"),
+    takes: Sequence[str] = ("openai", "provider", "plug-in", "replay", "local"),
 ) -> list[Any]:
     """Give each judge its value: the only one, or the one in its place among those that take it."""
     values = _listed(serving.get(name))

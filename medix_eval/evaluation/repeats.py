@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +21,9 @@ from medix_eval.errors import ConfigError
 from medix_eval.evaluation.evaluation import Settings, evaluate
 from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Kind
+from medix_eval.report.format import percent, span
+from medix_eval.report.table import stacked, table
+from medix_eval.results.align import Shared, shared_tasks
 from medix_eval.results.intervals import (
     Floats,
     average_stderr,
@@ -31,6 +35,9 @@ from medix_eval.results.store import JudgedRun, JudgedSample, read_run
 from medix_eval.rules.choices import Expected, chosen_option
 from medix_eval.rules.text import normalise, read
 from medix_eval.storage.jsonl import write_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 FULL_MARK = 1.0
 
@@ -147,13 +154,7 @@ def evaluate_repeatedly(settings: Settings, catalogue: Catalogue, *, times: int)
 def summarise(runs: Sequence[JudgedRun], *, seeds: Sequence[int]) -> Repeats:
     """Put runs of one model side by side, on the samples that all of them scored."""
     first = runs[0]
-    read_tasks = [_by_task(run) for run in runs]
-    shared = {
-        name: _Shared.of([one[name] for one in read_tasks])
-        for name in first.scores.tasks
-        if all(name in one for one in read_tasks)
-    }
-    shared = {name: one for name, one in shared.items() if one.ids}
+    shared = shared_tasks(runs, _vote)
     if not shared:
         raise ConfigError("the repetitions share no scored sample")
     groups = {
@@ -168,59 +169,26 @@ def summarise(runs: Sequence[JudgedRun], *, seeds: Sequence[int]) -> Repeats:
         runs=tuple(str(run.judged) for run in runs),
         synthetic=first.scores.synthetic,
         num_failures=sum(run.scores.num_failures for run in runs),
-        tasks={name: one.task() for name, one in shared.items()},
+        tasks={name: _repeated(one, first.entry(name).kind) for name, one in shared.items()},
         groups={name: _spread(members) for name, members in groups.items()},
     )
 
 
-@dataclass(slots=True)
-class _Scored:
-    """One task in one run, by sample: score, cluster and the answer that votes."""
-
-    kind: Kind
-    samples: dict[str, tuple[float, str, str | None]] = field(default_factory=dict)
-    num_samples: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shared:
-    """One task on the samples that every run scored; rows are runs."""
-
-    kind: Kind
-    ids: list[str]
-    scores: np.ndarray[tuple[int, int], np.dtype[np.float64]]
-    answers: list[list[str | None]]
-    clusters: list[str]
-    num_left_out: int
-
-    @classmethod
-    def of(cls, runs: Sequence[_Scored]) -> _Shared:
-        ids = [name for name in runs[0].samples if all(name in run.samples for run in runs)]
-        scores = [[run.samples[name][0] for name in ids] for run in runs]
-        return cls(
-            kind=runs[0].kind,
-            ids=ids,
-            scores=np.array(scores, dtype=np.float64).reshape(len(runs), len(ids)),
-            answers=[[run.samples[name][2] for name in ids] for run in runs],
-            clusters=[runs[0].samples[name][1] for name in ids],
-            num_left_out=max(run.num_samples for run in runs) - len(ids),
-        )
-
-    def task(self) -> RepeatedTask:
-        means = clustered(self.scores.mean(axis=0), self.clusters)
-        ks = range(1, len(self.scores) + 1)
-        majority = {k: majority_at(k, self.scores, self.answers) for k in ks}
-        return RepeatedTask(
-            **_spread([self]).model_dump(),
-            n=len(self.ids),
-            n_left_out=self.num_left_out,
-            interval=limits_of(task_interval(means)),
-            pass_at={k: pass_at(k, self.scores) for k in ks},
-            majority_at=None if self.kind is Kind.REPORT else majority,
-        )
+def _repeated(task: Shared[str | None], kind: str) -> RepeatedTask:
+    means = clustered(task.scores.mean(axis=0), task.clusters)
+    ks = range(1, len(task.scores) + 1)
+    majority = {k: majority_at(k, task.scores, task.kept) for k in ks}
+    return RepeatedTask(
+        **_spread([task]).model_dump(),
+        n=len(task.ids),
+        n_left_out=task.num_left_out,
+        interval=limits_of(task_interval(means)),
+        pass_at={k: pass_at(k, task.scores) for k in ks},
+        majority_at=None if kind == Kind.REPORT else majority,
+    )
 
 
-def _spread(tasks: Sequence[_Shared]) -> Spread:
+def _spread(tasks: Sequence[Shared[str | None]]) -> Spread:
     scores = np.mean([task.scores.mean(axis=1) for task in tasks], axis=0)
     single = [
         average_stderr([clustered(task.scores[run], task.clusters) for task in tasks])
@@ -236,19 +204,7 @@ def _spread(tasks: Sequence[_Shared]) -> Spread:
     )
 
 
-def _by_task(run: JudgedRun) -> Mapping[str, _Scored]:
-    found = {name: _Scored(Kind(run.entry(name).kind)) for name in run.judging.tasks}
-    for sample in run.samples():
-        task = found[sample.task]
-        task.num_samples += 1
-        if sample.verdict.score is not None:
-            name = sample.completion.sample_id
-            cluster = sample.completion.columns.get(run.entry(sample.task).cluster or "", name)
-            task.samples[name] = (sample.verdict.score, cluster, _vote(sample))
-    return found
-
-
-def _vote(sample: JudgedSample) -> str | None:
+def _vote(_: JudgedRun, sample: JudgedSample) -> str | None:
     """Return what an answer votes for: its option, else its words; None where there is none."""
     answer, asked = sample.verdict.answer, sample.completion
     if not answer:
@@ -286,3 +242,34 @@ def _refuse_equal(settings: Settings, *, times: int) -> None:
         )
     if settings.control:
         raise ConfigError("--repeat and --control do not go together", hint="one at a time")
+
+
+def repeats_table(found: Repeats) -> RenderableType:
+    """Return the scores of every repetition and what their spread is made of."""
+    last = len(found.seeds)
+    stamp = "SYNTHETIC DATA · " if found.synthetic else ""
+    title = f"{stamp}{found.model} · protocol {found.protocol['name']} · {last} repetitions"
+    header = ["task", "n", "mean", "95 %", "lowest", "highest", "between runs", "sampling"]
+    header += [f"pass@{last}", f"majority@{last}"]
+    tasks = [
+        (name, str(one.n), percent(one.mean), span(one.interval), *_luck(one),
+         percent(one.pass_at[last]), percent(one.majority_at[last]) if one.majority_at else "")
+        for name, one in found.tasks.items()
+    ]  # fmt: skip
+    groups = [
+        (name, "", percent(group.mean), "", *_luck(group), "", "")
+        for name, group in found.groups.items()
+    ]
+    notes = (
+        f"seeds {', '.join(map(str, found.seeds))}; n: samples that every repetition scored.",
+        "between runs: standard deviation of the score from seed to seed.",
+        "sampling: standard error of the score of one run.",
+    )
+    return stacked(table(header, tasks, groups, title=title), notes=notes)
+
+
+def _luck(one: Spread) -> list[str]:
+    return [
+        percent(value)
+        for value in (min(one.scores), max(one.scores), one.between_runs, one.sampling)
+    ]

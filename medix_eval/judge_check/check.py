@@ -24,10 +24,13 @@ from medix_eval.judge_check.biases import (
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.models.requests import run_to_end
+from medix_eval.report.format import decimal, percent, points, span, with_span
+from medix_eval.report.table import stacked, table
 from medix_eval.results.labels import Labels
 from medix_eval.results.scorecard import (
     Confusion,
     Difference,
+    Kappa,
     Rate,
     Scorecard,
     Usage,
@@ -148,23 +151,12 @@ _HEADER = ("class", "n", "decided", "open", "failed", "right", "false\naccept", 
 """Broken in two where the table would else be wider than a terminal of 80 columns."""
 
 
-def for_terminal(card: Scorecard) -> RenderableType:
-    """Return the scorecard as a table with notes; it reads the same without colour."""
-    from rich import box  # noqa: PLC0415 (rich only where a table is shown)
-    from rich.console import Group  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(title=title(card), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for number, name in enumerate(_HEADER):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for name, group in card.classes.items():
-        table.add_row(*_row(name, group))
-    table.add_section()
-    for name, group in card.splits.items() if len(card.splits) > 1 else ():
-        table.add_row(*_row(name, group))
-    table.add_row(*_row("all", card.overall), style="bold")
-    return Group(table, *(Text(note, style="dim") for note in _notes(card)))
+def scorecard_table(card: Scorecard) -> RenderableType:
+    """Return the scorecard for a terminal: a line a class, the splits and the sum, and notes."""
+    classes = [_row(name, group) for name, group in card.classes.items()]
+    splits = [_row(name, group) for name, group in card.splits.items()]
+    totals = [*(splits if len(splits) > 1 else []), _row("all", card.overall)]
+    return stacked(table(_HEADER, classes, totals, title=title(card)), notes=_notes(card))
 
 
 def title(card: Scorecard) -> str:
@@ -180,23 +172,10 @@ def labels_of(card: Scorecard) -> str:
     return f"probe set {source['version']}, {str(source['split']).replace('_', ' ')}"
 
 
-def percent(share: Rate) -> str:
-    """Return a share in percent.
-
-    >>> percent(Rate(k=1, n=8, value=0.125, low=0.0, high=0.5))
-    '12.5'
-    """
-    return "-" if share.value is None else f"{100 * share.value:.1f}"
-
-
 def kappa_of(card: Scorecard) -> str:
     """Return the kappa with its interval, or a dash."""
     kappa = card.overall.kappa
-    if kappa.value is None:
-        return "-"
-    if kappa.low is None or kappa.high is None:
-        return f"{kappa.value:.2f}"
-    return f"{kappa.value:.2f} ({kappa.low:.2f} to {kappa.high:.2f})"
+    return with_span(kappa.value, _ends(kappa), show=decimal)
 
 
 def _row(name: str, group: Confusion) -> tuple[str, ...]:
@@ -206,9 +185,9 @@ def _row(name: str, group: Confusion) -> tuple[str, ...]:
         str(group.n_decided),
         str(group.n_abstained),
         str(group.n_failed),
-        percent(group.accuracy),
-        percent(group.false_accept),
-        percent(group.false_reject),
+        percent(group.accuracy.value),
+        percent(group.false_accept.value),
+        percent(group.false_reject.value),
     )
 
 
@@ -216,8 +195,8 @@ def _notes(card: Scorecard) -> list[str]:
     overall, usage = card.overall, card.usage
     rates = (
         f"accuracy {_with_interval(overall.accuracy)}, "
-        f"balanced {_share(overall.balanced_accuracy)}, "
-        f"macro F1 {_share(overall.macro_f1)}, kappa {kappa_of(card)}"
+        f"balanced {percent(overall.balanced_accuracy)}, "
+        f"macro F1 {percent(overall.macro_f1)}, kappa {kappa_of(card)}"
     )
     errors = (
         f"false accept {_with_interval(overall.false_accept)}, "
@@ -226,25 +205,24 @@ def _notes(card: Scorecard) -> list[str]:
     notes = [rates, errors]
     if card.labels.get("annotators", 0) > 1:
         alpha, num_split = card.labels["alpha"], card.labels["n_split"]
-        agree = "-" if alpha is None else f"{alpha:.2f}"
         notes.append(
-            f"labels of {card.labels['annotators']} people, alpha {agree}; "
+            f"labels of {card.labels['annotators']} people, alpha {decimal(alpha)}; "
             f"{num_split} more answers on which they are split"
         )
     if card.length_bias is not None:
         bias = card.length_bias
         notes.append(
             "long minus short answers, accepted: right ones "
-            f"{_points(bias.right_answers)}, wrong ones {_points(bias.wrong_answers)}"
+            f"{_in_points(bias.right_answers)}, wrong ones {_in_points(bias.wrong_answers)}"
         )
     if card.position_bias.reference_first is not None:
         notes.append(
             "prompts with the reference first minus prompts with the answer first, accepted: "
-            f"{_points(card.position_bias.reference_first)}"
+            f"{_in_points(card.position_bias.reference_first)}"
         )
     letters = card.position_bias.accuracy_by_letter
     if letters:
-        said = ", ".join(f"{letter} {percent(share)}" for letter, share in letters.items())
+        said = ", ".join(f"{letter} {percent(share.value)}" for letter, share in letters.items())
         notes.append(f"right by the letter of the right option: {said}")
     if card.parse_failures.n:
         notes.append(
@@ -258,19 +236,16 @@ def _notes(card: Scorecard) -> list[str]:
 
 
 def _with_interval(share: Rate) -> str:
-    if share.value is None or share.low is None or share.high is None:
-        return "-"
-    return f"{percent(share)} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+    return with_span(share.value, _ends(share))
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _ends(found: Rate | Kappa | Difference) -> tuple[float, float] | None:
+    return None if found.low is None or found.high is None else (found.low, found.high)
 
 
-def _points(found: Difference) -> str:
-    if found.value is None or found.low is None or found.high is None:
-        return "-"
-    return f"{100 * found.value:+.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+def _in_points(found: Difference) -> str:
+    ends = _ends(found)
+    return f"{points(found.value)} points ({span(ends, show=points)})" if ends else "-"
 
 
 _INK, _MUTED = "#1a1e23", "#565f6a"

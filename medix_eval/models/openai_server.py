@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from medix_eval.storage.jsonl import parsed
 if TYPE_CHECKING:
     import aiohttp
 
+_CONNECT_TIMEOUT_S = 10.0
 _JSON = {"Content-Type": "application/json"}
 _PLACE = f"image-{secrets.token_hex(16)}-"
 """Where an image goes in an encoded request; no prompt can hold it."""
@@ -56,11 +57,9 @@ class OpenAIServer:
     concurrency: int = 256
     adapts: bool = True
     """Whether the number in flight is searched for, up to `concurrency`; else it is just that."""
-    connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0
     role: str = "model"
     """How messages call it: `model` or `judge`."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,7 +104,7 @@ class OpenAIServer:
 
         key = os.environ.get(self.key_env, "").strip()
         timeout = aiohttp.ClientTimeout(
-            total=self.request_timeout_s, connect=None, sock_connect=self.connect_timeout_s
+            total=self.request_timeout_s, connect=None, sock_connect=_CONNECT_TIMEOUT_S
         )
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -152,7 +151,6 @@ class Connected:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
-            **self.server.extra,
         }
         if prompt.schema is not None:
             fields["response_format"] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from medix_eval.report.page import percent
+from medix_eval.report.format import percent, span
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.results.store import JudgedRun
@@ -153,7 +153,7 @@ def _markdown(cell: Cell) -> str:
         return "–"
     around = {1: "**", 2: "_"}.get(cell.rank or 0, "")
     marks = "†" * cell.is_partial + "‡" * cell.is_tied
-    return f"{around}{percent(cell.score)}{around}{marks}{_span(cell, ' to ')}"
+    return f"{around}{percent(cell.score)}{around}{marks}{_span(cell)}"
 
 
 def _latex_row(line: Line) -> str:
@@ -167,15 +167,12 @@ def _latex_cell(cell: Cell) -> str:
     command = {1: "\\textbf", 2: "\\underline"}.get(cell.rank or 0)
     shown = f"{command}{{{percent(cell.score)}}}" if command else percent(cell.score)
     marks = "\\dagger" * cell.is_partial + "\\ddagger" * cell.is_tied
-    span = _span(cell, "--")
-    small = f" {{\\scriptsize{span}}}" if span else ""
+    small = f" {{\\scriptsize{_span(cell).replace(' to ', '--')}}}" if cell.interval else ""
     return f"{shown}$^{{{marks}}}${small}" if marks else f"{shown}{small}"
 
 
-def _span(cell: Cell, between: str) -> str:
-    if cell.interval is None:
-        return ""
-    return f" ({percent(cell.interval[0])}{between}{percent(cell.interval[1])})"
+def _span(cell: Cell) -> str:
+    return f" ({span(cell.interval)})" if cell.interval else ""
 
 
 def _legend(lines: Sequence[Line]) -> list[str]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import jinja2
 from markupsafe import Markup
 
 from medix_eval.records import Outcome
+from medix_eval.report.format import NOTHING, decimal, p_value, percent, points, span
 from medix_eval.report.packing import Packing, blocks
 from medix_eval.report.tables import notes
 from medix_eval.results.gate import Check, Policy
@@ -60,15 +61,6 @@ def with_blocks(page: str, blocks: Iterable[tuple[str, str]]) -> Iterator[str]:
     yield tail
 
 
-def percent(value: float | None) -> str:
-    """Show a score as in every table.
-
-    >>> percent(0.6875)
-    '68.8'
-    """
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -78,7 +70,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
+    environment.filters |= {one.__name__: one for one in (decimal, p_value, points)}
+    environment.filters |= {one.__name__: partial(one, none=NOTHING) for one in (percent, span)}
     return environment
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.errors import ConfigError, RunMismatch
-from medix_eval.results.intervals import Clusters, clustered
+from medix_eval.results.align import Shared, shared_tasks, tie
 from medix_eval.results.paired import (
     Difference,
     Share,
@@ -22,11 +21,14 @@ from medix_eval.results.paired import (
 )
 from medix_eval.results.scores import MIN_SLICE
 from medix_eval.results.scoring import slices_of
-from medix_eval.results.store import JudgedRun
+from medix_eval.results.store import JudgedRun, JudgedSample
 from medix_eval.storage.digests import differences
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))
 """What a comparison is there to compare: models, controls and repetitions."""
+
+_Slices = tuple[tuple[str, str], ...]
+"""Column and value of each slice that a sample is in."""
 
 
 class _Result(BaseModel):
@@ -95,16 +97,6 @@ class Comparison(_Result):
     pairs: tuple[Pair, ...]
 
 
-@dataclass(slots=True)
-class _Scored:
-    """Scores and clusters of one task in one run, by sample."""
-
-    scores: dict[str, float] = field(default_factory=dict)
-    clusters: dict[str, str] = field(default_factory=dict)
-    slices: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    num_samples: int = 0
-
-
 def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Comparison:
     """Compare each run with the first.
 
@@ -121,10 +113,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
             f"these runs cannot be compared: {'; '.join(mismatches[:5])}",
             hint="judge or run them alike; --force compares them anyway and marks the table",
         )
-    scored = [_by_task(run) for run in runs]
-    names = [name for name in scored[0] if all(name in one for one in scored)]
-    tasks = {name: _Shared.of([one[name] for one in scored]) for name in names}
-    tasks = {name: shared for name, shared in tasks.items() if shared.ids}
+    tasks = shared_tasks(runs, _slices)
     if not tasks:
         raise ConfigError("these runs share no scored sample", hint="they ran different tasks")
     groups = {
@@ -183,67 +172,28 @@ def _described(run: JudgedRun, at: int) -> ComparedRun:
     )
 
 
-def _by_task(run: JudgedRun) -> dict[str, _Scored]:
-    found = {name: _Scored() for name in run.judging.tasks}
-    for sample in run.samples():
-        task, sample_id = found[sample.task], sample.completion.sample_id
-        task.num_samples += 1
-        if sample.verdict.score is not None:
-            entry, asked = run.entry(sample.task), sample.completion
-            task.scores[sample_id] = sample.verdict.score
-            task.clusters[sample_id] = asked.columns.get(entry.cluster or "", sample_id)
-            task.slices[sample_id] = slices_of(
-                asked.columns, names=entry.slices, kind=asked.kind, reference=asked.reference
-            )
+def _slices(run: JudgedRun, sample: JudgedSample) -> _Slices:
+    entry, asked = run.entry(sample.task), sample.completion
+    return slices_of(asked.columns, names=entry.slices, kind=asked.kind, reference=asked.reference)
+
+
+def _by_slice(task: Shared[_Slices], run: int) -> dict[str, dict[str, Difference]]:
+    slices: dict[tuple[str, str], list[int]] = {}
+    for number, here in enumerate(task.kept[0]):
+        for one in here:
+            slices.setdefault(one, []).append(number)
+    found: dict[str, dict[str, Difference]] = {}
+    for (column, value), at in sorted(slices.items()):
+        if MIN_SLICE <= len(at) < len(task.ids):
+            part = task.difference(run, 0, at=at)
+            found.setdefault(column, {})[value] = group_difference([part])
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """One task on the samples that every run scored."""
-
-    ids: list[str]
-    scores: np.ndarray[tuple[int, int], np.dtype[np.float64]]
-    """A row per run, a column per sample."""
-    clusters: list[str]
-    slices: dict[tuple[str, str], list[int]]
-    """Which of the samples are in a slice, by column and value."""
-    num_left_out: int
-
-    @classmethod
-    def of(cls, runs: Sequence[_Scored]) -> _Shared:
-        ids = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
-        scores = np.array([[run.scores[name] for name in ids] for run in runs], dtype=np.float64)
-        clusters = [runs[0].clusters[name] for name in ids]
-        slices: dict[tuple[str, str], list[int]] = {}
-        for at, name in enumerate(ids):
-            for one in runs[0].slices[name]:
-                slices.setdefault(one, []).append(at)
-        most = max(run.num_samples for run in runs)
-        return cls(ids, scores.reshape(len(runs), len(ids)), clusters, slices, most - len(ids))
-
-    def difference(self, run: int, baseline: int) -> Clusters:
-        return clustered(self.scores[run] - self.scores[baseline], self.clusters)
-
-    def by_slice(self, run: int, baseline: int) -> dict[str, dict[str, Difference]]:
-        apart = self.scores[run] - self.scores[baseline]
-        found: dict[str, dict[str, Difference]] = {}
-        for (column, value), at in sorted(self.slices.items()):
-            if MIN_SLICE <= len(at) < len(self.ids):
-                part = clustered(apart[at], [self.clusters[one] for one in at])
-                found.setdefault(column, {})[value] = group_difference([part])
-        return found
-
-
-def _contest(tasks: Sequence[_Shared]) -> Contest:
+def _contest(tasks: Sequence[Shared[_Slices]]) -> Contest:
     means = np.mean([shared.scores.mean(axis=1) for shared in tasks], axis=0)
     best = int(means.argmax())
-    ties = [
-        run
-        for run in range(len(means))
-        if run != best
-        and not group_difference([one.difference(run, best) for one in tasks]).is_clear
-    ]
+    ties = [run for run in range(len(means)) if run != best and tie(tasks, run, best)]
     return Contest(
         n=sum(len(shared.ids) for shared in tasks),
         n_left_out=sum(shared.num_left_out for shared in tasks),
@@ -253,7 +203,9 @@ def _contest(tasks: Sequence[_Shared]) -> Contest:
     )
 
 
-def _pair(run: int, tasks: Mapping[str, _Shared], groups: Mapping[str, tuple[str, ...]]) -> Pair:
+def _pair(
+    run: int, tasks: Mapping[str, Shared[_Slices]], groups: Mapping[str, tuple[str, ...]]
+) -> Pair:
     clusters = {name: shared.difference(run, 0) for name, shared in tasks.items()}
     found = {name: task_difference(one) for name, one in clusters.items()}
     adjusted = holm([one.p for one in found.values() if one.p is not None])
@@ -276,9 +228,7 @@ def _pair(run: int, tasks: Mapping[str, _Shared], groups: Mapping[str, tuple[str
             for name, members in groups.items()
         },
         slices={
-            name: by_slice
-            for name, shared in tasks.items()
-            if (by_slice := shared.by_slice(run, 0))
+            name: by_slice for name, shared in tasks.items() if (by_slice := _by_slice(shared, run))
         },
         changed={
             name: changed_share(shared.scores[run] - shared.scores[0], shared.clusters)

@@ -157,16 +157,14 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
     for name, task in run.scores.tasks.items():
         checks += _lost(policy.limits, name, task.ledger)
         checks += _agreed(policy.judge, name, task)
-    if control := run.manifest.generation.get("control"):
-        checks.append(_plain("the questions were left as they are", ok=False, note=str(control)))
+    if run.control:
+        note = f"control {run.control}"
+        checks.append(_plain("the questions were left as they are", ok=False, note=note))
     if run.scores.text_only:
         checks.append(_plain("the images were shown", ok=False, note="TEXT ONLY"))
     if not policy.allow_limited:
         limited = [name for name, task in run.scores.tasks.items() if task.limit is not None]
         checks.append(_plain("whole tasks were asked", ok=not limited, note=", ".join(limited)))
-    if run.scores.control:
-        note = f"control {run.scores.control}"
-        checks.append(_plain("the samples are as they are", ok=False, note=note))
     if not policy.allow_synthetic:
         real = not run.scores.synthetic
         checks.append(_plain("the data is real", ok=real, note="" if real else "SYNTHETIC"))

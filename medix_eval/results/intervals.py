@@ -24,6 +24,7 @@ _AT_ONCE = 4_000_000
 """Numbers drawn at once: memory does not grow with the samples."""
 
 Floats = NDArray[np.float64]
+Numbers = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,19 +82,33 @@ class Clusters:
         return error if error > _NOTHING else 0.0
 
 
-def clustered(scores: Sequence[float] | Floats, clusters: Sequence[str] | None = None) -> Clusters:
-    """Sum the scores of each cluster; the result does not depend on the order of the samples."""
+def clustered(
+    scores: Sequence[float] | Floats, clusters: Sequence[str] | Numbers | None = None
+) -> Clusters:
+    """Sum the scores of each cluster, which are names or numbers, one a sample.
+
+    The result does not depend on the order of the samples.
+    """
     values = np.asarray(scores, dtype=np.float64)
     binary = bool(np.isin(values, (0.0, 1.0)).all())
     if clusters is None:
         return Clusters(totals=np.sort(values), sizes=np.ones_like(values), is_binary=binary)
-    numbers: dict[str, int] = {}
-    codes = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
+    codes = clusters if isinstance(clusters, np.ndarray) else numbered(clusters)
     order = np.lexsort((values, codes))
     totals = np.bincount(codes[order], weights=values[order]).astype(np.float64)
     sizes = np.bincount(codes).astype(np.float64)
-    order = np.lexsort((totals, sizes))
+    order = np.lexsort((totals, sizes))[np.count_nonzero(sizes == 0) :]
     return Clusters(totals=totals[order], sizes=sizes[order], is_binary=binary)
+
+
+def numbered(names: Sequence[str]) -> Numbers:
+    """Return the number of each name in the order of the alphabet.
+
+    >>> numbered(["b", "a", "b"]).tolist()
+    [1, 0, 1]
+    """
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return np.array([numbers[name] for name in names], dtype=np.intp)
 
 
 def task_interval(scores: Clusters) -> Interval | None:
@@ -136,7 +151,7 @@ def bootstrap_interval(
     for task in tasks:
         correction = math.sqrt(task.num_clusters / (task.num_clusters - 1))
         means += task.mean + correction * (resampled_means(task, random) - task.mean)
-    tail = float(ndtr(-t_quantile(_degrees_of_freedom(tasks, known))))
+    tail = float(ndtr(-t_quantile(degrees_of_freedom(tasks, known))))
     low, high = np.clip(np.quantile(means / len(tasks), (tail, 1 - tail)), *within)
     kind = "cluster bootstrap" if any(task.is_clustered for task in tasks) else "bootstrap"
     method = f"{kind}, {DRAWS} draws, seed {SEED}"
@@ -233,6 +248,14 @@ def t_quantile(degrees: float, level: float = LEVEL) -> float:
     return float(stdtrit(degrees, (1 + level) / 2))
 
 
+def degrees_of_freedom(tasks: Sequence[Clusters], errors: Sequence[float]) -> float:
+    """Return Welch and Satterthwaite's degrees of freedom of a sum of means."""
+    total = math.fsum(error**2 for error in errors) ** 2
+    parts = (e**4 / (task.num_clusters - 1) for task, e in zip(tasks, errors, strict=True))
+    below = math.fsum(parts)
+    return total / below if below > 0 else math.inf
+
+
 def _effective_size(scores: Clusters, stderr: float) -> float:
     """Return how many independent samples would be as sure of the mean; at most all of them."""
     spread = scores.mean * (1 - scores.mean)
@@ -246,11 +269,3 @@ def _wilson(mean: float, size: float, quantile: float, *, method: str) -> Interv
     centre = (mean + square / 2) / (1 + square)
     half = math.sqrt(mean * (1 - mean) * square + square**2 / 4) / (1 + square)
     return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half), method=method)
-
-
-def _degrees_of_freedom(tasks: Sequence[Clusters], errors: Sequence[float]) -> float:
-    """Welch and Satterthwaite's degrees of freedom of a sum of means."""
-    total = math.fsum(error**2 for error in errors) ** 2
-    parts = (e**4 / (task.num_clusters - 1) for task, e in zip(tasks, errors, strict=True))
-    below = math.fsum(parts)
-    return total / below if below > 0 else math.inf

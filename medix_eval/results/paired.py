@@ -18,18 +18,27 @@ from medix_eval.results.intervals import (
     LEVEL,
     SEED,
     Clusters,
+    Floats,
+    Numbers,
     average_stderr,
     bootstrap_interval,
     clustered,
+    degrees_of_freedom,
     draws_at_once,
     is_varied,
     limits_of,
     normal_quantile,
+    t_quantile,
     task_interval,
 )
 
 _POWER = 0.8
 _FLIPS = 9999
+_LITTLE = 1 / 30
+"""What part of an average a single cluster may be, to be of little weight."""
+_SURELY_NOT, _SURELY = 0.9, 1.5
+"""Standard errors below which, and reaches of a t interval above which, resampling would say the
+same: it changed its mind between 1.0 and 1.2 in a search for skewed differences."""
 
 
 class Difference(BaseModel):
@@ -65,7 +74,7 @@ class Share(BaseModel):
     interval: tuple[float, float] | None
 
 
-def changed_share(differences: Sequence[float], clusters: Sequence[str]) -> Share:
+def changed_share(differences: Sequence[float] | Floats, clusters: Numbers | None) -> Share:
     """Return how many samples score otherwise, up or down: gains and losses do not cancel."""
     changed = clustered(np.asarray(differences) != 0, clusters)
     return Share(share=changed.mean, interval=limits_of(task_interval(changed)))
@@ -84,6 +93,24 @@ def task_difference(differences: Clusters) -> Difference:
 def group_difference(tasks: Sequence[Clusters]) -> Difference:
     """Compare two runs on the average of several tasks."""
     return _difference(tasks, p=None, test="")
+
+
+def is_clear(tasks: Sequence[Clusters]) -> bool:
+    """Tell whether the interval of `group_difference` leaves out zero.
+
+    Where no cluster has much weight, resampling is spared far from the limit: no skew moves a
+    percentile by as much.
+    """
+    errors = [error for task in tasks if (error := task.stderr) is not None]
+    if len(errors) < len(tasks):
+        return False
+    most = max(task.sizes.max() / task.num_samples for task in tasks) / len(tasks)
+    if any(errors) and most <= _LITTLE:
+        distance = abs(math.fsum(task.mean for task in tasks)) / math.hypot(*errors)
+        reach = t_quantile(degrees_of_freedom(tasks, errors))
+        if not _SURELY_NOT < distance < _SURELY * reach:
+            return distance > reach
+    return group_difference(tasks).is_clear
 
 
 def mcnemar(won: int, lost: int) -> float:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError, MedixError
+from medix_eval.results.align import read_sample_scores
 from medix_eval.results.reproduction import Figure, load_published
 from medix_eval.results.scoring import score_run
 from medix_eval.results.store import JudgedRun, read_run
@@ -36,7 +37,6 @@ from medix_eval.site.illustrations import published_picture
 from medix_eval.site.measured import Measured, measure
 from medix_eval.site.pages import BoardPages, environment, links
 from medix_eval.site.ranking import Rules
-from medix_eval.site.sample_scores import read_sample_scores
 from medix_eval.storage.bundled import bundled
 
 _ASSETS = ("theme.css", "site.css", "script.js", "published_results.csv")

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from medix_eval.report.format import NOTHING, percent, short
 from medix_eval.site.boards import HEADLINE, Board, Entry
-from medix_eval.site.pictures import short
 from medix_eval.site.ranking import Ranked
 
-NOTHING = "–"
 DAGGER = "†"
 _GROUP_LABELS = {HEADLINE: "Overall"}
 _WORDS = {
@@ -54,15 +53,6 @@ class Column:
     is_text: bool = False
     is_hidden: bool = False
     """Whether a reader must ask for it."""
-
-
-def percent(value: float | None) -> str:
-    """Write a score in [0, 1] as percent.
-
-    >>> percent(0.7345)
-    '73.5'
-    """
-    return NOTHING if value is None else f"{100 * value:.1f}"
 
 
 def group_label(name: str) -> str:
@@ -188,7 +178,7 @@ def _task_cell(entry: Entry, task: str) -> Cell:
     score = entry.score(task)
     marked = not score.is_complete or score.mark
     return Cell(
-        text=percent(score.score) + (DAGGER if marked and score.score is not None else ""),
+        text=percent(score.score, NOTHING) + (DAGGER if marked and score.score is not None else ""),
         value=score.score,
     )
 

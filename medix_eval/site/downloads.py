@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from typing import Any
 
-import numpy as np
-
+from medix_eval.results.intervals import Floats
 from medix_eval.site.measured import Measured
 from medix_eval.site.ranking import Ranked
-from medix_eval.site.sample_scores import encoded
 
 _OF_A_TASK = {"version", "kind", "n", "n_scored", "score", "interval", "rules_score", "bounds"}
 _SHORT = 16
+_MISSING = "-"
+_FIRST_CODE = "0"
 _FIELDS: tuple[str, ...] = (
     "model", "rank", "task", "version", "score", "low", "high", "n", "n_scored", "complete",
     "protocol", "protocol_digest", "judge", "date", "run", "standing", "note",
@@ -70,18 +71,34 @@ def as_csv(measured: Measured) -> str:
 
 def samples_script(measured: Measured, one: Ranked) -> str:
     """Return one model's scores sample by sample, as a script that hands them to the page."""
-    tasks = {task: encoded(scores) for task, scores in measured.scores[one.entry.identity].items()}
+    row = measured.board.entries.index(one.entry)
+    tasks = {task: encoded(measured.aligned[task].scores[row]) for task in one.entry.tasks}
     return _call(one.slug, {"tasks": tasks})
 
 
 def clusters_script(measured: Measured) -> str:
     """Return which samples share an image or a patient, for the benchmarks where some do."""
-    clusters = {}
-    for task, samples in measured.samples.items():
-        if samples.clusters is not None:
-            _, codes = np.unique(samples.clusters, return_inverse=True)
-            clusters[task] = codes.tolist()
-    return _call("_clusters", clusters)
+    return _call(
+        "_clusters",
+        {
+            task: one.clusters.tolist()
+            for task, one in measured.aligned.items()
+            if one.clusters is not None
+        },
+    )
+
+
+def encoded(scores: Floats) -> dict[str, Any]:
+    """Write scores as text, one character a sample: `-` for none, else an index into `values`.
+
+    >>> import numpy as np
+    >>> encoded(np.array([1.0, 0.0, math.nan, 1.0]))
+    {'values': [0.0, 1.0], 'codes': '10-1'}
+    """
+    values = sorted({round(float(score), 6) for score in scores if not math.isnan(score)})
+    code = {value: chr(ord(_FIRST_CODE) + number) for number, value in enumerate(values)}
+    codes = (_MISSING if math.isnan(x) else code[round(float(x), 6)] for x in scores)
+    return {"values": values, "codes": "".join(codes)}
 
 
 def _model(one: Ranked) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from medix_eval.report.format import percent, short
 from medix_eval.results.reproduction import Figure
 from medix_eval.site.boards import Entry
-from medix_eval.site.columns import group_label, percent, task_label
+from medix_eval.site.columns import group_label, task_label
 from medix_eval.site.measured import Measured
-from medix_eval.site.pictures import Dot, Point, dot_plot, scatter, short
+from medix_eval.site.pictures import Dot, Point, dot_plot, scatter
 
 _FEWEST = 2
 _MOST_DOTS = 30

@@ -9,19 +9,12 @@ from itertools import islice
 from statistics import median
 
 from medix_eval.data.tasks import Catalogue, TaskFile
+from medix_eval.results.align import Aligned, align, read_clusters, read_sample_scores
 from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.results.store import JudgedRun
 from medix_eval.site.boards import Board, Entry
 from medix_eval.site.columns import Column, board_columns
 from medix_eval.site.ranking import Ranked, Rules, rank_entries
-from medix_eval.site.sample_scores import (
-    Scores,
-    TaskSamples,
-    as_array,
-    in_one_order,
-    read_clusters,
-    read_sample_scores,
-)
 from medix_eval.storage.jsonl import read_lines
 
 _LOOKED_AT = 400
@@ -79,9 +72,8 @@ class Measured:
     tasks: tuple[str, ...]
     ranked: tuple[Ranked, ...]
     columns: tuple[Column, ...]
-    samples: Mapping[str, TaskSamples]
-    scores: Mapping[str, Mapping[str, Scores]]
-    """Each entry's scores by identity and task, in the order of `samples`."""
+    aligned: Mapping[str, Aligned]
+    """By task, a row per entry of the board."""
     examples: Mapping[str, Sequence[Example]]
     files: Mapping[str, TaskFile]
     """The task files of the benchmarks that are known here."""
@@ -123,21 +115,14 @@ def measure(board: Board, catalogue: Catalogue, *, rules: Rules) -> Measured:
     read = {entry.identity: read_sample_scores(entry.run) for entry in board.entries}
     fullest = sorted(board.entries, key=lambda entry: -len(entry.tasks))
     clusters = read_clusters(entry.run for entry in fullest)
-    samples = in_one_order(list(read.values()), clusters=clusters, tasks=tasks)
-    scores = {
-        entry.identity: {
-            task: as_array(read[entry.identity][task], samples[task]) for task in entry.tasks
-        }
-        for entry in board.entries
-    }
-    ranked = rank_entries(board, rules=rules, scores=scores, samples=samples)
+    aligned = align(list(read.values()), clusters=clusters, tasks=tasks)
+    ranked = rank_entries(board, rules=rules, aligned=aligned)
     return Measured(
         board=board,
         tasks=tasks,
         ranked=tuple(ranked),
         columns=tuple(board_columns(board, ranked, tasks=tasks)),
-        samples=samples,
-        scores=scores,
+        aligned=aligned,
         examples={
             entry.identity: read_examples(
                 entry.run, read[entry.identity], tasks=entry.tasks, most=_NUM_EXAMPLES

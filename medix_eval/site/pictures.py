@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from medix_eval.report.format import short
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -100,7 +102,6 @@ _MOST_DOTS = 30
 _POINTS_PER_INCH = 72
 _MARKER = 4.5
 _FEW_DECADES = 100
-_NAME_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,16 +125,6 @@ class Dot:
     score: float
     low: float | None
     high: float | None
-
-
-def short(name: str, length: int = _NAME_LENGTH) -> str:
-    """Cut a name so that a picture or a table holds it, and drop what cannot be printed.
-
-    >>> short("a" * 40, 10)
-    'aaaaaaaaa…'
-    """
-    visible = "".join(letter for letter in name if letter.isprintable())
-    return visible if len(visible) <= length else f"{visible[: length - 1]}…"
 
 
 def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, name: str) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError
+from medix_eval.results.align import Aligned, tie
 from medix_eval.results.scorecard import Scorecard
 from medix_eval.results.store import slug
 from medix_eval.site.boards import Board, Entry, Standing
-from medix_eval.site.sample_scores import Scores, TaskSamples, differs
 from medix_eval.storage.digests import digest
 
 _SHORT = 8
@@ -46,10 +46,9 @@ def rank_entries(
     board: Board,
     *,
     rules: Rules,
-    scores: Mapping[str, Mapping[str, Scores]],
-    samples: Mapping[str, TaskSamples],
+    aligned: Mapping[str, Aligned],
 ) -> list[Ranked]:
-    """Order a board's entries; `scores` holds each entry's samples by its identity."""
+    """Order a board's entries; `aligned` holds each task with a row per entry."""
     headline = board.headline
     scorecard = find_scorecard(board)
     slugs = _slugs(board.entries)
@@ -79,18 +78,17 @@ def rank_entries(
         rank = None if withheld else place
         if rank and ranked and value(ranked[-1].entry) == value(entry):
             rank = ranked[-1].rank
-        tie = None
+        ties = None
         if best is not None and not withheld and entry is not best:
-            mine, theirs = scores[entry.identity], scores[best.identity]
-            clear = differs(theirs, mine, samples=samples, tasks=tasks)
-            tie = None if clear is None else not clear
+            rows = board.entries.index(entry), board.entries.index(best)
+            ties = tie([aligned[task] for task in tasks], *rows)
         ranked.append(
             Ranked(
                 entry=entry,
                 slug=slugs[entry.identity],
                 rank=rank,
                 withheld=withheld,
-                ties_with_best=tie,
+                ties_with_best=ties,
             )
         )
     return ranked

@@ -1,0 +1,72 @@
+"""How a number reads, wherever it is shown; each form is written here once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+NOTHING = "–"
+"""What a page shows where there is no number; plain text has `-` or nothing."""
+_TINY = 0.001
+_Show = Callable[[float | None], str]
+
+
+def percent(value: float | None, none: str = "-") -> str:
+    """Return a share from 0 to 1 in percent.
+
+    >>> percent(0.7345), percent(None)
+    ('73.5', '-')
+    """
+    return none if value is None else f"{100 * value:.1f}"
+
+
+def points(difference: float | None, none: str = "-") -> str:
+    """Return a difference of two shares in points, with its sign.
+
+    >>> points(0.0312)
+    '+3.1'
+    """
+    return none if difference is None else f"{100 * difference:+.1f}"
+
+
+def decimal(value: float | None, none: str = "-") -> str:
+    """Return a number such as a kappa with two decimals."""
+    return none if value is None else f"{value:.2f}"
+
+
+def p_value(value: float | None, none: str = "") -> str:
+    """Return a p value with three decimals.
+
+    >>> p_value(0.0004), p_value(0.0312)
+    ('<.001', '0.031')
+    """
+    return none if value is None else "<.001" if value < _TINY else f"{value:.3f}"
+
+
+def span(ends: tuple[float, float] | None, none: str = "", *, show: _Show = percent) -> str:
+    """Return an interval.
+
+    >>> span((0.61, 0.735)), span((-0.01, 0.02), show=points)
+    ('61.0 to 73.5', '-1.0 to +2.0')
+    """
+    return f"{show(ends[0])} to {show(ends[1])}" if ends else none
+
+
+def with_span(
+    value: float | None, ends: tuple[float, float] | None, *, show: _Show = percent
+) -> str:
+    """Return a number with its interval, if it has one.
+
+    >>> with_span(0.7, (0.61, 0.735))
+    '70.0 (61.0 to 73.5)'
+    """
+    return f"{show(value)} ({span(ends, show=show)})" if ends else show(value)
+
+
+def short(name: str, length: int = 32) -> str:
+    """Cut a name so that a picture or a table holds it, and drop what cannot be printed.
+
+    >>> short("a" * 40, 10)
+    'aaaaaaaaa…'
+    """
+    visible = "".join(letter for letter in name if letter.isprintable())
+    return visible if len(visible) <= length else f"{visible[: length - 1]}…"
