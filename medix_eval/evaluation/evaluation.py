@@ -257,7 +257,7 @@ def _controls(
     ]
     if not with_images or candidate.takes_images is not False or NO_IMAGE in given:
         return given
-    if settings.allow_text_only and not any(control.is_of_images for control in given):
+    if settings.allow_text_only and not any(control.disturbs == "images" for control in given):
         return (NO_IMAGE, *given)
     raise ConfigError(
         f"{candidate.name} cannot see, and {', '.join(with_images)} asks about images",
