@@ -118,6 +118,45 @@ def test_saved_runs_are_ranked(run: Run, tmp_path: Path) -> None:
     assert out.count("1 models") == 4
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("score", "RUN"),
+        ("compare", "RUN", "OTHER"),
+        ("report", "RUN", "OTHER", "--images", "none", "--out", "page.html"),
+        ("export", "RUN", "OTHER"),
+        ("leaderboard", "RUN", "OTHER", "--allow-synthetic", "--out", "site"),
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_a_run_of_other_judging_code_is_named_in_one_line_and_used_all_the_same(
+    argv: tuple[str, ...],
+    run: Run,
+    copied: Copied,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (saved,) = (one for one in RUNS if one.parts[1] == "medix")
+    first = copied(saved)
+    second = shutil.copytree(first, tmp_path / "copy" / saved.name)
+    places = {"RUN": first, "OTHER": second, **{n: tmp_path / n for n in ("page.html", "site")}}
+    argv = tuple(str(places.get(one, one)) for one in argv)
+    code, *_ = run(*argv)
+    assert [one for one in caplog.messages if "judged by version" in one] == []
+    for folder in (first, second):
+        (file,) = folder.glob("judged/*/judging.json")
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept["judging"]["version"] = 3
+        file.write_text(json.dumps(kept), encoding="utf-8")
+
+    code_now, *_ = run(*argv)
+
+    (said,) = [one for one in caplog.messages if "judged by version" in one]
+    assert said.endswith("judged by version 3: run `medix-eval judge RUN`")
+    assert said.startswith("2 runs, such as " if str(second) in argv else f"{first}")
+    assert code_now == code
+
+
 def test_a_saved_submission_is_checked(run: Run, repository: Path) -> None:
     hub = repository / "tests" / "fixtures" / "hub"
     code, out, err = run(

@@ -15,9 +15,9 @@ from medix_eval.cli.flags import print_renderable
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
-    from medix_eval.judge_check.answers import AskedJudge
+    from medix_eval.evaluation.panel import JudgeChoice, Panel
     from medix_eval.judge_check.probes import LabelledAnswer
-    from medix_eval.models.resolve import ModelFlags
+    from medix_eval.judging.protocol import Protocol
     from medix_eval.results.scorecard import Scorecard
 
 _RULES, _MEDIX = "rules", "medix"
@@ -77,7 +77,7 @@ def judge_check(
             "--sheet with --labels reads the verdicts that the run has, by its own protocol",
             hint="leave --protocol and --set out, or name who shall judge anew with --judge",
         )
-    from medix_eval.judge_check.check import write_scorecard  # noqa: PLC0415
+    from medix_eval.judge_check.check import ask_about, write_scorecard  # noqa: PLC0415
 
     _make(out / "judges")  # before anything is asked that could then not be kept
 
@@ -86,12 +86,18 @@ def judge_check(
         card = _read_back(labels, sheet)
     else:
         source, items, restricted = _labelled(labels, sheet, split)
-        card = _asked(
-            items,
-            _resolved(judge, protocol, overrides or [], choice.flags, out),
-            source=source,
+        panel = _panel(
+            choice if judge != _RULES else replace(choice, name=None),
+            _protocol(judge, protocol, overrides or []),
             restricted=restricted,
             egress=(tuple(local_host or ()), allow_egress),
+            out=out,
+        )
+        card = ask_about(
+            items,
+            panel,
+            labels=source,
+            restricted=bool(restricted),
             out=out,
             use_cache=not no_cache,
         )
@@ -148,18 +154,9 @@ def _labelled(
     return given.source, [one.item for one in answers_of_run(given, run)], tasks
 
 
-def _resolved(
-    judge: str | None,
-    protocol: str | None,
-    overrides: list[str],
-    model_flags: ModelFlags,
-    out: Path,
-) -> AskedJudge:
-    from medix_eval.judge_check.answers import AskedJudge  # noqa: PLC0415
+def _protocol(judge: str | None, protocol: str | None, overrides: list[str]) -> Protocol:
     from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
     from medix_eval.judging.protocol import RulesOnly, load_protocol  # noqa: PLC0415
-    from medix_eval.models.requests import RetryPolicy  # noqa: PLC0415
-    from medix_eval.models.resolve import resolve_model  # noqa: PLC0415
 
     default = _RULES if judge == _RULES else _MEDIX
     chosen = load_protocol(protocol or default, overrides=overrides)
@@ -169,36 +166,28 @@ def _resolved(
             hint="rules judge by --protocol rules, and nobody else does",
         )
     check_prompts(chosen)
-    if isinstance(chosen.judge, RulesOnly):
-        return AskedJudge(protocol=chosen, source=None)
-    source = resolve_model(
-        judge or chosen.judge.model,
-        model_flags,
-        max_tokens=chosen.judge.sampling.max_tokens,
-        out=out,
-    )
-    policy = RetryPolicy(silence_s=model_flags.request_timeout_s)
-    return AskedJudge(protocol=chosen, source=source, policy=policy, logs=out / "judges" / "logs")
+    return chosen
 
 
-def _asked(
-    items: Sequence[LabelledAnswer],
-    judge: AskedJudge,
+def _panel(
+    choice: JudgeChoice,
+    protocol: Protocol,
     *,
-    source: Mapping[str, Any],
     restricted: list[str],
     egress: tuple[tuple[str, ...], str | None],
     out: Path,
-    use_cache: bool,
-) -> Scorecard:
+) -> Panel:
+    """Return the judge under its protocol, or nobody where that asks no language model."""
     from medix_eval.evaluation.evaluation import refuse_foreign_hosts  # noqa: PLC0415
-    from medix_eval.judge_check.check import ask_about  # noqa: PLC0415
+    from medix_eval.evaluation.panel import Panel, judge_sources, resolve_judges  # noqa: PLC0415
+    from medix_eval.models.requests import RetryPolicy  # noqa: PLC0415
 
+    sources = judge_sources(protocol, [choice], out=out)
+    hosts = [host for source in sources for host in source.hosts]
     vouched, reason = egress
-    hosts = judge.source.hosts if judge.source else ()
     refuse_foreign_hosts(tasks=restricted, hosts=hosts, vouched=vouched, reason=reason)
-    judge = replace(judge, restricted=bool(restricted))
-    return ask_about(items, judge, labels=source, out=out, use_cache=use_cache)
+    policy = RetryPolicy(silence_s=choice.flags.request_timeout_s)
+    return Panel(protocol=protocol, judges=resolve_judges(sources), policy=policy)
 
 
 def _print(card: Scorecard, *, as_json: bool) -> None:

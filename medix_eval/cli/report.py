@@ -48,7 +48,7 @@ def report(
     from medix_eval.report.pictures import read_pictures  # noqa: PLC0415
     from medix_eval.storage.jsonl import write_text  # noqa: PLC0415
 
-    finished = [api.load_run(run) for run in runs]
+    finished = api.load_runs(*runs)
     found = api.compare(*finished, force=force)
     judged = [run.judged for run in finished]
     root, catalogue = mirror_at(data_root), open_catalogue(include_path)

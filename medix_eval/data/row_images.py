@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,26 +101,3 @@ def _stored(image: Mapping[str, Any]) -> bytes:
         return Path(image["path"]).read_bytes()
     except (OSError, TypeError) as error:
         raise BadRow(f"no image {image['path']}: {error}") from error
-
-
-_MAPS = Path("/proc/self/maps")
-_MADV_DONTNEED = 4
-
-
-def release(paths: Collection[str]) -> None:
-    """Drop the pages of these mapped files; they are read again from the file where needed.
-
-    Only mappings that `/proc/self/maps` shows to be of these very files are touched; on systems
-    without it nothing happens.
-    """
-    if not paths or not _MAPS.exists():
-        return
-    madvise = ctypes.CDLL(None, use_errno=True).madvise
-    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    wanted = {os.path.realpath(path) for path in paths}
-    for line in _MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
-        span, permissions, *_, path = line.split(maxsplit=5)
-        # A mapping that may be written to can hold changes of its own; leave it alone.
-        if path in wanted and "w" not in permissions:
-            start, end = (int(address, 16) for address in span.split("-"))
-            madvise(start, end - start, _MADV_DONTNEED)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from medix_eval.data.tasks import Catalogue, load_tasks, mirror_at
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.models.resolve import ModelFlags, kind_of
-from medix_eval.results.store import JudgedRun, JudgedSample, find_run, read_run
+from medix_eval.results.store import JudgedRun, JudgedSample, find_run, read_runs
 from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def compare(*runs: Run | AnyPath, force: bool = False) -> Comparison:
 
     if len(runs) < 2:  # noqa: PLR2004 (a pair)
         raise ConfigError("one run alone cannot be compared", hint="name two or more")
-    return compare_runs([load_run(run).judged for run in runs], force=force)
+    return compare_runs([run.judged for run in load_runs(*runs)], force=force)
 
 
 def load_run(run: Run | AnyPath) -> Run:
@@ -268,7 +268,13 @@ def load_run(run: Run | AnyPath) -> Run:
 
     Raises `ConfigError` for a folder that is not a run, or whose files are damaged.
     """
-    return run if isinstance(run, Run) else Run(read_run(Path(run)))
+    return load_runs(run)[0]
+
+
+def load_runs(*runs: Run | AnyPath) -> list[Run]:
+    """Read finished runs, as `load_run` does; those that are read already are kept as they are."""
+    read = iter(read_runs(Path(run) for run in runs if not isinstance(run, Run)))
+    return [run if isinstance(run, Run) else Run(next(read)) for run in runs]
 
 
 def tasks(include_path: AnyPath | Sequence[AnyPath] | None = None) -> Catalogue:

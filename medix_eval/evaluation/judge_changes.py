@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from medix_eval.evaluation.panel import kinship_warnings
 from medix_eval.evaluation.rejudging import Rejudged
-from medix_eval.judging.kinship import kinship_warnings
 from medix_eval.report.format import decimal, percent
 from medix_eval.report.table import stacked, strong, table
 from medix_eval.results.scoring import mean

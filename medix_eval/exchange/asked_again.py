@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.panel import Appointed, grader_for, open_judges
+from medix_eval.evaluation.panel import Panel, ResolvedJudge
 from medix_eval.exchange.recorded import protocol_of
 from medix_eval.exchange.submission import Submission
-from medix_eval.judging.outcomes import Scorer
 from medix_eval.judging.protocol import Protocol
-from medix_eval.models.requests import RetryPolicy
 from medix_eval.records import VerdictRecord
 from medix_eval.storage.bundled import bundled
 
@@ -39,7 +37,7 @@ class Asked:
 
 
 async def ask_again(
-    given: Submission, judge: Appointed, *, num_samples: int, seed: int | None
+    given: Submission, judge: ResolvedJudge, *, num_samples: int, seed: int | None
 ) -> Asked:
     """Judge a sample again. Raises `ConfigError` for prompts that are not ours."""
     protocol = protocol_of(given.manifest, given.judging)
@@ -55,11 +53,9 @@ async def ask_again(
     seed = secrets.randbelow(2**31) if seed is None else seed
     drawn = random.Random(seed).sample(judged, min(num_samples, len(judged)))  # noqa: S311
     async with AsyncExitStack() as stack:
-        models = await open_judges([judge], stack=stack, logs=given.folder)
-        policy = RetryPolicy()
-        grader = grader_for(judge, models[judge.name], protocol=protocol, policy=policy, cache=None)
-        scorer = Scorer(protocol, grader)
-        again = await asyncio.gather(*(scorer.score(given.completions[key]) for key in drawn))
+        panel = Panel(protocol=protocol, judges=(judge,))
+        await panel.open(stack, logs=given.folder)
+        again = await asyncio.gather(*(panel.score(given.completions[key]) for key in drawn))
     pairs = [(given.verdicts[key], new) for key, new in zip(drawn, again, strict=True)]
     found = [
         f"{kept.task} {kept.sample_id}: {_said(kept)} is stated, {judge.name} says {_said(new)}"

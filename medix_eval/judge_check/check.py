@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.errors import ReplyUnusable
+from medix_eval.evaluation.panel import Panel
 from medix_eval.evaluation.progress import shown_progress
-from medix_eval.judge_check.answers import AskedJudge, answers_of_run
+from medix_eval.judge_check.answers import answers_of_run, ask_panel
 from medix_eval.judge_check.biases import (
-    Judged,
+    JudgedAnswer,
     confusion,
     consistency,
     length_bias,
@@ -21,7 +22,7 @@ from medix_eval.judge_check.biases import (
     rate,
 )
 from medix_eval.judge_check.probes import LabelledAnswer
-from medix_eval.judging.cache import VerdictCache
+from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.models.requests import run_to_end
 from medix_eval.report.format import decimal, percent, points, span, with_span
 from medix_eval.report.table import stacked, table
@@ -45,30 +46,33 @@ if TYPE_CHECKING:
 
 def ask_about(
     items: Sequence[LabelledAnswer],
-    judge: AskedJudge,
+    panel: Panel,
     *,
     labels: Mapping[str, Any],
+    restricted: bool,
     out: Path,
     use_cache: bool,
 ) -> Scorecard:
-    """Ask a judge about labelled answers and sum up what it said."""
-    identity = judge.identity()
-    settings = judge.protocol.judging_settings()
+    """Ask a judge, or the rules where the panel has none, about labelled answers and sum up."""
     started = time.monotonic()
     with ExitStack() as stack:
-        if use_cache and judge.source is not None:
-            cache = stack.enter_context(VerdictCache.at(out / ".cache" / "verdicts.sqlite"))
-            judge = replace(judge, cache=cache)
+        if use_cache and panel.judges:
+            cache = stack.enter_context(VerdictCache.at(out / CACHE_FILE))
+            panel = replace(panel, cache=cache)
         progress = stack.enter_context(shown_progress(wanted=True))
-        verdicts = run_to_end(judge.judged(items, progress=progress))
-    judged = [
-        Judged(item=item, verdict=verdict) for item, verdict in zip(items, verdicts, strict=True)
-    ]
-    who = Measured(
-        name=judge.name,
+        logs = out / "judges" / "logs"
+        judged = run_to_end(
+            ask_panel(panel, items, logs=logs, restricted=restricted, progress=progress)
+        )
+    protocol = panel.protocol
+    name, identity = protocol.name, dict[str, Any]()
+    for judge in panel.judges:
+        name, identity = judge.name, dict(judge.identity)
+    who = MeasuredJudge(
+        name=name,
         identity_digest=digest(identity),
-        protocol={"name": judge.protocol.name, "digest": judge.protocol.digest},
-        judging=settings,
+        protocol={"name": protocol.name, "digest": protocol.digest},
+        judging=protocol.judging_settings(),
     )
     return make_scorecard(judged, who, labels=labels, seconds=time.monotonic() - started)
 
@@ -76,7 +80,7 @@ def ask_about(
 def read_back(labels: Labels, run: JudgedRun) -> Scorecard:
     """Compare labels with the verdicts that a run already has; nobody is asked."""
     judging = run.judging
-    who = Measured(
+    who = MeasuredJudge(
         name=" + ".join(str(judge["id"]) for judge in judging.judges) or judging.protocol["name"],
         identity_digest=digest([judge["digest"] for judge in judging.judges]),
         protocol=judging.protocol,
@@ -96,7 +100,7 @@ def write_scorecard(card: Scorecard, out: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class MeasuredJudge:
     """Who was measured, and how it was asked."""
 
     name: str
@@ -108,7 +112,7 @@ class Measured:
 
 
 def make_scorecard(
-    judged: Sequence[Judged], who: Measured, *, labels: Mapping[str, Any], seconds: float
+    judged: Sequence[JudgedAnswer], who: MeasuredJudge, *, labels: Mapping[str, Any], seconds: float
 ) -> Scorecard:
     """Sum up what a judge said of labelled answers."""
     votes = [vote for one in judged for vote in one.verdict.votes]
@@ -136,8 +140,8 @@ def make_scorecard(
     )
 
 
-def _grouped(judged: Sequence[Judged], names: Sequence[str]) -> dict[str, Confusion]:
-    groups: dict[str, list[Judged]] = {}
+def _grouped(judged: Sequence[JudgedAnswer], names: Sequence[str]) -> dict[str, Confusion]:
+    groups: dict[str, list[JudgedAnswer]] = {}
     for one, name in zip(judged, names, strict=True):
         groups.setdefault(name, []).append(one)
     return {name: confusion(members) for name, members in groups.items()}

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +24,13 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from medix_eval.errors import ConfigError, RunMismatch
+from medix_eval.judging.protocol import JUDGING_VERSION
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.storage.digests import differences, digest
 from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
 
+_LOG = logging.getLogger(__name__)
 _SHORT = 8
 _M = TypeVar("_M", bound=BaseModel)
 _Kept = TypeVar("_Kept")
@@ -497,3 +500,15 @@ def read_run(path: Path) -> JudgedRun:
         judging=load_judging_manifest(judged),
         scores=scores,
     )
+
+
+def read_runs(paths: Iterable[Path]) -> list[JudgedRun]:
+    """Read runs, as `read_run` does; one warning names those that other judging code has judged."""
+    runs = [read_run(path) for path in paths]
+    versions = {run.judged: run.judging.judging.get("version", JUDGING_VERSION) for run in runs}
+    other = {run: version for run, version in versions.items() if version != JUDGING_VERSION}
+    if other:
+        which = f"{len(other)} runs, such as {min(other)}" if len(other) > 1 else min(other)
+        numbers = ", ".join(sorted({str(version) for version in other.values()}))
+        _LOG.warning("%s: judged by version %s: run `medix-eval judge RUN`", which, numbers)
+    return runs
