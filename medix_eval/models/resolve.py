@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 
 from medix_eval.errors import ConfigError, MedixError, how_to_install, whole_story
-from medix_eval.models.chat import ModelSource, split_gpus, visible_gpus
+from medix_eval.models.chat import ModelSource
+from medix_eval.models.checkpoint import split_gpus, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.storage.yaml_settings import read_mapping
 
