@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from medix_eval.errors import ConfigError, NoJudge, ServerError
+from medix_eval.errors import ConfigError, NoJudge, ServerError, first_error
 from medix_eval.evaluation.panel import Appointed, grader_for
 from medix_eval.evaluation.progress import Progress
 from medix_eval.judge_check.biases import Judged
@@ -91,8 +91,7 @@ def _record(row: LabelRow, number: int) -> CompletionRecord:
             }
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"sample {row.sample_id}: {first['loc'][0]}: {first['msg']}") from error
+        raise ConfigError(f"sample {row.sample_id}: {first_error(error)}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
