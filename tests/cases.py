@@ -19,7 +19,7 @@ def rules_outcome(case: Mapping[str, Any]) -> tuple[str, float | None]:
     A case has `kind`, `reference` and `completion`, and may have `question`, `choices` (or
     `options`), `facts` and `finish_reason`.
     """
-    from medix_eval.judging.outcomes import Scorer  # noqa: PLC0415
+    from medix_eval.judging.outcomes import verdict_of  # noqa: PLC0415
     from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
     from medix_eval.records import CompletionRecord  # noqa: PLC0415
 
@@ -35,7 +35,7 @@ def rules_outcome(case: Mapping[str, Any]) -> tuple[str, float | None]:
         completion=case["completion"],
         finish_reason=case.get("finish_reason", "stop"),
     )
-    verdict = asyncio.run(Scorer(protocol=load_protocol("rules"), judge=None).score(record))
+    verdict = asyncio.run(verdict_of(record, protocol=load_protocol("rules"), grader=None))
     return verdict.outcome.value, verdict.score
 
 
