@@ -35,8 +35,7 @@ def rules_outcome(case: Mapping[str, Any]) -> tuple[str, float | None]:
         completion=case["completion"],
         finish_reason=case.get("finish_reason", "stop"),
     )
-    rules = load_protocol("rules")
-    verdict = asyncio.run(verdict_of(record, protocol=rules, grader=None))
+    verdict = asyncio.run(verdict_of(record, protocol=load_protocol("rules"), grader=None))
     return verdict.outcome.value, verdict.score
 
 
