@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from pydantic import ValidationError
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -135,6 +137,16 @@ def how_to_install(extra: str) -> str:
 def one_line(error: BaseException) -> str:
     """Return what an error says, without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_error(error: ValidationError) -> str:
+    """Say in one line what is wrong first, and where."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    said = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}"
+    return f"{where}: {said}" if where else said
 
 
 def whole_story(error: BaseException) -> str:

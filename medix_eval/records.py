@@ -86,11 +86,13 @@ class Sample:
     """Whether a data use agreement covers it."""
 
 
-class _Record(BaseModel):
+class Frozen(BaseModel):
+    """What every record, setting and result is: it cannot be changed, and has no unknown key."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Failure(_Record):
+class Failure(Frozen):
     """Why a request or a vote gave nothing."""
 
     error: str
@@ -98,14 +100,14 @@ class Failure(_Record):
     message: str
 
 
-class RuleVerdict(_Record):
+class RuleVerdict(Frozen):
     """What the rules said of an answer, and which rule it was."""
 
     score: float
     rule: str
 
 
-class Vote(_Record):
+class Vote(Frozen):
     """One call to one judge: the raw reply is kept, so that a person can disagree with it."""
 
     judge: str
@@ -123,7 +125,7 @@ class Vote(_Record):
     seconds: float = 0.0
 
 
-class CompletionRecord(_Record):
+class CompletionRecord(Frozen):
     """What the candidate returned for one sample: one line of `completions.jsonl`.
 
     It carries all that judging needs, so saved completions can be judged again anywhere.
@@ -152,7 +154,7 @@ class CompletionRecord(_Record):
     failure: Failure | None = None
 
 
-class VerdictRecord(_Record):
+class VerdictRecord(Frozen):
     """How one sample was scored: one line of `verdicts.jsonl`."""
 
     schema_version: Literal[1] = 1

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
+from pydantic import PositiveInt, ValidationError, model_validator
 
 from medix_eval.errors import ConfigError, UnknownName
-from medix_eval.records import Kind
+from medix_eval.records import Frozen, Kind
 from medix_eval.storage.digests import digest
 
 _ALIASES = {"all": "medix"}
@@ -36,11 +36,7 @@ _TASK_FIELDS = frozenset({
 _GROUP_FIELDS = frozenset({"group", "group_alias", "task", "aggregate_metric_list", "metadata"})
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ImageSource(_Settings):
+class ImageSource(Frozen):
     """Where a task's images are, when they are files beside the dataset's table."""
 
     zip: str | None = None
@@ -57,7 +53,7 @@ class ImageSource(_Settings):
         return self
 
 
-class TaskSettings(_Settings):
+class TaskSettings(Frozen):
     """What this harness must know of a task beyond lm-eval's own fields: `metadata.medix`."""
 
     kind: Kind

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
 from medix_eval.evaluation.panel import kinship_warnings
 from medix_eval.evaluation.rejudging import Rejudged
+from medix_eval.records import Frozen
 from medix_eval.report.format import decimal, percent
 from medix_eval.report.table import stacked, strong, table
 from medix_eval.results.scoring import mean
@@ -23,11 +22,7 @@ if TYPE_CHECKING:
 _SCORED = dict[tuple[str, str], float | None]
 
 
-class _Change(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TaskChange(_Change):
+class TaskChange(Frozen):
     """One task of one run, judged twice."""
 
     n: int
@@ -51,7 +46,7 @@ class TaskChange(_Change):
         return self.up + self.down + self.lost + self.gained
 
 
-class RunChange(_Change):
+class RunChange(Frozen):
     """One run, judged twice; ranks are among the runs named together, 1 being the best."""
 
     model: str
@@ -66,7 +61,7 @@ class RunChange(_Change):
     rank_after: int | None = None
 
 
-class JudgeChanges(_Change):
+class JudgeChanges(Frozen):
     """Everything that changed; `medix-eval judge --json` prints this."""
 
     schema_version: int = 1

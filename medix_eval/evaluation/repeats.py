@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation.evaluation import Settings, evaluate
 from medix_eval.judging.protocol import Protocol
-from medix_eval.records import Kind
+from medix_eval.records import Frozen, Kind
 from medix_eval.report.format import percent, span
 from medix_eval.report.table import stacked, table
 from medix_eval.results.align import Shared, shared_tasks
@@ -91,11 +90,7 @@ def _winner(given: Sequence[tuple[Hashable | None, float]]) -> float:
     return math.fsum(best) / len(best) if best else 0.0
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Spread(_Result):
+class Spread(Frozen):
     """The scores of all repetitions on one task or group."""
 
     scores: tuple[float, ...]
@@ -122,7 +117,7 @@ class RepeatedTask(Spread):
     """By k: the score of the most frequent of k answers; null for reports, which never repeat."""
 
 
-class Repeats(_Result):
+class Repeats(Frozen):
     """`repeats.json`, beside the scores of the first repetition."""
 
     schema_version: int = 1

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from medix_eval.data.tasks import Catalogue
-from medix_eval.errors import ConfigError, RequestFailed
+from medix_eval.errors import ConfigError, RequestFailed, first_error
 from medix_eval.exchange.submission import Submission
 from medix_eval.judging.judge import SEEDS_APART, Grader, grader_for
 from medix_eval.judging.outcomes import outcome_of, verdict_of
@@ -66,9 +66,7 @@ def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
     try:
         protocol = Protocol.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"judging.json holds no protocol: {where} {first['msg']}") from error
+        raise ConfigError(f"judging.json holds no protocol: {first_error(error)}") from error
     if missing := {*protocol.judge.prompt_files()} - protocol.texts.keys():
         raise ConfigError(f"judging.json lacks the prompts {', '.join(sorted(missing))}")
     return protocol

@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, first_error
 from medix_eval.exchange.official import write_official
-from medix_eval.records import CompletionRecord, VerdictRecord
+from medix_eval.records import CompletionRecord, Frozen, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.results.store import (
     JudgedRun,
@@ -42,10 +42,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every file inside: the same run gives the same zip."""
 
 
-class SubmissionManifest(BaseModel):
+class SubmissionManifest(Frozen):
     """`submission.json`: what is in the zip."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     model: str
@@ -228,11 +226,8 @@ def read_submission(folder: Path) -> Submission:
             verdicts=newest(folder / "verdicts.jsonl", VerdictRecord.model_validate),
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"the submission is damaged: {error.title} {where}: {first['msg']}"
-        ) from error
+        said = f"{error.title} {first_error(error)}"
+        raise ConfigError(f"the submission is damaged: {said}") from error
     if not {"name", "digest"} <= given.judging.protocol.keys():
         raise ConfigError("judging.json names no protocol with its digest")
     if not all(isinstance(judge.get("id"), str) for judge in given.judging.judges):

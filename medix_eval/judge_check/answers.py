@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, first_error
 from medix_eval.evaluation.panel import Panel
 from medix_eval.evaluation.progress import Progress
 from medix_eval.judge_check.biases import JudgedAnswer
@@ -85,8 +85,7 @@ def _record(row: LabelRow, number: int) -> CompletionRecord:
             }
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"sample {row.sample_id}: {first['loc'][0]}: {first['msg']}") from error
+        raise ConfigError(f"sample {row.sample_id}: {first_error(error)}") from error
 
 
 async def ask_panel(

@@ -11,23 +11,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from medix_eval.errors import ConfigError, UnknownName
-from medix_eval.records import Kind
+from medix_eval.errors import ConfigError, UnknownName, first_error
+from medix_eval.records import Frozen, Kind
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.digests import digest
-from medix_eval.storage.yaml_settings import first_error, read_mapping, set_key
+from medix_eval.storage.yaml_settings import read_mapping, set_key
 
 JUDGING_VERSION = 4
 """Goes up with any change to answer extraction, rules or reply reading that can move a score."""
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SamplingSpec(_Spec):
+class SamplingSpec(Frozen):
     """Token limit and sampling, of the candidate or of the judge."""
 
     max_tokens: Annotated[int, Field(ge=1)]
@@ -36,19 +32,19 @@ class SamplingSpec(_Spec):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class ImageSpec(_Spec):
+class ImageSpec(Frozen):
     """How images travel: the stored bytes, or JPEG of quality 75 as the published code sends."""
 
     encoding: Literal["stored", "jpeg75"] = "stored"
 
 
-class PromptSpec(_Spec):
+class PromptSpec(Frozen):
     """A Jinja file around each prompt (it sees `prompt`), or none."""
 
     template: str | None = None
 
 
-class AnswerSpec(_Spec):
+class AnswerSpec(Frozen):
     """What part of a completion is judged, and what needs no judge."""
 
     reading: Literal["strict", "published"] = "strict"
@@ -57,7 +53,7 @@ class AnswerSpec(_Spec):
     """Patterns of a refusal; one must match the whole answer, in lower case."""
 
 
-class EmbeddingSpec(_Spec):
+class EmbeddingSpec(Frozen):
     """The embedding scorer of training: answer and reference are alike from `threshold` on."""
 
     model: str
@@ -65,7 +61,7 @@ class EmbeddingSpec(_Spec):
     threshold: Annotated[float, Field(ge=-1, le=1)]
 
 
-class Rubric(_Spec):
+class Rubric(Frozen):
     """How one kind of answer is graded: every prompt, asked `repeats` times, is one vote."""
 
     scale: tuple[int, int]
@@ -97,7 +93,7 @@ Combining = Literal["majority", "mean"]
 """How the scores of several judges become one; reports are always averaged."""
 
 
-class LLMJudge(_Spec):
+class LLMJudge(Frozen):
     """Language models grade answers by independent votes."""
 
     scorer: Literal["judge"]
@@ -135,7 +131,7 @@ class LLMJudge(_Spec):
         return self
 
 
-class DialogueJudge(_Spec):
+class DialogueJudge(Frozen):
     """The published way: one dialogue in which the judge is asked again what it thinks.
 
     Scores are read and counted as the published code does, its defects included.
@@ -161,7 +157,7 @@ class DialogueJudge(_Spec):
         return (self.prompt_file, self.report_prompt_file, self.again_file)
 
 
-class RulesOnly(_Spec):
+class RulesOnly(Frozen):
     """No language model: what the rules cannot decide is unjudged."""
 
     scorer: Literal["rules"]
@@ -175,7 +171,7 @@ class RulesOnly(_Spec):
         return ()
 
 
-class Protocol(_Spec):
+class Protocol(Frozen):
     """One file of `judges/`, with the text of its prompts."""
 
     name: str

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
-
 from medix_eval.errors import ConfigError, MedixError, how_to_install, whole_story
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.checkpoint import split_gpus, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
+from medix_eval.records import Frozen
 from medix_eval.storage.yaml_settings import read_mapping
 
 
@@ -290,10 +289,8 @@ def _in_flight(flags: ModelFlags) -> dict[str, Any]:
 _FILE = Path(__file__).with_name("providers.yaml")
 
 
-class Provider(BaseModel):
+class Provider(Frozen):
     """One entry of `providers.yaml`; its key is what stands before the colon of a model's name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_url: str
     key_env: str

@@ -8,17 +8,15 @@ from statistics import median
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from medix_eval.records import Frozen
 from medix_eval.results.intervals import Floats
 
 _PAIR = 2
 
 
-class Agreement(BaseModel):
+class Agreement(Frozen):
     """Agreement of raters; null where it is not defined, as when all gave the same to all."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     raters: tuple[str, ...]
     n: int

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from medix_eval.errors import ConfigError, RunMismatch
+from medix_eval.records import Frozen
 from medix_eval.results.align import Shared, shared_tasks, tie
 from medix_eval.results.paired import (
     Difference,
@@ -31,11 +31,7 @@ _Slices = tuple[tuple[str, str], ...]
 """Column and value of each slice that a sample is in."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ComparedRun(_Result):
+class ComparedRun(Frozen):
     """One of the runs; tables call it by its letter."""
 
     letter: str
@@ -46,7 +42,7 @@ class ComparedRun(_Result):
     """What sets this run apart although it may be compared: control and seed, where given."""
 
 
-class ChangedSample(_Result):
+class ChangedSample(Frozen):
     """A sample on which a run scores otherwise than the baseline."""
 
     task: str
@@ -55,7 +51,7 @@ class ChangedSample(_Result):
     after: float
 
 
-class Contest(_Result):
+class Contest(Frozen):
     """All runs on one task or group."""
 
     n: int
@@ -68,7 +64,7 @@ class Contest(_Result):
     """Runs whose paired difference from the best one may be nothing but chance."""
 
 
-class Pair(_Result):
+class Pair(Frozen):
     """One run against the baseline."""
 
     letter: str
@@ -83,7 +79,7 @@ class Pair(_Result):
     lost: tuple[ChangedSample, ...]
 
 
-class Comparison(_Result):
+class Comparison(Frozen):
     """What `compare --json` prints."""
 
     schema_version: int = 1

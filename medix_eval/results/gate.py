@@ -10,23 +10,20 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, first_error
+from medix_eval.records import Frozen
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.scores import GroupScore, Ledger, SliceScore, TaskScore
 from medix_eval.results.store import JudgedRun
-from medix_eval.storage.yaml_settings import first_error, read_mapping
+from medix_eval.storage.yaml_settings import read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _KEYS = "keys are floors, non_inferiority, limits, judge, allow_limited, allow_synthetic"
 
 
-class _Policy(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Part(_Policy):
+class _Part(Frozen):
     """A task, a group, or one slice of a task."""
 
     task: str | None = None
@@ -76,7 +73,7 @@ class NonInferiority(_Part):
     margin: Share
 
 
-class Limits(_Policy):
+class Limits(Frozen):
     """The largest share of the samples, in each task, that may end so."""
 
     failed: Share | None = None
@@ -86,14 +83,14 @@ class Limits(_Policy):
     rejected: Share | None = None
 
 
-class JudgeLimits(_Policy):
+class JudgeLimits(Frozen):
     """How far the judge must agree with itself and with the rules."""
 
     votes_kappa_at_least: Annotated[float, Field(ge=-1, le=1)] | None = None
     rules_kappa_at_least: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
-class Policy(_Policy):
+class Policy(Frozen):
     """A policy file."""
 
     name: str
@@ -115,10 +112,8 @@ class Policy(_Policy):
         return self
 
 
-class Check(BaseModel):
+class Check(Frozen):
     """One rule of a policy, held against one run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: str
     wanted: str

@@ -12,8 +12,8 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
+from medix_eval.records import Frozen
 from medix_eval.results.intervals import (
     LEVEL,
     SEED,
@@ -41,10 +41,8 @@ _SURELY_NOT, _SURELY = 0.9, 1.5
 same: it changed its mind between 1.0 and 1.2 in a search for skewed differences."""
 
 
-class Difference(BaseModel):
+class Difference(Frozen):
     """How much one run scores above another on the samples that both have."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n: int
     difference: float
@@ -65,10 +63,8 @@ class Difference(BaseModel):
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
-class Share(BaseModel):
+class Share(Frozen):
     """Part of the samples."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float
     interval: tuple[float, float] | None

@@ -6,20 +6,19 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, first_error
+from medix_eval.records import Frozen
 from medix_eval.results.scores import Cost, Scores
-from medix_eval.storage.yaml_settings import first_error, read_mapping
+from medix_eval.storage.yaml_settings import read_mapping
 
 _MILLION = 1_000_000
 _Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Prices(BaseModel):
+class Prices(Frozen):
     """A file of prices."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     currency: str
     prompt_tokens: _Price

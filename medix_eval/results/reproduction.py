@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, first_error
 from medix_eval.judging.protocol import Protocol
+from medix_eval.records import Frozen
 from medix_eval.results.store import JudgedRun
 from medix_eval.storage.digests import differences
 
@@ -39,10 +40,8 @@ _NAMES = {
 State = Literal["agrees", "differs", "scored otherwise", "not measured"]
 
 
-class Figure(BaseModel):
+class Figure(Frozen):
     """One line of `published_results.csv`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     params: str
@@ -68,10 +67,8 @@ class Figure(BaseModel):
         return float(0.5 * 10.0 ** -len(self.score.partition(".")[2])) / 100
 
 
-class Finding(BaseModel):
+class Finding(Frozen):
     """One published figure beside ours."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     figure: Figure
     ours: str | None
@@ -81,10 +78,8 @@ class Finding(BaseModel):
     state: State
 
 
-class Reproduction(BaseModel):
+class Reproduction(Frozen):
     """What `reproduce --json` prints."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
     model: str
@@ -112,8 +107,7 @@ def load_published(path: Path) -> list[Figure]:
         try:
             return [Figure.model_validate(row) for row in csv.DictReader(file)]
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ConfigError(f"{path}: {first['loc'][0]}: {first['msg']}") from error
+            raise ConfigError(f"{path}: {first_error(error)}") from error
 
 
 def figures_of(figures: Sequence[Figure], model: str) -> list[Figure]:

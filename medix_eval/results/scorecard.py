@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from medix_eval.records import Frozen
 
 
-class _Part(BaseModel):
-    """A part of a scorecard."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Rate(_Part):
+class Rate(Frozen):
     """A share of a count, with its 95 % Wilson interval; no value where nothing was counted."""
 
     k: int
@@ -24,7 +18,7 @@ class Rate(_Part):
     high: float | None
 
 
-class Kappa(_Part):
+class Kappa(Frozen):
     """Cohen's kappa of verdict and label, with its 95 % interval.
 
     No value where all are the same, and no interval where either is.
@@ -35,7 +29,7 @@ class Kappa(_Part):
     high: float | None
 
 
-class Confusion(_Part):
+class Confusion(Frozen):
     """Verdicts against labels over some answers."""
 
     n: int
@@ -54,7 +48,7 @@ class Confusion(_Part):
     """Of the right answers that were decided, how many were not."""
 
 
-class Difference(_Part):
+class Difference(Frozen):
     """How much more often one sort of answer is accepted than another; 95 % Newcombe interval."""
 
     first: Rate
@@ -65,14 +59,14 @@ class Difference(_Part):
     high: float | None
 
 
-class LengthBias(_Part):
+class LengthBias(Frozen):
     """Long answers against short ones to the same questions; 0 is no bias."""
 
     right_answers: Difference
     wrong_answers: Difference
 
 
-class PositionBias(_Part):
+class PositionBias(Frozen):
     """What place does to a verdict."""
 
     reference_first: Difference | None
@@ -81,7 +75,7 @@ class PositionBias(_Part):
     """Of questions with options, by the letter of the right one."""
 
 
-class Usage(_Part):
+class Usage(Frozen):
     """What it cost to ask."""
 
     calls: int
@@ -93,7 +87,7 @@ class Usage(_Part):
     """Time on the clock."""
 
 
-class Scorecard(_Part):
+class Scorecard(Frozen):
     """`scorecard.json`: one judge under one protocol on one set of labelled answers."""
 
     schema_version: Literal[1] = 1

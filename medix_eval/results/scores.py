@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from medix_eval.records import Outcome
+from medix_eval.records import Frozen, Outcome
 from medix_eval.results.agreement import Agreement
 from medix_eval.results.paired import Difference, Share
 
@@ -15,11 +13,7 @@ MIN_SLICE = 30
 """A slice of fewer scored samples is shown in grey, and is never called the worst."""
 
 
-class _Score(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SliceScore(_Score):
+class SliceScore(Frozen):
     """The samples of a task that share one value of a column."""
 
     n: int
@@ -33,7 +27,7 @@ class SliceScore(_Score):
         return self.n_scored < MIN_SLICE
 
 
-class Ledger(_Score):
+class Ledger(Frozen):
     """What a task cost and what was lost on the way; shares are of all its samples."""
 
     cut_off: float
@@ -53,7 +47,7 @@ class Ledger(_Score):
     judge_seconds: float
 
 
-class YesNo(_Score):
+class YesNo(Frozen):
     """Questions whose reference is yes or no, and what needs no knowledge to score on them."""
 
     n: int
@@ -68,7 +62,7 @@ class YesNo(_Score):
     n_answered: int
 
 
-class Corrected(_Score):
+class Corrected(Frozen):
     """A score with the judge's errors taken out, by people's labels on part of its answers."""
 
     score: float
@@ -83,7 +77,7 @@ class Corrected(_Score):
     rogan_gladen_interval: tuple[float, float] | None = None
 
 
-class TaskScore(_Score):
+class TaskScore(Frozen):
     """One row of the table; scores are in [0, 1] or null, never NaN."""
 
     version: str
@@ -143,7 +137,7 @@ class TaskScore(_Score):
         return min(found, key=lambda one: (one[2].score, one[:2]), default=None)
 
 
-class GroupScore(_Score):
+class GroupScore(Frozen):
     """The unweighted mean of a group's tasks; null unless every task is complete."""
 
     score: float | None
@@ -160,7 +154,7 @@ class GroupScore(_Score):
     corrected_interval: tuple[float, float] | None = None
 
 
-class ControlEffect(_Score):
+class ControlEffect(Frozen):
     """What a control took away: the plain run against the disturbed one, sample by sample."""
 
     name: Literal["vision gain", "order sensitivity"]
@@ -173,7 +167,7 @@ class ControlEffect(_Score):
     """By task: samples that score otherwise, up or down."""
 
 
-class Cost(_Score):
+class Cost(Frozen):
     """What a run cost by a file of prices."""
 
     currency: str
@@ -183,7 +177,7 @@ class Cost(_Score):
     """For each full mark; null if there was none."""
 
 
-class Scores(_Score):
+class Scores(Frozen):
     """`scores.json`: the machine's view of one judging of one run."""
 
     schema_version: int = 1

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from medix_eval.errors import ConfigError, RunMismatch
+from medix_eval.errors import ConfigError, RunMismatch, first_error
 from medix_eval.judging.protocol import JUDGING_VERSION
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
@@ -381,10 +381,8 @@ def _load(kind: type[_M], path: Path) -> _M:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ": ".join([".".join(map(str, first["loc"]))] if first["loc"] else [])
         raise ConfigError(
-            f"{path} is damaged: {where} {first['msg']}",
+            f"{path} is damaged: {first_error(error)}",
             hint="restore the file, or give another --out",
         ) from error
 
@@ -394,7 +392,7 @@ def _parsed(kind: type[_M], row: dict[str, Any], *, file: Path, number: int) -> 
         return kind.model_validate(row)
     except ValidationError as error:
         raise ConfigError(
-            f"{file}, line {number} is damaged: {error.errors(include_url=False)[0]['msg']}",
+            f"{file}, line {number} is damaged: {first_error(error)}",
             hint="delete that line; its sample is then done again",
         ) from error
 
@@ -467,9 +465,8 @@ def _record(kind: type[_Line], file: BinaryIO, at: int) -> _Line:
     try:
         return kind.model_validate_json(file.readline())
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]["msg"]
         raise ConfigError(
-            f"{file.name}, byte {at}: the line is damaged: {first}",
+            f"{file.name}, byte {at}: the line is damaged: {first_error(error)}",
             hint="delete that line; its sample is then done again",
         ) from error
 
@@ -490,9 +487,8 @@ def read_run(path: Path) -> JudgedRun:
         hint = f"`medix-eval score {path}` writes it"
         raise ConfigError(f"{file} cannot be read: {error.strerror}", hint=hint) from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]["msg"]
         hint = f"`medix-eval score {path}` writes it anew"
-        raise ConfigError(f"{file} is damaged: {first}", hint=hint) from error
+        raise ConfigError(f"{file} is damaged: {first_error(error)}", hint=hint) from error
     return JudgedRun(
         folder=folder,
         judged=judged,

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, ValidationError
+from pydantic import NonNegativeInt, PositiveFloat, ValidationError
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, first_error
+from medix_eval.records import Frozen
 from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.results.scoring import mean
 from medix_eval.results.store import JudgedRun, slug
@@ -320,11 +321,7 @@ def _conditions(run: JudgedRun) -> dict[str, Any]:
     return made
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelFacts(_Facts):
+class ModelFacts(Frozen):
     """One model of `models.yaml`; None is unknown."""
 
     parameters_b: PositiveFloat | None = None
@@ -340,7 +337,7 @@ class ModelFacts(_Facts):
     """Where a reader can check these facts."""
 
 
-class _File(_Facts):
+class _File(Frozen):
     models: dict[str, ModelFacts]
 
 
@@ -376,9 +373,7 @@ def _read(path: Path) -> _File:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f"{path}: {where}: {first['msg']}",
+            f"{path}: {first_error(error)}",
             hint="the form is shown at the top of leaderboard/models.yaml",
         ) from error

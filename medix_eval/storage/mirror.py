@@ -11,18 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import Field, NonNegativeInt, ValidationError
 
 from medix_eval.errors import DatasetError
+from medix_eval.records import Frozen
 
 MIRROR_FILE = "medix-mirror.json"
 
 
-class _Manifest(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MirrorFile(_Manifest):
+class MirrorFile(Frozen):
     """One file of a mirror."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -34,7 +31,7 @@ class MirrorFile(_Manifest):
         return cls(sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
-class Mirror(_Manifest):
+class Mirror(Frozen):
     """The manifest of a local copy of a dataset."""
 
     source: str

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError
 
@@ -44,13 +43,3 @@ def set_key(raw: dict[str, Any], override: str, *, hint: str) -> None:
         at[last] = yaml.load(value, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not YAML") from error
-
-
-def first_error(error: ValidationError) -> str:
-    """Say in one line what is wrong first, and where."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    said = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}"
-    return f"{where}: {said}" if where else said

@@ -9,10 +9,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, first_error
 from medix_eval.judging.protocol import EmbeddingSpec, LLMJudge, Protocol, load_protocol
 from medix_eval.models.resolve import ModelFlags
-from medix_eval.storage.yaml_settings import first_error, read_mapping
+from medix_eval.storage.yaml_settings import read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
