@@ -21,10 +21,10 @@ import yaml
 
 from medix_eval.data.hub import HubDataset, hub_dataset
 from medix_eval.data.physionet import XRays
+from medix_eval.data.rows import quiet
 from medix_eval.data.tasks import TaskFile
 from medix_eval.errors import ConfigError, DatasetError
 from medix_eval.storage.mirror import Mirror, MirrorFile, load_manifest, rows_key
-from medix_eval.storage.quiet import quiet
 
 _LOG = logging.getLogger(__name__)
 _CARD = "README.md"
