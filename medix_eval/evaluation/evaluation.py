@@ -27,8 +27,7 @@ from medix_eval.evaluation.panel import (
     kinship_warnings,
     resolve_judges,
 )
-from medix_eval.evaluation.pipeline import JudgingStage, OpenedTask, Pipeline
-from medix_eval.evaluation.progress import shown_progress
+from medix_eval.evaluation.pipeline import JudgingStage, OpenedTask, Pipeline, shown_progress
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol

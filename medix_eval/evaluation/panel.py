@@ -82,8 +82,9 @@ class Panel:
             model = self.models[judge.name]
             asker = RetryingModel(model=model, policy=self.policy, role="judge", gate=gate)
             asks[judge.name] = asker.complete
-        identities = {judge.name: judge.identity for judge in self.judges}
-        self.grader = grader_for(self.protocol, asks, identities=identities, cache=self.cache)
+        if asks:
+            identities = {judge.name: judge.identity for judge in self.judges}
+            self.grader = grader_for(self.protocol, asks, identities=identities, cache=self.cache)
         self.is_open = True
 
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:

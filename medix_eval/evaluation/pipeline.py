@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import sys
+import typing
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,11 +22,10 @@ from medix_eval.data.tasks import TaskFile
 from medix_eval.errors import BadRow, ModelError
 from medix_eval.evaluation.controls import Control, Disturb, disturbing
 from medix_eval.evaluation.panel import Panel
-from medix_eval.evaluation.progress import Progress
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource, Prompt, Sampling
 from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
-from medix_eval.records import CompletionRecord, Failure, Sample
+from medix_eval.records import CompletionRecord, Failure, Sample, VerdictRecord
 from medix_eval.results.store import Judging, RunFolder, newest_completions
 from medix_eval.storage.images import as_jpeg
 
@@ -101,7 +103,7 @@ class Pipeline:
             await each(self._samples(), self._follow, limit=room)
 
     async def _follow(self, sample: Sample | BadSample) -> None:
-        """Take one sample all the way, or as far as it can go by now."""
+        """Take one sample all the way, or as far as it can go already."""
         record = sample.record if isinstance(sample, BadSample) else await self._answer(sample)
         self.run.append(record)
         self.progress.answered(record)
@@ -135,7 +137,7 @@ class Pipeline:
 
     def _samples(self) -> Iterator[Sample | BadSample]:
         for opened in self.tasks:
-            disturb = disturbing(self.controls, opened.task)
+            disturb = disturbing(self.controls, opened.task) if self.controls else None
             for sample in read_samples(
                 opened.task,
                 opened.rows,
@@ -143,7 +145,10 @@ class Pipeline:
                 done=self._done(opened),
                 taken=self.run.answered_ids(opened.file.key),
             ):
-                yield sample if isinstance(sample, BadSample) else _disturbed(sample, disturb)
+                if disturb is None or isinstance(sample, BadSample):
+                    yield sample
+                else:
+                    yield _disturbed(sample, disturb)
 
     def _done(self, opened: OpenedTask) -> set[int]:
         return self.run.answered_rows(opened.file.key).intersection(opened.rows)
@@ -239,3 +244,81 @@ def _record(sample: Sample, **result: Any) -> CompletionRecord:
         image_sha256=tuple(hashlib.sha256(image).hexdigest() for image in sample.images),
         **result,
     )
+
+
+class Progress(typing.Protocol):
+    """What the pipeline tells as it goes."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """Tell that a stage begins, with so many samples before it."""
+        ...
+
+    def answered(self, record: CompletionRecord) -> None:
+        """Tell of one completion."""
+        ...
+
+    def judged(self, verdict: VerdictRecord) -> None:
+        """Tell of one verdict."""
+        ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """Tell nothing."""
+
+    def answered(self, record: CompletionRecord) -> None:
+        """Tell nothing."""
+
+    def judged(self, verdict: VerdictRecord) -> None:
+        """Tell nothing."""
+
+
+@contextmanager
+def shown_progress(*, wanted: bool) -> Iterator[Progress]:
+    """Return a bar where it is wanted and somebody looks, silence elsewhere."""
+    if not wanted or not sys.stderr.isatty():
+        yield Silent()
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        yield _Bars(bars)
+
+
+class _Bars:
+    def __init__(self, bars: object) -> None:
+        self._bars: Any = bars
+        self._ids: dict[str, int] = {}
+        self._outcomes: Counter[str] = Counter()
+
+    def begin(self, stage: str, total: int) -> None:
+        self._ids[stage] = self._bars.add_task(stage, total=total, note="")
+
+    def answered(self, record: CompletionRecord) -> None:
+        self._advance("answering", failed=record.failure is not None)
+
+    def judged(self, verdict: VerdictRecord) -> None:
+        self._advance("judging", failed=verdict.outcome.is_failure)
+
+    def _advance(self, stage: str, *, failed: bool) -> None:
+        if stage not in self._ids:
+            return
+        self._outcomes[stage] += failed
+        note = f"{self._outcomes[stage]} failed" if self._outcomes[stage] else ""
+        self._bars.update(self._ids[stage], advance=1, note=note)

@@ -21,8 +21,7 @@ from medix_eval.evaluation.panel import (
     judging_manifest,
     resolve_judges,
 )
-from medix_eval.evaluation.pipeline import JudgingStage
-from medix_eval.evaluation.progress import Progress, shown_progress
+from medix_eval.evaluation.pipeline import JudgingStage, Progress, shown_progress
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from medix_eval.errors import ConfigError, first_error
 from medix_eval.evaluation.panel import Panel
-from medix_eval.evaluation.progress import Progress
+from medix_eval.evaluation.pipeline import Progress
 from medix_eval.judge_check.biases import JudgedAnswer
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.models.requests import each

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medix_eval.errors import ReplyUnusable
 from medix_eval.evaluation.panel import Panel
-from medix_eval.evaluation.progress import shown_progress
+from medix_eval.evaluation.pipeline import shown_progress
 from medix_eval.judge_check.answers import answers_of_run, ask_panel
 from medix_eval.judge_check.biases import (
     JudgedAnswer,
