@@ -18,7 +18,6 @@ from PIL import Image
 
 from medix_eval.data.opening import open_task
 from medix_eval.data.tasks import load_tasks
-from medix_eval.phantom import model_folder
 from medix_eval.phantom.dataset import (
     EVALUATION,
     MODALITIES,
@@ -33,6 +32,7 @@ from medix_eval.phantom.dataset import (
     ask,
     draw,
     load,
+    model_folder,
     png,
     prompt,
     questions,

@@ -82,7 +82,7 @@ def _checkpoint(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> 
         raise ConfigError("rules are a protocol", hint="--protocol rules needs no judge")
     location = name
     if name == "phantom":
-        from medix_eval.phantom import model_folder  # noqa: PLC0415
+        from medix_eval.phantom.dataset import model_folder  # noqa: PLC0415
 
         location = str(model_folder())
     elif ":" in name or not name or (name.count("/") != 1 and not Path(name).is_dir()):

@@ -1,4 +1,4 @@
-"""The phantom tasks' rows, drawn when a task is loaded: no download and no stored images.
+"""The phantom: a benchmark whose rows are drawn when a task is loaded, and the model that sees them.
 
 An image is a body with two organs, lesions in one of them, the look of a modality. Lengths are in
 units of its side. Nothing but the facts is to be read off it: where the organs lie, how wide the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -297,6 +298,11 @@ def _one_of(rng: np.random.Generator, values: Sequence[str]) -> str:
 
 TRAINING, EVALUATION = 1, 2
 """The first word of every seed: no evaluation seed starts the stream of a training seed."""
+
+
+def model_folder() -> Path:
+    """Return the folder of the shipped Qwen3-VL checkpoint, as `from_pretrained` takes it."""
+    return Path(__file__).resolve().parent / "model"
 
 
 def stream(purpose: int, *words: int) -> np.random.Generator:
