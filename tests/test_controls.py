@@ -17,8 +17,7 @@ from scripted_servers import HUB, Run
 
 from medix_eval.cli.app import main
 from medix_eval.data import tasks
-from medix_eval.data.lm_task import MedixTask
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import MedixTask, open_task
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.errors import BadRow, ConfigError, UnknownName
 from medix_eval.evaluation.controls import KINDS, Control, Disturbance, disturbing

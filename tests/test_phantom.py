@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import open_task
 from medix_eval.data.tasks import load_tasks
 from medix_eval.phantom.dataset import (
     EVALUATION,

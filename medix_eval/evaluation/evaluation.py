@@ -276,7 +276,7 @@ def _generation(
 
 def open_tasks(settings: Settings, catalogue: Catalogue) -> list[OpenedTask]:
     """Open every task's data and pick its rows."""
-    from medix_eval.data.opening import open_all  # noqa: PLC0415
+    from medix_eval.data.lm_task import open_all  # noqa: PLC0415
     from medix_eval.data.samples import select_rows, side_by_side  # noqa: PLC0415
 
     opened = []

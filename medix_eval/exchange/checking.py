@@ -215,7 +215,7 @@ async def _replayed(given: Submission, protocol: Protocol) -> list[str]:
 
 def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: Checked) -> None:
     """Compare ids, questions and references with the dataset, where it is at hand."""
-    from medix_eval.data.opening import open_task  # noqa: PLC0415 (datasets: seconds)
+    from medix_eval.data.lm_task import open_task  # noqa: PLC0415 (datasets: seconds)
 
     shut: dict[str, dict[str, MedixError]] = {}
     for name in given.judging.tasks:

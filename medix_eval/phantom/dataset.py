@@ -1,4 +1,4 @@
-"""The phantom: a benchmark whose rows are drawn when a task is loaded, and the model that sees them.
+"""The phantom: rows that are drawn when a task is loaded, and the model that sees them.
 
 An image is a body with two organs, lesions in one of them, the look of a modality. Lengths are in
 units of its side. Nothing but the facts is to be read off it: where the organs lie, how wide the
