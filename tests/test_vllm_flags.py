@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medix_eval.errors import ConfigError
-from medix_eval.models import chat as gpus
+from medix_eval.models import checkpoint as gpus
 from medix_eval.models import vllm_server
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model

@@ -22,8 +22,16 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import env
 from PIL import Image, UnidentifiedImageError
 
-from medix_eval.data.expectations import ScoredSplit, check_columns, check_size
-from medix_eval.data.row_images import ImageFiles, column_images, open_image_files, undecoded
+from medix_eval.data.rows import (
+    ImageFiles,
+    ScoredSplit,
+    check_columns,
+    check_size,
+    column_images,
+    open_image_files,
+    quiet,
+    undecoded,
+)
 from medix_eval.data.tasks import read_settings
 from medix_eval.errors import BadRow, DatasetError, one_line, whole_story
 from medix_eval.records import IMAGE_MARK, Kind
@@ -32,7 +40,6 @@ from medix_eval.rules.decide import decide
 from medix_eval.rules.text import normalise
 from medix_eval.storage.images import as_rgb
 from medix_eval.storage.mirror import Mirror, read_mirror, rows_key
-from medix_eval.storage.quiet import quiet
 
 Row = Mapping[str, Any]
 """One row of a dataset, as `datasets` gives it, images not decoded."""

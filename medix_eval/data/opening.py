@@ -11,12 +11,11 @@ from typing import Any
 from datasets.config import HF_DATASETS_CACHE
 from lm_eval.tasks import TaskManager
 
-from medix_eval.data.expectations import changes_since_pinned
 from medix_eval.data.hub import offline_if_out_of_reach
 from medix_eval.data.lm_task import MedixTask
+from medix_eval.data.rows import changes_since_pinned, quiet
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.errors import ConfigError, DatasetError, full_disk, one_line
-from medix_eval.storage.quiet import quiet
 
 _LOG = logging.getLogger(__name__)
 _NAMED = 3

@@ -24,7 +24,7 @@ from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource, Prompt, Sampling
 from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
 from medix_eval.records import CompletionRecord, Failure, Sample
-from medix_eval.results.store import Judging, Run, newest_completions
+from medix_eval.results.store import Judging, RunFolder, newest_completions
 from medix_eval.storage.images import as_jpeg
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Pipeline:
     """How samples are disturbed before they are sent."""
     candidate: ModelSource
     policy: RetryPolicy
-    run: Run
+    run: RunFolder
     stage: JudgingStage
     progress: Progress
     _asker: RetryingModel | None = field(init=False, default=None)
@@ -163,7 +163,7 @@ class JudgingStage:
     """
 
     panel: Panel
-    run: Run
+    run: RunFolder
     judging: Judging
     progress: Progress
     failed: set[tuple[str, str]] = field(default_factory=set)

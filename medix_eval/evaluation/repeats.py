@@ -31,7 +31,7 @@ from medix_eval.results.intervals import (
     task_interval,
 )
 from medix_eval.results.store import JudgedRun, JudgedSample, read_run
-from medix_eval.rules.choices import Expected, chosen_option
+from medix_eval.rules.decide import Expected, chosen_option
 from medix_eval.rules.text import normalise, read
 from medix_eval.storage.jsonl import write_text
 

@@ -29,10 +29,10 @@ from medix_eval.report.table import stacked, table
 from medix_eval.results.labels import Labels
 from medix_eval.results.scorecard import (
     Confusion,
-    Difference,
     Kappa,
     Rate,
     Scorecard,
+    ShareDifference,
     Usage,
 )
 from medix_eval.results.store import JudgedRun, slug
@@ -239,11 +239,11 @@ def _with_interval(share: Rate) -> str:
     return with_span(share.value, _ends(share))
 
 
-def _ends(found: Rate | Kappa | Difference) -> tuple[float, float] | None:
+def _ends(found: Rate | Kappa | ShareDifference) -> tuple[float, float] | None:
     return None if found.low is None or found.high is None else (found.low, found.high)
 
 
-def _in_points(found: Difference) -> str:
+def _in_points(found: ShareDifference) -> str:
     ends = _ends(found)
     return f"{points(found.value)} points ({span(ends, show=points)})" if ends else "-"
 

@@ -18,10 +18,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from medix_eval.errors import ConfigError, MedixError, how_to_install, whole_story
-from medix_eval.models.chat import ModelSource, split_gpus, visible_gpus
+from medix_eval.models.chat import ModelSource
+from medix_eval.models.checkpoint import split_gpus, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.records import Frozen
-from medix_eval.storage.yaml_settings import read_mapping
+from medix_eval.storage.bundled import read_mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError, RequestRejected, how_to_install
-from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling, visible_gpus
-from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision
+from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision, visible_gpus
 from medix_eval.records import IMAGE_MARK
 
 _DEFAULT_CONTEXT = 32_768

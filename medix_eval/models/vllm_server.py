@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medix_eval.errors import ConfigError, RequestFailed, ServerError, how_to_install
-from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling, visible_gpus
-from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision
+from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.models.server_process import HOST, ServerProcess, free_port, start_server
 from medix_eval.models.vllm_args import VLLMArgs

@@ -118,7 +118,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Run:
+class RunFolder:
     """An open run folder: one writer, the index of what is there in memory."""
 
     path: Path
@@ -160,7 +160,7 @@ def slug(name: str) -> str:
 
 
 @contextmanager
-def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Iterator[Run]:
+def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Iterator[RunFolder]:
     """Begin a run folder, or go on with the one of equal settings, or with the one `at` a path.
 
     Raises `RunMismatch` naming the keys where the folder was made with other settings, other
@@ -181,7 +181,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
         lines = stack.enter_context(JsonLines(path / "completions.jsonl"))
         if any(task.data_class == "dua" for task in manifest.tasks.values()):
             lines.restrict()
-        run = Run(path, manifest, lines)
+        run = RunFolder(path, manifest, lines)
         run.save_manifest()
         for number, row in enumerate(read_lines(lines.path), 1):
             try:
@@ -220,7 +220,7 @@ class Judging:
 
 
 @contextmanager
-def open_judging(run: Run, manifest: JudgingManifest) -> Iterator[Judging]:
+def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]:
     """Begin the folder of one judging of a run, or go on with it."""
     path = run.path / "judged" / manifest.judging_digest[:_SHORT]
     path.mkdir(parents=True, exist_ok=True)
