@@ -62,6 +62,18 @@ def with_span(
     return f"{show(value)} ({span(ends, show=show)})" if ends else show(value)
 
 
+def quantity(value: float) -> str:
+    """Return a large number as people say it.
+
+    >>> [quantity(value) for value in (8e9, 5e8, 440_000, 20)]
+    ['8B', '500M', '440k', '20']
+    """
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
 def short(name: str, length: int = 32) -> str:
     """Cut a name so that a picture or a table holds it, and drop what cannot be printed.
 
