@@ -25,8 +25,7 @@ from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.models.requests import run_to_end
 from medix_eval.report.chart import alone, share_bars
-from medix_eval.report.format import decimal, percent, points, span, with_span
-from medix_eval.report.table import stacked, table
+from medix_eval.report.format import decimal, percent, points, span, stacked, table, with_span
 from medix_eval.results.labels import Labels
 from medix_eval.results.scorecard import (
     Confusion,
