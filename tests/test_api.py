@@ -38,7 +38,7 @@ def judged(tmp_path: Path, serve: Serve) -> Judged:
     model, judge = serve(lambda _: "The answer is B."), serve(says)
 
     def evaluate(**options: Any) -> medix_eval.Run:
-        return medix_eval.evaluate(**{
+        asked: dict[str, Any] = {
             "model": "openai:scripted",
             "base_url": model.url,
             "judge": "openai:scripted",
@@ -46,8 +46,8 @@ def judged(tmp_path: Path, serve: Serve) -> Judged:
             "tasks": "medqa,rad_vqa",
             "data_root": HUB,
             "out": tmp_path / "out",
-            **options,
-        })  # fmt: skip
+        }
+        return medix_eval.evaluate(**asked | options)
 
     return evaluate
 
@@ -194,8 +194,10 @@ def test_every_task_and_group_is_listed() -> None:
 def test_errors_are_those_of_the_package(
     options: dict[str, Any], error: type[Exception], says: str, tmp_path: Path
 ) -> None:
+    asked: dict[str, Any] = {**RULES, "out": tmp_path, **options}
+
     with pytest.raises(error, match=says):
-        medix_eval.evaluate(**{**RULES, "out": tmp_path, **options})
+        medix_eval.evaluate(**asked)
 
 
 def test_an_option_that_a_plan_does_not_know_is_named() -> None:

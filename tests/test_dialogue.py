@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import published_scoring
 import pytest
@@ -356,7 +357,7 @@ def test_every_adapter_sends_the_turns_before() -> None:
     prompt = Prompt(text="again", before=(("first", "reply"),))
     plain = [("user", "first"), ("assistant", "reply"), ("user", "again")]
 
-    sent = [
+    sent: list[Any] = [
         openai_server._messages(prompt),  # noqa: SLF001
         transformers_model._messages(prompt, takes_images=False),  # noqa: SLF001
     ]

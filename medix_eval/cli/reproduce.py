@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from medix_eval.evaluation.api import Run
-    from medix_eval.results.reproduction import Finding, Reproduction
+    from medix_eval.results.reproduction import Reproduction
 
 _PROTOCOL = "medix-compat"
 _TASKS = "medix"
@@ -78,27 +78,22 @@ def _evaluated(context: typer.Context, model: str, out: Path) -> Run:
 
 
 def _table(found: Reproduction) -> RenderableType:
-    from medix_eval.report.table import stacked, table  # noqa: PLC0415
+    from medix_eval.report.format import percent, span, stacked, table  # noqa: PLC0415
 
-    stamp = "SYNTHETIC DATA, reproduces nothing · " if found.synthetic else ""
     header = ("benchmark", "published", "here", "95 %", "", "source")
+    rows = [
+        (
+            f"{one.figure.benchmark} = {one.ours}" if one.ours else one.figure.benchmark,
+            one.figure.score,
+            percent(one.measured),
+            span(one.interval),
+            one.state,
+            one.figure.source,
+        )
+        for one in found.findings
+    ]
+    stamp = "SYNTHETIC DATA, reproduces nothing · " if found.synthetic else ""
     title = f"{stamp}{found.model} · {found.run}"
-    rows = map(_row, found.findings)
     shown = table(header, rows, title=title, words=("95 %", "", "source"), broken=header)
-    settings = [f"  {setting}" for setting in found.settings or ("none",)]
     differ = "Settings that differ from the published evaluation, as far as it is known:"
-    return stacked(shown, differ, *settings)
-
-
-def _row(finding: Finding) -> tuple[str, ...]:
-    from medix_eval.report.format import percent, span  # noqa: PLC0415
-
-    figure = finding.figure
-    return (
-        f"{figure.benchmark} = {finding.ours}" if finding.ours else figure.benchmark,
-        figure.score,
-        percent(finding.measured),
-        span(finding.interval),
-        finding.state,
-        figure.source,
-    )
+    return stacked(shown, differ, *(f"  {setting}" for setting in found.settings or ("none",)))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medix_eval.evaluation.panel import kinship_warnings
 from medix_eval.evaluation.rejudging import Rejudged
 from medix_eval.records import Frozen
-from medix_eval.report.format import decimal, percent
-from medix_eval.report.table import stacked, strong, table
+from medix_eval.report.format import decimal, percent, stacked, strong, table
 from medix_eval.results.scoring import mean
 from medix_eval.results.store import JudgedRun, newest, read_run
 

@@ -20,8 +20,7 @@ from medix_eval.errors import ConfigError
 from medix_eval.evaluation.evaluation import Settings, evaluate
 from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Frozen, Kind
-from medix_eval.report.format import percent, span
-from medix_eval.report.table import stacked, table
+from medix_eval.report.format import percent, span, stacked, table
 from medix_eval.results.align import Shared, shared_tasks
 from medix_eval.results.intervals import (
     Floats,

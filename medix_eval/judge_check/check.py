@@ -24,8 +24,8 @@ from medix_eval.judge_check.biases import (
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.models.requests import run_to_end
-from medix_eval.report.format import decimal, percent, points, span, with_span
-from medix_eval.report.table import stacked, table
+from medix_eval.report.chart import alone, share_bars
+from medix_eval.report.format import decimal, percent, points, span, stacked, table, with_span
 from medix_eval.results.labels import Labels
 from medix_eval.results.scorecard import (
     Confusion,
@@ -40,7 +40,6 @@ from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from rich.console import RenderableType
 
 
@@ -248,65 +247,21 @@ def _in_points(found: ShareDifference) -> str:
     return f"{points(found.value)} points ({span(ends, show=points)})" if ends else "-"
 
 
-_INK, _MUTED = "#1a1e23", "#565f6a"
 _PARTS = (
-    ("judged as labelled", "#0a5a69"),
-    ("wrong answer accepted", "#a12f28"),
-    ("right answer rejected", "#d98032"),
-    ("left open", "#d9dcd8"),
-    ("no readable verdict", "#565f6a"),
+    "judged as labelled",
+    "wrong answer accepted",
+    "right answer rejected",
+    "left open",
+    "no readable verdict",
 )
-"""What may become of an answer, and its colour: dark red is the error that flatters a model."""
-_LIGHT = frozenset({"#d98032", "#d9dcd8"})
-_ROW_INCHES = 0.3
-_READABLE_SHARE = 0.07
-"""A narrower part of a bar has no room for its number."""
+"""What may become of an answer."""
 
 
 def draw(card: Scorecard, path: Path) -> None:
     """Write the picture; equal scorecards give equal files."""
-    import matplotlib as mpl  # noqa: PLC0415 (a second)
-    from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
-
     groups = [*card.classes.items(), ("all", card.overall)]
-    with mpl.rc_context({"svg.hashsalt": "medix-eval", "font.size": 9, "text.color": _INK}):
-        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
-        figure = Figure(figsize=(8.4, 1.7 + _ROW_INCHES * len(groups)), layout=layout)
-        axes = figure.add_subplot()
-        _bars(axes, groups)
-        axes.set_title(title(card), loc="left", fontsize=10.5, fontweight="bold", pad=24)
-        axes.text(0, 1.0, _summary(card), transform=axes.transAxes, va="bottom", color=_MUTED)
-        figure.legend(loc="outside lower center", ncols=len(_PARTS), frameon=False, fontsize=8)
-        figure.savefig(path, metadata={"Date": None})
-
-
-def _bars(axes: Axes, groups: Sequence[tuple[str, Confusion]]) -> None:
-    names = [name.replace("_", " ") for name, _ in groups]
-    places = [*range(len(groups) - 1), len(groups) - 0.6]  # a gap before the sum
-    left = [0.0] * len(groups)
-    for number, (label, colour) in enumerate(_PARTS):
-        shares = [_counts(group)[number] / group.n for _, group in groups]
-        axes.barh(places, shares, left=left, color=colour, height=0.72, label=label)
-        for place, start, share, (_, group) in zip(places, left, shares, groups, strict=True):
-            if share >= _READABLE_SHARE:
-                axes.text(
-                    start + share / 2,
-                    place,
-                    str(_counts(group)[number]),
-                    ha="center",
-                    va="center",
-                    fontsize=7.5,
-                    color=_INK if colour in _LIGHT else "white",
-                )
-        left = [start + share for start, share in zip(left, shares, strict=True)]
-    axes.set_yticks(places, names)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.tick_params(length=0, colors=_MUTED)
-    axes.tick_params(axis="y", colors=_INK)
-    axes.spines[:].set_visible(False)
+    rows = [(name.replace("_", " "), _counts(group)) for name, group in groups]
+    write_text(path, alone(share_bars(rows, _PARTS, title=title(card), note=_summary(card))))
 
 
 def _counts(group: Confusion) -> tuple[int, ...]:
@@ -328,5 +283,5 @@ def _summary(card: Scorecard) -> str:
         ("false reject", overall.false_reject),
     ):
         if share.value is not None:
-            parts.append(f"{name} {share.value:.1%}")
+            parts.append(f"{name} {percent(share.value)} %")
     return " · ".join([*parts, f"kappa {kappa_of(card)}"])

@@ -1,8 +1,14 @@
-"""How a number reads, wherever it is shown; each form is written here once."""
+"""How a number reads, and how a terminal's table is put together; each is written here once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 NOTHING = "–"
 """What a page shows where there is no number; plain text has `-` or nothing."""
@@ -62,6 +68,18 @@ def with_span(
     return f"{show(value)} ({span(ends, show=show)})" if ends else show(value)
 
 
+def quantity(value: float) -> str:
+    """Return a large number as people say it.
+
+    >>> [quantity(value) for value in (8e9, 5e8, 440_000, 20)]
+    ['8B', '500M', '440k', '20']
+    """
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
 def short(name: str, length: int = 32) -> str:
     """Cut a name so that a picture or a table holds it, and drop what cannot be printed.
 
@@ -70,3 +88,50 @@ def short(name: str, length: int = 32) -> str:
     """
     visible = "".join(letter for letter in name if letter.isprintable())
     return visible if len(visible) <= length else f"{visible[: length - 1]}…"
+
+
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    totals: Iterable[Sequence[str]] = (),
+    *,
+    title: str | None = None,
+    words: Collection[str] = (),
+    broken: Collection[str] = (),
+) -> Table:
+    """Return a table for a terminal; it reads the same without colour.
+
+    The first column and those named in `words` stand left, numbers right; `totals` stand below a
+    gap. Where the terminal is too narrow, `words` and `broken` take several lines first. Text is
+    shown as it is: in `medqa[fallback=x]` the brackets are no markup.
+    """
+    from rich import box  # noqa: PLC0415 (rich only where a table is shown)
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    made = Table(title=strong(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, name in enumerate(header):
+        justify: Literal["left", "right"] = "left" if number == 0 or name in words else "right"
+        made.add_column(name, justify=justify, no_wrap=name not in {*words, *broken})
+    for row in rows:
+        made.add_row(*map(Text, row))
+    made.add_section()
+    for row in totals:
+        made.add_row(*map(Text, row), style="bold")
+    return made
+
+
+def strong(line: str) -> Text:
+    """Return a line that stands out from those beside it."""
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(line, style="bold")
+
+
+def stacked(*parts: RenderableType, notes: Iterable[str] = ()) -> Group:
+    """Put tables and lines below each other, and notes at the end in grey."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    lines = (Text(part) if isinstance(part, str) else part for part in parts)
+    return Group(*lines, *(Text(note, style="dim") for note in notes))

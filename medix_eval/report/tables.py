@@ -10,8 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medix_eval.records import Outcome
-from medix_eval.report.format import decimal, p_value, percent, points, span, with_span
-from medix_eval.report.table import stacked, strong, table
+from medix_eval.report.format import (
+    decimal,
+    p_value,
+    percent,
+    points,
+    span,
+    stacked,
+    strong,
+    table,
+    with_span,
+)
 from medix_eval.results.comparison import ChangedSample, Comparison, Contest, Pair
 from medix_eval.results.paired import Difference
 from medix_eval.results.scores import Scores, SliceScore, TaskScore

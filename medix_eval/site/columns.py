@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from medix_eval.report.format import NOTHING, percent, short
+from medix_eval.report.format import NOTHING, percent, quantity, short
 from medix_eval.site.boards import HEADLINE, Board, Entry
 from medix_eval.site.ranking import Ranked
 
@@ -134,12 +134,7 @@ def size_cell(billions: float | None) -> Cell:
     >>> [size_cell(size).text for size in (8, 0.5, 0.00044, None)]
     ['8B', '500M', '440k', '–']
     """
-    if billions is None:
-        return Cell()
-    for size, suffix in ((1, "B"), (1e-3, "M"), (1e-6, "k")):
-        if billions >= size:
-            return Cell(text=f"{billions / size:.3g}{suffix}", value=billions)
-    return Cell(text=f"{billions * 1e9:.0f}", value=billions)
+    return Cell() if billions is None else Cell(text=quantity(1e9 * billions), value=billions)
 
 
 def coverage_text(entry: Entry, num_tasks: int) -> str:
