@@ -155,7 +155,6 @@ def _labelled(
 
 
 def _protocol(judge: str | None, protocol: str | None, overrides: list[str]) -> Protocol:
-    from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
     from medix_eval.judging.protocol import RulesOnly, load_protocol  # noqa: PLC0415
 
     default = _RULES if judge == _RULES else _MEDIX
@@ -165,7 +164,6 @@ def _protocol(judge: str | None, protocol: str | None, overrides: list[str]) -> 
             f"--judge {judge} cannot judge by protocol {chosen.name!r}",
             hint="rules judge by --protocol rules, and nobody else does",
         )
-    check_prompts(chosen)
     return chosen
 
 

@@ -29,7 +29,6 @@ from medix_eval.evaluation.panel import (
 )
 from medix_eval.evaluation.pipeline import JudgingStage, OpenedTask, Pipeline, shown_progress
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
-from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.requests import RetryPolicy, run_to_end
@@ -95,7 +94,6 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         named = {name: catalogue.tasks[name].settings for name in settings.tasks}
         refuse_unfit(settings.control, named)
     candidate, sources = resolve_models(settings)
-    check_prompts(settings.protocol)
     opened = open_tasks(settings, catalogue)
     settings = replace(settings, tasks=tuple(one.file.name for one in opened))
     restricted = [n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"]

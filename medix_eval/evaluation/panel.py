@@ -19,6 +19,7 @@ from medix_eval.errors import ConfigError, NoJudge, ServerError
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Grader, grader_for
 from medix_eval.judging.outcomes import verdict_of
+from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol, RulesOnly, load_protocol
 from medix_eval.models.chat import ChatModel, ModelSource
 from medix_eval.models.checkpoint import describe
@@ -133,7 +134,11 @@ class JudgeChoice:
 def judge_sources(
     protocol: Protocol, choices: Sequence[JudgeChoice], *, out: Path
 ) -> tuple[ModelSource, ...]:
-    """Return the judges that the protocol asks for; none if it uses no language model."""
+    """Return the judges that the protocol asks for; none if it uses no language model.
+
+    Raises `ConfigError` for judges that do not fit the protocol, and for a prompt of it that cannot
+    be filled.
+    """
     spec = protocol.judge
     if isinstance(spec, RulesOnly):
         if any(choice.name for choice in choices):
@@ -142,6 +147,7 @@ def judge_sources(
                 hint="--protocol medix lets a language model judge",
             )
         return ()
+    check_prompts(protocol)
     if spec.jury == "majority" and len(choices) % 2 == 0:
         raise ConfigError(
             f"{len(choices)} judges can be split evenly, and this protocol goes by their majority",

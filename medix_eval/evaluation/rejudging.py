@@ -23,7 +23,6 @@ from medix_eval.evaluation.panel import (
 )
 from medix_eval.evaluation.pipeline import JudgingStage, Progress, shown_progress
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
-from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.requests import RetryPolicy, run_to_end
 from medix_eval.models.resolve import give_gpus
@@ -68,7 +67,6 @@ class Rejudged:
 
 def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
     """Judge the completions of every run; verdicts that stand are kept, as in an evaluation."""
-    check_prompts(asked.protocol)
     named = [find_run(path) for path in asked.runs]
     folders = [folder for folder, _ in named]
     if twice := next((one for one in folders if folders.count(one) > 1), None):
