@@ -262,5 +262,6 @@ def judging_manifest(
         ],
         judging_digest=digest(judging),
         judging=judging,
+        prompt_names=protocol.prompt_names,
         tasks=list(tasks),
     )

@@ -18,7 +18,7 @@ from medix_eval.evaluation.panel import Appointed, grader_for, open_judges
 from medix_eval.exchange.recorded import protocol_of
 from medix_eval.exchange.submission import Submission
 from medix_eval.judging.outcomes import Scorer
-from medix_eval.judging.protocol import Protocol
+from medix_eval.judging.protocol import Protocol, prompt_name
 from medix_eval.models.requests import RetryPolicy
 from medix_eval.records import VerdictRecord
 from medix_eval.storage.bundled import bundled
@@ -89,12 +89,6 @@ def _said(verdict: VerdictRecord) -> str:
 
 def _foreign_prompts(protocol: Protocol) -> list[str]:
     """Return the prompts that are not word for word files of ours."""
-    ours = {
-        path.name: path.read_text(encoding="utf-8")
-        for path in bundled("judges").glob("prompts/*.jinja")
-    }
-    return [
-        name
-        for name, text in protocol.judge_prompts.items()
-        if ours.get(name.rpartition("/")[2]) != text
-    ]
+    files = bundled("judges").glob("prompts/*.jinja")
+    ours = {path.read_text(encoding="utf-8") for path in files}
+    return [prompt_name(file) for file, text in protocol.judge_prompts.items() if text not in ours]

@@ -20,7 +20,13 @@ from medix_eval.exchange.submission import Submission
 from medix_eval.judging.dialogue import Dialogue
 from medix_eval.judging.judge import Grader, Judge, Jury
 from medix_eval.judging.outcomes import Scorer, outcome_of
-from medix_eval.judging.protocol import JUDGING_VERSION, DialogueJudge, LLMJudge, Protocol
+from medix_eval.judging.protocol import (
+    JUDGING_VERSION,
+    DialogueJudge,
+    LLMJudge,
+    Protocol,
+    by_role,
+)
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord, Vote
 from medix_eval.results.scoring import score_run
@@ -46,9 +52,10 @@ def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
 
     Raises `ConfigError` where they are no protocol's, or of another version of the judging code.
     """
-    kept = judging.judging
     if stale := judged_by_other_code(judging):
         raise ConfigError(stale)
+    names = judging.prompt_names
+    kept = by_role(judging.judging, lambda role, old: f"{role}/{names[role]}" if names else old)
     judge = kept.get("judge")
     if not isinstance(judge, dict):
         raise ConfigError("judging.json holds no judge")

@@ -12,7 +12,7 @@ from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.recorded import protocol_of
 from medix_eval.exchange.submission import MANIFEST, Submission
-from medix_eval.judging.protocol import Protocol, load_protocol, protocol_names
+from medix_eval.judging.protocol import Protocol, load_protocol, protocol_names, stamp_now
 from medix_eval.storage.digests import differences, digest
 
 _OTHER_GENERATION = "+other-generation"
@@ -51,13 +51,14 @@ def protocol_problems(given: Submission) -> Iterator[str]:
     """Make the protocol's stamp again from its settings: nobody may borrow another's digest."""
     name = str(given.judging.protocol.get("name")).removesuffix(_OTHER_GENERATION)
     kept = given.manifest.generation
+    stamp = stamp_now(given.judging.protocol, generation=kept, judging=given.judging.judging)
     if name in protocol_names():
         ours = load_protocol(name)
         made = {key: kept.get(key) for key in ours.generation_settings()}
-        theirs = {key: given.judging.judging.get(key) for key in ours.judging_settings()}
+        theirs = {key: given.judging.settings.get(key) for key in ours.judging_settings()}
         for line in differences(ours.judging_settings(), theirs)[:3]:
             yield f"judging.json names protocol {name}, but its settings are others: {line}"
-        if ours.stamp(made) != given.judging.protocol:
+        if ours.stamp(made) != stamp:
             yield f"judging.json: the stamp of protocol {name} is not that of its settings"
         return
     try:
@@ -67,7 +68,7 @@ def protocol_problems(given: Submission) -> Iterator[str]:
         return
     made = {key: kept.get(key) for key in ("generation", "images", "prompt_template")}
     stamps = {_stamp(protocol, made, like=other) for other in (None, *protocol_names())}
-    if given.judging.protocol.get("digest") not in stamps:
+    if stamp.get("digest") not in stamps:
         yield f"judging.json: the digest of protocol {name!r} is not that of its settings"
 
 

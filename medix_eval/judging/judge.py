@@ -19,7 +19,13 @@ import jinja2
 from medix_eval.errors import ModelError, ReplyUnusable, RequestRejected
 from medix_eval.judging.cache import VerdictCache, remembered
 from medix_eval.judging.prompts import compiled, fence, fields_of
-from medix_eval.judging.protocol import JUDGING_VERSION, Combining, LLMJudge, Rubric
+from medix_eval.judging.protocol import (
+    JUDGING_VERSION,
+    Combining,
+    LLMJudge,
+    Rubric,
+    prompt_name,
+)
 from medix_eval.judging.replies import read_label, read_points, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, Failure, Kind, Vote
@@ -188,7 +194,7 @@ class _Call:
     @property
     def name(self) -> str:
         """Return the prompt's name as a vote carries it, such as `question_1` or `question_1#2`."""
-        short = self.prompt.rsplit("/", 1)[-1].removesuffix(".jinja")
+        short = prompt_name(self.prompt)
         return short if not self.repeat else f"{short}#{self.repeat + 1}"
 
 

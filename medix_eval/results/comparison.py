@@ -133,7 +133,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
 def mismatches_of(baseline: JudgedRun, other: JudgedRun) -> list[str]:
     """Name all that differs in protocol, judge and data, but what may differ."""
     found = differences(_fixed(baseline.manifest.generation), _fixed(other.manifest.generation))
-    found += differences(baseline.judging.judging, other.judging.judging, at="judging")
+    found += differences(baseline.judging.settings, other.judging.settings, at="judging")
     for name in baseline.judging.tasks:
         if name not in other.judging.tasks:
             continue
@@ -163,7 +163,7 @@ def _described(run: JudgedRun, at: int) -> ComparedRun:
         letter=_letter(at),
         model=run.scores.model,
         run=str(run.judged),
-        protocol=run.judging.protocol,
+        protocol=run.protocol,
         settings={name: value for name, value in settings.items() if value is not None},
     )
 

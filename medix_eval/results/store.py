@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from medix_eval.errors import ConfigError, RunMismatch, first_error
+from medix_eval.judging.protocol import by_role, stamp_now
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.storage.digests import differences, digest
@@ -98,10 +99,23 @@ class JudgingManifest(_Manifest):
     judges: list[dict[str, Any]]
     judging_digest: str
     judging: dict[str, Any]
+    prompt_names: dict[str, str] = {}
+    """How votes name the prompts, by role; empty in a run of 0.1, which kept paths instead."""
     egress_reason: str | None = None
     """Why restricted samples were sent to a foreign judge, if they were."""
     tasks: list[str]
     """The tasks of the run that were judged this way."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What made the verdicts, with prompts named by role, whichever version wrote it."""
+        return by_role(self.judging)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Text of each prompt of the judge, by the name that votes carry or its path."""
+        texts = self.judging.get("prompts", {})
+        return {self.prompt_names.get(name, name): text for name, text in texts.items()}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -425,6 +439,15 @@ class JudgedRun:
     def control(self) -> str | None:
         """How its samples were disturbed, by the file that the digest is of; None: not at all."""
         return self.manifest.generation.get("control")
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """The stamp of its protocol, as this version makes it."""
+        return stamp_now(
+            self.judging.protocol,
+            generation=self.manifest.generation,
+            judging=self.judging.judging,
+        )
 
     def entry(self, task: str) -> TaskEntry:
         """Return what `run.json` says of a task."""

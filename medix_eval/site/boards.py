@@ -218,7 +218,7 @@ def make_boards(entries: Iterable[Entry]) -> list[Board]:
         if board is None:
             board = Board(
                 standing=entry.standing,
-                protocol=entry.run.judging.protocol,
+                protocol=entry.run.protocol,
                 judges=entry.run.judging.judges,
             )
             boards.append(board)
@@ -245,7 +245,7 @@ def _keep_one_of_each(board: Board) -> None:
         board.entries.append(standing)
         board.earlier += older
         board.repetitions += sorted((one for one in each if one.seed != lowest), key=_seed)
-    board.protocol = min(board.entries, key=_seed).run.judging.protocol
+    board.protocol = min(board.entries, key=_seed).run.protocol
 
 
 def _seed(entry: Entry) -> int:
@@ -254,11 +254,11 @@ def _seed(entry: Entry) -> int:
 
 def _is_same_protocol(one: Entry, other: Entry) -> bool:
     """Compare protocols; those of two seeds differ in digest and name, and in nothing else."""
-    first, second = one.run.judging, other.run.judging
+    first, second = one.run, other.run
     if one.seed == other.seed:
         return first.protocol["digest"] == second.protocol["digest"]
-    names = [_SEED.sub("", judging.protocol["name"]) for judging in (first, second)]
-    return names[0] == names[1] and first.judging == second.judging
+    names = [_SEED.sub("", run.protocol["name"]) for run in (first, second)]
+    return names[0] == names[1] and first.judging.settings == second.judging.settings
 
 
 def _name(boards: Iterable[Board]) -> None:

@@ -132,7 +132,7 @@ def model_facts(entry: Entry, *, num_tasks: int) -> list[tuple[str, str]]:
 def settings_of(entry: Entry, board: Board) -> list[tuple[str, str]]:
     """Return what made the figures of an entry."""
     scores, manifest = entry.run.scores, entry.run.manifest
-    generation, protocol = manifest.generation, entry.run.judging.protocol
+    generation, protocol = manifest.generation, entry.run.protocol
     model = generation.get("model", {})
     engine = model.get("engine", {}) if isinstance(model, dict) else {}
     lines = [

@@ -99,6 +99,9 @@ def find_scorecard(board: Board) -> Scorecard | None:
     digests = [str(judge["digest"]) for judge in board.judges]
     # Measured alone, or on the answers of a run.
     wanted = {digest(digests), *(digests if len(digests) == 1 else ())}
+    # A scorecard of 0.1 has the digest that runs of 0.1 state.
+    protocols = {one.run.judging.protocol["digest"] for one in board.entries}
+    protocols.add(board.protocol["digest"])
     place = Path("judges") / slug(" + ".join(str(judge["id"]) for judge in board.judges))
     outs = sorted({entry.run.folder.parent.parent for entry in board.entries})
     files = [file for out in outs for file in (out / place).glob("*/scorecard.json")]
@@ -107,8 +110,7 @@ def find_scorecard(board: Board) -> Scorecard | None:
             card = Scorecard.model_validate_json(file.read_bytes())
         except (OSError, ValidationError) as error:
             raise ConfigError(f"{file} cannot be read: {type(error).__name__}") from error
-        is_same_protocol = card.protocol.get("digest") == board.protocol["digest"]
-        if card.judge.get("digest") in wanted and is_same_protocol:
+        if card.judge.get("digest") in wanted and card.protocol.get("digest") in protocols:
             return card
     return None
 
