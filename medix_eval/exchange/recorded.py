@@ -177,7 +177,8 @@ class _Recorded:
 
 
 _NOT_FROM_VERDICTS = {"schema_version", "run", "labels", "cost", "tasks", "groups"}
-_BY_LABELS = {"corrected", "corrected_interval"}
+_FROM_OUTSIDE = {"corrected", "corrected_interval", "metrics"}
+"""By people's labels, or by code that is not ours."""
 _FROM_TEXT = {"slices", "yes_no", "chance", "agreement_with_rules"}
 _FROM_CLUSTERS = {"stderr", "interval", "interval_method", "n_clusters", "closed_form"}
 """Of a restricted task text and columns are left out, which these come from."""
@@ -209,7 +210,7 @@ def score_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
     for kind in ("tasks", "groups"):
         for name in sorted({*said[kind], *true[kind]}):
             members = {name} if kind == "tasks" else {*true[kind].get(name, {}).get("tasks", ())}
-            but = _BY_LABELS | (_FROM_TEXT if members & restricted else set())
+            but = _FROM_OUTSIDE | (_FROM_TEXT if members & restricted else set())
             but |= _FROM_CLUSTERS if members & is_clustered else set()
             yield from _unlike(said[kind].get(name), true[kind].get(name), at=name, but=but)
 
@@ -219,6 +220,8 @@ def unchecked_scores(given: Submission) -> Iterator[str]:
     scores = given.scores
     if scores.labels or any(one.corrected for one in scores.tasks.values()):
         yield "scores corrected by people's labels: those are not in a submission"
+    if any(one.metrics for one in scores.tasks.values()):
+        yield "metrics of plug-ins: their code is not in a submission"
     if scores.cost:
         yield "what it cost: the prices are not in a submission"
 
