@@ -11,7 +11,7 @@ from invented_runs import InventedRuns
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.exchange.importing import import_results
-from medix_eval.judge_check.check import Measured, make_scorecard
+from medix_eval.judge_check.check import MeasuredJudge, make_scorecard
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.store import read_run
 from medix_eval.site.boards import Standing
@@ -132,7 +132,7 @@ def test_a_board_can_demand_that_its_judge_was_measured(
 
     (unmeasured,) = measured([path], catalogue, rules).ranked
     for protocol in ("other", "medix"):
-        who = Measured(
+        who = MeasuredJudge(
             name="Qwen/Qwen3-14B",
             identity_digest=digest("Qwen/Qwen3-14B"),
             protocol={"name": protocol, "digest": digest(protocol)},

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError
-from medix_eval.exchange.other_harnesses import Claim, ForeignResults, ForeignSample, lines_of
+from medix_eval.exchange.other_harnesses import ForeignResults, ForeignSample, StatedScore, lines_of
 from medix_eval.results.store import JudgedRun, JudgedSample, slug
 from medix_eval.storage.jsonl import write_text
 from medix_eval.storage.mirror import sha256_of
@@ -206,7 +206,9 @@ def _is_possible(points: object, *, is_report: bool) -> bool:
     return 0 <= points <= _MOST_POINTS if is_report else points in {0, 1}
 
 
-def read_claims(text: str) -> tuple[dict[str, Claim], tuple[Claim, tuple[str, ...]] | None]:
+def read_claims(
+    text: str,
+) -> tuple[dict[str, StatedScore], tuple[StatedScore, tuple[str, ...]] | None]:
     r"""Read the scores stated last, given of one or of a hundred, and the mean of the last table.
 
     >>> claims, mean = read_claims("medqa: 0.5\nOverall: 50.0medqa: 0.25\nOverall: 25.0")
@@ -218,12 +220,12 @@ def read_claims(text: str) -> tuple[dict[str, Claim], tuple[Claim, tuple[str, ..
         name, value = line["name"].strip(), float(line["value"])
         decimals = len(line["value"].partition(".")[2])
         if name.lower() in {"overall", "average"}:
-            mean = Claim(value / 100, 0.005 * 10**-decimals), tuple(table)
+            mean = StatedScore(value / 100, 0.005 * 10**-decimals), tuple(table)
             table = []
         elif value > 1:
-            claims[name] = Claim(value / 100, 0.005 * 10**-decimals)
+            claims[name] = StatedScore(value / 100, 0.005 * 10**-decimals)
             table.append(name)
         else:
-            claims[name] = Claim(value, min(_EXACT, 0.5 * 10**-decimals))
+            claims[name] = StatedScore(value, min(_EXACT, 0.5 * 10**-decimals))
             table.append(name)
     return claims, mean

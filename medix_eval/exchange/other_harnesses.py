@@ -47,7 +47,7 @@ def read_lm_eval(folder: Path) -> ForeignResults:
             continue
         stated = metrics[f"{metric},none"]
         if isinstance(stated, int | float):
-            found.claimed[task] = Claim(float(stated), _EXACT)
+            found.claimed[task] = StatedScore(float(stated), _EXACT)
         rows = _mapping(_mapping(results.get("n-samples")).get(task)).get("original")
         if isinstance(rows, int) and rows > 0:
             found.num_rows[task] = rows
@@ -82,7 +82,7 @@ def read_medevalkit(folder: Path) -> ForeignResults:
             raise ConfigError(f"{path} is no list of samples")
         total = metrics.get("total metrics") if isinstance(metrics, dict) else None
         if isinstance(total, dict) and isinstance(total.get("acc"), int | float):
-            found.claimed[task] = Claim(float(total["acc"]), _EXACT)
+            found.claimed[task] = StatedScore(float(total["acc"]), _EXACT)
         found.num_rows[task] = len(rows)
         for row, line in enumerate(rows):
             place = f"{name}, sample {row}"
@@ -185,7 +185,7 @@ _TASK = re.compile(r"[A-Za-z0-9][\w .+-]*", re.ASCII)
 _MOST_ROWS = 10_000_000
 
 
-class Claim(NamedTuple):
+class StatedScore(NamedTuple):
     """A stated score, and how far from it the true one may be for having been rounded."""
 
     value: float
@@ -219,9 +219,9 @@ class ForeignResults:
     files: dict[str, str]
     """SHA-256 of every file that was read, by name."""
     samples: list[ForeignSample] = field(default_factory=list)
-    claimed: dict[str, Claim] = field(default_factory=dict)
+    claimed: dict[str, StatedScore] = field(default_factory=dict)
     """The scores that the files state, by task, in [0, 1]."""
-    claimed_mean: tuple[Claim, tuple[str, ...]] | None = None
+    claimed_mean: tuple[StatedScore, tuple[str, ...]] | None = None
     """The mean that the files state, and of which tasks."""
     num_rows: dict[str, int] = field(default_factory=dict)
     """How many rows a task has, where the files say so."""

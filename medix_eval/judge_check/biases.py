@@ -13,11 +13,11 @@ from medix_eval.judging.prompts import compiled
 from medix_eval.records import Kind, Outcome, VerdictRecord
 from medix_eval.results.scorecard import (
     Confusion,
-    Difference,
     Kappa,
     LengthBias,
     PositionBias,
     Rate,
+    RateDifference,
 )
 
 _SHORT_RIGHT, _LONG_RIGHT = frozenset({"exact", "letter"}), frozenset({"verbose_right"})
@@ -66,7 +66,7 @@ def consistency(judged: Sequence[Judged]) -> Rate:
 
 def _accepted(
     judged: Sequence[Judged], first: Collection[str], second: Collection[str]
-) -> Difference:
+) -> RateDifference:
     said = [(one.item, one.is_accepted) for one in judged if one.is_accepted is not None]
     counts = [
         [bool(accepted) for item, accepted in said if item.label_class in classes]
@@ -75,20 +75,20 @@ def _accepted(
     return difference(*(rate(sum(hits), len(hits)) for hits in counts))
 
 
-def difference(first: Rate, second: Rate) -> Difference:
+def difference(first: Rate, second: Rate) -> RateDifference:
     """Return the difference of two shares, with its interval."""
     from statsmodels.stats.proportion import confint_proportions_2indep  # noqa: PLC0415 (a second)
 
     if first.value is None or second.value is None:
-        return Difference(first=first, second=second, value=None, low=None, high=None)
+        return RateDifference(first=first, second=second, value=None, low=None, high=None)
     low, high = confint_proportions_2indep(
         first.k, first.n, second.k, second.n, method="newcomb", compare="diff"
     )
     value = first.value - second.value
-    return Difference(first=first, second=second, value=value, low=float(low), high=float(high))
+    return RateDifference(first=first, second=second, value=value, low=float(low), high=float(high))
 
 
-def _by_order(judged: Sequence[Judged], orders: Mapping[str, bool]) -> Difference | None:
+def _by_order(judged: Sequence[Judged], orders: Mapping[str, bool]) -> RateDifference | None:
     """Compare votes by what their prompt shows first, over answers with votes of both orders."""
     if len(set(orders.values())) < len((True, False)):
         return None

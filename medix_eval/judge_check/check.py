@@ -26,8 +26,8 @@ from medix_eval.judging.cache import VerdictCache
 from medix_eval.results.labels import Labels
 from medix_eval.results.scorecard import (
     Confusion,
-    Difference,
     Rate,
+    RateDifference,
     Scorecard,
     Usage,
 )
@@ -61,7 +61,7 @@ def ask_about(
     judged = [
         Judged(item=item, verdict=verdict) for item, verdict in zip(items, verdicts, strict=True)
     ]
-    who = Measured(
+    who = MeasuredJudge(
         name=judge.name,
         identity_digest=digest(identity),
         protocol={"name": judge.protocol.name, "digest": judge.protocol.digest},
@@ -74,7 +74,7 @@ def ask_about(
 def read_back(labels: Labels, run: JudgedRun) -> Scorecard:
     """Compare labels with the verdicts that a run already has; nobody is asked."""
     judging = run.judging
-    who = Measured(
+    who = MeasuredJudge(
         name=" + ".join(str(judge["id"]) for judge in judging.judges) or judging.protocol["name"],
         identity_digest=digest([judge["digest"] for judge in judging.judges]),
         protocol=run.protocol,
@@ -95,7 +95,7 @@ def write_scorecard(card: Scorecard, out: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class MeasuredJudge:
     """Who was measured, and how it was asked."""
 
     name: str
@@ -109,7 +109,7 @@ class Measured:
 
 
 def make_scorecard(
-    judged: Sequence[Judged], who: Measured, *, labels: Mapping[str, Any], seconds: float
+    judged: Sequence[Judged], who: MeasuredJudge, *, labels: Mapping[str, Any], seconds: float
 ) -> Scorecard:
     """Sum up what a judge said of labelled answers."""
     votes = [vote for one in judged for vote in one.verdict.votes]
@@ -267,7 +267,7 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _points(found: Difference) -> str:
+def _points(found: RateDifference) -> str:
     if found.value is None or found.low is None or found.high is None:
         return "-"
     return f"{100 * found.value:+.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medix_eval.records import Frozen
 from medix_eval.results.intervals import (
     Clusters,
     Floats,
@@ -21,7 +22,6 @@ from medix_eval.results.intervals import (
     normal_quantile,
     t_quantile,
 )
-from medix_eval.results.scores import Corrected
 
 MIN_LABELS = 20
 """With fewer labels than this a task stays uncalibrated."""
@@ -29,7 +29,22 @@ _HOPELESS = 0.1
 """A judge whose hits and false alarms differ by less tells next to nothing."""
 
 
-class Judged(NamedTuple):
+class Corrected(Frozen):
+    """A score with the judge's errors taken out, by people's labels on part of its answers."""
+
+    score: float
+    interval: tuple[float, float]
+    """Holds the error of sampling and the error of the judge."""
+    method: str
+    n_labels: int
+    judge_accuracy: float | None
+    """Share of the labelled answers on which the judge says the same; null if graded."""
+    rogan_gladen: float | None = None
+    """The simple form: the score that fits the judge's two error rates; null if graded."""
+    rogan_gladen_interval: tuple[float, float] | None = None
+
+
+class LabelledScore(NamedTuple):
     """One scored sample, as a correction sees it."""
 
     score: float
@@ -50,7 +65,7 @@ class Correction:
     """Variance for the errors that so few labels may have missed."""
 
 
-def correct(samples: Sequence[Judged]) -> Correction | None:
+def correct(samples: Sequence[LabelledScore]) -> Correction | None:
     """Correct one task's score; None where there are too few labels."""
     scores = np.array([one.score for one in samples])
     is_read = np.array([one.is_read for one in samples], dtype=bool)
@@ -111,7 +126,7 @@ def _trust(scores: Floats, labels: Floats) -> float:
     return min(1.0, max(0.0, slope))
 
 
-def _rogan_gladen(samples: Sequence[Judged], labels: Floats) -> tuple[float, float] | None:
+def _rogan_gladen(samples: Sequence[LabelledScore], labels: Floats) -> tuple[float, float] | None:
     """Return the score that fits the judge's two error rates, and its standard error."""
     read = [(one, label) for one, label in zip(samples, labels, strict=True) if one.is_read]
     given = [(one.score, float(label)) for one, label in read if not math.isnan(label)]

@@ -48,7 +48,7 @@ class Confusion(Frozen):
     """Of the right answers that were decided, how many were not."""
 
 
-class Difference(Frozen):
+class RateDifference(Frozen):
     """How much more often one sort of answer is accepted than another; 95 % Newcombe interval."""
 
     first: Rate
@@ -62,14 +62,14 @@ class Difference(Frozen):
 class LengthBias(Frozen):
     """Long answers against short ones to the same questions; 0 is no bias."""
 
-    right_answers: Difference
-    wrong_answers: Difference
+    right_answers: RateDifference
+    wrong_answers: RateDifference
 
 
 class PositionBias(Frozen):
     """What place does to a verdict."""
 
-    reference_first: Difference | None
+    reference_first: RateDifference | None
     """Votes whose prompt shows the reference first, against votes that see the answer first."""
     accuracy_by_letter: Mapping[str, Rate]
     """Of questions with options, by the letter of the right one."""

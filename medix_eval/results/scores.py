@@ -8,6 +8,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from medix_eval.records import Frozen, Outcome
 from medix_eval.results.agreement import Agreement
+from medix_eval.results.corrected import Corrected
 from medix_eval.results.paired import Difference, Share
 
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
@@ -62,21 +63,6 @@ class YesNo(Frozen):
     """Share of yes among the answers that begin with yes or no; far from the share in the
     references it is a bias."""
     n_answered: int
-
-
-class Corrected(Frozen):
-    """A score with the judge's errors taken out, by people's labels on part of its answers."""
-
-    score: float
-    interval: tuple[float, float]
-    """Holds the error of sampling and the error of the judge."""
-    method: str
-    n_labels: int
-    judge_accuracy: float | None
-    """Share of the labelled answers on which the judge says the same; null if graded."""
-    rogan_gladen: float | None = None
-    """The simple form: the score that fits the judge's two error rates; null if graded."""
-    rogan_gladen_interval: tuple[float, float] | None = None
 
 
 class MetricValue(Frozen):

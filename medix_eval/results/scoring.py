@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from medix_eval.records import Kind, Outcome
 from medix_eval.results.agreement import Agreement, agreement, ratings
-from medix_eval.results.corrected import Correction, Judged, correct, correct_average
+from medix_eval.results.corrected import Correction, LabelledScore, correct, correct_average
 from medix_eval.results.intervals import (
     Clusters,
     average_interval,
@@ -284,10 +284,10 @@ class Tally:
         names = [one.cluster for one, _ in scored] if self.entry.cluster else None
         return clustered([score for _, score in scored], names)
 
-    def labelled(self, labels: Mapping[str, float]) -> list[Judged]:
+    def labelled(self, labels: Mapping[str, float]) -> list[LabelledScore]:
         """Put people's labels beside the scores."""
         return [
-            Judged(
+            LabelledScore(
                 score=one.score,
                 label=labels.get(name),
                 is_read=one.outcome in _READ,
