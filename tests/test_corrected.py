@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medix_eval.results.corrected import MIN_LABELS, LabelledScore, correct, correct_average
-from medix_eval.results.intervals import clustered, task_interval
+from medix_eval.results.statistics import (
+    MIN_LABELS,
+    LabelledScore,
+    clustered,
+    correct,
+    correct_average,
+    task_interval,
+)
 
 
 def draw(

@@ -20,7 +20,7 @@ from medix_eval.evaluation.evaluation import Settings, evaluate
 from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Frozen, Kind
 from medix_eval.results.align import Shared, shared_tasks
-from medix_eval.results.intervals import (
+from medix_eval.results.statistics import (
     Floats,
     average_stderr,
     clustered,

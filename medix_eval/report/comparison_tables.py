@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from medix_eval.results.comparison import ChangedSample, Comparison, Pair
-from medix_eval.results.paired import Difference
+from medix_eval.results.statistics import Difference
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medix_eval.records import Outcome
-from medix_eval.results.paired import Difference
 from medix_eval.results.scores import Scores, SliceScore, TaskScore
+from medix_eval.results.statistics import Difference
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,8 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from medix_eval.errors import ConfigError
-from medix_eval.results.intervals import Clusters, Floats, Numbers, clustered, numbered
-from medix_eval.results.paired import is_clear
+from medix_eval.results.statistics import Clusters, Floats, Numbers, clustered, is_clear, numbered
 from medix_eval.results.store import JudgedRun, JudgedSample, newest
 
 _TOLERANCE = 1e-9

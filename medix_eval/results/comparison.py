@@ -11,7 +11,9 @@ import numpy as np
 from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.records import Frozen
 from medix_eval.results.align import Shared, shared_tasks, tie
-from medix_eval.results.paired import (
+from medix_eval.results.scores import MIN_SLICE
+from medix_eval.results.scoring import slices_of
+from medix_eval.results.statistics import (
     Difference,
     Share,
     changed_share,
@@ -19,8 +21,6 @@ from medix_eval.results.paired import (
     holm,
     task_difference,
 )
-from medix_eval.results.scores import MIN_SLICE
-from medix_eval.results.scoring import slices_of
 from medix_eval.results.store import JudgedRun, JudgedSample
 from medix_eval.storage.digests import differences
 

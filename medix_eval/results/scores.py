@@ -8,8 +8,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from medix_eval.records import Frozen, Outcome
 from medix_eval.results.agreement import Agreement
-from medix_eval.results.corrected import Corrected
-from medix_eval.results.paired import Difference, Share
+from medix_eval.results.statistics import Corrected, Difference, Share
 
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 MIN_SLICE = 30

@@ -12,16 +12,6 @@ from typing import Any, NamedTuple, Self
 
 from medix_eval.records import Kind, Outcome
 from medix_eval.results.agreement import Agreement, agreement, ratings
-from medix_eval.results.corrected import Correction, LabelledScore, correct, correct_average
-from medix_eval.results.intervals import (
-    Clusters,
-    average_interval,
-    average_stderr,
-    clustered,
-    group_interval,
-    limits_of,
-    task_interval,
-)
 from medix_eval.results.labels import Labels, mark_of
 from medix_eval.results.scores import (
     FAILED,
@@ -31,6 +21,19 @@ from medix_eval.results.scores import (
     SliceScore,
     TaskScore,
     YesNo,
+)
+from medix_eval.results.statistics import (
+    Clusters,
+    Correction,
+    LabelledScore,
+    average_interval,
+    average_stderr,
+    clustered,
+    correct,
+    correct_average,
+    group_interval,
+    limits_of,
+    task_interval,
 )
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, newest
 

@@ -8,7 +8,7 @@ import json
 import math
 from typing import Any
 
-from medix_eval.results.intervals import Floats
+from medix_eval.results.statistics import Floats
 from medix_eval.site.measured import Measured
 from medix_eval.site.ranking import Ranked
 
