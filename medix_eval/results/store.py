@@ -306,12 +306,12 @@ def find_run(path: Path) -> tuple[Path, Path | None]:
 
 def load_run_manifest(path: Path) -> RunManifest:
     """Read `run.json`."""
-    return _load(RunManifest, path / "run.json")
+    return load_record(RunManifest, path / "run.json")
 
 
 def load_judging_manifest(path: Path) -> JudgingManifest:
     """Read `judging.json`."""
-    return _load(JudgingManifest, path / "judging.json")
+    return load_record(JudgingManifest, path / "judging.json")
 
 
 def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
@@ -386,16 +386,16 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _load(kind: type[_M], path: Path) -> _M:
+def load_record(
+    kind: type[_M], path: Path, *, hint: str = "restore the file, or give another --out"
+) -> _M:
+    """Read a record from a JSON file. Raises `ConfigError` with this hint."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
     except ValidationError as error:
-        raise ConfigError(
-            f"{path} is damaged: {first_error(error)}",
-            hint="restore the file, or give another --out",
-        ) from error
+        raise ConfigError(f"{path} is damaged: {first_error(error)}", hint=hint) from error
 
 
 def _parsed(kind: type[_M], row: dict[str, Any], *, file: Path, number: int) -> _M:
@@ -444,9 +444,7 @@ class JudgedRun:
     def protocol(self) -> dict[str, str]:
         """The stamp of its protocol, as this version makes it."""
         return stamp_now(
-            self.judging.protocol,
-            generation=self.manifest.generation,
-            judging=self.judging.judging,
+            self.judging.protocol, generation=self.manifest.generation, judging=self.judging.judging
         )
 
     def entry(self, task: str) -> TaskEntry:
@@ -500,15 +498,8 @@ def read_run(path: Path) -> JudgedRun:
     folder, judged = find_run(path)
     if judged is None:
         raise ConfigError(f"{path} has no verdicts yet", hint="run the evaluation to its end first")
-    file = judged / "scores.json"
-    try:
-        scores = Scores.model_validate_json(file.read_bytes())
-    except OSError as error:
-        hint = f"`medix-eval score {path}` writes it"
-        raise ConfigError(f"{file} cannot be read: {error.strerror}", hint=hint) from error
-    except ValidationError as error:
-        hint = f"`medix-eval score {path}` writes it anew"
-        raise ConfigError(f"{file} is damaged: {first_error(error)}", hint=hint) from error
+    hint = f"`medix-eval score {path}` writes it anew"
+    scores = load_record(Scores, judged / "scores.json", hint=hint)
     return JudgedRun(
         folder=folder,
         judged=judged,

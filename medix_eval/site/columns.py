@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from medix_eval.site.boards import HEADLINE, Board, Entry
+from medix_eval.site.boards import HEADLINE, Board, Entry, Ranked
 from medix_eval.site.pictures import short
-from medix_eval.site.ranking import Ranked
 
 NOTHING = "–"
 DAGGER = "†"

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medix_eval.results.scores import GroupScore, TaskScore
-from medix_eval.site.boards import Board, Entry, Standing
+from medix_eval.site.boards import Board, Entry, Rules, Standing, find_scorecard
 from medix_eval.site.columns import NOTHING, coverage_text, group_label, percent, size_cell
 from medix_eval.site.measured import Measured
 from medix_eval.site.pictures import short
-from medix_eval.site.ranking import Rules, find_scorecard
 
 _MOST_SLICES = 40
 _DATA_CLASSES = {

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medix_eval.results.scores import MIN_SLICE, TaskScore
-from medix_eval.site.boards import Board, Entry, Standing
+from medix_eval.site.boards import Board, Entry, Ranked, Rules, Standing
 from medix_eval.site.columns import (
     NOTHING,
     group_label,
@@ -37,7 +37,6 @@ from medix_eval.site.details import (
 from medix_eval.site.illustrations import benchmark_picture, board_pictures
 from medix_eval.site.measured import Measured
 from medix_eval.site.pictures import short
-from medix_eval.site.ranking import Ranked, Rules
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.version import __version__
 
