@@ -1,7 +1,7 @@
 # Every target first makes or completes .venv with what it needs (.ci/venv).
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo demo-train test test-vllm lint check bench build clean dev
+.PHONY: help demo demo-train test coverage docs test-vllm lint check bench build clean dev
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,13 +25,21 @@ demo-train: dev ## train a half-trained model with GRPO, and compare it with wha
 test: dev ## run the tests
 	.venv/bin/python -m pytest -n 2
 
+coverage: dev ## run the tests and measure how much of medix_eval they reach, branches included
+	.venv/bin/python -m pytest -n 2 --cov=medix_eval
+
+docs: ## check what the pages say: links, commands, flags
+	@.ci/venv dev
+	.venv/bin/python -m pytest tests/test_docs.py
+
 test-vllm: ## run the tests against real vLLM on the CPU, in an environment of their own
 	@.ci/venv-vllm
 	.venv-vllm/bin/python -m pytest tests/vllm
 
-lint: dev ## check format, style and types
+lint: dev ## check format, style, the direction of imports, and types
 	.venv/bin/python -m ruff format --check
 	.venv/bin/python -m ruff check
+	.venv/bin/lint-imports --no-cache
 	.venv/bin/python -m mypy
 	.venv/bin/python -m pyright
 
@@ -44,7 +52,7 @@ build: dev ## make the wheel and the sdist in dist/
 	.venv/bin/python -m hatchling build
 
 clean: ## remove what was built and cached; .venv and results stay
-	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 dev:

@@ -123,6 +123,17 @@ class BadRow(DatasetError):
     """One row that cannot be asked; the sample is skipped, its reason names task and row."""
 
 
+def how_to_install(extra: str) -> str:
+    """Return the hint where a package is missing that one of our extras brings.
+
+    >>> how_to_install("vllm")
+    "install medix-eval with its extra `vllm`, in a checkout by `pip install '.[vllm]'`"
+    """
+    return (
+        f"install medix-eval with its extra `{extra}`, in a checkout by `pip install '.[{extra}]'`"
+    )
+
+
 def one_line(error: BaseException) -> str:
     """Return what an error says, without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -46,9 +46,15 @@ class Outcome(StrEnum):
         """Whether something broke, so that the run ends with exit code 1."""
         return self in _FAILURES
 
+    @property
+    def is_read(self) -> bool:
+        """Whether a judge, or a rule, has read the answer; others are wrong without that."""
+        return self in _READ
+
 
 _FAILURES = frozenset({Outcome.JUDGE_FAILED, Outcome.REQUEST_FAILED, Outcome.SKIPPED})
 _UNSCORED = _FAILURES | {Outcome.UNJUDGED}
+_READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
 
 IMAGE_MARK = "<image>"
 """Where an image stands in a prompt's text, as in stock lm-eval."""

@@ -78,8 +78,8 @@ class ScriptedServer:
     async def _models(self, request: web.Request) -> web.Response:
         del request
         if self._models_status != 200:  # noqa: PLR2004
-            return web.json_response({"error": "no"}, status=self._models_status)
-        return web.json_response({"object": "list", "data": [{"id": self._model}]})
+            return web.json_response(_error("scripted"), status=self._models_status)
+        return web.json_response({"object": "list", "data": [_listed(self._model)]})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
@@ -97,7 +97,7 @@ class ScriptedServer:
             request.transport.close()
             return web.Response()
         if reply.body is not None or reply.status != 200:  # noqa: PLR2004
-            text = reply.body or json.dumps({"error": {"message": reply.text or "scripted"}})
+            text = reply.body or json.dumps(_error(reply.text or "scripted"))
             kind = "text/html" if text.lstrip().startswith("<") else "application/json"
             return web.Response(
                 text=text, status=reply.status, headers=dict(reply.headers), content_type=kind
@@ -136,6 +136,14 @@ def prompt_text(body: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _listed(model: str) -> dict[str, Any]:
+    return {"id": model, "object": "model", "created": 0, "owned_by": "scripted"}
+
+
+def _error(said: str) -> dict[str, Any]:
+    return {"error": {"message": said, "type": "scripted", "param": None, "code": None}}
 
 
 def _completion(body: Mapping[str, Any], reply: Reply) -> dict[str, Any]:

@@ -17,11 +17,10 @@ from scripted_servers import HUB, Run
 
 from medix_eval.cli.app import main
 from medix_eval.data import tasks
-from medix_eval.data.lm_task import MedixTask
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import MedixTask, open_task
 from medix_eval.data.samples import BadSample, read_samples
-from medix_eval.errors import BadRow, ConfigError
-from medix_eval.evaluation.controls import Control, disturbing
+from medix_eval.errors import BadRow, ConfigError, UnknownName
+from medix_eval.evaluation.controls import KINDS, Control, Disturbance, disturbing
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.records import Kind, Sample
 from medix_eval.storage.bundled import bundled
@@ -49,6 +48,24 @@ def question(*options: str, form: str = "{}. {}") -> Sample:
 def shuffled(sample: Sample, number: int = 1) -> Sample:
     task: Any = None
     return disturbing([Control("shuffle-options", number)], task)(sample)
+
+
+def test_a_new_sort_of_control_is_for_the_tasks_that_have_what_it_disturbs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upper = Disturbance("options", lambda _task, _number: lambda sample: sample)
+    monkeypatch.setitem(KINDS, "upper-case", upper)
+
+    control = Control.named("upper-case")
+
+    assert control.disturbs == "options"
+    assert control.fits(CATALOGUE.tasks["medqa"].settings)
+    assert not control.fits(CATALOGUE.tasks["rad_vqa"].settings)
+
+
+def test_an_unknown_sort_of_control_cannot_be_built() -> None:
+    with pytest.raises(UnknownName, match="no control is named 'blank-page'"):
+        Control("blank-page")
 
 
 @pytest.mark.parametrize("name", ["no-image", "blank-image", "wrong-image"])

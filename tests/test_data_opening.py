@@ -11,7 +11,7 @@ import datasets
 import pytest
 from opened_tasks import CATALOGUE, HUB, Open, open_fixture
 
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import open_task
 from medix_eval.data.tasks import load_tasks
 from medix_eval.errors import ConfigError, DatasetError
 

@@ -21,7 +21,7 @@ from PIL import Image
 from medix_eval.data import physionet
 from medix_eval.data import pull as pull_module
 from medix_eval.data.hub import HubDataset, HubFile
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import open_task
 from medix_eval.data.physionet import XRays
 from medix_eval.data.pull import pull
 from medix_eval.data.tasks import load_tasks

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import published_scoring
 import pytest
 
 from medix_eval.errors import ModelError, RequestFailed
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.judging.dialogue import Dialogue
-from medix_eval.judging.judge import Grade, Judge
-from medix_eval.judging.outcomes import Scorer
+from medix_eval.judging.judge import Dialogue, Grade, Judge
+from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.protocol import DialogueJudge, LLMJudge, load_protocol
 from medix_eval.models import openai_server, transformers_model
 from medix_eval.models.chat import Completion, Prompt, Sampling
@@ -321,7 +321,7 @@ def test_what_is_judged_is_what_the_published_code_shows(completion: str, shown:
     replies = Replies(['{"score": 1}'] * 3)
     record = a_record().model_copy(update={"completion": completion, "finish_reason": "length"})
 
-    verdict = asyncio.run(Scorer(COMPAT, compat(replies)).score(record))
+    verdict = asyncio.run(verdict_of(record, protocol=COMPAT, grader=compat(replies)))
 
     assert verdict.outcome is Outcome.CORRECT
     assert verdict.answer == shown == published_scoring.after_thinking(completion)
@@ -333,7 +333,9 @@ def test_rules_beside_the_published_judge_read_the_answer_without_its_tags() -> 
         update={"reference": "yes", "completion": "<thinking>?</thinking><answer>Yes</answer>"}
     )
 
-    verdict = asyncio.run(Scorer(COMPAT, compat(Replies(['{"score": 0}'] * 3))).score(record))
+    grader = compat(Replies(['{"score": 0}'] * 3))
+
+    verdict = asyncio.run(verdict_of(record, protocol=COMPAT, grader=grader))
 
     assert verdict.outcome is Outcome.WRONG
     assert verdict.rule is not None
@@ -355,7 +357,7 @@ def test_every_adapter_sends_the_turns_before() -> None:
     prompt = Prompt(text="again", before=(("first", "reply"),))
     plain = [("user", "first"), ("assistant", "reply"), ("user", "again")]
 
-    sent = [
+    sent: list[Any] = [
         openai_server._messages(prompt),  # noqa: SLF001
         transformers_model._messages(prompt, takes_images=False),  # noqa: SLF001
     ]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from medix_eval.judge_check.probes import HANDWRITTEN, load_probes
 from medix_eval.judging.error_tags import error_tags
-from medix_eval.judging.outcomes import Scorer
+from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome
 
@@ -120,17 +120,17 @@ def test_probes_of_a_mistake_carry_its_tag_or_none(label_class: str, tag: str) -
 
 
 def test_only_a_wrong_answer_is_tagged() -> None:
-    def verdict_of(answer: str) -> tuple[Outcome, tuple[str, ...]]:
+    def ending(answer: str) -> tuple[Outcome, tuple[str, ...]]:
         record = CompletionRecord(
             task="t@1", sample_id="s", row=0, kind=Kind.OPEN, prompt="Which side?",
             reference="left", completion=answer, finish_reason="stop",
         )  # fmt: skip
-        verdict = asyncio.run(Scorer(load_protocol("rules"), None).score(record))
+        verdict = asyncio.run(verdict_of(record, protocol=load_protocol("rules"), grader=None))
         return verdict.outcome, verdict.error_tags
 
-    assert verdict_of("right") == (Outcome.WRONG, ("laterality",))
-    assert verdict_of("left") == (Outcome.CORRECT, ())
-    assert verdict_of("It might be right.") == (Outcome.UNJUDGED, ())
+    assert ending("right") == (Outcome.WRONG, ("laterality",))
+    assert ending("left") == (Outcome.CORRECT, ())
+    assert ending("It might be right.") == (Outcome.UNJUDGED, ())
 
 
 WORDS = ["left", "right", "no", "kidney", "5", "mg", "50", "CT", "MRI", "liver", "effusion", "the"]

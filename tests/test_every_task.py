@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from medix_eval.cli.app import main
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import open_task
 from medix_eval.data.samples import read_samples
 from medix_eval.data.tasks import load_tasks
 from medix_eval.records import IMAGE_MARK, Kind, Sample

@@ -14,7 +14,7 @@ import pytest
 from scripted_servers import Run, Serve, judge
 
 from medix_eval.errors import ConfigError
-from medix_eval.judge_check.biases import Judged, confusion, position_bias
+from medix_eval.judge_check.biases import JudgedAnswer, confusion, position_bias
 from medix_eval.judge_check.check import draw
 from medix_eval.judge_check.probes import LabelledAnswer, load_probes
 from medix_eval.judging.prompts import fence
@@ -144,9 +144,9 @@ def test_a_judge_that_always_says_the_same_agrees_no_more_than_chance() -> None:
     assert confusion([]).kappa.value is None
 
 
-def judged(times: int, *, is_correct: bool, is_accepted: bool) -> list[Judged]:
+def judged(times: int, *, is_correct: bool, is_accepted: bool) -> list[JudgedAnswer]:
     item = next(it for it in load_probes("held_out").items if it.is_correct == is_correct)
-    return [Judged(item=item, verdict=verdict_of(item, is_accepted=is_accepted))] * times
+    return [JudgedAnswer(item=item, verdict=verdict_of(item, is_accepted=is_accepted))] * times
 
 
 def verdict_of(item: LabelledAnswer, *, is_accepted: bool) -> VerdictRecord:
@@ -188,7 +188,9 @@ def test_a_judge_that_leans_on_the_order_is_seen_to(check: Check, serve: Any) ->
 def test_a_judge_that_likes_one_letter_is_seen_to() -> None:
     letters = [it for it in load_probes("held_out").items if it.label_class == "letter"]
     said = [
-        Judged(item=item, verdict=verdict_of(item, is_accepted=item.record.completion == "(A)"))
+        JudgedAnswer(
+            item=item, verdict=verdict_of(item, is_accepted=item.record.completion == "(A)")
+        )
         for item in (answered_by_letter(item) for item in letters)
     ]
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.cli.judges import judge_choices
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.panel import JudgeChoice, appoint, resolve_judges
+from medix_eval.evaluation.api import judge_choices
+from medix_eval.evaluation.panel import JudgeChoice, judge_sources, resolve_judges
 from medix_eval.judging.judge import Grade, Jury, combined
 from medix_eval.judging.protocol import load_protocol
 from medix_eval.models.openai_server import OpenAIServer
@@ -62,17 +62,7 @@ def test_a_majority_is_of_the_whole_jury(scores: list[float | None]) -> None:
 
 
 def choices(names: list[str], **given: list[str] | list[int]) -> tuple[JudgeChoice, ...]:
-    flags: dict[str, object] = {
-        "backend": None,
-        "base_url": None,
-        "api_key_env": None,
-        "concurrency": None,
-        "gpus": None,
-        "vllm_args": None,
-        "request_timeout": 600.0,
-        "server_timeout": 900.0,
-    }
-    return judge_choices(names, **(flags | given))  # type: ignore[arg-type]
+    return judge_choices(names, {f"judge_{name}": values for name, values in given.items()})
 
 
 def test_one_judge_shares_its_load_and_several_have_an_address_each() -> None:
@@ -102,9 +92,9 @@ def test_an_even_jury_has_no_majority(tmp_path: Path) -> None:
     two = choices(["openai:a", "openai:b"], base_url=["http://x/v1"])
 
     with pytest.raises(ConfigError, match="2 judges can be split evenly"):
-        resolve_judges(load_protocol("medix"), two, out=tmp_path)
+        judge_sources(load_protocol("medix"), two, out=tmp_path)
     mean = load_protocol("medix", overrides=["judge.jury=mean"])
-    assert len(resolve_judges(mean, two, out=tmp_path)) == 2
+    assert len(judge_sources(mean, two, out=tmp_path)) == 2
 
 
 def server(model: str, url: str) -> OpenAIServer:
@@ -113,7 +103,7 @@ def server(model: str, url: str) -> OpenAIServer:
 
 def test_the_same_judge_twice_is_refused_and_two_servers_of_one_name_are_told_apart() -> None:
     with pytest.raises(ConfigError, match="is the same model as openai:a"):
-        appoint([server("a", "http://x/v1"), server("a", "http://x/v1")])
+        resolve_judges([server("a", "http://x/v1"), server("a", "http://x/v1")])
 
-    judges = appoint([server("a", "http://x/v1"), server("a", "http://y/v1")])
+    judges = resolve_judges([server("a", "http://x/v1"), server("a", "http://y/v1")])
     assert [judge.name for judge in judges] == ["openai:a", "openai:a#2"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medix_eval.judging.kinship import kinship_warnings
+from medix_eval.evaluation.panel import kinship_warnings
 
 
 @pytest.mark.parametrize(

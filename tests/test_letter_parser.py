@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.judging.outcomes import Scorer
+from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind, Outcome
 from medix_eval.rules.answers import letter_of
@@ -69,7 +69,7 @@ async def test_a_guess_is_unparsed_and_a_short_answer_always_wrong_whatever_the_
         completion=completion,
     )
 
-    verdict = await Scorer(load_protocol(protocol, overrides=[]), None).score(record)
+    verdict = await verdict_of(record, protocol=load_protocol(protocol), grader=None)
 
     assert verdict.outcome is outcome
     assert verdict.score == float(outcome is Outcome.CORRECT)

@@ -27,8 +27,7 @@ from lm_eval.tasks import TaskManager
 from PIL import Image
 
 from medix_eval.data import tasks
-from medix_eval.data.lm_task import MedixTask
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import MedixTask, open_task
 from medix_eval.records import IMAGE_MARK, Kind
 from medix_eval.storage.bundled import bundled
 from medix_eval.testing import ScriptedServer, prompt_text

@@ -16,12 +16,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import open_task
 from medix_eval.data.tasks import load_tasks
-from medix_eval.phantom import model_folder
-from medix_eval.phantom.dataset import EVALUATION, TRAINING, load, questions, stream
-from medix_eval.phantom.drawing import MODALITIES, SIDE, SIDES, SIZES, Facts, Pixels, draw, png
-from medix_eval.phantom.questions import TOPICS, Question, ask, prompt, report
+from medix_eval.phantom.dataset import (
+    EVALUATION,
+    MODALITIES,
+    SIDE,
+    SIDES,
+    SIZES,
+    TOPICS,
+    TRAINING,
+    Facts,
+    Pixels,
+    Question,
+    ask,
+    draw,
+    load,
+    model_folder,
+    png,
+    prompt,
+    questions,
+    report,
+    stream,
+)
 from medix_eval.records import Kind
 from medix_eval.rules.answers import extract_answer
 from medix_eval.rules.decide import decide

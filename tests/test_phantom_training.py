@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from medix_eval.phantom import model_folder
+from medix_eval.phantom.dataset import model_folder
 from medix_eval.storage.bundled import bundled
 
 pytest.importorskip("torch")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medix_eval.cli.judges import judge_choices
+from medix_eval.evaluation.api import judge_choices
 from medix_eval.models import resolve as providers
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.models.resolve import ModelFlags, load_providers, resolve_model
@@ -96,17 +96,7 @@ def test_the_key_may_be_in_another_variable(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_folder_that_is_named_like_a_provider_runs_here() -> None:
-    choices = judge_choices(
-        ["toy", "openai:x"],
-        backend="hf",
-        base_url=None,
-        api_key_env=None,
-        concurrency=None,
-        gpus=None,
-        vllm_args=None,
-        request_timeout=600.0,
-        server_timeout=900.0,
-    )
+    choices = judge_choices(["toy", "openai:x"], {"judge_backend": "hf"})
 
     assert [choice.flags.backend for choice in choices] == ["hf", None]
 

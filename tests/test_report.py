@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 from medix_eval.cli.app import main
 from medix_eval.records import CompletionRecord, Kind, Outcome, RuleVerdict, VerdictRecord, Vote
-from medix_eval.report.packing import disagreements
+from medix_eval.report.page import disagreements
 from medix_eval.results.store import read_run
 from medix_eval.testing import write_run
 

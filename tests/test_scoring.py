@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from medix_eval.cli.flags import print_scores
 from medix_eval.errors import ConfigError
 from medix_eval.records import CompletionRecord, Kind, Outcome, RuleVerdict, VerdictRecord, Vote
 from medix_eval.report.tables import as_csv, as_markdown
@@ -235,3 +236,13 @@ def test_the_csv_has_the_intervals(tmp_path: Path) -> None:
     found = dict(zip(header.split(","), task.split(","), strict=True))
     assert float(found["interval_low"]) < 0.5 < float(found["interval_high"])
     assert group.startswith("all,")
+
+
+def test_the_terminal_shows_which_data_stands_in_for_a_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal's markup is in square brackets, too, and must not swallow the name."""
+    renamed: dict[str, Any] = {"medqa[fallback=qiaojin]": [{}]}
+    print_scores(scored(tmp_path, **renamed), as_json=False)
+
+    assert "medqa[fallback=qiaojin]@1" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from medix_eval.errors import ConfigError, DatasetError
-from medix_eval.phantom import model_folder
+from medix_eval.phantom.dataset import model_folder
 from medix_train.data import load_training_data
 from medix_train.recipe import DataSection, ModelSection
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from medix_eval.errors import ConfigError, RunMismatch, ServerError
-from medix_eval.phantom import model_folder
+from medix_eval.phantom.dataset import model_folder
 from medix_eval.testing import ScriptedServer
 from medix_train import training
 from medix_train.checkpoints import Evaluation, best_evaluation, read_evaluations

@@ -14,10 +14,8 @@ from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.checkpoint import folder_identity, split_revision
 from medix_eval.models.torchvision_cpu import declare_missing_operators
 from medix_eval.models.transformers_model import TransformersModel
-from medix_eval.phantom import model_folder
-from medix_eval.phantom.dataset import questions
-from medix_eval.phantom.drawing import png
-from medix_eval.phantom.questions import prompt as prompt_of
+from medix_eval.phantom.dataset import model_folder, png, questions
+from medix_eval.phantom.dataset import prompt as prompt_of
 from medix_eval.records import Kind
 
 

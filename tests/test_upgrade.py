@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from frozen import V0_1, hashes
@@ -30,7 +32,8 @@ def copied(tmp_path: Path) -> Copied:
     """Copy a saved run, so that a test may write to it."""
 
     def copy(run: Path) -> Path:
-        shutil.copytree(V0_1 / run.parts[0] / run.parts[1], tmp_path / run.parts[1])
+        source = V0_1 / run.parts[0] / run.parts[1]
+        shutil.copytree(source, tmp_path / run.parts[1], dirs_exist_ok=True)
         return tmp_path.joinpath(*run.parts[1:])
 
     return copy
@@ -101,12 +104,74 @@ def test_a_saved_judging_and_a_new_one_are_of_one_protocol(
     assert [one for one in mismatches_of(old, new) if "judges" not in one] == []
 
 
+def test_the_changelog_tells_every_score_as_it_was_and_is(
+    repository: Path, run: Run, copied: Copied
+) -> None:
+    """Its first column is of 0.1, its last of this version."""
+    text = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+/\w+)` \| (\w+) \| (\d+) \| (.+) \|$", text, re.MULTILINE)
+    was = {(r, task, n): cells.split(" | ")[0] for r, task, n, cells in told}
+    now = {(r, task, n): cells.split(" | ")[-1] for r, task, n, cells in told}
+
+    saved = {f"{one.parts[1]}/{one.parts[-1]}": read_run(V0_1 / one).scores for one in RUNS}
+    assert was == scores_of({key: scores.model_dump() for key, scores in saved.items()})
+    judged = {path: json.loads(run("score", path, "--json")[1]) for path in map(copied, RUNS)}
+    assert now == scores_of({f"{p.parts[-3]}/{p.name}": told for p, told in judged.items()})
+
+
+def scores_of(runs: dict[str, dict[str, Any]]) -> dict[tuple[str, str, str], str]:
+    return {
+        (key, name, str(task["n"])): f"{task['score']:.4f} ({task['n_scored']})"
+        for key, scores in runs.items()
+        for name, task in scores["tasks"].items()
+    }
+
+
 def test_saved_runs_are_ranked(run: Run, tmp_path: Path) -> None:
     ranked = [V0_1 / "runs" / name for name in ("medix", "rules", "compat", "repeat")]
     code, out, err = run("leaderboard", *ranked, "--allow-synthetic", "--out", tmp_path / "site")
 
     assert code == 0, err
     assert out.count("1 models") == 4
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("score", "RUN"),
+        ("compare", "RUN", "OTHER"),
+        ("report", "RUN", "OTHER", "--images", "none", "--out", "page.html"),
+        ("export", "RUN", "OTHER"),
+        ("leaderboard", "RUN", "OTHER", "--allow-synthetic", "--out", "site"),
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_a_run_of_other_judging_code_is_named_in_one_line_and_used_all_the_same(
+    argv: tuple[str, ...],
+    run: Run,
+    copied: Copied,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (saved,) = (one for one in RUNS if one.parts[1] == "medix")
+    first = copied(saved)
+    second = shutil.copytree(first, tmp_path / "copy" / saved.name)
+    places = {"RUN": first, "OTHER": second, **{n: tmp_path / n for n in ("page.html", "site")}}
+    argv = tuple(str(places.get(one, one)) for one in argv)
+    code, *_ = run(*argv)
+    assert [one for one in caplog.messages if "judged by version" in one] == []
+    for folder in (first, second):
+        (file,) = folder.glob("judged/*/judging.json")
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept["judging"]["version"] = 3
+        file.write_text(json.dumps(kept), encoding="utf-8")
+
+    code_now, *_ = run(*argv)
+
+    (said,) = [one for one in caplog.messages if "judged by version" in one]
+    assert said.endswith("judged by version 3: run `medix-eval judge RUN`")
+    assert said.startswith("2 runs, such as " if str(second) in argv else f"{first}")
+    assert code_now == code
 
 
 def test_a_saved_submission_is_checked(run: Run, repository: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medix_eval.errors import ConfigError
-from medix_eval.models import chat as gpus
+from medix_eval.models import checkpoint as gpus
 from medix_eval.models import vllm_server
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
@@ -51,7 +51,7 @@ def test_vllm_serves_what_it_can_if_it_is_installed(monkeypatch: pytest.MonkeyPa
     assert kind("some/model") == "TransformersModel"
     with pytest.raises(ConfigError, match="vLLM is not installed") as error:
         kind("some/model", backend="vllm")
-    assert "pip install 'medix-eval[vllm]'" in error.value.hint
+    assert "`pip install '.[vllm]'`" in error.value.hint
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from fake_servers import Habits, journal, running, wait_until
 from scripted_servers import HUB, Run
 
-from medix_eval.phantom import model_folder
+from medix_eval.phantom.dataset import model_folder
 
 pytestmark = pytest.mark.usefixtures("fake_vllm")
 

@@ -18,7 +18,7 @@ from medix_eval.errors import ConfigError, ServerError
 from medix_eval.models.server_process import is_free
 from medix_eval.models.vllm_args import parse_vllm_args
 from medix_eval.models.vllm_server import kept_servers
-from medix_eval.phantom import model_folder
+from medix_eval.phantom.dataset import model_folder
 
 pytestmark = pytest.mark.usefixtures("fake_vllm")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import check_folder, open_catalogue
+from medix_eval.cli.flags import open_catalogue
 from medix_eval.errors import ConfigError, DatasetError
 
 app = typer.Typer(
@@ -35,9 +35,10 @@ def list_data(
 ) -> None:
     """List each task's source, licence, size, and whether its data is here."""
     from medix_eval.data.pull import place_of  # noqa: PLC0415
+    from medix_eval.data.tasks import mirror_at  # noqa: PLC0415
 
     catalogue = open_catalogue(include_path)
-    root = check_folder("--data-root", data_root)
+    root = mirror_at(data_root)
     names = catalogue.select(tasks) if tasks else tuple(catalogue.tasks)
     rows = []
     for name in names:
@@ -99,7 +100,9 @@ def check_data(
     as_json: flags.Json = False,
 ) -> None:
     """Check a mirror: files, columns, types, rows, pictures; every difference is named."""
-    check_folder("--data-root", data_root)
+    from medix_eval.data.tasks import mirror_at  # noqa: PLC0415
+
+    mirror_at(data_root)
     catalogue = open_catalogue(include_path)
     names = catalogue.select(tasks) if tasks else tuple(catalogue.tasks)
     from medix_eval.data.check import check_mirror  # noqa: PLC0415 (lm-eval: seconds)
@@ -148,9 +151,10 @@ def verify_data(
     as_json: flags.Json = False,
 ) -> None:
     """Tell whether the data at hand is what a run scored, byte by byte."""
+    from medix_eval.data.tasks import mirror_at  # noqa: PLC0415
     from medix_eval.results.store import find_run  # noqa: PLC0415
 
-    root = check_folder("--data-root", data_root)
+    root = mirror_at(data_root)
     folder, _ = find_run(run)
     catalogue = open_catalogue(include_path)
     from medix_eval.evaluation.verify import verify_run  # noqa: PLC0415 (lm-eval: seconds)

@@ -39,9 +39,9 @@ def export(
     out: Out = None,
 ) -> None:
     """Write runs as Markdown, CSV, Parquet, LaTeX, BibTeX, a methods paragraph or lm-eval files."""
-    from medix_eval.results.store import read_run  # noqa: PLC0415
+    from medix_eval.results.store import read_runs  # noqa: PLC0415
 
-    finished = [read_run(run) for run in runs]
+    finished = read_runs(runs)
     files = _files()
     if form in files:
         if out is None:

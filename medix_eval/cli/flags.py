@@ -1,19 +1,31 @@
-"""The flags of an evaluation: their names, their help, and the panel they are shown in."""
+"""What commands share: their flags, each declared once, and how they print."""
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from medix_eval.storage.bundled import bundled
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from medix_eval.data.tasks import Catalogue
+    from medix_eval.results.scores import Scores
+
+Command = Callable[..., None]
 
 # A flag reads best as one line of what it is and one of what it says.
 # fmt: off
 _WHAT, _MODELS, _JUDGES, _OUTPUT = "What to run", "The model", "The judge", "Results"
 _VLLM = "Models that vLLM serves"
-
 Engine = Literal["vllm", "hf"]
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Partial = Annotated[
     bool,
@@ -90,7 +102,6 @@ Fallback = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", rich_help_panel=_WHAT, help="Print what would be sent.")
 ]
-
 Model = Annotated[
     str,
     typer.Option("--model", metavar="M", rich_help_panel=_MODELS,
@@ -131,7 +142,6 @@ TextOnly = Annotated[
     typer.Option("--allow-text-only", rich_help_panel=_MODELS,
                  help="Ask a model that cannot see without the images; the result says so."),
 ]
-
 Judge = Annotated[
     list[str] | None,
     typer.Option("--judge", metavar="J", rich_help_panel=_JUDGES,
@@ -168,7 +178,6 @@ NoCache = Annotated[
     typer.Option("--no-cache", rich_help_panel=_JUDGES,
                  help="Ask the judge anew, whatever it said before."),
 ]
-
 Gpus = Annotated[
     str | None,
     typer.Option("--gpus", metavar="0,1", rich_help_panel=_VLLM,
@@ -205,7 +214,6 @@ KeepServer = Annotated[
     typer.Option("--keep-server", rich_help_panel=_VLLM,
                  help="Leave servers running when the run is done, for the next one."),
 ]
-
 Out = Annotated[
     Path, typer.Option("--out", metavar="DIR", rich_help_panel=_OUTPUT, help="Where runs go.")
 ]
@@ -217,3 +225,117 @@ Verbose = Annotated[
     bool, typer.Option("--verbose", rich_help_panel=_OUTPUT, help="Log every retry.")
 ]
 Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
+
+# fmt: on
+_MODEL = {
+    "backend": (Backend, None),
+    "base_url": (BaseUrl, None),
+    "api_key_env": (KeyEnv, None),
+    "concurrency": (Concurrency, None),
+    "request_timeout": (RequestTimeout, 600.0),
+    "gpus": (Gpus, None),
+    "vllm_args": (VllmArgs, None),
+    "server_timeout": (ServerTimeout, 900.0),
+    "keep_server": (KeepServer, False),
+}
+_JUDGE = {
+    "judge_backend": (JudgeBackend, None),
+    "judge_base_url": (JudgeBaseUrl, None),
+    "judge_api_key_env": (JudgeKeyEnv, None),
+    "judge_concurrency": (JudgeConcurrency, None),
+    "judge_request_timeout": (JudgeRequestTimeout, 600.0),
+    "judge_gpus": (JudgeGpus, None),
+    "judge_vllm_args": (JudgeVllmArgs, None),
+    "judge_server_timeout": (JudgeServerTimeout, 900.0),
+}
+_SIDE_BY_SIDE = ("gpus", "vllm_args", "server_timeout", "keep_server")
+"""Flags of vLLM, in the order of its panel: the judge's stands behind the model's."""
+
+
+def _place(name: str) -> int:
+    plain = name.removeprefix("judge_")
+    return _SIDE_BY_SIDE.index(plain) if plain in _SIDE_BY_SIDE else -1
+
+
+_FAMILIES: dict[str, dict[str, tuple[Any, Any]]] = {
+    "judge": _JUDGE,
+    "evaluation": {
+        "model": (Model, ""),
+        "tasks": (Tasks, None),
+        "protocol": (Protocol, "medix"),
+        "overrides": (Overrides, None),
+        "limit": (Limit, None),
+        "seed": (Seed, 0),
+        "control": (Control, None),
+        "repeat": (Repeat, None),
+        "data_root": (DataRoot, None),
+        "include_path": (Include, None),
+        "local_host": (LocalHost, None),
+        "allow_egress": (Egress, None),
+        "accept_data_change": (DataChange, False),
+        "allow_fallback": (Fallback, False),
+        "judge": (Judge, None),
+        **{name: (_MODEL | _JUDGE)[name] for name in sorted(_MODEL | _JUDGE, key=_place)},
+        "allow_text_only": (TextOnly, False),
+        "no_cache": (NoCache, False),
+        "out": (Out, Path("results")),
+    },
+}
+
+
+def family(name: Literal["judge", "evaluation"]) -> Callable[[Command], Command]:
+    """Give a command a family of flags, which are declared once and taken whole.
+
+    They stand in place of its parameter `options`, which gets their values by name: they are the
+    keyword arguments of `medix_eval.evaluate`. typer reads flags from a signature, so one is
+    written.
+    """
+
+    def decorated(command: Command) -> Command:
+        flags = _FAMILIES[name]
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(command, eval_str=True).parameters.values():
+            if own.name != "options":
+                parameters.append(own)
+                continue
+            parameters += [
+                inspect.Parameter(flag, own.kind, default=default, annotation=annotation)
+                for flag, (annotation, default) in flags.items()
+            ]
+
+        @wraps(command)
+        def call(*args: Any, **given: Any) -> None:
+            command(*args, options={flag: given.pop(flag) for flag in flags}, **given)
+
+        call.__annotations__ = {one.name: one.annotation for one in parameters}
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return call
+
+    return decorated
+
+
+def open_catalogue(include_path: list[Path] | None) -> Catalogue:
+    """Read the bundled task files and the user's own."""
+    from medix_eval.data.tasks import load_tasks  # noqa: PLC0415
+
+    return load_tasks([bundled("tasks"), *(include_path or [])])
+
+
+def print_scores(scores: Scores, *, as_json: bool) -> None:
+    """Print the scores to stdout, and where the report is to stderr."""
+    if as_json:
+        typer.echo(scores.model_dump_json(indent=2))
+    else:
+        from medix_eval.report.tables import scores_table  # noqa: PLC0415
+
+        print_renderable(scores_table(scores))
+    typer.echo(f"report: {Path(scores.run) / 'report.html'}", err=True)
+
+
+def print_renderable(shown: RenderableType) -> None:
+    """Print a table to stdout."""
+    from rich.console import Console  # noqa: PLC0415
+
+    # In a file a line may be long; only a terminal has an edge.
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(shown)

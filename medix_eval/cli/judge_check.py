@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import check_positive, print_renderable
-from medix_eval.cli.judges import judge_choices
+from medix_eval.cli.flags import print_renderable
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
-    from medix_eval.judge_check.answers import AskedJudge
+    from medix_eval.evaluation.panel import JudgeChoice, Panel
     from medix_eval.judge_check.probes import LabelledAnswer
-    from medix_eval.models.resolve import ModelFlags
+    from medix_eval.judging.protocol import Protocol
     from medix_eval.results.scorecard import Scorecard
 
 _RULES, _MEDIX = "rules", "medix"
 _FAILURES, _DONE = 1, 0
 
 
+@flags.family("judge")
 def judge_check(
     *,
     judge: Annotated[
@@ -54,14 +54,7 @@ def judge_check(
     ] = None,
     num: Annotated[int, typer.Option("--num", help="Answers on the sheet.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sheet's draw.")] = 0,
-    judge_backend: flags.JudgeBackend = None,
-    judge_base_url: flags.JudgeBaseUrl = None,
-    judge_api_key_env: flags.JudgeKeyEnv = None,
-    judge_concurrency: flags.JudgeConcurrency = None,
-    judge_request_timeout: flags.JudgeRequestTimeout = 600.0,
-    judge_gpus: flags.JudgeGpus = None,
-    judge_vllm_args: flags.JudgeVllmArgs = None,
-    judge_server_timeout: flags.JudgeServerTimeout = 900.0,
+    options: Mapping[str, Any],
     local_host: flags.LocalHost = None,
     allow_egress: flags.Egress = None,
     no_cache: flags.NoCache = False,
@@ -71,10 +64,12 @@ def judge_check(
 ) -> None:
     """Measure a judge on labelled answers: its errors by class, its biases, its cost."""
     logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
+    from medix_eval.evaluation.api import judge_choices, positive  # noqa: PLC0415
+
     if sheet is not None and labels is None:
         if judge is not None:
             raise ConfigError("--sheet alone asks no judge", hint="leave --judge out")
-        check_positive("--num", num)
+        positive("--num", num)
         _write_sheet(sheet, num=num, seed=seed)
         return
     if sheet is not None and judge is None and (protocol or overrides):
@@ -82,31 +77,27 @@ def judge_check(
             "--sheet with --labels reads the verdicts that the run has, by its own protocol",
             hint="leave --protocol and --set out, or name who shall judge anew with --judge",
         )
-    from medix_eval.judge_check.check import write_scorecard  # noqa: PLC0415
+    from medix_eval.judge_check.check import ask_about, write_scorecard  # noqa: PLC0415
 
     _make(out / "judges")  # before anything is asked that could then not be kept
 
-    (choice,) = judge_choices(
-        [judge] if judge else None,
-        backend=judge_backend,
-        base_url=judge_base_url,
-        api_key_env=judge_api_key_env,
-        concurrency=judge_concurrency,
-        request_timeout=judge_request_timeout,
-        gpus=judge_gpus,
-        vllm_args=judge_vllm_args,
-        server_timeout=judge_server_timeout,
-    )
+    (choice,) = judge_choices(judge, options)
     if judge is None and sheet is not None and labels is not None:
         card = _read_back(labels, sheet)
     else:
         source, items, restricted = _labelled(labels, sheet, split)
-        card = _asked(
-            items,
-            _resolved(judge, protocol, overrides or [], choice.flags, out),
-            source=source,
+        panel = _panel(
+            choice if judge != _RULES else replace(choice, name=None),
+            _protocol(judge, protocol, overrides or []),
             restricted=restricted,
             egress=(tuple(local_host or ()), allow_egress),
+            out=out,
+        )
+        card = ask_about(
+            items,
+            panel,
+            labels=source,
+            restricted=bool(restricted),
             out=out,
             use_cache=not no_cache,
         )
@@ -163,18 +154,9 @@ def _labelled(
     return given.source, [one.item for one in answers_of_run(given, run)], tasks
 
 
-def _resolved(
-    judge: str | None,
-    protocol: str | None,
-    overrides: list[str],
-    model_flags: ModelFlags,
-    out: Path,
-) -> AskedJudge:
-    from medix_eval.judge_check.answers import AskedJudge  # noqa: PLC0415
+def _protocol(judge: str | None, protocol: str | None, overrides: list[str]) -> Protocol:
     from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
     from medix_eval.judging.protocol import RulesOnly, load_protocol  # noqa: PLC0415
-    from medix_eval.models.requests import RetryPolicy  # noqa: PLC0415
-    from medix_eval.models.resolve import resolve_model  # noqa: PLC0415
 
     default = _RULES if judge == _RULES else _MEDIX
     chosen = load_protocol(protocol or default, overrides=overrides)
@@ -184,42 +166,34 @@ def _resolved(
             hint="rules judge by --protocol rules, and nobody else does",
         )
     check_prompts(chosen)
-    if isinstance(chosen.judge, RulesOnly):
-        return AskedJudge(protocol=chosen, source=None)
-    source = resolve_model(
-        judge or chosen.judge.model,
-        model_flags,
-        max_tokens=chosen.judge.sampling.max_tokens,
-        out=out,
-    )
-    policy = RetryPolicy(silence_s=model_flags.request_timeout_s)
-    return AskedJudge(protocol=chosen, source=source, policy=policy, logs=out / "judges" / "logs")
+    return chosen
 
 
-def _asked(
-    items: Sequence[LabelledAnswer],
-    judge: AskedJudge,
+def _panel(
+    choice: JudgeChoice,
+    protocol: Protocol,
     *,
-    source: Mapping[str, Any],
     restricted: list[str],
     egress: tuple[tuple[str, ...], str | None],
     out: Path,
-    use_cache: bool,
-) -> Scorecard:
+) -> Panel:
+    """Return the judge under its protocol, or nobody where that asks no language model."""
     from medix_eval.evaluation.evaluation import refuse_foreign_hosts  # noqa: PLC0415
-    from medix_eval.judge_check.check import ask_about  # noqa: PLC0415
+    from medix_eval.evaluation.panel import Panel, judge_sources, resolve_judges  # noqa: PLC0415
+    from medix_eval.models.requests import RetryPolicy  # noqa: PLC0415
 
+    sources = judge_sources(protocol, [choice], out=out)
+    hosts = [host for source in sources for host in source.hosts]
     vouched, reason = egress
-    hosts = judge.source.hosts if judge.source else ()
     refuse_foreign_hosts(tasks=restricted, hosts=hosts, vouched=vouched, reason=reason)
-    judge = replace(judge, restricted=bool(restricted))
-    return ask_about(items, judge, labels=source, out=out, use_cache=use_cache)
+    policy = RetryPolicy(silence_s=choice.flags.request_timeout_s)
+    return Panel(protocol=protocol, judges=resolve_judges(sources), policy=policy)
 
 
 def _print(card: Scorecard, *, as_json: bool) -> None:
     if as_json:
         typer.echo(card.model_dump_json(indent=2))
         return
-    from medix_eval.judge_check.check import for_terminal  # noqa: PLC0415
+    from medix_eval.judge_check.check import scorecard_table  # noqa: PLC0415
 
-    print_renderable(for_terminal(card))
+    print_renderable(scorecard_table(card))

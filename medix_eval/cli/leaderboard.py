@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import open_catalogue
+from medix_eval.cli.flags import open_catalogue
 from medix_eval.errors import ConfigError
 
 _CHECK_NOT_MET = 5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import check_folder, open_catalogue
+from medix_eval.cli.flags import open_catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.storage.bundled import bundled
 
@@ -64,10 +64,11 @@ def show(
         typer.echo(shown_protocol(load_protocol(protocol, overrides=overrides or [])))
         return
     catalogue = open_catalogue(include_path)
+    from medix_eval.data.tasks import mirror_at  # noqa: PLC0415
     from medix_eval.evaluation.dry_run import shown_prompts  # noqa: PLC0415
 
     for name in catalogue.select([task or ""]):
-        root = check_folder("--data-root", data_root)
+        root = mirror_at(data_root)
         typer.echo(shown_prompts(catalogue.tasks[name], data_root=root, num=num))
 
 

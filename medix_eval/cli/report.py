@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import check_folder, open_catalogue
+from medix_eval.cli.flags import open_catalogue
 
 # fmt: off
 Images = Annotated[
@@ -37,23 +37,21 @@ def report(
     include_path: flags.Include = None,
 ) -> None:
     """Write report.html of a run, or one page that compares several; the first is the baseline."""
-    from medix_eval.report.pictures import read_pictures  # noqa: PLC0415
-    from medix_eval.results.store import read_run  # noqa: PLC0415
+    from medix_eval.evaluation import api  # noqa: PLC0415
 
-    finished = [read_run(run) for run in runs]
-    root = check_folder("--data-root", data_root)
-    catalogue = open_catalogue(include_path)
-    if len(finished) == 1:
-        from medix_eval.report.page import write_run_page  # noqa: PLC0415
-
-        pictures = read_pictures(finished[0], catalogue, data_root=root, size=images)
-        typer.echo(write_run_page(finished[0], images=pictures))
+    if len(runs) == 1:
+        run = api.load_run(runs[0])
+        typer.echo(run.report(images=images, data_root=data_root, include_path=include_path))
         return
+    from medix_eval.data.tasks import mirror_at  # noqa: PLC0415
     from medix_eval.report.compare_page import compare_page  # noqa: PLC0415
-    from medix_eval.results.comparison import compare_runs  # noqa: PLC0415
+    from medix_eval.report.pictures import read_pictures  # noqa: PLC0415
     from medix_eval.storage.jsonl import write_text  # noqa: PLC0415
 
-    found = compare_runs(finished, force=force)
-    pictures = read_pictures(finished[0], catalogue, data_root=root, size=images)
-    write_text(out, compare_page(found, finished, images=pictures))
+    finished = api.load_runs(*runs)
+    found = api.compare(*finished, force=force)
+    judged = [run.judged for run in finished]
+    root, catalogue = mirror_at(data_root), open_catalogue(include_path)
+    pictures = read_pictures(judged[0], catalogue, data_root=root, size=images)
+    write_text(out, compare_page(found, judged, images=pictures))
     typer.echo(out)

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medix_eval.cli import flags
+from medix_eval.cli.evaluate import as_given
+from medix_eval.cli.flags import print_renderable, print_scores
 from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from medix_eval.results.reproduction import Finding, Reproduction
+    from medix_eval.evaluation.api import Run
+    from medix_eval.results.reproduction import Reproduction
 
 _PROTOCOL = "medix-compat"
 _TASKS = "medix"
 _DONE, _NOT_MET = 0, 5
-_USABLE = (0, 1)
-"""How an evaluation may end for its scores to be read."""
 
 
 def reproduce(
@@ -44,7 +45,6 @@ def reproduce(
     from medix_eval.results.reproduction import (  # noqa: PLC0415
         figures_of,
         load_figures,
-        newest_judging,
     )
     from medix_eval.results.reproduction import reproduce as hold_against  # noqa: PLC0415
     from medix_eval.results.store import read_run  # noqa: PLC0415
@@ -52,58 +52,48 @@ def reproduce(
     figures = load_figures(bundled("leaderboard") / "published_results.csv")
     figures = figures_of(figures, published or model)
     if run is None:
-        code = _evaluate(context, model, out)
-        if code not in _USABLE:
-            raise typer.Exit(code)
-        run = newest_judging(out)
+        run = _evaluated(context, model, out).path
     found = hold_against(figures, read_run(run), load_protocol(_PROTOCOL))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        from medix_eval.cli.arguments import print_renderable  # noqa: PLC0415
-
         print_renderable(_table(found))
     raise typer.Exit(_DONE if found.is_reproduced else _NOT_MET)
 
 
-def _evaluate(context: typer.Context, model: str, out: Path) -> int:
-    """Run the evaluation as the command line would, with what came behind the model."""
+def _evaluated(context: typer.Context, model: str, out: Path) -> Run:
+    """Evaluate with the flags that came behind the model, which are read as those of medix-eval."""
+    from medix_eval.evaluation.api import evaluate  # noqa: PLC0415
+
     arguments = ["--model", model, "--out", str(out)]
     for flag, value in (("--protocol", _PROTOCOL), ("--tasks", _TASKS)):
         if flag not in context.args:
             arguments += [flag, value]
     root = context.find_root().command
+    given = root.make_context("medix-eval", [*arguments, *context.args]).params
+    run = evaluate(progress=True, **as_given(given))
     with redirect_stdout(sys.stderr):  # stdout is for what is found
-        return int(root.main([*arguments, *context.args], standalone_mode=False) or 0)
+        print_scores(run.scores, as_json=False)
+    return run
 
 
 def _table(found: Reproduction) -> RenderableType:
-    from rich import box  # noqa: PLC0415 (rich only where a table is shown)
-    from rich.console import Group  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from medix_eval.report.format import percent, span, stacked, table  # noqa: PLC0415
 
+    header = ("benchmark", "published", "here", "95 %", "", "source")
+    rows = [
+        (
+            f"{one.figure.benchmark} = {one.ours}" if one.ours else one.figure.benchmark,
+            one.figure.score,
+            percent(one.measured),
+            span(one.interval),
+            one.state,
+            one.figure.source,
+        )
+        for one in found.findings
+    ]
     stamp = "SYNTHETIC DATA, reproduces nothing · " if found.synthetic else ""
-    table = Table(title=f"{stamp}{found.model} · {found.run}", box=box.SIMPLE_HEAD)
-    table.title_justify = "left"
-    for name in ("benchmark", "published", "here", "95 %", "", "source"):
-        table.add_column(name, justify="right" if name in {"published", "here"} else "left")
-    for finding in found.findings:
-        table.add_row(*_row(finding))
-    notes = ["Settings that differ from the published evaluation, as far as it is known:"]
-    notes += [f"  {setting}" for setting in found.settings or ("none",)]
-    return Group(table, *map(Text, notes))
-
-
-def _row(finding: Finding) -> tuple[str, ...]:
-    figure = finding.figure
-    name = f"{figure.benchmark} = {finding.ours}" if finding.ours else figure.benchmark
-    span = finding.interval
-    return (
-        name,
-        figure.score,
-        "-" if finding.measured is None else f"{100 * finding.measured:.1f}",
-        f"{100 * span[0]:.1f} to {100 * span[1]:.1f}" if span else "",
-        finding.state,
-        figure.source,
-    )
+    title = f"{stamp}{found.model} · {found.run}"
+    shown = table(header, rows, title=title, words=("95 %", "", "source"), broken=header)
+    differ = "Settings that differ from the published evaluation, as far as it is known:"
+    return stacked(shown, differ, *(f"  {setting}" for setting in found.settings or ("none",)))

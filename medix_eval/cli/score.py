@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import open_catalogue, print_scores
-from medix_eval.errors import ConfigError
+from medix_eval.cli.flags import print_scores
 
 
 def score(
@@ -38,21 +37,10 @@ def score(
     include_path: flags.Include = None,
 ) -> None:
     """Score a run folder again from its verdicts; nothing is sent anywhere."""
-    from medix_eval.evaluation.evaluation import write_scores  # noqa: PLC0415
-    from medix_eval.results.labels import read_labels  # noqa: PLC0415
-    from medix_eval.results.prices import read_prices  # noqa: PLC0415
-    from medix_eval.results.store import find_run  # noqa: PLC0415
+    from medix_eval.evaluation import api  # noqa: PLC0415
 
-    folder, judged = find_run(run)
-    if judged is None:
-        raise ConfigError(f"{run} has no verdicts yet", hint="run the evaluation to its end first")
-    scores = write_scores(
-        folder,
-        judged,
-        open_catalogue(include_path),
-        allow_partial=allow_partial,
-        labels=read_labels(labels) if labels else None,
-        prices=read_prices(prices) if prices else None,
+    scored = api.score(
+        run, labels=labels, prices=prices, allow_partial=allow_partial, include_path=include_path
     )
-    print_scores(scores, as_json=as_json)
-    raise typer.Exit(1 if scores.num_failures else 0)
+    print_scores(scored.scores, as_json=as_json)
+    raise typer.Exit(1 if scored.scores.num_failures else 0)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.arguments import check_folder, check_positive, open_catalogue
-from medix_eval.cli.judges import judge_choices
+from medix_eval.cli.flags import open_catalogue
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _NOT_MET = 5
 
 
+@flags.family("judge")
 def submit(
     source: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder; with --check a submission's zip.")
@@ -47,14 +48,7 @@ def submit(
     judge: Annotated[
         str | None, typer.Option("--judge", metavar="J", help="Judge a sample again with it.")
     ] = None,
-    judge_backend: flags.JudgeBackend = None,
-    judge_base_url: flags.JudgeBaseUrl = None,
-    judge_api_key_env: flags.JudgeKeyEnv = None,
-    judge_concurrency: flags.JudgeConcurrency = None,
-    judge_request_timeout: flags.JudgeRequestTimeout = 600.0,
-    judge_gpus: flags.JudgeGpus = None,
-    judge_vllm_args: flags.JudgeVllmArgs = None,
-    judge_server_timeout: flags.JudgeServerTimeout = 900.0,
+    options: Mapping[str, Any],
     data_root: flags.DataRoot = None,
     include_path: flags.Include = None,
     out: flags.Out = Path("submissions"),
@@ -72,23 +66,15 @@ def submit(
         )
         typer.echo(str(written))
         return
+    from medix_eval.data.tasks import mirror_at  # noqa: PLC0415
+    from medix_eval.evaluation.api import judge_choices, positive  # noqa: PLC0415
     from medix_eval.exchange.checking import Doubts, check_submission  # noqa: PLC0415
 
-    (choice,) = judge_choices(
-        [judge] if judge else None,
-        backend=judge_backend,
-        base_url=judge_base_url,
-        api_key_env=judge_api_key_env,
-        concurrency=judge_concurrency,
-        gpus=judge_gpus,
-        vllm_args=judge_vllm_args,
-        request_timeout=judge_request_timeout,
-        server_timeout=judge_server_timeout,
-    )
+    (choice,) = judge_choices(judge, options)
     doubts = Doubts(
-        data_root=check_folder("--data-root", data_root),
+        data_root=mirror_at(data_root),
         judge=choice if judge else None,
-        num_samples=check_positive("--num", num) or 1,
+        num_samples=positive("--num", num) or 1,
         seed=seed,
         allowed_signers=allowed_signers,
         allow_synthetic=allow_synthetic,

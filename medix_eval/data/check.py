@@ -11,8 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from medix_eval.data.lm_task import MedixTask
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import MedixTask, open_task
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import TaskFile
 from medix_eval.errors import MedixError, one_line

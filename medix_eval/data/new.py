@@ -38,7 +38,7 @@ _DATASET = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class NewQuestion:
     """One row of the table, checked."""
 
     id: str
@@ -69,7 +69,7 @@ def new_benchmark(
     if (to / "tasks" / name).exists() or (to / "data" / _DATASET / name).exists():
         raise ConfigError(f"{to} holds a benchmark {name!r} already", hint="choose another --name")
     questions = _read(folder)
-    by_kind: dict[Kind, list[Question]] = {}
+    by_kind: dict[Kind, list[NewQuestion]] = {}
     for question in questions:
         by_kind.setdefault(question.kind, []).append(question)
     data = to / "data" / _DATASET / name
@@ -103,7 +103,7 @@ def new_benchmark(
     return NewBenchmark(tasks=tasks, task_folder=to / "tasks", data_root=to / "data")
 
 
-def _read(folder: Path) -> list[Question]:
+def _read(folder: Path) -> list[NewQuestion]:
     """Read the one table of a folder; raise one error that lists every fault."""
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in _READERS)
     if len(tables) != 1:
@@ -128,7 +128,7 @@ def _read(folder: Path) -> list[Question]:
     if frame.empty:
         raise ConfigError(f"{table} has no rows")
     faults: list[str] = []
-    questions: list[Question] = []
+    questions: list[NewQuestion] = []
     for number, row in enumerate(frame.to_dict("records"), 2):  # line 1 is the header
         cells = {str(column): str(value).strip() for column, value in row.items()}
         try:
@@ -144,7 +144,7 @@ def _read(folder: Path) -> list[Question]:
     return questions
 
 
-def _question(cells: dict[str, str], *, number: int, folder: Path) -> Question:
+def _question(cells: dict[str, str], *, number: int, folder: Path) -> NewQuestion:
     """Check one row; raises `ValueError` with what is wrong."""
     for column in ("question", "answer"):
         if not cells[column]:
@@ -152,7 +152,7 @@ def _question(cells: dict[str, str], *, number: int, folder: Path) -> Question:
     options = tuple(_split(cells.get("options", "")))
     kind = _kind(cells, options)
     images = tuple(_image(one, folder) for one in _split(cells.get("image", "")))
-    return Question(
+    return NewQuestion(
         id=cells.get("id") or str(number - 1),
         kind=kind,
         question=cells["question"],
@@ -207,7 +207,7 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(_SEPARATOR) if part.strip()]
 
 
-def _write_table(path: Path, questions: list[Question]) -> None:
+def _write_table(path: Path, questions: list[NewQuestion]) -> None:
     """Write the rows with their images' bytes, some at a time: memory does not grow with them."""
     path.parent.mkdir(parents=True)
     features: dict[str, Any] = dict.fromkeys(("id", "question", "answer"), datasets.Value("string"))
@@ -222,7 +222,7 @@ def _write_table(path: Path, questions: list[Question]) -> None:
     path.chmod(0o600)
 
 
-def _rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
+def _rows(questions: Iterable[NewQuestion]) -> Iterator[dict[str, Any]]:
     for one in questions:
         yield {
             "id": one.id,
@@ -235,7 +235,7 @@ def _rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
 
 
 def _task(
-    task: str, questions: list[Question], *, name: str, licence: str, data_class: str
+    task: str, questions: list[NewQuestion], *, name: str, licence: str, data_class: str
 ) -> dict[str, Any]:
     """Return the fields of a task file."""
     kind = questions[0].kind

@@ -21,10 +21,10 @@ import yaml
 
 from medix_eval.data.hub import HubDataset, hub_dataset
 from medix_eval.data.physionet import XRays
+from medix_eval.data.rows import quiet
 from medix_eval.data.tasks import TaskFile
 from medix_eval.errors import ConfigError, DatasetError
 from medix_eval.storage.mirror import Mirror, MirrorFile, load_manifest, rows_key
-from medix_eval.storage.quiet import quiet
 
 _LOG = logging.getLogger(__name__)
 _CARD = "README.md"
@@ -204,7 +204,7 @@ Where = Literal["mirror", "cache", "drawn", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class DataPlace:
     """Where a task's data is."""
 
     where: Where
@@ -214,10 +214,10 @@ class Place:
     """Size of the files there; of a mirror all files of the dataset's folder."""
 
 
-def place_of(file: TaskFile, *, data_root: Path | None) -> Place:
+def place_of(file: TaskFile, *, data_root: Path | None) -> DataPlace:
     """Find out where a task's data is; with a mirror only the mirror counts."""
     if not file.dataset_path:
-        return Place(where="drawn")
+        return DataPlace(where="drawn")
     if data_root is not None:
         return _in_mirror(file, data_root / file.dataset_path)
     name = f"datasets--{file.dataset_path.replace('/', '--')}"
@@ -227,8 +227,8 @@ def place_of(file: TaskFile, *, data_root: Path | None) -> Place:
         of_config = any(path.parent.name == file.dataset_name for path in inside)
         if file.dataset_name is None or of_config:
             num_bytes = sum(path.stat().st_size for path in inside)
-            return Place(where="cache", revision=folder.name, num_bytes=num_bytes)
-    return Place(where="missing")
+            return DataPlace(where="cache", revision=folder.name, num_bytes=num_bytes)
+    return DataPlace(where="missing")
 
 
 def hub_cache() -> Path:
@@ -237,15 +237,15 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
 
 
-def _in_mirror(file: TaskFile, folder: Path) -> Place:
+def _in_mirror(file: TaskFile, folder: Path) -> DataPlace:
     if not folder.is_dir():
-        return Place(where="missing")
+        return DataPlace(where="missing")
     mirror = load_manifest(folder)
     if mirror is None:
-        return Place(where="mirror")
+        return DataPlace(where="mirror")
     if rows_key(file.dataset_name, file.split, file.dataset_kwargs) not in mirror.rows:
-        return Place(where="missing", revision=mirror.revision)
-    return Place(
+        return DataPlace(where="missing", revision=mirror.revision)
+    return DataPlace(
         where="mirror",
         revision=mirror.revision,
         synthetic=mirror.synthetic,

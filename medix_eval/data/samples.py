@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import os
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from medix_eval.data.lm_task import MedixTask
-from medix_eval.data.row_images import release
 from medix_eval.errors import BadRow
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Kind, Sample
 from medix_eval.storage.digests import canonical
 from medix_eval.storage.images import damage
+
+if TYPE_CHECKING:
+    from medix_eval.data.lm_task import MedixTask
 
 _ID_DIGITS = 16
 _TEXTS_AT_ONCE = 64
 _IMAGES_AT_ONCE = 8
 _RELEASE_EVERY = 64
 """Blocks."""
+_MAPS = Path("/proc/self/maps")
+_MADV_DONTNEED = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +99,7 @@ def _read(task: MedixTask, rows: Sequence[int]) -> Iterator[tuple[int, dict[str,
     size = _IMAGES_AT_ONCE if task.settings.modality == "image" else _TEXTS_AT_ONCE
     for number, start in enumerate(range(0, len(rows), size)):
         if number % _RELEASE_EVERY == 0:
-            release(mapped)
+            _release(mapped)
         block = rows[start : start + size]
         columns = task.rows[block]
         for at, row in enumerate(block):
@@ -170,3 +176,22 @@ def _unreadable(error: BadRow, *, sample_id: str, row: int, key: str) -> Complet
         reference="",
         failure=Failure(error=type(error).__name__, message=str(error)),
     )
+
+
+def _release(paths: Collection[str]) -> None:
+    """Drop the pages of these mapped files; they are read again from the file where needed.
+
+    Only mappings that `/proc/self/maps` shows to be of these very files are touched; on systems
+    without it nothing happens.
+    """
+    if not paths or not _MAPS.exists():
+        return
+    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    wanted = {os.path.realpath(path) for path in paths}
+    for line in _MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
+        span, permissions, *_, path = line.split(maxsplit=5)
+        # A mapping that may be written to can hold changes of its own; leave it alone.
+        if path in wanted and "w" not in permissions:
+            start, end = (int(address, 16) for address in span.split("-"))
+            madvise(start, end - start, _MADV_DONTNEED)

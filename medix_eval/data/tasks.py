@@ -176,6 +176,16 @@ class Catalogue:
         return twin if (twin := f"{name}_{twins}") in self.tasks else name
 
 
+def mirror_at(path: str | Path | None) -> Path | None:
+    """Return the folder that `--data-root` names, or raise `ConfigError` where there is none."""
+    if path is not None and not Path(path).is_dir():
+        raise ConfigError(
+            f"--data-root {path} is not a folder",
+            hint="it holds a copy of each dataset as ORG/NAME",
+        )
+    return None if path is None else Path(path)
+
+
 def load_tasks(folders: Iterable[Path]) -> Catalogue:
     """Read the task and group files of these folders; a leading `_` marks a file to include."""
     tasks: dict[str, TaskFile] = {}

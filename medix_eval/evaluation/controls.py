@@ -1,8 +1,7 @@
 """Controls: the same questions with one thing disturbed, to see what a score rests on.
 
 A control is a function from a sample to a sample. Its id stays, so each answer can be held against
-the answer to the undisturbed question. A new control is one function, named in `KINDS` and
-`_step`.
+the answer to the undisturbed question. A new control is one function and its entry in `KINDS`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from medix_eval.errors import BadRow, ConfigError, UnknownName
 from medix_eval.records import IMAGE_MARK, Kind, Sample
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
 
 
 Disturb = Callable[[Sample], Sample]
-KINDS = ("no-image", "blank-image", "wrong-image", "shuffle-options")
+Disturbed = Literal["images", "options"]
+_LOG = logging.getLogger(__name__)
 _GREY = (127, 127, 127)
 _DRAWS = 64
 """Rows that are looked at, at random, for another image."""
@@ -47,23 +47,28 @@ _ENDS_LIST = re.compile(r"\b(?:above|of these|of them|of the options)\b", re.IGN
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """One disturbance, as `--control` names it."""
+    """One disturbance, as `--control` names it; `UnknownName` for one that is not in `KINDS`."""
 
     kind: str
     number: int = 1
     """Which of several ways to do it."""
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UnknownName("control", self.kind, KINDS, listed_by="medix-eval --help")
+
     @classmethod
     def named(cls, text: str) -> Self:
         """Read `blank-image` or `shuffle-options:2`. Raises `ConfigError`."""
         kind, colon, number = text.partition(":")
-        if kind not in KINDS:
-            raise UnknownName("control", kind, KINDS, listed_by="medix-eval --help")
-        if colon and (kind != "shuffle-options" or not number.isdecimal() or int(number) < 1):
+        control = cls(kind)
+        if not colon:
+            return control
+        if kind != "shuffle-options" or not number.isdecimal() or int(number) < 1:
             raise ConfigError(
                 f"--control {text} is none", hint="only shuffle-options:K has a number, from 1 on"
             )
-        return cls(kind, int(number or 1))
+        return cls(kind, int(number))
 
     @property
     def name(self) -> str:
@@ -71,25 +76,22 @@ class Control:
         return self.kind if self.number == 1 else f"{self.kind}:{self.number}"
 
     @property
-    def is_of_images(self) -> bool:
-        """Whether it is the picture that is disturbed."""
-        return self.kind != "shuffle-options"
+    def disturbs(self) -> Disturbed:
+        """What of a sample is not as it was."""
+        return KINDS[self.kind].disturbs
 
     def fits(self, task: TaskSettings) -> bool:
         """Whether a task has what is disturbed."""
-        if self.is_of_images:
+        if self.disturbs == "images":
             return task.modality == "image"
         return task.kind is Kind.MULTIPLE_CHOICE
-
-
-NO_IMAGE = Control("no-image")
 
 
 def refuse_unfit(control: Control, tasks: Mapping[str, TaskSettings]) -> None:
     """Refuse tasks on which a control would change nothing."""
     unfit = [name for name, task in tasks.items() if not control.fits(task)]
     if unfit:
-        what = "images" if control.is_of_images else "options"
+        what = control.disturbs
         fit = ",".join(name for name in tasks if name not in unfit)
         raise ConfigError(
             f"--control {control.name}: no {what} in {', '.join(unfit)}",
@@ -103,7 +105,7 @@ def disturbing(controls: Iterable[Control], task: MedixTask) -> Disturb:
     It raises `BadRow` for a sample that cannot be disturbed: such a one is skipped, as an answer to
     the undisturbed question would hide what the others show.
     """
-    steps = [_step(control, task) for control in controls]
+    steps = [KINDS[control.kind].step(task, control.number) for control in controls]
 
     def disturb(sample: Sample) -> Sample:
         for step in steps:
@@ -111,18 +113,6 @@ def disturbing(controls: Iterable[Control], task: MedixTask) -> Disturb:
         return sample
 
     return disturb
-
-
-def _step(control: Control, task: MedixTask) -> Disturb:
-    match control.kind:
-        case "no-image":
-            return _without_images
-        case "blank-image":
-            return _with_blanks
-        case "wrong-image":
-            return _Swap(task)
-        case _:
-            return partial(_with_options_moved, number=control.number)
 
 
 def _without_images(sample: Sample) -> Sample:
@@ -241,7 +231,27 @@ def _place(sample: Sample) -> str:
     return f"task {sample.task.partition('@')[0]}, row {sample.row}"
 
 
-_LOG = logging.getLogger(__name__)
+class Disturbance(NamedTuple):
+    """One sort of control."""
+
+    disturbs: Disturbed
+    step: Callable[[MedixTask, int], Disturb]
+    """From a task and the control's number to what disturbs its samples."""
+
+
+KINDS = {
+    "no-image": Disturbance("images", lambda _task, _number: _without_images),
+    "blank-image": Disturbance("images", lambda _task, _number: _with_blanks),
+    "wrong-image": Disturbance("images", lambda task, _number: _Swap(task)),
+    "shuffle-options": Disturbance(
+        "options", lambda _task, number: partial(_with_options_moved, number=number)
+    ),
+}
+NO_IMAGE = Control("no-image")
+_EFFECTS: dict[Disturbed, Literal["vision gain", "order sensitivity"]] = {
+    "images": "vision gain",
+    "options": "order sensitivity",
+}
 
 
 def effect_of(run: JudgedRun) -> ControlEffect | None:
@@ -257,9 +267,8 @@ def effect_of(run: JudgedRun) -> ControlEffect | None:
     except ConfigError as error:
         _LOG.debug("no plain run to compare with: %s", error)
         return None
-    is_of_images = Control.named(control).is_of_images
     return ControlEffect(
-        name="vision gain" if is_of_images else "order sensitivity",
+        name=_EFFECTS[Control.named(control).disturbs],
         plain=str(plain.judged),
         tasks=pair.tasks,
         groups=pair.groups,

@@ -27,7 +27,7 @@ def estimate(
 
     What the evaluation would refuse to send is refused in the same words.
     """
-    from medix_eval.data.opening import open_all  # noqa: PLC0415 (datasets: seconds)
+    from medix_eval.data.lm_task import open_all  # noqa: PLC0415 (datasets: seconds)
 
     candidate, judges = resolve_models(settings)
     opened = open_all(
@@ -70,7 +70,7 @@ def estimate(
 
 def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> str:
     """Return the first prompts of a task with their references."""
-    from medix_eval.data.opening import open_task  # noqa: PLC0415
+    from medix_eval.data.lm_task import open_task  # noqa: PLC0415
 
     task = open_task(task_file, data_root=data_root)
     parts = []

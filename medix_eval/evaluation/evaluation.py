@@ -19,12 +19,20 @@ from typing import Any
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.evaluation.controls import NO_IMAGE, Control, refuse_unfit
-from medix_eval.evaluation.panel import JudgeChoice, appoint, judging_manifest, resolve_judges
-from medix_eval.evaluation.progress import shown_progress
-from medix_eval.judging.kinship import kinship_warnings
+from medix_eval.evaluation.panel import (
+    JudgeChoice,
+    Panel,
+    judge_sources,
+    judging_manifest,
+    kinship_warnings,
+    resolve_judges,
+)
+from medix_eval.evaluation.pipeline import JudgingStage, OpenedTask, Pipeline, shown_progress
+from medix_eval.judging.cache import CACHE_FILE, VerdictCache
+from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
-from medix_eval.models.requests import RetryPolicy
+from medix_eval.models.requests import RetryPolicy, run_to_end
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.vllm_server import kept_servers
 from medix_eval.report.tables import as_csv, as_markdown
@@ -73,6 +81,8 @@ class Settings:
     egress_reason: str | None = None
     accept_data_change: bool = False
     allow_fallback: bool = False
+    progress: bool = False
+    """Whether to show a bar, if somebody looks."""
 
 
 def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
@@ -81,13 +91,6 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     Raises `ConfigError`, `DatasetError` or `ServerError` before the first request where something
     is missing, and later only where nothing can go on; finished work is kept.
     """
-    import asyncio  # noqa: PLC0415
-
-    from medix_eval.evaluation.panel import JudgingStage  # noqa: PLC0415
-    from medix_eval.evaluation.pipeline import Pipeline  # noqa: PLC0415 (lm-eval and datasets: seconds)
-    from medix_eval.judging.cache import VerdictCache  # noqa: PLC0415
-    from medix_eval.judging.prompts import check_prompts  # noqa: PLC0415
-
     if settings.control:
         named = {name: catalogue.tasks[name].settings for name in settings.tasks}
         refuse_unfit(settings.control, named)
@@ -104,7 +107,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     )
     controls = _controls(candidate, settings, catalogue)
     generation = _generation(candidate, settings, controls)
-    judges = appoint(sources)
+    judges = resolve_judges(sources)
     for warning in kinship_warnings(candidate.name, [judge.name for judge in judges]):
         _LOG.warning("%s", warning)
     template = settings.protocol.prompt.template
@@ -133,18 +136,9 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         )
         cache = None
         if settings.use_cache and judges:
-            path = settings.out / ".cache" / "verdicts.sqlite"
-            cache = stack.enter_context(VerdictCache.at(path))
-        progress = stack.enter_context(shown_progress())
-        stage = JudgingStage(
-            protocol=settings.protocol,
-            judges=judges,
-            policy=judge_policy,
-            run=run,
-            judging=judging,
-            cache=cache,
-            progress=progress,
-        )
+            cache = stack.enter_context(VerdictCache.at(settings.out / CACHE_FILE))
+        progress = stack.enter_context(shown_progress(wanted=settings.progress))
+        panel = Panel(protocol=settings.protocol, judges=judges, policy=judge_policy, cache=cache)
         pipeline = Pipeline(
             tasks=tuple(opened),
             protocol=settings.protocol,
@@ -153,10 +147,10 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
             candidate=candidate,
             policy=policy,
             run=run,
-            stage=stage,
+            stage=JudgingStage(panel=panel, run=run, judging=judging, progress=progress),
             progress=progress,
         )
-        asyncio.run(pipeline.evaluate())
+        run_to_end(pipeline.evaluate())
         scores = write_scores(
             run.path, judging.path, catalogue, allow_partial=settings.allow_partial
         )
@@ -233,7 +227,7 @@ def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, 
         max_tokens=settings.protocol.generation.max_tokens,
         out=settings.out,
     )
-    judges = resolve_judges(settings.protocol, settings.judges, out=settings.out)
+    judges = judge_sources(settings.protocol, settings.judges, out=settings.out)
     together = give_gpus([candidate, *judges])
     if together == (candidate, *judges):
         judges = give_gpus(judges)
@@ -262,7 +256,7 @@ def _controls(
     ]
     if not with_images or candidate.takes_images is not False or NO_IMAGE in given:
         return given
-    if settings.allow_text_only and not any(control.is_of_images for control in given):
+    if settings.allow_text_only and not any(control.disturbs == "images" for control in given):
         return (NO_IMAGE, *given)
     raise ConfigError(
         f"{candidate.name} cannot see, and {', '.join(with_images)} asks about images",
@@ -280,11 +274,10 @@ def _generation(
     return {"model": model, **settings.protocol.generation_settings(), **control}
 
 
-def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
+def open_tasks(settings: Settings, catalogue: Catalogue) -> list[OpenedTask]:
     """Open every task's data and pick its rows."""
-    from medix_eval.data.opening import open_all  # noqa: PLC0415
+    from medix_eval.data.lm_task import open_all  # noqa: PLC0415
     from medix_eval.data.samples import select_rows, side_by_side  # noqa: PLC0415
-    from medix_eval.evaluation.pipeline import OpenedTask  # noqa: PLC0415
 
     opened = []
     for file, task in open_all(
@@ -309,7 +302,7 @@ def open_tasks(settings: Settings, catalogue: Catalogue) -> list[Any]:
     return opened
 
 
-def _entry(opened: Any, settings: Settings) -> TaskEntry:
+def _entry(opened: OpenedTask, settings: Settings) -> TaskEntry:
     """Describe a task as `run.json` keeps it."""
     file, task = opened.file, opened.task
     mirror = task.mirror

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medix_eval.evaluation.panel import kinship_warnings
 from medix_eval.evaluation.rejudging import Rejudged
-from medix_eval.judging.kinship import kinship_warnings
 from medix_eval.records import Frozen
+from medix_eval.report.format import decimal, percent, stacked, strong, table
 from medix_eval.results.scoring import mean
 from medix_eval.results.store import JudgedRun, newest, read_run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 _SCORED = dict[tuple[str, str], float | None]
 
@@ -104,51 +106,46 @@ def changes_of(rejudged: Sequence[Rejudged]) -> JudgeChanges:
     )
 
 
-def for_terminal(changes: JudgeChanges) -> RenderableType:
+def changes_table(changes: JudgeChanges) -> RenderableType:
     """Return the tables for a terminal."""
-    from rich import box  # noqa: PLC0415 (rich only where a table is shown)
-    from rich.console import Group  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    parts: list[Any] = []
+    parts: list[RenderableType] = []
     for run in changes.runs:
-        title = f"{run.model} · {run.judged_before or 'not judged before'} -> {run.judged_after}"
-        parts.append(Text(title, style="bold"))
-        if not run.tasks:
-            continue
-        table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("task")
-        for name in ("before", "after", "n", "changed", "up", "down", "lost", "gained"):
-            table.add_column(name, justify="right")
-        for name, task in run.tasks.items():
-            counts = (task.n, task.changed, task.up, task.down, task.lost, task.gained)
-            was = _percent(task.before, is_part=task.scored_before < task.n)
-            now = _percent(task.after, is_part=task.scored_after < task.n)
-            table.add_row(name, was, now, *map(str, counts))
-        parts.append(table)
+        before = run.judged_before or "not judged before"
+        parts.append(strong(f"{run.model} · {before} -> {run.judged_after}"))
+        parts += [_tasks_table(run)] if run.tasks else []
     if len(changes.runs) > 1 and changes.ranked_by:
-        table = Table(
-            box=box.SIMPLE_HEAD,
-            title=f"ranks by the mean of {', '.join(changes.ranked_by)}",
-            title_justify="left",
-        )
-        table.add_column("model")
-        for name in ("before", "after", "rank before", "rank after"):
-            table.add_column(name, justify="right")
-        for run in changes.runs:
-            ranks = (str(run.rank_before or "-"), str(run.rank_after or "-"))
-            table.add_row(run.model, _percent(run.mean_before), _percent(run.mean_after), *ranks)
-        tau = changes.kendall_tau
-        parts += [table, Text(f"Kendall's tau {'-' if tau is None else f'{tau:.2f}'}")]
+        parts += [_ranks_table(changes), f"Kendall's tau {decimal(changes.kendall_tau)}"]
     tasks = [task for run in changes.runs for task in run.tasks.values()]
     if any(min(task.scored_before, task.scored_after) < task.n for task in tasks):
-        parts.append(Text("† the mean of a part of the samples: the others have no verdict"))
+        parts.append("† the mean of a part of the samples: the others have no verdict")
     if changes.num_failures:
-        parts.append(
-            Text(f"{changes.num_failures} samples failed; the same command asks for them again")
-        )
-    return Group(*parts, *(Text(f"warning: {said}") for said in changes.warnings))
+        parts.append(f"{changes.num_failures} samples failed; the same command asks for them again")
+    return stacked(*parts, *(f"warning: {said}" for said in changes.warnings))
+
+
+def _tasks_table(run: RunChange) -> Table:
+    header = ("task", "before", "after", "n", "changed", "up", "down", "lost", "gained")
+    rows = []
+    for name, task in run.tasks.items():
+        counts = (task.n, task.changed, task.up, task.down, task.lost, task.gained)
+        was = _marked(task.before, is_part=task.scored_before < task.n)
+        now = _marked(task.after, is_part=task.scored_after < task.n)
+        rows.append((name, was, now, *map(str, counts)))
+    return table(header, rows, broken=header)
+
+
+def _ranks_table(changes: JudgeChanges) -> Table:
+    header = ("model", "before", "after", "rank before", "rank after")
+    rows = []
+    for run in changes.runs:
+        ranks = (str(run.rank_before or "-"), str(run.rank_after or "-"))
+        rows.append((run.model, percent(run.mean_before), percent(run.mean_after), *ranks))
+    title = f"ranks by the mean of {', '.join(changes.ranked_by)}"
+    return table(header, rows, title=title, broken=header)
+
+
+def _marked(score: float | None, *, is_part: bool) -> str:
+    return percent(score) + ("†" if is_part and score is not None else "")
 
 
 def _task_changes(old: JudgedRun, new: JudgedRun) -> dict[str, TaskChange]:
@@ -239,7 +236,3 @@ def _warnings(pairs: Sequence[tuple[JudgedRun | None, JudgedRun]]) -> list[str]:
 def _described(run: JudgedRun) -> str:
     judges = ", ".join(str(judge["id"]) for judge in run.judging.judges) or "no language model"
     return f"{run.judging.protocol['name']} by {judges}"
-
-
-def _percent(value: float | None, *, is_part: bool = False) -> str:
-    return "-" if value is None else f"{100 * value:.1f}{'†' if is_part else ''}"

@@ -1,36 +1,40 @@
-"""The second half of a sample's way: a completion comes in, its verdict is kept.
+"""The judges of a protocol at work: named, resolved, opened, asked, and their votes kept.
 
-An evaluation and `medix-eval judge` share it, so that saved completions are judged exactly as
-fresh ones are.
+Whoever judges does it here: an evaluation, `medix-eval judge`, the check of a judge, the check of a
+submission, training. So an answer is judged alike, wherever it comes from.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medix_eval.errors import ConfigError, NoJudge, ServerError
-from medix_eval.evaluation.progress import Progress
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.judging.dialogue import Dialogue
-from medix_eval.judging.judge import Grader, Judge, Jury
-from medix_eval.judging.outcomes import Scorer
-from medix_eval.judging.protocol import DialogueJudge, LLMJudge, Protocol, RulesOnly
+from medix_eval.judging.judge import Grade, Grader, grader_for
+from medix_eval.judging.outcomes import verdict_of
+from medix_eval.judging.protocol import Protocol, RulesOnly, load_protocol
 from medix_eval.models.chat import ChatModel, ModelSource
-from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
+from medix_eval.models.checkpoint import describe
+from medix_eval.models.requests import RetryingModel, RetryPolicy, gate_for
 from medix_eval.models.resolve import ModelFlags, resolve_model
-from medix_eval.records import CompletionRecord
-from medix_eval.results.store import Judging, JudgingManifest, Run, newest_completions
+from medix_eval.records import CompletionRecord, VerdictRecord, Vote
+from medix_eval.results.store import JudgingManifest
 from medix_eval.storage.digests import digest
+
+_SHARED = frozenset({"cpu"})
+"""What several judges can use at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Appointed:
-    """A judge of this run: found, but not yet open."""
+class ResolvedJudge:
+    """A judge that was found, but is not open yet."""
 
     name: str
     """How its votes are signed; no two judges of a jury share it."""
@@ -39,25 +43,19 @@ class Appointed:
 
 
 @dataclass(slots=True, kw_only=True)
-class JudgingStage:
-    """Judges, a scorer, and the folder that keeps what they say."""
+class Panel:
+    """The judges of a protocol, and what it takes to ask them."""
 
     protocol: Protocol
-    judges: tuple[Appointed, ...]
+    judges: tuple[ResolvedJudge, ...]
     """None of them where the protocol asks no language model."""
-    policy: RetryPolicy
-    run: Run
-    judging: Judging
-    cache: VerdictCache | None
-    progress: Progress
-    failed: set[tuple[str, str]] = field(default_factory=set)
-    """Samples that were tried in vain; the next run may try them again."""
-    _scorer: Scorer | None = field(init=False, default=None)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether completions can be scored by now."""
-        return self._scorer is not None
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    cache: VerdictCache | None = None
+    models: dict[str, ChatModel] = field(default_factory=dict)
+    """Judges that are open, by name; panels with one dict in common share them."""
+    is_open: bool = field(init=False, default=False)
+    grader: Grader | None = field(init=False, default=None)
+    """What grades answers, once the panel is open; None where no language model does."""
 
     @property
     def devices(self) -> frozenset[str]:
@@ -69,101 +67,40 @@ class JudgingStage:
         """How many completions to keep in judging, at most."""
         return max((judge.source.concurrency for judge in self.judges), default=1)
 
-    async def open(self, stack: AsyncExitStack) -> None:
-        """Open every judge."""
-        self.begin(await open_judges(self.judges, stack=stack, logs=self.run.path / "logs"))
+    async def open(self, stack: AsyncExitStack, *, logs: Path = Path("logs")) -> None:
+        """Open the judges that are not open yet, to be closed with the stack. Raises `NoJudge`."""
+        asks = {}
+        for judge in self.judges:
+            source = judge.source
+            if judge.name not in self.models:
+                try:
+                    opened = await stack.enter_async_context(source.open(logs))
+                except (ConfigError, ServerError) as error:
+                    raise NoJudge(error) from error
+                self.models[judge.name] = opened
+            gate = gate_for(concurrency=source.concurrency, adapts=source.adapts)
+            model = self.models[judge.name]
+            asker = RetryingModel(model=model, policy=self.policy, role="judge", gate=gate)
+            asks[judge.name] = asker.complete
+        if asks:
+            identities = {judge.name: judge.identity for judge in self.judges}
+            self.grader = grader_for(self.protocol, asks, identities=identities, cache=self.cache)
+        self.is_open = True
 
-    def begin(self, models: Mapping[str, ChatModel]) -> None:
-        """Begin with judges that are open, by their names; each has a gate of its own."""
-        graders = {
-            judge.name: grader_for(
-                judge,
-                models[judge.name],
-                protocol=self.protocol,
-                policy=self.policy,
-                cache=self.cache,
-            )
-            for judge in self.judges
-        }
-        self._scorer = Scorer(self.protocol, self._together(graders))
+    async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
+        """Compare an answer with its reference; only for a panel with judges."""
+        assert self.grader is not None  # noqa: S101 (opened before the first answer)
+        return await self.grader.grade(record, answer=answer)
 
-    async def score(self, record: CompletionRecord) -> None:
-        """Bring one completion to its verdict."""
-        assert self._scorer is not None  # noqa: S101 (opened before the first verdict)
-        verdict = await self._scorer.score(record)
-        if verdict.outcome.is_failure:
-            self.failed.add((record.task, record.sample_id))
-        self.judging.append(verdict)
-        # Only now: a kill between the two must not make a vote look as if it had been free.
+    async def score(self, record: CompletionRecord) -> VerdictRecord:
+        """Return the verdict on a completion; a judge that failed is an outcome."""
+        assert self.is_open  # noqa: S101 (opened before the first verdict)
+        return await verdict_of(record, protocol=self.protocol, grader=self.grader)
+
+    def keep(self, votes: Sequence[Vote], *, restricted: bool) -> None:
+        """Keep votes in the cache, if there is one; of restricted data no word of the judge."""
         if self.cache is not None:
-            task = self.run.manifest.tasks[record.task.partition("@")[0]]
-            self.cache.keep(verdict.votes, restricted=task.data_class == "dua")
-        self.progress.judged(verdict)
-
-    async def score_saved(self, wanted: Mapping[tuple[str, str], int]) -> None:
-        """Score completions that the run folder holds, by the number of their line."""
-        self.progress.begin("judging", len(wanted))
-        records = newest_completions(self.run.path, wanted=wanted)
-        await each(records, self.score, limit=self.concurrency)
-
-    def unjudged(self, rows: Mapping[str, frozenset[int]]) -> dict[tuple[str, str], int]:
-        """Return the lines of completions without a verdict that stands, of these rows by task."""
-        settled = self.judging.judged | self.failed
-        return {
-            key: seen.line
-            for key, seen in self.run.seen.items()
-            if key not in settled
-            and seen.row in rows.get(key[0], ())
-            and (seen.answered or key not in self.judging.rejected)
-        }
-
-    def _together(self, graders: Mapping[str, Grader]) -> Grader | None:
-        if len(graders) < 2:  # noqa: PLR2004 (a jury is more than one)
-            return next(iter(graders.values()), None)
-        assert isinstance(self.protocol.judge, LLMJudge | DialogueJudge)  # noqa: S101
-        return Jury(judges=graders, combine=self.protocol.judge.jury)
-
-
-async def open_judges(
-    judges: Sequence[Appointed], *, stack: AsyncExitStack, logs: Path
-) -> dict[str, ChatModel]:
-    """Open the judges, to be closed with the stack. Raises `NoJudge`."""
-    models = {}
-    for judge in judges:
-        try:
-            models[judge.name] = await stack.enter_async_context(judge.source.open(logs))
-        except (ConfigError, ServerError) as error:
-            raise NoJudge(error) from error
-    return models
-
-
-def grader_for(
-    judge: Appointed,
-    model: ChatModel,
-    *,
-    protocol: Protocol,
-    policy: RetryPolicy,
-    cache: VerdictCache | None,
-) -> Grader:
-    """Return what grades with an open model in the protocol's way."""
-    source, spec = judge.source, protocol.judge
-    gate = gate_for(concurrency=source.concurrency, adapts=source.adapts)
-    asker = RetryingModel(model=model, policy=policy, role="judge", gate=gate)
-    common: dict[str, Any] = {
-        "name": judge.name,
-        "identity": judge.identity,
-        "ask": asker.complete,
-        "texts": protocol.texts,
-        "cache": cache,
-    }
-    if isinstance(spec, DialogueJudge):
-        return Dialogue(spec=spec, **common)
-    assert isinstance(spec, LLMJudge)  # noqa: S101 (a judge needs a rubric)
-    return Judge(spec=spec, **common)
-
-
-_SHARED = frozenset({"cpu"})
-"""What several judges can use at once."""
+            self.cache.keep(votes, restricted=restricted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +111,7 @@ class JudgeChoice:
     flags: ModelFlags
 
 
-def resolve_judges(
+def judge_sources(
     protocol: Protocol, choices: Sequence[JudgeChoice], *, out: Path
 ) -> tuple[ModelSource, ...]:
     """Return the judges that the protocol asks for; none if it uses no language model."""
@@ -202,8 +139,12 @@ def resolve_judges(
     )
 
 
-def appoint(sources: Sequence[ModelSource]) -> tuple[Appointed, ...]:
-    """Find out who the judges are; without one of them nothing is generated."""
+def resolve_judges(sources: Sequence[ModelSource]) -> tuple[ResolvedJudge, ...]:
+    """Find out who the judges are; without one of them nothing is generated.
+
+    Raises `NoJudge` for one that cannot be found, and `ConfigError` for judges that are the same or
+    need the same GPU.
+    """
     taken: Counter[str] = Counter()
     names: Counter[str] = Counter()
     known: dict[str, str] = {}
@@ -220,7 +161,7 @@ def appoint(sources: Sequence[ModelSource]) -> tuple[Appointed, ...]:
                 " with a temperature",
             )
         taken.update(source.devices - _SHARED)
-        judges.append(Appointed(name=name, source=source, identity=identity))
+        judges.append(ResolvedJudge(name=name, source=source, identity=identity))
     if crowded := [device for device, count in taken.items() if count > 1]:
         raise ConfigError(
             f"the judges of a jury are asked at the same time, and several need GPU {crowded[0]}",
@@ -239,7 +180,7 @@ def _identity(judge: ModelSource) -> dict[str, Any]:
 
 def judging_manifest(
     protocol: Protocol,
-    judges: Sequence[Appointed],
+    judges: Sequence[ResolvedJudge],
     *,
     tasks: Sequence[str],
     generation: Mapping[str, Any] | None = None,
@@ -265,3 +206,77 @@ def judging_manifest(
         prompt_names=protocol.prompt_names,
         tasks=list(tasks),
     )
+
+
+_FAMILIES = {
+    "Qwen": r"qwen|qwq|medix-?r1|lingshu|fleming-vl|medmo|huatuogpt-(o1|vision)",
+    "Llama": r"llama|bimedix|med42|aloe",
+    "Gemma": r"gemma",
+    "Mistral": r"mistral|mixtral|ministral|biomistral",
+    "GPT": r"gpt-?\d|gpt-oss|chatgpt|\bo[134](-mini)?\b",
+    "Claude": r"claude",
+    "Gemini": r"gemini",
+    "DeepSeek": r"deepseek",
+    "Phi": r"\bphi-?\d",
+    "InternVL": r"intern(vl|lm)",
+}
+"""Base models and what is known to be trained from them, by what their names hold."""
+_TRAINED_WITH = {r"medix-?r1": "Qwen/Qwen3-4B-Instruct-2507"}
+"""The judge behind the published reward."""
+
+
+def kinship_warnings(candidate: str, judges: Iterable[str]) -> list[str]:
+    """Say why a judge may favour this candidate: it is of its family, or what it was trained with.
+
+    Only what is known is said. A name that tells no family gives no warning, and no all-clear.
+
+    >>> kinship_warnings("MBZUAI/MediX-R1-8B", ["Qwen/Qwen3-14B", "google/gemma-3-27b-it"])
+    ['Qwen/Qwen3-14B judges MBZUAI/MediX-R1-8B, and both are of the Qwen family']
+    """
+    said = []
+    family, teacher = _family(candidate), _trained_with(candidate)
+    for judge in judges:
+        if teacher is not None and _bare(teacher) == _bare(judge):
+            said.append(f"{judge} judges {candidate}, which was trained to please this judge")
+        elif family is not None and family == _family(judge):
+            said.append(f"{judge} judges {candidate}, and both are of the {family} family")
+    return said
+
+
+def _family(name: str) -> str | None:
+    """Return a model's family by its name; of a folder by what its config says."""
+    text = name
+    if Path(name).is_dir():
+        try:
+            config = describe(name).config
+        except ConfigError:
+            config = {}
+        text = f"{Path(name).name} {config.get('model_type', '')}"
+    found = (one for one, names in _FAMILIES.items() if re.search(names, text.lower()))
+    return next(found, None)
+
+
+def _trained_with(name: str) -> str | None:
+    """Return the judge of a model's training: as its recipe says, or as it was published."""
+    folder = Path(name)
+    for file in (folder / "recipe.json", folder.parent / "recipe.json"):
+        if folder.is_dir() and file.is_file():
+            return _judge_of_recipe(file)
+    known = (judge for names, judge in _TRAINED_WITH.items() if re.search(names, name.lower()))
+    return next(known, None)
+
+
+def _judge_of_recipe(file: Path) -> str | None:
+    try:
+        reward = json.loads(file.read_text(encoding="utf-8"))["recipe"]["reward"]
+        named = reward["judge"]["model"]
+        spec = load_protocol(reward["protocol"]).judge
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None
+    default = None if isinstance(spec, RulesOnly) else spec.model
+    return named if isinstance(named, str) else default
+
+
+def _bare(name: str) -> str:
+    """Return a model's name without provider, organisation and revision."""
+    return name.rpartition(":")[2].rpartition("/")[2].partition("@")[0].lower()

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterator
+import sys
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medix_eval.data.lm_task import MedixTask
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import TaskFile
 from medix_eval.errors import BadRow, ModelError
 from medix_eval.evaluation.controls import Control, Disturb, disturbing
-from medix_eval.evaluation.panel import JudgingStage
-from medix_eval.evaluation.progress import Progress
+from medix_eval.evaluation.panel import Panel
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource, Prompt, Sampling
 from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
-from medix_eval.records import CompletionRecord, Failure, Sample
-from medix_eval.results.store import Run
+from medix_eval.records import CompletionRecord, Failure, Sample, VerdictRecord
+from medix_eval.results.store import Judging, RunFolder, newest_completions
 from medix_eval.storage.images import as_jpeg
+
+if TYPE_CHECKING:
+    from medix_eval.data.lm_task import MedixTask
 
 _JPEG_QUALITY = 75
 _GARBAGE = 10_000
@@ -55,7 +59,7 @@ class Pipeline:
     """How samples are disturbed before they are sent."""
     candidate: ModelSource
     policy: RetryPolicy
-    run: Run
+    run: RunFolder
     stage: JudgingStage
     progress: Progress
     _asker: RetryingModel | None = field(init=False, default=None)
@@ -75,12 +79,12 @@ class Pipeline:
             return
         async with AsyncExitStack() as stack:
             stack.enter_context(_collecting_less())
-            if self.stage.devices.isdisjoint(self.candidate.devices):
+            if self.stage.panel.devices.isdisjoint(self.candidate.devices):
                 await self.stage.open(stack)
             if num_left:
                 await self._answer_all(num_left)
             if wanted := self._unjudged():
-                if not self.stage.is_open:
+                if not self.stage.panel.is_open:
                     await self.stage.open(stack)
                 await self.stage.score_saved(wanted)
 
@@ -92,18 +96,18 @@ class Pipeline:
             self._asker = RetryingModel(model=model, policy=self.policy, role="model", gate=gate)
             self.progress.begin("answering", num_left)
             in_judging = 0
-            if self.stage.judges and self.stage.is_open:
+            if self.stage.panel.judges and self.stage.panel.is_open:
                 self.progress.begin("judging", num_left)
-                in_judging = self.stage.concurrency
+                in_judging = self.stage.panel.concurrency
             room = self.candidate.concurrency + in_judging
             await each(self._samples(), self._follow, limit=room)
 
     async def _follow(self, sample: Sample | BadSample) -> None:
-        """Take one sample all the way, or as far as it can go by now."""
+        """Take one sample all the way, or as far as it can go already."""
         record = sample.record if isinstance(sample, BadSample) else await self._answer(sample)
         self.run.append(record)
         self.progress.answered(record)
-        if self.stage.is_open:
+        if self.stage.panel.is_open:
             await self.stage.score(record)
 
     async def _answer(self, sample: Sample) -> CompletionRecord:
@@ -133,7 +137,7 @@ class Pipeline:
 
     def _samples(self) -> Iterator[Sample | BadSample]:
         for opened in self.tasks:
-            disturb = disturbing(self.controls, opened.task)
+            disturb = disturbing(self.controls, opened.task) if self.controls else None
             for sample in read_samples(
                 opened.task,
                 opened.rows,
@@ -141,7 +145,10 @@ class Pipeline:
                 done=self._done(opened),
                 taken=self.run.answered_ids(opened.file.key),
             ):
-                yield sample if isinstance(sample, BadSample) else _disturbed(sample, disturb)
+                if disturb is None or isinstance(sample, BadSample):
+                    yield sample
+                else:
+                    yield _disturbed(sample, disturb)
 
     def _done(self, opened: OpenedTask) -> set[int]:
         return self.run.answered_rows(opened.file.key).intersection(opened.rows)
@@ -150,6 +157,54 @@ class Pipeline:
         """Return the lines of this run's completions that have no verdict that stands."""
         rows = {opened.file.key: frozenset(opened.rows) for opened in self.tasks}
         return self.stage.unjudged(rows)
+
+
+@dataclass(slots=True, kw_only=True)
+class JudgingStage:
+    """The second half of a sample's way: a completion comes in, its verdict is kept.
+
+    An evaluation and `medix-eval judge` share it, so that saved completions are judged exactly as
+    fresh ones are.
+    """
+
+    panel: Panel
+    run: RunFolder
+    judging: Judging
+    progress: Progress
+    failed: set[tuple[str, str]] = field(default_factory=set)
+    """Samples that were tried in vain; the next run may try them again."""
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the judges that are not open yet. Raises `NoJudge`."""
+        await self.panel.open(stack, logs=self.run.path / "logs")
+
+    async def score(self, record: CompletionRecord) -> None:
+        """Bring one completion to its verdict."""
+        verdict = await self.panel.score(record)
+        if verdict.outcome.is_failure:
+            self.failed.add((record.task, record.sample_id))
+        self.judging.append(verdict)
+        # Only now: a kill between the two must not make a vote look as if it had been free.
+        task = self.run.manifest.tasks[record.task.partition("@")[0]]
+        self.panel.keep(verdict.votes, restricted=task.data_class == "dua")
+        self.progress.judged(verdict)
+
+    async def score_saved(self, wanted: Mapping[tuple[str, str], int]) -> None:
+        """Score completions that the run folder holds, by the number of their line."""
+        self.progress.begin("judging", len(wanted))
+        records = newest_completions(self.run.path, wanted=wanted)
+        await each(records, self.score, limit=self.panel.concurrency)
+
+    def unjudged(self, rows: Mapping[str, frozenset[int]]) -> dict[tuple[str, str], int]:
+        """Return the lines of completions without a verdict that stands, of these rows by task."""
+        settled = self.judging.judged | self.failed
+        return {
+            key: seen.line
+            for key, seen in self.run.seen.items()
+            if key not in settled
+            and seen.row in rows.get(key[0], ())
+            and (seen.answered or key not in self.judging.rejected)
+        }
 
 
 @contextmanager
@@ -189,3 +244,81 @@ def _record(sample: Sample, **result: Any) -> CompletionRecord:
         image_sha256=tuple(hashlib.sha256(image).hexdigest() for image in sample.images),
         **result,
     )
+
+
+class Progress(typing.Protocol):
+    """What the pipeline tells as it goes."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """Tell that a stage begins, with so many samples before it."""
+        ...
+
+    def answered(self, record: CompletionRecord) -> None:
+        """Tell of one completion."""
+        ...
+
+    def judged(self, verdict: VerdictRecord) -> None:
+        """Tell of one verdict."""
+        ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """Tell nothing."""
+
+    def answered(self, record: CompletionRecord) -> None:
+        """Tell nothing."""
+
+    def judged(self, verdict: VerdictRecord) -> None:
+        """Tell nothing."""
+
+
+@contextmanager
+def shown_progress(*, wanted: bool) -> Iterator[Progress]:
+    """Return a bar where it is wanted and somebody looks, silence elsewhere."""
+    if not wanted or not sys.stderr.isatty():
+        yield Silent()
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        yield _Bars(bars)
+
+
+class _Bars:
+    def __init__(self, bars: object) -> None:
+        self._bars: Any = bars
+        self._ids: dict[str, int] = {}
+        self._outcomes: Counter[str] = Counter()
+
+    def begin(self, stage: str, total: int) -> None:
+        self._ids[stage] = self._bars.add_task(stage, total=total, note="")
+
+    def answered(self, record: CompletionRecord) -> None:
+        self._advance("answering", failed=record.failure is not None)
+
+    def judged(self, verdict: VerdictRecord) -> None:
+        self._advance("judging", failed=verdict.outcome.is_failure)
+
+    def _advance(self, stage: str, *, failed: bool) -> None:
+        if stage not in self._ids:
+            return
+        self._outcomes[stage] += failed
+        note = f"{self._outcomes[stage]} failed" if self._outcomes[stage] else ""
+        self._bars.update(self._ids[stage], advance=1, note=note)

@@ -5,30 +5,27 @@ A run folder may be anywhere, under any name: `run.json` says which samples belo
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation.evaluation import refuse_foreign_hosts, write_scores
 from medix_eval.evaluation.panel import (
-    Appointed,
     JudgeChoice,
-    JudgingStage,
-    appoint,
+    Panel,
+    ResolvedJudge,
+    judge_sources,
     judging_manifest,
-    open_judges,
     resolve_judges,
 )
-from medix_eval.evaluation.progress import Progress, shown_progress
-from medix_eval.judging.cache import VerdictCache
+from medix_eval.evaluation.pipeline import JudgingStage, Progress, shown_progress
+from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.judging.prompts import check_prompts
 from medix_eval.judging.protocol import Protocol
-from medix_eval.models.chat import ChatModel
-from medix_eval.models.requests import RetryPolicy
+from medix_eval.models.requests import RetryPolicy, run_to_end
 from medix_eval.models.resolve import give_gpus
 from medix_eval.results.store import (
     JudgingManifest,
@@ -51,6 +48,7 @@ class Rejudging:
     allow_partial: bool
     local_hosts: tuple[str, ...] = ()
     egress_reason: str | None = None
+    progress: bool = False
 
     @property
     def policy(self) -> RetryPolicy:
@@ -76,7 +74,7 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
     if twice := next((one for one in folders if folders.count(one) > 1), None):
         raise ConfigError(f"{twice} is named twice", hint="name each run once, at either level")
     out = folders[0].parent.parent
-    judges = appoint(give_gpus(resolve_judges(asked.protocol, asked.judges, out=out)))
+    judges = resolve_judges(give_gpus(judge_sources(asked.protocol, asked.judges, out=out)))
     manifests = [load_run_manifest(folder) for folder, _ in named]
     refuse_foreign_hosts(
         tasks={
@@ -89,9 +87,9 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
         vouched=asked.local_hosts,
         reason=asked.egress_reason,
     )
-    with shown_progress() as progress:
-        session = _Session(asked, judges, progress)
-        judgings = asyncio.run(session.judge_all(folders, manifests))
+    with shown_progress(wanted=asked.progress) as progress:
+        runs = zip(folders, manifests, strict=True)
+        judgings = run_to_end(_judge_all(asked, judges, runs, progress))
     done = []
     for (folder, before), after in zip(named, judgings, strict=True):
         write_scores(folder, after, catalogue, allow_partial=asked.allow_partial)
@@ -100,64 +98,53 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
     return done
 
 
-@dataclass(slots=True)
-class _Session:
-    """Judges that stay open from run to run."""
+async def _judge_all(
+    asked: Rejudging,
+    judges: tuple[ResolvedJudge, ...],
+    runs: Iterable[tuple[Path, RunManifest]],
+    progress: Progress,
+) -> list[Path]:
+    """Judge one run after the other, and return the folders of the judgings."""
+    panel = Panel(protocol=asked.protocol, judges=judges, policy=asked.policy)
+    async with AsyncExitStack() as stack:
+        return [await _judge(asked, panel, run, stack=stack, progress=progress) for run in runs]
 
-    asked: Rejudging
-    judges: tuple[Appointed, ...]
-    progress: Progress
-    models: dict[str, ChatModel] | None = None
 
-    async def judge_all(
-        self, folders: Sequence[Path], manifests: Sequence[RunManifest]
-    ) -> list[Path]:
-        """Judge one run after the other, and return the folders of the judgings."""
-        async with AsyncExitStack() as stack:
-            return [
-                await self._judge(folder, manifest, stack)
-                for folder, manifest in zip(folders, manifests, strict=True)
-            ]
-
-    async def _judge(self, folder: Path, manifest: RunManifest, stack: AsyncExitStack) -> Path:
-        with ExitStack() as files:
-            run = files.enter_context(open_run(folder.parent, manifest, at=folder))
-            judging = files.enter_context(open_judging(run, self._describe(manifest)))
-            cache = None
-            if self.asked.use_cache and self.judges:
-                path = folder.parent.parent / ".cache" / "verdicts.sqlite"
-                cache = files.enter_context(VerdictCache.at(path))
-            stage = JudgingStage(
-                protocol=self.asked.protocol,
-                judges=self.judges,
-                policy=self.asked.policy,
-                run=run,
-                judging=judging,
-                cache=cache,
-                progress=self.progress,
+async def _judge(
+    asked: Rejudging,
+    panel: Panel,
+    run: tuple[Path, RunManifest],
+    *,
+    stack: AsyncExitStack,
+    progress: Progress,
+) -> Path:
+    folder, manifest = run
+    with ExitStack() as files:
+        opened = files.enter_context(open_run(folder.parent, manifest, at=folder))
+        judging = files.enter_context(open_judging(opened, _describe(asked, panel, manifest)))
+        if asked.use_cache and panel.judges:
+            cache = files.enter_context(VerdictCache.at(folder.parent.parent / CACHE_FILE))
+            panel = replace(panel, cache=cache)
+        stage = JudgingStage(panel=panel, run=opened, judging=judging, progress=progress)
+        rows = {
+            f"{name}@{task.version}": frozenset(
+                range(task.num_rows) if task.rows is None else task.rows
             )
-            rows = {
-                f"{name}@{task.version}": frozenset(
-                    range(task.num_rows) if task.rows is None else task.rows
-                )
-                for name, task in manifest.tasks.items()
-            }
-            if wanted := stage.unjudged(rows):
-                if self.models is None:  # only now: nothing is loaded to find out there is no work
-                    logs = folder / "logs"
-                    self.models = await open_judges(self.judges, stack=stack, logs=logs)
-                stage.begin(self.models)
-                await stage.score_saved(wanted)
-            return judging.path
+            for name, task in manifest.tasks.items()
+        }
+        if wanted := stage.unjudged(rows):
+            await stage.open(stack)  # only now: nothing is loaded to find out there is no work
+            await stage.score_saved(wanted)
+        return judging.path
 
-    def _describe(self, manifest: RunManifest) -> JudgingManifest:
-        """Describe the judging; completions of other generation settings are named as such."""
-        protocol = self.asked.protocol
-        generation = {key: manifest.generation.get(key) for key in protocol.generation_settings()}
-        described = judging_manifest(
-            protocol, self.judges, tasks=list(manifest.tasks), generation=generation
-        )
-        return described.model_copy(update={"egress_reason": self.asked.egress_reason})
+
+def _describe(asked: Rejudging, panel: Panel, manifest: RunManifest) -> JudgingManifest:
+    """Describe the judging; completions of other generation settings are named as such."""
+    generation = {key: manifest.generation.get(key) for key in asked.protocol.generation_settings()}
+    described = judging_manifest(
+        asked.protocol, panel.judges, tasks=list(manifest.tasks), generation=generation
+    )
+    return described.model_copy(update={"egress_reason": asked.egress_reason})
 
 
 def _newest_but(folder: Path, judged: Path) -> Path | None:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from medix_eval.errors import ConfigError
 from medix_eval.evaluation.evaluation import Settings, evaluate
 from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Frozen, Kind
+from medix_eval.report.format import percent, span, stacked, table
 from medix_eval.results.align import Shared, shared_tasks
 from medix_eval.results.statistics import (
     Floats,
@@ -28,9 +30,12 @@ from medix_eval.results.statistics import (
     task_interval,
 )
 from medix_eval.results.store import JudgedRun, JudgedSample, read_run
-from medix_eval.rules.choices import Expected, chosen_option
+from medix_eval.rules.decide import Expected, chosen_option
 from medix_eval.rules.text import normalise, read
 from medix_eval.storage.jsonl import write_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 FULL_MARK = 1.0
 
@@ -231,3 +236,34 @@ def _refuse_equal(settings: Settings, *, times: int) -> None:
         )
     if settings.control:
         raise ConfigError("--repeat and --control do not go together", hint="one at a time")
+
+
+def repeats_table(found: Repeats) -> RenderableType:
+    """Return the scores of every repetition and what their spread is made of."""
+    last = len(found.seeds)
+    stamp = "SYNTHETIC DATA · " if found.synthetic else ""
+    title = f"{stamp}{found.model} · protocol {found.protocol['name']} · {last} repetitions"
+    header = ["task", "n", "mean", "95 %", "lowest", "highest", "between runs", "sampling"]
+    header += [f"pass@{last}", f"majority@{last}"]
+    tasks = [
+        (name, str(one.n), percent(one.mean), span(one.interval), *_luck(one),
+         percent(one.pass_at[last]), percent(one.majority_at[last]) if one.majority_at else "")
+        for name, one in found.tasks.items()
+    ]  # fmt: skip
+    groups = [
+        (name, "", percent(group.mean), "", *_luck(group), "", "")
+        for name, group in found.groups.items()
+    ]
+    notes = (
+        f"seeds {', '.join(map(str, found.seeds))}; n: samples that every repetition scored.",
+        "between runs: standard deviation of the score from seed to seed.",
+        "sampling: standard error of the score of one run.",
+    )
+    return stacked(table(header, tasks, groups, title=title), notes=notes)
+
+
+def _luck(one: Spread) -> list[str]:
+    return [
+        percent(value)
+        for value in (min(one.scores), max(one.scores), one.between_runs, one.sampling)
+    ]

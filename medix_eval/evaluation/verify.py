@@ -6,8 +6,7 @@ from collections import defaultdict
 from hashlib import sha256
 from pathlib import Path
 
-from medix_eval.data.lm_task import MedixTask
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import MedixTask, open_task
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import DatasetError

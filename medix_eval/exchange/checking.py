@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.errors import ConfigError, MedixError
-from medix_eval.evaluation.panel import Appointed, JudgeChoice, appoint
+from medix_eval.evaluation.panel import JudgeChoice, ResolvedJudge, resolve_judges
 from medix_eval.exchange.recorded import (
     ask_again,
     judged_by_other_code,
@@ -107,7 +107,7 @@ def check_submission(path: Path, catalogue: Catalogue, doubts: Doubts) -> Checke
             raise ConfigError(f"{path} is no submission", hint=f"it must hold one {MANIFEST}")
         given = read_submission(folders[0])
         found.model = given.listed.model
-        judge = _appointed(doubts.judge, given)  # a wrong flag is told of before all else
+        judge = _resolved(doubts.judge, given)  # a wrong flag is told of before all else
         if given.listed.synthetic and not doubts.allow_synthetic:
             found.problems.append("it was made on synthetic data, which says nothing of a model")
         if (control := given.manifest.generation.get("control")) is not None:
@@ -135,7 +135,7 @@ def check_submission(path: Path, catalogue: Catalogue, doubts: Doubts) -> Checke
     return found
 
 
-def _appointed(choice: JudgeChoice | None, given: Submission) -> Appointed | None:
+def _resolved(choice: JudgeChoice | None, given: Submission) -> ResolvedJudge | None:
     """Return the judge to ask again, which may write as much as the submission's could."""
     try:
         spec = protocol_of(given.manifest, given.judging).judge
@@ -144,7 +144,7 @@ def _appointed(choice: JudgeChoice | None, given: Submission) -> Appointed | Non
     if choice is None or choice.name is None or isinstance(spec, RulesOnly):
         return None
     source = resolve_model(choice.name, choice.flags, max_tokens=spec.sampling.max_tokens)
-    (judge,) = appoint([source])
+    (judge,) = resolve_judges([source])
     return judge
 
 
@@ -222,7 +222,7 @@ async def _replayed(given: Submission, protocol: Protocol) -> list[str]:
 
 def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: Checked) -> None:
     """Compare ids, questions and references with the dataset, where it is at hand."""
-    from medix_eval.data.opening import open_task  # noqa: PLC0415 (datasets: seconds)
+    from medix_eval.data.lm_task import open_task  # noqa: PLC0415 (datasets: seconds)
 
     shut: dict[str, dict[str, MedixError]] = {}
     for name in given.judging.tasks:
@@ -250,7 +250,7 @@ def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: 
         found.unchecked.append(f"{', '.join(errors)} against the data: {why}; {hint}")
 
 
-def _ask_again(given: Submission, judge: Appointed, doubts: Doubts, found: Checked) -> None:
+def _ask_again(given: Submission, judge: ResolvedJudge, doubts: Doubts, found: Checked) -> None:
     if judge.name not in (stated := [one["id"] for one in given.judging.judges]):
         said = ", ".join(stated) or "nobody"
         found.unchecked.append(f"it was judged by {said}, and {judge.name} is asked here")

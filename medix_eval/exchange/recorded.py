@@ -12,7 +12,7 @@ import asyncio
 import json
 import random
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -22,11 +22,10 @@ from pydantic import ValidationError
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError, RequestFailed, first_error
-from medix_eval.evaluation.panel import Appointed, grader_for, open_judges
+from medix_eval.evaluation.panel import Panel, ResolvedJudge
 from medix_eval.exchange.submission import Submission
-from medix_eval.judging.dialogue import Dialogue
-from medix_eval.judging.judge import Grader, Judge, Jury
-from medix_eval.judging.outcomes import Scorer, outcome_of
+from medix_eval.judging.judge import SEEDS_APART, Grader, grader_for
+from medix_eval.judging.outcomes import outcome_of, verdict_of
 from medix_eval.judging.protocol import (
     JUDGING_VERSION,
     DialogueJudge,
@@ -36,14 +35,11 @@ from medix_eval.judging.protocol import (
     prompt_name,
 )
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.models.requests import RetryPolicy
-from medix_eval.records import CompletionRecord, Outcome, VerdictRecord, Vote
+from medix_eval.records import CompletionRecord, VerdictRecord, Vote
 from medix_eval.results.scoring import score_run
 from medix_eval.results.store import JudgingManifest, RunManifest
 from medix_eval.storage.bundled import bundled
 
-_SEEDS_APART = 1000
-_READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
 _BESIDE = ("rule", "judge_score", "judge_scores", "error_tags")
 """What scores show beside the score."""
 
@@ -96,7 +92,9 @@ async def problem_of_replies(
     protocol: Protocol, record: CompletionRecord, kept: VerdictRecord, *, judges: Sequence[str]
 ) -> str | None:
     """Score one completion with the replies of its kept verdict, and say what comes out else."""
-    again = await Scorer(protocol, _grader(protocol, kept.votes, judges)).score(record)
+    again = await verdict_of(
+        record, protocol=protocol, grader=_grader(protocol, kept.votes, judges)
+    )
     if (again.outcome, again.score, again.answer) != (kept.outcome, kept.score, kept.answer):
         return f"{kept.outcome} is stated, its replies give {again.outcome}"
     votes = [[(one.judge, one.prompt, one.points) for one in its.votes] for its in (again, kept)]
@@ -113,7 +111,7 @@ async def problem_of_points(
 ) -> str | None:
     """Count the votes of a sample without text again, and say what comes out else."""
     spec = protocol.judge
-    if kept.outcome not in _READ:
+    if not kept.outcome.is_read:
         return None if not kept.score else f"{kept.outcome} with the score {kept.score:g}"
     score = kept.rule.score if kept.rule else None
     if isinstance(spec, DialogueJudge) or (isinstance(spec, LLMJudge) and spec.rules == "beside"):
@@ -133,26 +131,14 @@ async def problem_of_points(
 
 def _grader(protocol: Protocol, kept: Sequence[Vote], judges: Sequence[str]) -> Grader | None:
     """Return the judges that say again what they said; a stranger's prompts are never filled in."""
-    spec = protocol.judge
     texts = {file: f"prompt {number}" for number, file in enumerate(protocol.judge_prompts)}
-    graders: dict[str, Grader] = {}
-    for name in judges:
-        votes = [vote for vote in kept if vote.judge == name]
-        common: Mapping[str, Any] = {
-            "name": name,
-            "identity": {},
-            "ask": _Recorded(votes).ask,
-            "texts": texts,
-            "cache": None,
-        }
-        if isinstance(spec, DialogueJudge):
-            graders[name] = Dialogue(spec=spec, **common)
-        elif isinstance(spec, LLMJudge):
-            graders[name] = Judge(spec=spec, **common)
-    if len(graders) > 1:
-        assert isinstance(spec, LLMJudge | DialogueJudge)  # noqa: S101 (else there is no grader)
-        return Jury(judges=graders, combine=spec.jury)
-    return next(iter(graders.values()), None)
+    said = {name: _Recorded([vote for vote in kept if vote.judge == name]) for name in judges}
+    return grader_for(
+        protocol.model_copy(update={"texts": texts}),
+        {name: one.ask for name, one in said.items()},
+        identities={name: {} for name in judges},
+        cache=None,
+    )
 
 
 def _said_points(vote: Vote, spec: LLMJudge | DialogueJudge, record: CompletionRecord) -> Vote:
@@ -175,7 +161,7 @@ class _Recorded:
 
     async def ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Return the reply of the next vote; another try of a vote gets the same one."""
-        call = (prompt.text, prompt.before, sampling.seed // _SEEDS_APART)
+        call = (prompt.text, prompt.before, sampling.seed // SEEDS_APART)
         if call not in self._said:
             number = len(self._said)
             self._said[call] = self.votes[number] if number < len(self.votes) else None
@@ -276,7 +262,7 @@ class Asked:
 
 
 async def ask_again(
-    given: Submission, judge: Appointed, *, num_samples: int, seed: int | None
+    given: Submission, judge: ResolvedJudge, *, num_samples: int, seed: int | None
 ) -> Asked:
     """Judge a sample again. Raises `ConfigError` for prompts that are not ours."""
     protocol = protocol_of(given.manifest, given.judging)
@@ -292,11 +278,9 @@ async def ask_again(
     seed = secrets.randbelow(2**31) if seed is None else seed
     drawn = random.Random(seed).sample(judged, min(num_samples, len(judged)))  # noqa: S311
     async with AsyncExitStack() as stack:
-        models = await open_judges([judge], stack=stack, logs=given.folder)
-        policy = RetryPolicy()
-        grader = grader_for(judge, models[judge.name], protocol=protocol, policy=policy, cache=None)
-        scorer = Scorer(protocol, grader)
-        again = await asyncio.gather(*(scorer.score(given.completions[key]) for key in drawn))
+        panel = Panel(protocol=protocol, judges=(judge,))
+        await panel.open(stack, logs=given.folder)
+        again = await asyncio.gather(*(panel.score(given.completions[key]) for key in drawn))
     pairs = [(given.verdicts[key], new) for key, new in zip(drawn, again, strict=True)]
     found = [
         f"{kept.task} {kept.sample_id}: {_said(kept)} is stated, {judge.name} says {_said(new)}"

@@ -17,7 +17,7 @@ from medix_eval.results.scorecard import (
     LengthBias,
     PositionBias,
     Rate,
-    RateDifference,
+    ShareDifference,
 )
 
 _SHORT_RIGHT, _LONG_RIGHT = frozenset({"exact", "letter"}), frozenset({"verbose_right"})
@@ -25,7 +25,7 @@ _SHORT_WRONG, _LONG_WRONG = frozenset({"wrong_option"}), frozenset({"verbose_wro
 _REFERENCE, _ANSWER = "<reference>", "<answer>"
 
 
-def length_bias(judged: Sequence[Judged]) -> LengthBias | None:
+def length_bias(judged: Sequence[JudgedAnswer]) -> LengthBias | None:
     """Compare long with short answers; None where the labels know no such classes."""
     if not any(one.item.label_class in _LONG_RIGHT | _LONG_WRONG for one in judged):
         return None
@@ -35,7 +35,7 @@ def length_bias(judged: Sequence[Judged]) -> LengthBias | None:
     )
 
 
-def position_bias(judged: Sequence[Judged], prompts: Mapping[str, str]) -> PositionBias:
+def position_bias(judged: Sequence[JudgedAnswer], prompts: Mapping[str, str]) -> PositionBias:
     """See what the order in the prompt, and the letter of the right option, do.
 
     `prompts` are the texts of the judge's prompts by the name of their file.
@@ -55,7 +55,7 @@ def position_bias(judged: Sequence[Judged], prompts: Mapping[str, str]) -> Posit
     )
 
 
-def consistency(judged: Sequence[Judged]) -> Rate:
+def consistency(judged: Sequence[JudgedAnswer]) -> Rate:
     """Return how often the first two valid votes on an answer were equal."""
     points = [
         [vote.points for vote in one.verdict.votes if vote.points is not None][:2] for one in judged
@@ -65,8 +65,8 @@ def consistency(judged: Sequence[Judged]) -> Rate:
 
 
 def _accepted(
-    judged: Sequence[Judged], first: Collection[str], second: Collection[str]
-) -> RateDifference:
+    judged: Sequence[JudgedAnswer], first: Collection[str], second: Collection[str]
+) -> ShareDifference:
     said = [(one.item, one.is_accepted) for one in judged if one.is_accepted is not None]
     counts = [
         [bool(accepted) for item, accepted in said if item.label_class in classes]
@@ -75,20 +75,22 @@ def _accepted(
     return difference(*(rate(sum(hits), len(hits)) for hits in counts))
 
 
-def difference(first: Rate, second: Rate) -> RateDifference:
+def difference(first: Rate, second: Rate) -> ShareDifference:
     """Return the difference of two shares, with its interval."""
     from statsmodels.stats.proportion import confint_proportions_2indep  # noqa: PLC0415 (a second)
 
     if first.value is None or second.value is None:
-        return RateDifference(first=first, second=second, value=None, low=None, high=None)
+        return ShareDifference(first=first, second=second, value=None, low=None, high=None)
     low, high = confint_proportions_2indep(
         first.k, first.n, second.k, second.n, method="newcomb", compare="diff"
     )
     value = first.value - second.value
-    return RateDifference(first=first, second=second, value=value, low=float(low), high=float(high))
+    return ShareDifference(
+        first=first, second=second, value=value, low=float(low), high=float(high)
+    )
 
 
-def _by_order(judged: Sequence[Judged], orders: Mapping[str, bool]) -> RateDifference | None:
+def _by_order(judged: Sequence[JudgedAnswer], orders: Mapping[str, bool]) -> ShareDifference | None:
     """Compare votes by what their prompt shows first, over answers with votes of both orders."""
     if len(set(orders.values())) < len((True, False)):
         return None
@@ -120,7 +122,7 @@ _ACCEPTED_ABOVE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class JudgedAnswer:
     """A labelled answer with the verdict it was given."""
 
     item: LabelledAnswer
@@ -133,7 +135,7 @@ class Judged:
         return None if score is None else score > _ACCEPTED_ABOVE
 
 
-def confusion(judged: Sequence[Judged]) -> Confusion:
+def confusion(judged: Sequence[JudgedAnswer]) -> Confusion:
     """Count how often verdict and label agree."""
     decided = [(one.is_accepted, one.item.is_correct) for one in judged]
     table = np.array(

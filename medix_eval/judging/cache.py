@@ -18,6 +18,8 @@ from medix_eval.errors import ConfigError
 from medix_eval.records import Vote
 
 _LOG = logging.getLogger(__name__)
+CACHE_FILE = Path(".cache/verdicts.sqlite")
+"""Where the folder of runs keeps its cache."""
 _LARGEST_BYTES = 1 << 30
 """Above this, the oldest third of the votes makes room when the cache is opened."""
 _EVICT = "DELETE FROM votes WHERE rowid <= (SELECT min(rowid) + count(*) / 3 FROM votes)"
@@ -95,13 +97,14 @@ async def remembered(
         vote = await ask()
     except BaseException:
         asked.cancel()
+        del cache.under_way[vote.key]  # what was cut off is asked anew
         raise
     asked.set_result(vote)
     return vote
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=30)
+    connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
 from medix_eval.records import Kind
-from medix_eval.rules.choices import Expected, chosen_option, yes_no
 from medix_eval.rules.claims import unframed
+from medix_eval.rules.decide import Expected, chosen_option, yes_no
 from medix_eval.rules.quantities import Quantity, items_of
 from medix_eval.rules.text import (
     ARTICLES,

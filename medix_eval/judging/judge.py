@@ -1,6 +1,6 @@
-"""The LLM judge: independent votes, each with a prompt of its own, read strictly.
+"""Who grades answers: a judge by independent votes or by the published dialogue, or a jury of them.
 
-Three turns of one dialogue at temperature 0 only invite a flip, so the votes are separate calls
+Three turns of one dialogue at temperature 0 only invite a flip, so our votes are separate calls
 that differ in order and wording. A vote that cannot change the decision is not asked.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+import typing
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 import jinja2
 
@@ -22,17 +23,20 @@ from medix_eval.judging.prompts import compiled, fence, fields_of
 from medix_eval.judging.protocol import (
     JUDGING_VERSION,
     Combining,
+    DialogueJudge,
     LLMJudge,
+    Protocol,
     Rubric,
+    RulesOnly,
     prompt_name,
 )
-from medix_eval.judging.replies import read_label, read_points, verdict_schema
+from medix_eval.judging.replies import read_label, read_points, read_published, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, Failure, Kind, Vote
 from medix_eval.storage.digests import digest
 
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
-_SEEDS_APART = 1000
+SEEDS_APART = 1000
 """Between the seeds of two repeats, so that their further tries never meet."""
 _NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
 
@@ -47,7 +51,7 @@ class Grade:
     """The score that each judge of a jury gave; empty where there is only one."""
 
 
-class Grader(Protocol):
+class Grader(typing.Protocol):
     """Whoever grades answers: a judge with its votes, a dialogue, or a jury of either."""
 
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
@@ -57,7 +61,7 @@ class Grader(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Judge:
-    """One judge under one protocol."""
+    """One judge that votes, each vote with a prompt of its own, read strictly."""
 
     name: str
     identity: Mapping[str, Any]
@@ -151,7 +155,7 @@ class Judge:
     def _sampling(self, *, repeat: int) -> Sampling:
         """Return how this repeat of a prompt is sampled: with a seed of its own."""
         spec = self.spec.sampling
-        seed = spec.seed + repeat * _SEEDS_APART
+        seed = spec.seed + repeat * SEEDS_APART
         return Sampling(**{**spec.model_dump(), "seed": seed})
 
     async def _ask(
@@ -210,6 +214,122 @@ def _rounds(rubric: Rubric) -> list[list[_Call]]:
     return [calls[:first], *([call] for call in calls[first:])]
 
 
+_MOST_POINTS = 5
+"""Of a report; fixed in the published code."""
+_ENOUGH = 2
+"""Turns that must say 1 for an answer to count as right, out of however many."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Dialogue:
+    """One judge, asked the published way: in each turn of one dialogue it is to think again.
+
+    The mechanics are kept, defects included, so that published numbers can be compared: the answer
+    stands in the prompt as it is, every later turn invites a change of mind, and one reply that
+    cannot be read leaves the whole sample without a verdict.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    ask: Ask
+    spec: DialogueJudge
+    texts: Mapping[str, str]
+    cache: VerdictCache | None
+    _templates: dict[str, jinja2.Template] = field(init=False)
+    _sampling: Sampling = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._templates = compiled({name: self.texts[name] for name in self.spec.prompt_files()})
+        self._sampling = Sampling(**self.spec.sampling.model_dump())
+
+    async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
+        """Hold the dialogue, or take all of it from the cache."""
+        is_report = record.kind is Kind.REPORT
+        opening = self.spec.report_prompt_file if is_report else self.spec.prompt_file
+        files = [opening, *[self.spec.again_file] * (self.spec.turns - 1)]
+        fields = fields_of(record, answer=answer)
+        turns = self._turns(files, fields)
+        votes = self._known(turns)
+        if votes is None:
+            seen = {**fields, "fence": fence(record.sample_id, answer)}
+            texts = [self._templates[file].render(seen) for file in files]
+            votes = await self._held(turns, texts, is_report=is_report)
+        points = [vote.points for vote in votes]
+        score = published_score(points, is_report=is_report, turns=self.spec.turns)
+        return Grade(score=score, votes=tuple(votes))
+
+    def _turns(self, files: Sequence[str], fields: Mapping[str, str]) -> list[Vote]:
+        """Return the turns to come; all that a turn hears before follows from its key."""
+        sampling, texts = self.spec.sampling.model_dump(), [self.texts[file] for file in files]
+        asked = [dict(self.identity), sampling, texts, dict(fields), "dialogue"]
+        return [
+            Vote(judge=self.name, prompt=f"turn_{number}", key=digest([*asked, number]))
+            for number in range(1, len(files) + 1)
+        ]
+
+    def _known(self, turns: Sequence[Vote]) -> list[Vote] | None:
+        """Return the whole dialogue from the cache; half of one could not be gone on with."""
+        found = [self.cache.find(vote.key) if self.cache else None for vote in turns]
+        return (
+            [
+                vote.model_copy(update={"points": known[0], "reply": known[1], "cached": True})
+                for vote, known in zip(turns, found, strict=True)
+                if known is not None
+            ]
+            if None not in found
+            else None
+        )
+
+    async def _held(
+        self, turns: Sequence[Vote], texts: Sequence[str], *, is_report: bool
+    ) -> list[Vote]:
+        """Ask turn by turn, up to the first reply that cannot be read."""
+        votes: list[Vote] = []
+        before: list[tuple[str, str]] = []
+        for turn, text in zip(turns, texts, strict=True):
+            started = time.monotonic()
+            prompt = Prompt(text=text, before=tuple(before))
+            found = await self._asked(prompt, is_report=is_report)
+            seconds = round(time.monotonic() - started, 3)
+            votes.append(turn.model_copy(update={**found, "calls": 1, "seconds": seconds}))
+            if votes[-1].points is None:
+                break
+            before.append((text, found["reply"]))
+        return votes
+
+    async def _asked(self, prompt: Prompt, *, is_report: bool) -> dict[str, Any]:
+        """Ask one turn; a failure becomes part of its vote."""
+        reply: str | None = None
+        try:
+            reply = (await self.ask(prompt, self._sampling)).text
+            if reply is None:
+                raise ReplyUnusable("the judge sent no text")
+            return {"reply": reply, "points": read_published(reply, is_report=is_report)}
+        except ModelError as error:
+            failure = Failure(error=type(error).__name__, message=str(error))
+            return {"reply": reply, "failure": failure}
+
+
+def published_score(
+    points: Sequence[float | None], *, is_report: bool, turns: int = 3
+) -> float | None:
+    """Turn what the turns said into a score: two of three that say 1, or a report's mean of 5.
+
+    No range is checked, so a report can score more than 1. None where a turn is missing.
+
+    >>> published_score([1.0, 0.0, 1.0], is_report=False)
+    1.0
+    >>> published_score([7.0, 7.0, 7.0], is_report=True)
+    1.4
+    """
+    valid = [point for point in points if point is not None]
+    if len(valid) < turns:
+        return None
+    if is_report:
+        return sum(valid) / turns / _MOST_POINTS
+    return float(valid.count(1.0) >= _ENOUGH)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jury:
     """Judges by name, and how their scores are combined."""
@@ -247,3 +367,32 @@ def combined(scores: list[float | None], *, combine: Combining) -> float | None:
         return fmean(valid) if valid and len(valid) == len(scores) else None
     most = Counter(valid).most_common(1)
     return most[0][0] if most and 2 * most[0][1] > len(scores) else None
+
+
+def grader_for(
+    protocol: Protocol,
+    asks: Mapping[str, Ask],
+    *,
+    identities: Mapping[str, Mapping[str, Any]],
+    cache: VerdictCache | None,
+) -> Grader | None:
+    """Return what grades in the protocol's way: a judge, a jury of several, or None without any.
+
+    `asks` and `identities` are by the names that sign the votes.
+    """
+    spec, graders = protocol.judge, dict[str, Grader]()
+    for name, ask in asks.items():
+        common: dict[str, Any] = {
+            "name": name,
+            "identity": identities[name],
+            "ask": ask,
+            "texts": protocol.texts,
+            "cache": cache,
+        }
+        if isinstance(spec, DialogueJudge):
+            graders[name] = Dialogue(spec=spec, **common)
+        elif isinstance(spec, LLMJudge):
+            graders[name] = Judge(spec=spec, **common)
+    if len(graders) > 1 and not isinstance(spec, RulesOnly):
+        return Jury(judges=graders, combine=spec.jury)
+    return next(iter(graders.values()), None)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade, Grader
@@ -28,74 +27,65 @@ _FAILED = {
 """What an error on the way to a completion means; any other is `request_failed`."""
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Scores completions under one protocol, with its judge if it has one."""
+async def verdict_of(
+    record: CompletionRecord, *, protocol: Protocol, grader: Grader | None
+) -> VerdictRecord:
+    """Return how a sample ended under a protocol; the grader is asked where rules may not settle.
 
-    protocol: Protocol
-    judge: Grader | None
+    A failure of the judge is an outcome. `ServerError` is raised where it cannot be used at all.
+    """
+    is_published = protocol.answer.reading == "published"
+    if record.failure is not None:
+        outcome = _failed(record.failure, is_published=is_published)
+        return _verdict(record, outcome, reason=record.failure.message)
+    completion = record.completion or ""
+    if record.parser is not None:
+        return _parsed(record, completion)
+    said = extract_answer(completion)
+    answer = published_answer(completion) if is_published else said
+    was_cut = record.finish_reason == "length" and not has_final_answer(completion)
+    if was_cut and not is_published:
+        return _verdict(record, Outcome.TRUNCATED, answer=answer)
+    if not answer and not is_published:
+        return _verdict(record, Outcome.EMPTY, answer=answer)
+    rule = decide_by_rules(
+        said,  # tags would only hide from the rules what was said
+        kind=record.kind,
+        reference=record.reference,
+        options=record.options,
+        facts=record.facts,
+    )
+    if rule is None and _is_refusal(answer, protocol.answer.refusals):
+        return _verdict(record, Outcome.REFUSED, answer=answer)
+    # The rules settle it where they may, else the judge; an audit asks both.
+    spec = protocol.judge
+    rules_settle, audit = False, 0.0
+    if isinstance(spec, LLMJudge) and spec.rules == "first":
+        rules_settle, audit = rule is not None, spec.audit
+    grade = None
+    if grader is not None and (not rules_settle or _is_drawn(record, share=audit)):
+        grade = await grader.grade(record, answer=answer)
+    if rules_settle or grader is None:
+        score = None if rule is None else rule.score
+        outcome = Outcome.UNJUDGED if score is None else outcome_of(score)
+    else:
+        score = None if grade is None else grade.score
+        outcome = Outcome.JUDGE_FAILED if score is None else outcome_of(score)
+    return _verdict(record, outcome, score=score, answer=answer, rule=rule, grade=grade)
 
-    async def score(self, record: CompletionRecord) -> VerdictRecord:
-        """Return how this sample ended."""
-        if record.failure is not None:
-            return _verdict(record, self._failed(record.failure), reason=record.failure.message)
-        completion = record.completion or ""
-        if record.parser is not None:
-            return _parsed(record, completion)
-        is_published = self.protocol.answer.reading == "published"
-        said = extract_answer(completion)
-        answer = published_answer(completion) if is_published else said
-        was_cut = record.finish_reason == "length" and not has_final_answer(completion)
-        if was_cut and not is_published:
-            return _verdict(record, Outcome.TRUNCATED, answer=answer)
-        if not answer and not is_published:
-            return _verdict(record, Outcome.EMPTY, answer=answer)
-        rule = decide_by_rules(
-            said,  # tags would only hide from the rules what was said
-            kind=record.kind,
-            reference=record.reference,
-            options=record.options,
-            facts=record.facts,
-        )
-        if rule is None and self._is_refusal(answer):
-            return _verdict(record, Outcome.REFUSED, answer=answer)
-        return await self._judged(record, answer=answer, rule=rule)
 
-    async def _judged(
-        self, record: CompletionRecord, *, answer: str, rule: RuleVerdict | None
-    ) -> VerdictRecord:
-        """Let the rules settle it where they may, else the judge; an audit asks both."""
-        spec = self.protocol.judge
-        rules_settle, audit = False, 0.0
-        if isinstance(spec, LLMJudge) and spec.rules == "first":
-            rules_settle, audit = rule is not None, spec.audit
-        grade = None
-        if self.judge is not None and (not rules_settle or _is_drawn(record, share=audit)):
-            grade = await self.judge.grade(record, answer=answer)
-        if rules_settle or self.judge is None:
-            score = None if rule is None else rule.score
-            outcome = Outcome.UNJUDGED if score is None else outcome_of(score)
-        else:
-            score = None if grade is None else grade.score
-            outcome = Outcome.JUDGE_FAILED if score is None else outcome_of(score)
-        return _verdict(record, outcome, score=score, answer=answer, rule=rule, grade=grade)
+def _failed(failure: Failure, *, is_published: bool) -> Outcome:
+    """Name the outcome of a sample without a completion.
 
-    def _failed(self, failure: Failure) -> Outcome:
-        """Name the outcome of a sample without a completion.
+    The published evaluation knows no rejection: what failed, for whatever reason, is left out.
+    """
+    outcome = _FAILED.get(failure.error, Outcome.REQUEST_FAILED)
+    return Outcome.REQUEST_FAILED if outcome is Outcome.REJECTED and is_published else outcome
 
-        The published evaluation knows no rejection: what failed, for whatever reason, is left out.
-        """
-        outcome = _FAILED.get(failure.error, Outcome.REQUEST_FAILED)
-        is_published = self.protocol.answer.reading == "published"
-        return Outcome.REQUEST_FAILED if outcome is Outcome.REJECTED and is_published else outcome
 
-    @cached_property
-    def _refusals(self) -> list[re.Pattern[str]]:
-        return [re.compile(pattern, re.DOTALL) for pattern in self.protocol.answer.refusals]
-
-    def _is_refusal(self, answer: str) -> bool:
-        text = " ".join(answer.lower().replace("\u2019", "'").split())
-        return any(pattern.fullmatch(text) for pattern in self._refusals)
+def _is_refusal(answer: str, refusals: Sequence[str]) -> bool:
+    text = " ".join(answer.lower().replace("\u2019", "'").split())
+    return any(re.fullmatch(pattern, text, re.DOTALL) for pattern in refusals)
 
 
 def _is_drawn(record: CompletionRecord, *, share: float) -> bool:

@@ -17,9 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from medix_eval.errors import ConfigError, UnknownName, first_error
 from medix_eval.records import Frozen, Kind
-from medix_eval.storage.bundled import bundled
+from medix_eval.storage.bundled import bundled, read_mapping, set_key
 from medix_eval.storage.digests import digest
-from medix_eval.storage.yaml_settings import read_mapping, set_key
 
 JUDGING_VERSION = 4
 """Goes up with any change to answer extraction, rules or reply reading that can move a score."""

@@ -1,9 +1,12 @@
-"""A checkpoint on disk or on the hub: where it is, and which one it is. Needs no torch."""
+"""A checkpoint on disk or on the hub, which one it is, and the GPUs for it. Needs no torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,3 +208,28 @@ def _weights_sha256(path: Path) -> str:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Return the GPUs that this process may use, in the order of `CUDA_VISIBLE_DEVICES`."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return split_gpus(chosen)
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    query = [tool, "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return tuple(found.stdout.split()) if found.returncode == 0 else ()
+
+
+def split_gpus(numbers: str) -> tuple[str, ...]:
+    """Split a list such as `0,1`; identifiers such as `GPU-5a3f` are taken as they are.
+
+    >>> split_gpus("0, 1")
+    ('0', '1')
+    """
+    return tuple(number.strip() for number in numbers.split(",") if number.strip())

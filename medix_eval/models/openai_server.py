@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,10 @@ from medix_eval.storage.jsonl import parsed
 
 if TYPE_CHECKING:
     import aiohttp
+    from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
+    from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
+_CONNECT_TIMEOUT_S = 10.0
 _JSON = {"Content-Type": "application/json"}
 _PLACE = f"image-{secrets.token_hex(16)}-"
 """Where an image goes in an encoded request; no prompt can hold it."""
@@ -56,11 +59,9 @@ class OpenAIServer:
     concurrency: int = 256
     adapts: bool = True
     """Whether the number in flight is searched for, up to `concurrency`; else it is just that."""
-    connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0
     role: str = "model"
     """How messages call it: `model` or `judge`."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,7 +106,7 @@ class OpenAIServer:
 
         key = os.environ.get(self.key_env, "").strip()
         timeout = aiohttp.ClientTimeout(
-            total=self.request_timeout_s, connect=None, sock_connect=self.connect_timeout_s
+            total=self.request_timeout_s, connect=None, sock_connect=_CONNECT_TIMEOUT_S
         )
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -145,19 +146,18 @@ class Connected:
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Post one prompt and read the first choice."""
-        fields = {
+        fields: CompletionCreateParamsNonStreaming = {
             "model": self.server.model,
             "messages": _messages(prompt),
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
-            **self.server.extra,
         }
         if prompt.schema is not None:
             fields["response_format"] = {
                 "type": "json_schema",
-                "json_schema": {"name": "reply", "strict": True, "schema": prompt.schema},
+                "json_schema": {"name": "reply", "strict": True, "schema": dict(prompt.schema)},
             }
         body = _encoded(fields, prompt.images)
         status, reply = await self._request("POST", "/chat/completions", body)
@@ -212,20 +212,20 @@ class Connected:
         raise RequestRejected(f"answered {status}: {said}")
 
 
-def _messages(prompt: Prompt) -> list[dict[str, Any]]:
+def _messages(prompt: Prompt) -> list[ChatCompletionMessageParam]:
     """Return the dialogue, its last turn being the prompt."""
-    messages: list[dict[str, Any]] = []
+    messages: list[ChatCompletionMessageParam] = []
     for said, replied in prompt.before:
         messages.append({"role": "user", "content": said})
         messages.append({"role": "assistant", "content": replied})
     return [*messages, {"role": "user", "content": _content(prompt)}]
 
 
-def _content(prompt: Prompt) -> str | list[dict[str, Any]]:
+def _content(prompt: Prompt) -> str | list[ChatCompletionContentPartParam]:
     """Return the user turn: text and images in the order of the prompt's `<image>` marks."""
     if not prompt.images:
         return prompt.text
-    parts: list[dict[str, Any]] = []
+    parts: list[ChatCompletionContentPartParam] = []
     for index, text in enumerate(prompt.text.split(IMAGE_MARK, len(prompt.images))):
         if index:
             parts.append({"type": "image_url", "image_url": {"url": f"{_PLACE}{index - 1}-"}})
@@ -234,7 +234,7 @@ def _content(prompt: Prompt) -> str | list[dict[str, Any]]:
     return parts
 
 
-def _encoded(fields: dict[str, Any], images: tuple[bytes, ...]) -> bytes:
+def _encoded(fields: Mapping[str, Any], images: tuple[bytes, ...]) -> bytes:
     """Return the request as JSON; images go in behind the encoder, which would read every byte."""
     body = to_json(fields)
     for index, image in enumerate(images):

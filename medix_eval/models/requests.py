@@ -11,15 +11,17 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from medix_eval.errors import MedixError, ModelError, RequestFailed, ServerError, Unreachable
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 FIRST = 32
 """Where the search begins."""
 _GROWTH = 1.5
@@ -254,3 +256,31 @@ class RetryingModel:
     def _told(self, error: RequestFailed) -> str:
         is_ours = self.policy.quotes or isinstance(error, Unreachable)
         return str(error) if is_ours else type(error).__name__
+
+
+def run_to_end(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run a coroutine as `asyncio.run` does, also where a loop is running already.
+
+    A notebook has one: the coroutine then runs in a loop of its own in another thread, and Ctrl-C
+    cancels it there.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def told() -> _Result:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (a coroutine that runs has one)
+        begun.set_result((asyncio.get_running_loop(), task))
+        return await work
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(asyncio.run, told())
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            loop, task = begun.result()
+            loop.call_soon_threadsafe(task.cancel)
+            raise

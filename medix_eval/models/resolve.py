@@ -1,19 +1,28 @@
-"""From a name on the command line to a model: the one place that knows all kinds."""
+"""From a name on the command line to a model: the one place that knows all kinds.
+
+An installed distribution adds a kind with an entry point of the group `medix_eval.models`. Its name
+is what stands before the colon, its value a function that is called as `resolve_model` is:
+
+    [project.entry-points."medix_eval.models"]
+    mymodel = "my_package:my_model"     # --model mymodel:ANYTHING, --judge mymodel:ANYTHING
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, MedixError, how_to_install, whole_story
 from medix_eval.models.chat import ModelSource
+from medix_eval.models.checkpoint import split_gpus, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.records import Frozen
-from medix_eval.storage.yaml_settings import read_mapping
+from medix_eval.storage.bundled import read_mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +35,6 @@ class ModelFlags:
     key_env: str | None = None
     """None is the provider's own variable, or `OPENAI_API_KEY`."""
     concurrency: int | None = None
-    connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0
     gpus: str | None = None
     vllm_args: str | None = None
@@ -46,36 +54,43 @@ def resolve_model(
 
     `max_tokens` is how long its completions may be, `out` where runs are kept.
     """
-    kind, colon, rest = name.partition(":")
-    if colon and kind == "openai":
+    kind = kind_of(name)
+    prefix, _, rest = name.partition(":")
+    if kind in {"openai", "provider", "replay"}:
         _refuse(name, flags, "backend", "gpus", "vllm_args")
+    if kind == "openai":
         return _endpoint(rest, flags)
-    providers = load_providers()
-    if colon and kind in providers:
-        _refuse(name, flags, "backend", "gpus", "vllm_args")
-        return _provided(name, providers[kind], flags)
+    if kind == "provider":
+        return _provided(name, load_providers()[prefix], flags)
+    if kind == "plug-in":
+        return _plugged_in(name, flags, max_tokens=max_tokens, out=out)
     if flags.base_urls:
         raise ConfigError(
             f"{flags.prefix}base-url goes with openai:NAME, not with {name!r}",
             hint=f"did you mean openai:{name}?",
         )
-    if colon and kind == "replay":
+    if kind == "replay":
         from medix_eval.models.replay import ReplayFile  # noqa: PLC0415
 
-        _refuse(name, flags, "backend", "gpus", "vllm_args")
         return ReplayFile(path=Path(rest))
+    return _checkpoint(name, flags, max_tokens=max_tokens, out=out)
+
+
+def _checkpoint(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> ModelSource:
+    """Return a model whose weights are loaded here: ours, one of the hub, or a folder."""
     if name == "rules":
         raise ConfigError("rules are a protocol", hint="--protocol rules needs no judge")
     location = name
     if name == "phantom":
-        from medix_eval.phantom import model_folder  # noqa: PLC0415
+        from medix_eval.phantom.dataset import model_folder  # noqa: PLC0415
 
         location = str(model_folder())
-    elif colon or not name or (name.count("/") != 1 and not Path(name).is_dir()):
+    elif ":" in name or not name or (name.count("/") != 1 and not Path(name).is_dir()):
         raise ConfigError(
             f"{name!r} is no model",
             hint="models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl, phantom, or NAME "
-            f"at a provider: {', '.join(f'{one}:NAME' for one in providers)}",
+            f"at a provider: {', '.join(f'{one}:NAME' for one in load_providers())}"
+            + "".join(f", or {one}:NAME of a plug-in" for one in sorted(_plug_ins().names)),
         )
     if _engine(name, flags) == "vllm":
         return _vllm(name, location, flags, max_tokens=max_tokens, out=out)
@@ -85,9 +100,46 @@ def resolve_model(
     return TransformersModel(name=name, location=location, **_in_flight(flags))
 
 
+def _plugged_in(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> ModelSource:
+    """Return a model of a plug-in; whatever its code raises ends in one line that names it."""
+    prefix = name.partition(":")[0]
+    plug_in, *others = _plug_ins().select(name=prefix)
+    by = [one.dist.name if one.dist else one.value for one in (plug_in, *others)]
+    if others:
+        raise ConfigError(
+            f"{prefix}: is claimed by several plug-ins: {', '.join(by)}",
+            hint="uninstall all but one",
+        )
+    try:
+        source: ModelSource = plug_in.load()(name, flags, max_tokens=max_tokens, out=out)
+    except MedixError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{name}: the plug-in {by[0]} failed: {whole_story(error)}",
+            hint=f"it registers {plug_in.value} for {prefix}: names; update or uninstall it",
+        ) from error
+    return source
+
+
+def kind_of(name: str) -> Literal["openai", "replay", "provider", "plug-in", "local"]:
+    """Tell what a model's name asks for; no plug-in takes a prefix of ours."""
+    prefix, colon, _ = name.partition(":")
+    if colon and prefix == "openai":
+        return "openai"
+    if colon and prefix == "replay":
+        return "replay"
+    if colon and prefix in load_providers():
+        return "provider"
+    return "plug-in" if colon and prefix in _plug_ins().names else "local"
+
+
+def _plug_ins() -> EntryPoints:
+    return entry_points(group="medix_eval.models")
+
+
 def give_gpus(models: Sequence[ModelSource]) -> tuple[ModelSource, ...]:
     """Give each model that vLLM serves GPUs of its own, where there are enough for all at once."""
-    from medix_eval.models.chat import visible_gpus  # noqa: PLC0415
     from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
 
     served = [model for model in models if isinstance(model, VLLMServer)]
@@ -110,10 +162,12 @@ def give_gpus(models: Sequence[ModelSource]) -> tuple[ModelSource, ...]:
 
 def _engine(name: str, flags: ModelFlags) -> Literal["vllm", "hf"]:
     """Return what runs a checkpoint: what was asked for, else vLLM if it is there."""
-    from medix_eval.models.vllm_server import INSTALL, vllm_version  # noqa: PLC0415
+    from medix_eval.models.vllm_server import vllm_version  # noqa: PLC0415
 
     if flags.backend == "vllm" and vllm_version() is None:
-        raise ConfigError(f"{flags.prefix}backend vllm: vLLM is not installed", hint=INSTALL)
+        raise ConfigError(
+            f"{flags.prefix}backend vllm: vLLM is not installed", hint=how_to_install("vllm")
+        )
     if flags.backend is not None:
         return flags.backend
     # vLLM takes a minute to start, the phantom less than that to answer everything.
@@ -123,7 +177,6 @@ def _engine(name: str, flags: ModelFlags) -> Literal["vllm", "hf"]:
 def _vllm(
     name: str, location: str, flags: ModelFlags, *, max_tokens: int, out: Path
 ) -> ModelSource:
-    from medix_eval.models.chat import split_gpus  # noqa: PLC0415
     from medix_eval.models.vllm_args import parse_vllm_args  # noqa: PLC0415
     from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
 
@@ -143,7 +196,6 @@ def _vllm(
         args=args,
         gpus=gpus,
         start_timeout_s=flags.server_timeout_s,
-        connect_timeout_s=flags.connect_timeout_s,
         request_timeout_s=flags.request_timeout_s,
         keep_in=out / ".servers" if flags.keep_server else None,
         **_in_flight(flags),
@@ -163,7 +215,6 @@ def _refuse(name: str, flags: ModelFlags, *fields: str) -> None:
 
 
 def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
-    from medix_eval.models.openai_server import OpenAIServer  # noqa: PLC0415
     from medix_eval.models.shared_load import SharedLoad  # noqa: PLC0415
 
     if not flags.base_urls:
@@ -225,7 +276,6 @@ def _asking(flags: ModelFlags, *, key_env: str) -> dict[str, Any]:
     return {
         "role": flags.role,
         "key_env": flags.key_env or key_env,
-        "connect_timeout_s": flags.connect_timeout_s,
         "request_timeout_s": flags.request_timeout_s,
         **_in_flight(flags),
     }

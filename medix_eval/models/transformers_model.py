@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medix_eval.errors import ConfigError, RequestRejected
-from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling, visible_gpus
-from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision
+from medix_eval.errors import ConfigError, RequestRejected, how_to_install
+from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision, visible_gpus
 from medix_eval.records import IMAGE_MARK
 
 _DEFAULT_CONTEXT = 32_768
@@ -55,7 +55,7 @@ class TransformersModel:
         except PackageNotFoundError as error:
             raise ConfigError(
                 f"{self.name} needs the package {error.name!r}, which is not installed",
-                hint="install it with `pip install 'medix-eval[hf]'`",
+                hint=how_to_install("hf"),
             ) from error
         weights = checkpoint_identity(self.location)
         return {**weights, "engine": {"name": "transformers", "dtype": _dtype(), **engine}}

@@ -15,15 +15,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from medix_eval.errors import ConfigError, RequestFailed, ServerError
-from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling, visible_gpus
-from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision
+from medix_eval.errors import ConfigError, RequestFailed, ServerError, how_to_install
+from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.models.server_process import HOST, ServerProcess, free_port, start_server
 from medix_eval.models.vllm_args import VLLMArgs
 from medix_eval.storage.digests import digest
 
-INSTALL = "install it with `pip install 'medix-eval[vllm]'`"
 _PROMPT_ROOM = 32_768
 """Tokens of context beside the completion's: no benchmark comes near it, and memory for the whole
 context of a modern model (262,144 tokens and more) would not fit beside its weights."""
@@ -88,7 +87,6 @@ class VLLMServer:
     adapts: bool = False
     """Not searched for: vLLM has a queue of its own and takes what fits."""
     start_timeout_s: float = 900.0
-    connect_timeout_s: float = 10.0
     request_timeout_s: float = 600.0
     keep_in: Path | None = None
     """Folder that remembers servers which are left running; None ends the server with the run."""
@@ -112,7 +110,9 @@ class VLLMServer:
         """Hash of the folder or commit on the hub, and how vLLM computes with it."""
         installed = vllm_version()
         if installed is None:
-            raise ConfigError(f"{self.name} needs vLLM, which is not installed", hint=INSTALL)
+            raise ConfigError(
+                f"{self.name} needs vLLM, which is not installed", hint=how_to_install("vllm")
+            )
         checkpoint = checkpoint_identity(self.location)
         said = describe(self.location)
         if said.has_chat_template is False and self.args.get("chat-template") is None:
@@ -238,7 +238,6 @@ class VLLMServer:
             base_url=f"http://{HOST}:{port}/v1",
             key_env="",
             concurrency=self.concurrency,
-            connect_timeout_s=self.connect_timeout_s,
             request_timeout_s=self.request_timeout_s,
             role=self.role,
         )

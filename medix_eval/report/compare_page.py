@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medix_eval.report.packing import Packing, blocks
-from medix_eval.report.page import render, slices_in, with_blocks
+from medix_eval.report.page import Packing, blocks, render, slices_in, with_blocks
 
 if TYPE_CHECKING:
     from medix_eval.results.comparison import Comparison

@@ -9,10 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medix_eval.records import Outcome
 from medix_eval.results.store import JudgedRun, JudgedSample
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COUNTED = ("truncated", "empty", "refused", "rejected")
 """Outcomes that score 0 although nobody judged the answer wrong."""
@@ -234,11 +237,15 @@ def _ends(name: str, pair: tuple[float, float] | None) -> dict[str, float]:
 
 
 def write_samples(runs: Sequence[JudgedRun], path: Path) -> None:
-    """Write the table; of restricted tasks ids and verdicts only."""
+    """Write the table as Parquet; of restricted tasks ids and verdicts only."""
+    samples_frame(runs).to_parquet(path, index=False)
+
+
+def samples_frame(runs: Sequence[JudgedRun]) -> pd.DataFrame:
+    """Return one row a sample; the texts of restricted tasks are None."""
     import pandas as pd  # noqa: PLC0415 (half a second, and only here)
 
-    rows = [_row(run, sample) for run in runs for sample in run.samples()]
-    pd.DataFrame(rows).to_parquet(path, index=False)
+    return pd.DataFrame([_row(run, sample) for run in runs for sample in run.samples()])
 
 
 def _row(run: JudgedRun, sample: JudgedSample) -> dict[str, Any]:

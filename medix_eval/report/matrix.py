@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from medix_eval.report.page import percent
+from medix_eval.report.format import percent, span
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.results.store import JudgedRun
@@ -19,7 +19,7 @@ _LATEX = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class MatrixCell:
     """One score of one model."""
 
     score: float | None
@@ -39,7 +39,7 @@ class Line:
     name: str
     is_group: bool
     n: int
-    cells: tuple[Cell, ...]
+    cells: tuple[MatrixCell, ...]
 
 
 def matrix(runs: Sequence[JudgedRun]) -> list[Line]:
@@ -115,20 +115,20 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _of_task(task: TaskScore | None) -> Cell:
+def _of_task(task: TaskScore | None) -> MatrixCell:
     if task is None:
-        return Cell(score=None, interval=None, is_partial=False)
+        return MatrixCell(score=None, interval=None, is_partial=False)
     partial = not task.is_complete or task.n_scored < task.n
-    return Cell(score=task.score, interval=task.interval, is_partial=partial)
+    return MatrixCell(score=task.score, interval=task.interval, is_partial=partial)
 
 
-def _of_group(group: GroupScore | None) -> Cell:
+def _of_group(group: GroupScore | None) -> MatrixCell:
     if group is None:
-        return Cell(score=None, interval=None, is_partial=False)
-    return Cell(score=group.score, interval=group.interval, is_partial=not group.complete)
+        return MatrixCell(score=None, interval=None, is_partial=False)
+    return MatrixCell(score=group.score, interval=group.interval, is_partial=not group.complete)
 
 
-def _ranked(cells: tuple[Cell, ...], ties: Sequence[int]) -> tuple[Cell, ...]:
+def _ranked(cells: tuple[MatrixCell, ...], ties: Sequence[int]) -> tuple[MatrixCell, ...]:
     """Mark the best, the second best, and who ties with the best."""
     values = sorted({cell.score for cell in cells if cell.score is not None}, reverse=True)
     ranks = {value: at for at, value in enumerate(values[:2], 1)}
@@ -137,7 +137,7 @@ def _ranked(cells: tuple[Cell, ...], ties: Sequence[int]) -> tuple[Cell, ...]:
     for at, cell in enumerate(cells):
         rank = ranks.get(cell.score) if cell.score is not None and num > 1 else None
         ranked.append(
-            Cell(
+            MatrixCell(
                 score=cell.score,
                 interval=cell.interval,
                 is_partial=cell.is_partial,
@@ -148,12 +148,12 @@ def _ranked(cells: tuple[Cell, ...], ties: Sequence[int]) -> tuple[Cell, ...]:
     return tuple(ranked)
 
 
-def _markdown(cell: Cell) -> str:
+def _markdown(cell: MatrixCell) -> str:
     if cell.score is None:
         return "–"
     around = {1: "**", 2: "_"}.get(cell.rank or 0, "")
     marks = "†" * cell.is_partial + "‡" * cell.is_tied
-    return f"{around}{percent(cell.score)}{around}{marks}{_span(cell, ' to ')}"
+    return f"{around}{percent(cell.score)}{around}{marks}{_span(cell)}"
 
 
 def _latex_row(line: Line) -> str:
@@ -161,26 +161,23 @@ def _latex_row(line: Line) -> str:
     return f"{' & '.join(cells)} \\\\"
 
 
-def _latex_cell(cell: Cell) -> str:
+def _latex_cell(cell: MatrixCell) -> str:
     if cell.score is None:
         return "--"
     command = {1: "\\textbf", 2: "\\underline"}.get(cell.rank or 0)
     shown = f"{command}{{{percent(cell.score)}}}" if command else percent(cell.score)
     marks = "\\dagger" * cell.is_partial + "\\ddagger" * cell.is_tied
-    span = _span(cell, "--")
-    small = f" {{\\scriptsize{span}}}" if span else ""
+    small = f" {{\\scriptsize{_span(cell).replace(' to ', '--')}}}" if cell.interval else ""
     return f"{shown}$^{{{marks}}}${small}" if marks else f"{shown}{small}"
 
 
-def _span(cell: Cell, between: str) -> str:
-    if cell.interval is None:
-        return ""
-    return f" ({percent(cell.interval[0])}{between}{percent(cell.interval[1])})"
+def _span(cell: MatrixCell) -> str:
+    return f" ({span(cell.interval)})" if cell.interval else ""
 
 
 def _legend(lines: Sequence[Line]) -> list[str]:
     cells = [cell for line in lines for cell in line.cells]
-    legend: list[tuple[str, Callable[[Cell], bool]]] = [
+    legend: list[tuple[str, Callable[[MatrixCell], bool]]] = [
         ("**Best**, in bold.", lambda cell: cell.rank == 1),
         ("_Second best_, in italics.", lambda cell: cell.rank == 2),  # noqa: PLR2004
         ("‡ The difference from the best may be chance (paired, 95 %).", lambda cell: cell.is_tied),

@@ -76,7 +76,7 @@ def _stored(
     catalogue: Catalogue, task: str, rows: list[int], *, data_root: Path | None
 ) -> Iterator[tuple[int, list[bytes]]]:
     """Yield the stored images of some rows, read in blocks."""
-    from medix_eval.data.opening import open_task  # noqa: PLC0415 (lm-eval and datasets: seconds)
+    from medix_eval.data.lm_task import open_task  # noqa: PLC0415 (lm-eval and datasets: seconds)
 
     opened = open_task(catalogue.tasks[task], data_root=data_root, accept_change=True)
     rows = [row for row in rows if row < len(opened.rows)]

@@ -1,27 +1,40 @@
-"""Scores as tables: one list of rows, shown in the terminal, as Markdown and as CSV."""
+"""Scores and comparisons as tables: in the terminal, as Markdown and as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medix_eval.records import Outcome
+from medix_eval.report.format import (
+    decimal,
+    p_value,
+    percent,
+    points,
+    span,
+    stacked,
+    strong,
+    table,
+    with_span,
+)
+from medix_eval.results.comparison import ChangedSample, Comparison, Contest, Pair
 from medix_eval.results.scores import Scores, SliceScore, TaskScore
 from medix_eval.results.statistics import Difference
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 _SHOWN_APART = ("correct", "wrong", "partial")
 """Outcomes that the score itself tells; the others are listed behind it."""
-_NUMERIC_FROM = 1
-_TINY = 0.001
 _WARN_ABOVE = 0.05
 """The share of samples cut off or failed above which a table warns."""
+_LISTED = 12
+"""Changed samples that a comparison lists; all are in the JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +45,7 @@ class _Table:
     notes: list[str]
 
 
-def title(scores: Scores) -> str:
+def _title(scores: Scores) -> str:
     """Return one line that says what was measured, and by whom."""
     judges = ", ".join(str(judge["id"]) for judge in scores.judges) or "no language model"
     stamp = "SYNTHETIC DATA · " if scores.synthetic else ""
@@ -41,35 +54,20 @@ def title(scores: Scores) -> str:
     return f"{stamp}{scores.model} · protocol {scores.protocol['name']} · judged by {judges}"
 
 
-def for_terminal(scores: Scores) -> RenderableType:
-    """Return the table for a terminal; it reads the same without colour."""
-    from rich import box  # noqa: PLC0415 (rich only where a table is shown)
-    from rich.console import Group  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
+def scores_table(scores: Scores) -> RenderableType:
+    """Return the scores of one run for a terminal, with what a control took away."""
     rows = _rows(scores)
-    tables = []
-    for head, shown in ((title(scores), rows), *_effect(scores)):
-        table = Table(title=head, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        for number, name in enumerate(shown.header):
-            numeric = _NUMERIC_FROM <= number < len(shown.header) - 1
-            table.add_column(
-                name, justify="right" if numeric else "left", no_wrap=numeric or number == 0
-            )
-        for row in shown.tasks:
-            table.add_row(*row)
-        table.add_section()
-        for row in shown.groups:
-            table.add_row(*row, style="bold")
-        tables.append(table)
-    return Group(*tables, *(Text(note, style="dim") for note in rows.notes))
+    tables = [
+        table(shown.header, shown.tasks, shown.groups, title=head, words=shown.header[-1:])
+        for head, shown in ((_title(scores), rows), *_effect(scores))
+    ]
+    return stacked(*tables, notes=rows.notes)
 
 
 def as_markdown(scores: Scores) -> str:
     """Return `report.md`: the table, the notes and what made the numbers."""
     rows = _rows(scores)
-    lines = [f"# {title(scores)}", "", *_markdown(rows.header, [*rows.tasks, *rows.groups]), ""]
+    lines = [f"# {_title(scores)}", "", *_markdown(rows.header, [*rows.tasks, *rows.groups]), ""]
     for head, effect in _effect(scores):
         lines += [f"## {head}", "", *_markdown(effect.header, [*effect.tasks, *effect.groups]), ""]
     lines += [f"{note}\n" for note in rows.notes]
@@ -134,12 +132,12 @@ def _rows(scores: Scores) -> _Table:
     tasks = [
         (
             f"{name}@{task.version}" + (f" (limit {task.limit})" if task.limit else ""),
-            _percent(task.score) + task.mark,
-            _span(task.interval),
+            percent(task.score) + task.mark,
+            span(task.interval),
             *([_corrected(task)] if scores.labels else []),
             str(task.n),
             str(task.n_scored),
-            *([f"{_percent(task.rules_score)} of {task.rules_n}"] if judged else []),
+            *([f"{percent(task.rules_score)} of {task.rules_n}"] if judged else []),
             _others(task),
         )
         for name, task in scores.tasks.items()
@@ -155,9 +153,9 @@ def _rows(scores: Scores) -> _Table:
         groups.append(
             (
                 name,
-                _percent(group.score) + (mark if group.score is not None else ""),
-                _span(group.interval),
-                *([_with_span(group.corrected, group.corrected_interval)] if scores.labels else []),
+                percent(group.score) + (mark if group.score is not None else ""),
+                span(group.interval),
+                *([with_span(group.corrected, group.corrected_interval)] if scores.labels else []),
                 str(sum(task.n for task in here)),
                 str(sum(task.n_scored for task in here)),
                 *([""] if judged else []),
@@ -174,22 +172,19 @@ def _effect(scores: Scores) -> list[tuple[str, _Table]]:
         return []
     header = ("task", found.name, "95 %", "p", "n", "changed", "95 % of the samples")
     tasks: list[tuple[str, ...]] = [
-        (name, *_difference(one), _percent(found.changed[name].share),
-         _span(found.changed[name].interval))
+        (name, *_difference(one), str(one.n), percent(found.changed[name].share),
+         span(found.changed[name].interval))
         for name, one in found.tasks.items()
     ]  # fmt: skip
     groups: list[tuple[str, ...]] = [
-        (name, *_difference(one), "", "") for name, one in found.groups.items()
+        (name, *_difference(one), str(one.n), "", "") for name, one in found.groups.items()
     ]
     head = f"{found.name}: plain minus {scores.control}, sample by sample"
     return [(head[0].upper() + head[1:], _Table(header, tasks, groups, []))]
 
 
-def _difference(one: Difference) -> tuple[str, str, str, str]:
-    low, high = one.interval or (math.nan, math.nan)
-    span = f"{100 * low:+.1f} to {100 * high:+.1f}" if one.interval else ""
-    p = "" if one.p is None else "<.001" if one.p < _TINY else f"{one.p:.3f}"
-    return f"{100 * one.difference:+.1f}", span, p, str(one.n)
+def _difference(one: Difference, none: str = "") -> tuple[str, str, str]:
+    return points(one.difference), span(one.interval, none, show=points), p_value(one.p)
 
 
 def _others(task: TaskScore) -> str:
@@ -201,7 +196,7 @@ def _others(task: TaskScore) -> str:
     ]
     if task.mark and task.bounds:
         low, high = task.bounds
-        found.append(f"bounds {_percent(low)} to {_percent(high)}")
+        found.append(f"bounds {percent(low)} to {percent(high)}")
     return ", ".join(found)
 
 
@@ -257,10 +252,10 @@ def _warnings(scores: Scores) -> list[str]:
     found = []
     for name, task in scores.tasks.items():
         if task.ledger and task.ledger.cut_off > _WARN_ABOVE:
-            share = _percent(task.ledger.cut_off)
+            share = percent(task.ledger.cut_off)
             found.append(f"WARNING {name}: {share} % of the completions hit the token limit.")
         if task.ledger and task.ledger.failed > _WARN_ABOVE:
-            share = _percent(task.ledger.failed)
+            share = percent(task.ledger.failed)
             found.append(f"WARNING {name}: {share} % of the samples failed on the way.")
     return found
 
@@ -268,7 +263,7 @@ def _warnings(scores: Scores) -> list[str]:
 def _slices(name: str, task: TaskScore) -> list[str]:
     """Lay the slices of a task out as Markdown; what is too small to judge is in italics."""
     rows = [
-        (column, _value(value, one), _percent(one.score), _span(one.interval), str(one.n))
+        (column, _value(value, one), percent(one.score), span(one.interval), str(one.n))
         for column, values in task.slices.items()
         for value, one in values.items()
         if len(values) > 1
@@ -276,13 +271,13 @@ def _slices(name: str, task: TaskScore) -> list[str]:
     lines = [f"## {name} by slice", ""] if rows or task.yes_no else []
     if worst := task.worst_slice:
         column, value, one = worst
-        lines += [f"Worst slice: {column} {value}, {_with_span(one.score, one.interval)}.", ""]
+        lines += [f"Worst slice: {column} {value}, {with_span(one.score, one.interval)}.", ""]
     if asked := task.yes_no:
         said = (
-            f"Yes-or-no questions: {asked.n}, score {_percent(asked.score)}; always "
-            f"“{asked.majority_answer}” would score {_percent(asked.majority)}. "
-            f"References say yes in {_percent(asked.reference_yes)} %, "
-            f"answers in {_percent(asked.answered_yes)} %."
+            f"Yes-or-no questions: {asked.n}, score {percent(asked.score)}; always "
+            f"“{asked.majority_answer}” would score {percent(asked.majority)}. "
+            f"References say yes in {percent(asked.reference_yes)} %, "
+            f"answers in {percent(asked.answered_yes)} %."
         )
         lines += [said, ""]
     if rows:
@@ -298,8 +293,8 @@ def _value(value: str, one: SliceScore) -> str:
 def _judges_agree(scores: Scores) -> list[str]:
     """Say how far the judge's votes agree with each other and with the rules."""
     rows = [
-        (name, what, str(one.n), _percent(one.agree), _kappa(one.cohen_kappa),
-         _kappa(one.fleiss_kappa), _kappa(one.krippendorff_alpha))
+        (name, what, str(one.n), percent(one.agree), decimal(one.cohen_kappa),
+         decimal(one.fleiss_kappa), decimal(one.krippendorff_alpha))
         for name, task in scores.tasks.items()
         for what, one in (("votes", task.agreement), ("rules", task.agreement_with_rules))
         if one is not None
@@ -308,22 +303,10 @@ def _judges_agree(scores: Scores) -> list[str]:
     return ["## Agreement of the judge", "", *_markdown(header, rows), ""] if rows else []
 
 
-def _kappa(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
 def _corrected(task: TaskScore) -> str:
     if task.corrected is None:
         return "uncalibrated"
-    return _with_span(task.corrected.score, task.corrected.interval)
-
-
-def _span(interval: tuple[float, float] | None) -> str:
-    return f"{_percent(interval[0])} to {_percent(interval[1])}" if interval else ""
-
-
-def _with_span(value: float | None, interval: tuple[float, float] | None) -> str:
-    return f"{_percent(value)} ({_span(interval)})" if interval else _percent(value)
+    return with_span(task.corrected.score, task.corrected.interval)
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -331,5 +314,94 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
     return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def comparison_table(comparison: Comparison) -> RenderableType:
+    """Return who is best, and how each run differs from the baseline."""
+    parts: list[RenderableType] = [*_head(comparison), *map(strong, _stamps(comparison))]
+    parts.append(_contests(comparison))
+    for pair in comparison.pairs:
+        parts += [_differences(pair), *_clear_slices(pair), *_changed(pair)]
+    notes = (
+        "* best; = may be as good: the interval of its paired difference from the best holds 0.",
+        "p: McNemar's exact test, or sign flips by image or patient; Holm: for all tasks together.",
+        "seen from: the smallest true difference that so many samples would show 4 times in 5.",
+    )
+    return stacked(*parts, notes=notes)
+
+
+def _head(comparison: Comparison) -> list[str]:
+    settings = [run.settings for run in comparison.runs]
+    telling = [
+        name for name in ("control", "seed") if len({str(s.get(name)) for s in settings}) > 1
+    ]
+    return [
+        f"{run.letter} = {run.model}"
+        + "".join(f" · {name} {run.settings.get(name, 'none')}" for name in telling)
+        + f" · protocol {run.protocol['name']} · {run.run}"
+        for run in comparison.runs
+    ]
+
+
+def _stamps(comparison: Comparison) -> list[str]:
+    synthetic = "SYNTHETIC: made-up rows stand in for a benchmark; these numbers say nothing of it."
+    forced = [f"FORCED, not comparable: {found}" for found in comparison.mismatches]
+    return [*([synthetic] if comparison.synthetic else []), *forced]
+
+
+def _contests(comparison: Comparison) -> Table:
+    header = ["task", "shared", "left out", *(run.letter for run in comparison.runs)]
+    tasks, groups = (
+        map(_contest, found.items()) for found in (comparison.tasks, comparison.groups)
+    )
+    return table(header, tasks, groups)
+
+
+def _contest(named: tuple[str, Contest]) -> list[str]:
+    name, one = named
+    marks = {one.best: "*", **dict.fromkeys(one.ties_with_best, "=")}
+    scores = [f"{percent(score)}{marks.get(at, ' ')}" for at, score in enumerate(one.scores)]
+    return [name, str(one.n), str(one.n_left_out), *scores]
+
+
+def _differences(pair: Pair) -> Table:
+    header = ["task", f"{pair.letter} - A", "95 %", "p", "Holm", "seen from", "won", "lost"]
+    won, lost = (Counter(one.task for one in changed) for changed in (pair.won, pair.lost))
+    return table(
+        header,
+        [(name, *_cells(one), str(won[name]), str(lost[name])) for name, one in pair.tasks.items()],
+        [(name, *_cells(one), "", "") for name, one in pair.groups.items()],
+    )
+
+
+def _cells(one: Difference) -> tuple[str, ...]:
+    return (*_difference(one, "-"), p_value(one.p_holm), percent(one.minimum_detectable))
+
+
+def _clear_slices(pair: Pair) -> list[str]:
+    """List the slices on which the runs clearly differ, and say of how many."""
+    every = [
+        (f"{task}, {column} {value}", one)
+        for task, columns in pair.slices.items()
+        for column, values in columns.items()
+        for value, one in values.items()
+    ]
+    clear = [(name, one) for name, one in every if one.is_clear]
+    lines = [
+        f"  {name}, n {one.n}: {with_span(one.difference, one.interval, show=points)}"
+        for name, one in clear
+    ]
+    said = f"{pair.letter} differs on {len(clear)} of {len(every)} slices; by chance on 1 of 20"
+    return [said + (":" if lines else ""), *lines] if every else []
+
+
+def _changed(pair: Pair) -> list[str]:
+    lines = []
+    for what, changed in (("fixed", pair.won), ("broke", pair.lost)):
+        lines.append(f"{pair.letter} {what} {len(changed)}{':' if changed else ''}")
+        lines += [f"  {_line(one)}" for one in changed[:_LISTED]]
+        left = len(changed) - _LISTED
+        lines += [f"  and {left} more; --json lists all"] if left > 0 else []
+    return [*lines, ""]
+
+
+def _line(one: ChangedSample) -> str:
+    return f"{one.task} {one.sample_id}  {one.before:.2f} -> {one.after:.2f}"

@@ -17,7 +17,7 @@ from medix_eval.records import Frozen
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.scores import GroupScore, Ledger, SliceScore, TaskScore
 from medix_eval.results.store import JudgedRun
-from medix_eval.storage.yaml_settings import read_mapping
+from medix_eval.storage.bundled import read_mapping
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 _KEYS = "keys are floors, non_inferiority, limits, judge, allow_limited, allow_synthetic"

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from medix_eval.errors import ConfigError, first_error
 from medix_eval.records import Frozen
 from medix_eval.results.scores import Cost, Scores
-from medix_eval.storage.yaml_settings import read_mapping
+from medix_eval.storage.bundled import read_mapping
 
 _MILLION = 1_000_000
 _Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]

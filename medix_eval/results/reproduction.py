@@ -186,13 +186,5 @@ def _settings(run: JudgedRun, published: Protocol) -> list[str]:
     return found
 
 
-def newest_judging(out: Path) -> Path:
-    """Return the judging folder below `out` that was opened last."""
-    found = sorted(out.glob("*/*/judged/*/judging.json"), key=lambda file: file.stat().st_mtime_ns)
-    if not found:
-        raise ConfigError(f"{out} holds no finished run", hint="see what the evaluation said")
-    return found[-1].parent
-
-
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -48,7 +48,7 @@ class Confusion(Frozen):
     """Of the right answers that were decided, how many were not."""
 
 
-class RateDifference(Frozen):
+class ShareDifference(Frozen):
     """How much more often one sort of answer is accepted than another; 95 % Newcombe interval."""
 
     first: Rate
@@ -62,14 +62,14 @@ class RateDifference(Frozen):
 class LengthBias(Frozen):
     """Long answers against short ones to the same questions; 0 is no bias."""
 
-    right_answers: RateDifference
-    wrong_answers: RateDifference
+    right_answers: ShareDifference
+    wrong_answers: ShareDifference
 
 
 class PositionBias(Frozen):
     """What place does to a verdict."""
 
-    reference_first: RateDifference | None
+    reference_first: ShareDifference | None
     """Votes whose prompt shows the reference first, against votes that see the answer first."""
     accuracy_by_letter: Mapping[str, Rate]
     """Of questions with options, by the letter of the right one."""

@@ -187,10 +187,6 @@ def _task(line: Mapping[str, Any]) -> str:
     return name
 
 
-_READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
-"""Outcomes of answers that a judge, or a rule, has read; the others are wrong without that."""
-
-
 class Answered(NamedTuple):
     """What counts of a completion's line."""
 
@@ -293,7 +289,7 @@ class Tally:
             LabelledScore(
                 score=one.score,
                 label=labels.get(name),
-                is_read=one.outcome in _READ,
+                is_read=one.outcome.is_read,
                 cluster=self.answered[name].cluster,
             )
             for name, one in self.judged.items()

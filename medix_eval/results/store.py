@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +24,13 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from medix_eval.errors import ConfigError, RunMismatch, first_error
-from medix_eval.judging.protocol import by_role, stamp_now
+from medix_eval.judging.protocol import JUDGING_VERSION, by_role, stamp_now
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.storage.digests import differences, digest
 from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
 
+_LOG = logging.getLogger(__name__)
 _SHORT = 8
 _M = TypeVar("_M", bound=BaseModel)
 _Kept = TypeVar("_Kept")
@@ -129,7 +131,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Run:
+class RunFolder:
     """An open run folder: one writer, the index of what is there in memory."""
 
     path: Path
@@ -171,7 +173,7 @@ def slug(name: str) -> str:
 
 
 @contextmanager
-def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Iterator[Run]:
+def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Iterator[RunFolder]:
     """Begin a run folder, or go on with the one of equal settings, or with the one `at` a path.
 
     Raises `RunMismatch` naming the keys where the folder was made with other settings, other
@@ -192,7 +194,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
         lines = stack.enter_context(JsonLines(path / "completions.jsonl"))
         if any(task.data_class == "dua" for task in manifest.tasks.values()):
             lines.restrict()
-        run = Run(path, manifest, lines)
+        run = RunFolder(path, manifest, lines)
         run.save_manifest()
         for number, row in enumerate(read_lines(lines.path), 1):
             try:
@@ -231,7 +233,7 @@ class Judging:
 
 
 @contextmanager
-def open_judging(run: Run, manifest: JudgingManifest) -> Iterator[Judging]:
+def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]:
     """Begin the folder of one judging of a run, or go on with it."""
     path = run.path / "judged" / manifest.judging_digest[:_SHORT]
     path.mkdir(parents=True, exist_ok=True)
@@ -507,3 +509,15 @@ def read_run(path: Path) -> JudgedRun:
         judging=load_judging_manifest(judged),
         scores=scores,
     )
+
+
+def read_runs(paths: Iterable[Path]) -> list[JudgedRun]:
+    """Read runs, as `read_run` does; one warning names those that other judging code has judged."""
+    runs = [read_run(path) for path in paths]
+    versions = {run.judged: run.judging.judging.get("version", JUDGING_VERSION) for run in runs}
+    other = {run: version for run, version in versions.items() if version != JUDGING_VERSION}
+    if other:
+        which = f"{len(other)} runs, such as {min(other)}" if len(other) > 1 else min(other)
+        numbers = ", ".join(sorted({str(version) for version in other.values()}))
+        _LOG.warning("%s: judged by version %s: run `medix-eval judge RUN`", which, numbers)
+    return runs

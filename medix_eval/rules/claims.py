@@ -83,7 +83,7 @@ GIVES_ANSWER = re.compile(rf"\b(?:answer|option|choice) (?:{_IS}|:) ")
 
 
 @dataclass(frozen=True)
-class Line:
+class TokenLine:
     """A text as one line of tokens, on which patterns are tried at a token."""
 
     text: Text
@@ -118,7 +118,7 @@ class Line:
 
 def unframed(text: Text) -> Text:
     """Return what a whole-sentence answer names: "It is 5 mg." becomes "5 mg."."""
-    end = Line(text).after(_STRICT, 0) or 0
+    end = TokenLine(text).after(_STRICT, 0) or 0
     return Text(raw=text.raw[end:], keys=text.keys[end:])
 
 
@@ -181,8 +181,8 @@ class _Clauses:
     naming: Naming
 
     @cached_property
-    def line(self) -> Line:
-        return Line(self.text)
+    def line(self) -> TokenLine:
+        return TokenLine(self.text)
 
     def given(self) -> Iterator[Mention]:
         """Yield what each clause gives; such a mention spans its frame too."""

@@ -26,8 +26,8 @@ from medix_eval.results.scorecard import Scorecard
 from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.results.scoring import mean
 from medix_eval.results.store import JudgedRun, load_record, slug
+from medix_eval.storage.bundled import read_mapping
 from medix_eval.storage.digests import digest
-from medix_eval.storage.yaml_settings import read_mapping
 
 DEMO_GROUP = "phantom"
 HEADLINE = "medix"

@@ -22,7 +22,7 @@ from medix_eval.errors import ConfigError, MedixError
 from medix_eval.results.align import read_sample_scores
 from medix_eval.results.reproduction import Figure, load_published
 from medix_eval.results.scoring import score_run
-from medix_eval.results.store import JudgedRun, read_run
+from medix_eval.results.store import JudgedRun, read_runs
 from medix_eval.site import downloads
 from medix_eval.site.boards import (
     DEMO_GROUP,
@@ -61,7 +61,7 @@ def read_boards(
     allow_synthetic: bool,
 ) -> list[Board]:
     """Read runs into boards; one on synthetic data is refused unless that is allowed."""
-    found = {run.judged: run for run in map(read_run, _runs(paths))}
+    found = {run.judged: run for run in read_runs(_runs(paths))}
     runs = {path: run for path, run in found.items() if run.control is None}
     for path in found.keys() - runs.keys():
         _LOG.warning("%s is left out: a control is no score of a model", path)

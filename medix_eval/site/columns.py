@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from medix_eval.report.format import NOTHING, percent, quantity, short
 from medix_eval.site.boards import HEADLINE, Board, Entry, Ranked
-from medix_eval.site.pictures import short
 
-NOTHING = "–"
 DAGGER = "†"
 _GROUP_LABELS = {HEADLINE: "Overall"}
 _WORDS = {
@@ -53,15 +52,6 @@ class Column:
     is_text: bool = False
     is_hidden: bool = False
     """Whether a reader must ask for it."""
-
-
-def percent(value: float | None) -> str:
-    """Write a score in [0, 1] as percent.
-
-    >>> percent(0.7345)
-    '73.5'
-    """
-    return NOTHING if value is None else f"{100 * value:.1f}"
 
 
 def group_label(name: str) -> str:
@@ -143,12 +133,7 @@ def size_cell(billions: float | None) -> Cell:
     >>> [size_cell(size).text for size in (8, 0.5, 0.00044, None)]
     ['8B', '500M', '440k', '–']
     """
-    if billions is None:
-        return Cell()
-    for size, suffix in ((1, "B"), (1e-3, "M"), (1e-6, "k")):
-        if billions >= size:
-            return Cell(text=f"{billions / size:.3g}{suffix}", value=billions)
-    return Cell(text=f"{billions * 1e9:.0f}", value=billions)
+    return Cell() if billions is None else Cell(text=quantity(1e9 * billions), value=billions)
 
 
 def coverage_text(entry: Entry, num_tasks: int) -> str:
@@ -187,7 +172,7 @@ def _task_cell(entry: Entry, task: str) -> Cell:
     score = entry.score(task)
     marked = not score.is_complete or score.mark
     return Cell(
-        text=percent(score.score) + (DAGGER if marked and score.score is not None else ""),
+        text=percent(score.score, NOTHING) + (DAGGER if marked and score.score is not None else ""),
         value=score.score,
     )
 

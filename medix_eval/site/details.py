@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medix_eval.report.format import NOTHING, percent, short, span
 from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.site.boards import Board, Entry, Rules, Standing, find_scorecard
-from medix_eval.site.columns import NOTHING, coverage_text, group_label, percent, size_cell
+from medix_eval.site.columns import coverage_text, group_label, size_cell
 from medix_eval.site.measured import Measured
-from medix_eval.site.pictures import short
 
 _MOST_SLICES = 40
 _DATA_CLASSES = {
@@ -71,16 +71,16 @@ def scorecard_text(board: Board) -> str:
 def group_score(entry: Entry, name: str | None) -> str:
     """Write one average of an entry."""
     group = entry.groups.get(name or "")
-    return percent(group.score) if group else NOTHING
+    return percent(group.score, NOTHING) if group else NOTHING
 
 
 def score_texts(score: TaskScore | GroupScore | None) -> dict[str, Any]:
     """Write a score with its interval and what was left out."""
-    span = score.interval if score else None
+    interval = score.interval if score else None
     texts: dict[str, Any] = {
-        "score": percent(score.score if score else None),
-        "span": span,
-        "span_text": f"{percent(span[0])} to {percent(span[1])}" if span else NOTHING,
+        "score": percent(score.score if score else None, NOTHING),
+        "span": interval,
+        "span_text": span(interval, NOTHING),
         "scored": "",
         "rules": "",
         "others": "",
@@ -95,7 +95,9 @@ def score_texts(score: TaskScore | GroupScore | None) -> dict[str, Any]:
         texts |= {
             "score": texts["score"] + ("" if score.is_complete and not score.mark else "†"),
             "scored": f"{score.n_scored:,} of {score.n:,}",
-            "rules": f"{percent(score.rules_score)} of {score.rules_n:,}" if score.rules_n else "",
+            "rules": f"{percent(score.rules_score, NOTHING)} of {score.rules_n:,}"
+            if score.rules_n
+            else "",
             "others": ", ".join(others),
         }
     elif score is not None and not score.complete:
@@ -145,7 +147,9 @@ def settings_of(entry: Entry, board: Board) -> list[tuple[str, str]]:
     ]
     repeated = [one for one in board.repetitions if one.identity == entry.identity]
     if repeated:
-        told = [f"{percent(one.mean_score)} with seed {one.seed}" for one in (entry, *repeated)]
+        told = [
+            f"{percent(one.mean_score, NOTHING)} with seed {one.seed}" for one in (entry, *repeated)
+        ]
         lines.append(("Mean of its benchmarks", f"{told[0]}, shown here; {', '.join(told[1:])}"))
     return [(key, short(value, 400)) for key, value in lines]
 

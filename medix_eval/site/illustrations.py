@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from medix_eval.report.chart import MOST_DOTS, Dot, Point, dot_plot, scatter
+from medix_eval.report.format import percent, short
 from medix_eval.results.reproduction import Figure
 from medix_eval.site.boards import Entry
-from medix_eval.site.columns import group_label, percent, task_label
+from medix_eval.site.columns import group_label, task_label
 from medix_eval.site.measured import Measured
-from medix_eval.site.pictures import Dot, Point, dot_plot, scatter, short
 
 _FEWEST = 2
-_MOST_DOTS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +31,13 @@ def board_pictures(measured: Measured) -> list[Picture]:
     if headline is None:
         return []
     label = group_label(headline)
-    against: list[tuple[str, str, Callable[[Entry], float | None]]] = [
-        ("size", "parameters", _parameters),
-        ("training", "training samples", lambda entry: entry.facts.training_samples),
-        ("tokens", "tokens per answer", lambda entry: entry.tokens_per_sample),
+    against: list[tuple[str, Callable[[Entry], float | None]]] = [
+        ("parameters", _parameters),
+        ("training samples", lambda entry: entry.facts.training_samples),
+        ("tokens per answer", lambda entry: entry.tokens_per_sample),
     ]
     pictures = []
-    for name, what, read in against:
+    for what, read in against:
         points = []
         for one, score in measured.ordered(headline):
             x = read(one.entry)
@@ -54,9 +54,7 @@ def board_pictures(measured: Measured) -> list[Picture]:
                     )
                 )
         if len(points) >= _FEWEST:
-            pictures.append(
-                _scatter(points, y_label=f"{label} (%)", what=what, name=f"against-{name}")
-            )
+            pictures.append(_scatter(points, y_label=f"{label} (%)", what=what))
     return pictures
 
 
@@ -81,11 +79,10 @@ def benchmark_picture(measured: Measured, task: str) -> Picture | None:
         f"{task_label(task)}: {len(dots)} models from {dots[-1].score:.1f} to {best.score:.1f} %; "
         f"the best is {short(best.name)}. The table below has every figure."
     )
-    which = f"The {_MOST_DOTS} best of {len(dots)} models." if len(dots) > _MOST_DOTS else ""
+    which = f"The {MOST_DOTS} best of {len(dots)} models." if len(dots) > MOST_DOTS else ""
     has_spans = any(dot.low is not None for dot in dots)
     bands = "Dot: score; band: 95 % interval." if has_spans else "Dot: score."
-    svg = dot_plot(dots, title=title, name="dots")
-    return Picture(svg=Markup(svg), caption=f"{which} {bands}".strip())  # noqa: S704 (ours, escaped)
+    return Picture(svg=dot_plot(dots, title=title), caption=f"{which} {bands}".strip())
 
 
 def published_picture(figures: Sequence[Figure]) -> Picture | None:
@@ -97,12 +94,10 @@ def published_picture(figures: Sequence[Figure]) -> Picture | None:
     ]
     if len(points) < _FEWEST:
         return None
-    return _scatter(
-        points, y_label="published average (%)", what="parameters", name="published-size"
-    )
+    return _scatter(points, y_label="published average (%)", what="parameters")
 
 
-def _scatter(points: Sequence[Point], *, y_label: str, what: str, name: str) -> Picture:
+def _scatter(points: Sequence[Point], *, y_label: str, what: str) -> Picture:
     best = max(points, key=lambda point: point.y)
     smallest = min(points, key=lambda point: point.x)
     title = (
@@ -114,8 +109,8 @@ def _scatter(points: Sequence[Point], *, y_label: str, what: str, name: str) -> 
         f"{y_label.removesuffix(' (%)').capitalize()} against {what}, on a logarithmic scale. "
         "Named, where there is room, are the models that none to their left reaches."
     )
-    svg = scatter(points, title=title, x_label=what, y_label=y_label, name=name)
-    return Picture(svg=Markup(svg), caption=caption)  # noqa: S704 (ours, escaped)
+    svg = scatter(points, title=title, x_label=what, y_label=y_label)
+    return Picture(svg=svg, caption=caption)
 
 
 def _parameters(entry: Entry) -> float | None:

@@ -9,18 +9,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from medix_eval.report.format import NOTHING, percent, short
 from medix_eval.results.scores import MIN_SLICE, TaskScore
 from medix_eval.site.boards import Board, Entry, Ranked, Rules, Standing
-from medix_eval.site.columns import (
-    NOTHING,
-    group_label,
-    percent,
-    task_label,
-)
+from medix_eval.site.columns import group_label, task_label
 from medix_eval.site.details import (
     group_score,
     heading,
@@ -36,7 +33,6 @@ from medix_eval.site.details import (
 )
 from medix_eval.site.illustrations import benchmark_picture, board_pictures
 from medix_eval.site.measured import Measured
-from medix_eval.site.pictures import short
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.version import __version__
 
@@ -57,7 +53,7 @@ def environment() -> Environment:
     )
     made.filters["short"] = lambda text, length=_NAME_LENGTH: short(text, length)
     made.filters["label"] = task_label
-    made.filters["percent"] = percent
+    made.filters["percent"] = partial(percent, none=NOTHING)
     made.filters["pc"] = lambda value: f"{100 * value:.0f}"
     made.globals["version"] = __version__
     return made

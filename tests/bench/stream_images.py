@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import open_task
 from medix_eval.data.samples import read_samples
 from medix_eval.data.tasks import load_tasks
 from medix_eval.records import Sample

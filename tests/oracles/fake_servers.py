@@ -12,7 +12,7 @@ from typing import Any
 
 from medix_eval.models.chat import Completion, ModelSource, Prompt, Sampling
 from medix_eval.models.vllm_server import VLLMServer
-from medix_eval.phantom import model_folder
+from medix_eval.phantom.dataset import model_folder
 
 FAKE_VLLM = Path(__file__).parents[1] / "fixtures" / "fake_vllm"
 Habits = Callable[[str], None]

@@ -10,8 +10,7 @@ import datasets
 import yaml
 from datasets import Features
 
-from medix_eval.data.lm_task import MedixTask
-from medix_eval.data.opening import open_task
+from medix_eval.data.lm_task import MedixTask, open_task
 from medix_eval.data.tasks import load_tasks
 from medix_eval.storage.bundled import bundled
 

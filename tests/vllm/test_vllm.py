@@ -21,10 +21,8 @@ from medix_eval.errors import RequestRejected
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.vllm_args import parse_vllm_args
 from medix_eval.models.vllm_server import VLLMServer, kept_servers
-from medix_eval.phantom import model_folder
-from medix_eval.phantom.dataset import questions
-from medix_eval.phantom.drawing import png
-from medix_eval.phantom.questions import prompt as prompt_of
+from medix_eval.phantom.dataset import model_folder, png, questions
+from medix_eval.phantom.dataset import prompt as prompt_of
 from medix_eval.records import Kind
 
 pytestmark = pytest.mark.vllm

@@ -19,12 +19,11 @@ from typing import Any
 import datasets
 from PIL import Image
 
-from medix_eval.data.row_images import column_images, undecoded
+from medix_eval.data.rows import column_images, quiet, undecoded
 from medix_eval.errors import ConfigError, DatasetError
 from medix_eval.evaluation.evaluation import template_around
 from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import damage
-from medix_eval.storage.quiet import quiet
 from medix_train.completions import read_solution
 from medix_train.recipe import DataSection
 from medix_train.settings import refused

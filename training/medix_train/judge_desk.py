@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from medix_eval.errors import RequestFailed, ServerError
-from medix_eval.evaluation.panel import Appointed, grader_for
+from medix_eval.evaluation.panel import JudgeChoice, Panel, ResolvedJudge, judge_sources
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.judging.judge import Grade, Grader
+from medix_eval.judging.judge import Grade
 from medix_eval.models.requests import RetryPolicy, each
-from medix_eval.models.resolve import resolve_model
 from medix_eval.records import CompletionRecord, Kind, Vote
 from medix_train.reward_settings import FailureBudget, RewardSettings
 
@@ -40,11 +39,9 @@ class Asked(NamedTuple):
 class JudgeDesk:
     """A judge that is open, in the event loop that opened it."""
 
-    grader: Grader
-    cache: VerdictCache | None
+    panel: Panel
     vote: Callable[[Grade], float | None]
     budget: FailureBudget
-    concurrency: int
     num_calls: int = 0
     """Requests so far."""
     _said: str = ""
@@ -59,23 +56,20 @@ class JudgeDesk:
         stack: AsyncExitStack,
     ) -> Self:
         """Connect to the judge; `ConfigError` or `ServerError` where there is none."""
-        protocol, spec, _ = settings.load_protocol()
-        name, flags = settings.judge.model or spec.model, settings.judge.flags()
-        source = resolve_model(name, flags, max_tokens=spec.sampling.max_tokens)
-        judge = Appointed(name=source.name, source=source, identity=source.identity())
-        model = await stack.enter_async_context(source.open(Path("logs")))
+        protocol, _, _ = settings.load_protocol()
+        flags = settings.judge.flags()
+        choice = JudgeChoice(name=settings.judge.model, flags=flags)
+        (source,) = judge_sources(protocol, [choice], out=Path())
+        judge = ResolvedJudge(name=source.name, source=source, identity=source.identity())
+        models = {judge.name: await stack.enter_async_context(source.open(Path("logs")))}
         cache = None
         if settings.cache:
             hint = "`cache: null` of the reward goes on without it"
             cache = stack.enter_context(VerdictCache.at(settings.cache, hint=hint))
         policy = RetryPolicy(tries=3, longest_wait_s=8.0, silence_s=flags.request_timeout_s)
-        return cls(
-            grader=grader_for(judge, model, protocol=protocol, policy=policy, cache=cache),
-            cache=cache,
-            vote=vote,
-            budget=settings.failures,
-            concurrency=source.concurrency,
-        )
+        panel = Panel(protocol=protocol, judges=(judge,), policy=policy, cache=cache, models=models)
+        await panel.open(stack)
+        return cls(panel=panel, vote=vote, budget=settings.failures)
 
     async def verdicts(self, asked: Collection[Asked]) -> dict[Asked, float | None]:
         """Return a verdict for each; None where the judge failed, which is rare or raises.
@@ -109,7 +103,7 @@ class JudgeDesk:
 
         async def work(pair: Asked) -> None:
             try:
-                grade = await self._grade(pair)
+                grade = await self.panel.grade(_record(pair), answer=pair.answer)
             except ServerError as error:
                 if not isinstance(error.__cause__, RequestFailed):
                     raise  # it is there, and does not want us
@@ -122,24 +116,22 @@ class JudgeDesk:
 
         try:
             # Not all at once: the first request would wait until every prompt is made.
-            await each(dict.fromkeys(asked), work, limit=self.concurrency)
+            await each(dict.fromkeys(asked), work, limit=self.panel.concurrency)
         finally:
             self.num_calls += sum(vote.calls for vote in votes)
-            if self.cache is not None:
-                self.cache.keep(votes, restricted=False)
-                self.cache.under_way.clear()  # what was cut off is asked anew
+            self.panel.keep(votes, restricted=False)
         return found
 
-    async def _grade(self, pair: Asked) -> Grade:
-        record = CompletionRecord(
-            task="reward",
-            sample_id=pair.question,
-            row=0,
-            kind=Kind.OPEN,
-            prompt=pair.question,
-            reference=pair.reference,
-        )
-        return await self.grader.grade(record, answer=pair.answer)
+
+def _record(pair: Asked) -> CompletionRecord:
+    return CompletionRecord(
+        task="reward",
+        sample_id=pair.question,
+        row=0,
+        kind=Kind.OPEN,
+        prompt=pair.question,
+        reference=pair.reference,
+    )
 
 
 async def _pause(seconds: float) -> None:

@@ -22,7 +22,7 @@ from unittest.mock import patch
 import torch
 from torch.utils.data import DataLoader
 
-from medix_eval.phantom import model_folder
+from medix_eval.phantom.dataset import model_folder
 from medix_train.phantom_data import IGNORED, EncodedBatches, corpus, habitual_batches
 from medix_train.phantom_model import build_model, build_processor, save
 

@@ -15,9 +15,18 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
 
-from medix_eval.phantom.dataset import TRAINING, stream
-from medix_eval.phantom.drawing import SIDE, Pixels, png
-from medix_eval.phantom.questions import TOPICS, Question, ask, prompt, report
+from medix_eval.phantom.dataset import (
+    SIDE,
+    TOPICS,
+    TRAINING,
+    Pixels,
+    Question,
+    ask,
+    png,
+    prompt,
+    report,
+    stream,
+)
 from medix_eval.records import Kind
 from medix_train.phantom_model import END_OF_TURN, START_OF_TURN
 

@@ -14,7 +14,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from medix_eval.models.torchvision_cpu import declare_missing_operators
-from medix_eval.phantom.drawing import SIDE
+from medix_eval.phantom.dataset import SIDE
 
 declare_missing_operators()
 

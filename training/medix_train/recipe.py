@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from medix_eval.errors import ConfigError, UnknownName, first_error
-from medix_eval.storage.bundled import bundled
-from medix_eval.storage.yaml_settings import read_mapping, set_key
+from medix_eval.storage.bundled import bundled, read_mapping, set_key
 from medix_train.monitor import MonitorSettings
 from medix_train.reward_settings import RewardSettings, Section
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from medix_eval.errors import ConfigError, first_error
 from medix_eval.judging.protocol import EmbeddingSpec, LLMJudge, Protocol, load_protocol
 from medix_eval.models.resolve import ModelFlags
-from medix_eval.storage.yaml_settings import read_mapping
+from medix_eval.storage.bundled import read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -1,26 +1,28 @@
-"""What a task file says of its data, held against the data: columns, types, rows, bytes.
+"""The rows of a dataset and their images, held against what a task file says of them.
 
 Invented rows (`synthetic: true`) must have the columns and the types of the real ones; their
-number and their bytes are their own.
+number and their bytes are their own. Images are passed on as they are stored: never decoded here.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Collection, Mapping
+import zipfile
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from medix_eval.data.tasks import ImageSource
-from medix_eval.errors import DatasetError
+import datasets
+import huggingface_hub
+
+from medix_eval.data.tasks import ImageSource, TaskFile, TaskSettings
+from medix_eval.errors import BadRow, DatasetError
 from medix_eval.storage.digests import digest
 from medix_eval.storage.mirror import Mirror, sha256_of
-
-if TYPE_CHECKING:
-    from medix_eval.data.tasks import TaskFile, TaskSettings
-    from medix_eval.storage.mirror import Mirror
-
 
 _CHANGED = "a dataset that changed gives another score: see what changed"
 
@@ -76,8 +78,6 @@ def type_of(feature: Any) -> str:
     >>> type_of(datasets.List(datasets.Value("string")))
     'list<string>'
     """
-    import datasets  # noqa: PLC0415 (heavy)
-
     if isinstance(feature, datasets.Value):
         kinds = {"large_string": "string", "string": "string", "bool": "bool"}
         name = str(feature.dtype)
@@ -139,8 +139,6 @@ class ScoredSplit:
 
     def _copied(self) -> list[str]:
         """Return the files of the split in the local copy, as `datasets` itself finds them."""
-        import datasets  # noqa: PLC0415 (heavy)
-
         assert self.folder is not None  # noqa: S101 (asked of a local copy only)
         options = {key: value for key, value in self.options.items() if key != "revision"}
         builder = datasets.load_dataset_builder(str(self.folder), self.config, **options)
@@ -176,3 +174,112 @@ class ScoredSplit:
 def _cached_hash(path: Path) -> str:
     name = path.resolve().name
     return name if _SHA256.fullmatch(name) else sha256_of(path)
+
+
+def undecoded(rows: datasets.Dataset) -> datasets.Dataset:
+    """Make every image column give stored bytes in place of decoded images."""
+    for column, feature in rows.features.items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+            rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
+    return rows
+
+
+def column_images(value: Any) -> list[bytes]:
+    """Return the encoded images of one image column: none, one, or a list of them."""
+    images = value if isinstance(value, list) else [value]
+    return [_stored(image) for image in images if image is not None]
+
+
+def open_image_files(
+    source: ImageSource, *, repository: str, folder: Path | None, revision: str | None
+) -> ImageFiles:
+    """Find a dataset's image files: in its local copy if there is one, else on the hub."""
+    place = str(source.zip or source.folder)
+    if folder:
+        return ImageFiles(source, folder / place)
+    try:
+        downloaded = huggingface_hub.hf_hub_download(
+            repository, place, repo_type="dataset", revision=revision
+        )
+    except OSError as error:  # all of its network and not-found errors are among these
+        raise DatasetError(f"cannot get {place} of {repository}: {error}") from error
+    return ImageFiles(source, Path(downloaded))
+
+
+class ImageFiles:
+    """The image files that a dataset keeps beside its table, in a zip or in a folder."""
+
+    def __init__(self, source: ImageSource, place: Path) -> None:
+        """`place` is the zip or the folder; that it is there is checked before any row is read."""
+        self._source = source
+        self._folder = place
+        self._zip = None
+        self._by_name: dict[str, str] = {}
+        try:
+            if source.zip:
+                self._zip = zipfile.ZipFile(place)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DatasetError(f"cannot read the images in {place}: {error}") from error
+        if source.folder and not place.is_dir():
+            raise DatasetError(f"there is no folder of images {place}")
+
+    def read(self, row: Mapping[str, Any]) -> bytes:
+        """Return the encoded image of one row."""
+        member = self._source.member.format_map(row)
+        try:
+            if self._zip:
+                return self._zip.read(self._member(member))
+            # The bare name only: a table must not reach files outside the folder.
+            return (self._folder / Path(member).name).read_bytes()
+        except (KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise BadRow(f"no image {member} in {self._folder.name}: {error}") from error
+
+    def missing(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return the files that rows name and that are not there, each once."""
+        members = dict.fromkeys(self._source.member.format_map(row) for row in rows)
+        if self._zip:
+            inside = set(self._zip.namelist())
+            return [member for member in members if self._member(member) not in inside]
+        present = {path.name for path in self._folder.iterdir()}
+        return [name for name in (Path(member).name for member in members) if name not in present]
+
+    def _member(self, member: str) -> str:
+        """Return a member's full name; a bare name is looked for in all folders of the zip."""
+        assert self._zip is not None  # noqa: S101 (asked of a zip only)
+        if "/" in member:
+            return member
+        if not self._by_name:
+            self._by_name = {Path(name).name: name for name in self._zip.namelist()}
+        return self._by_name.get(member, member)
+
+
+def _stored(image: Mapping[str, Any]) -> bytes:
+    if image["bytes"] is not None:
+        return bytes(image["bytes"])
+    try:
+        return Path(image["path"]).read_bytes()
+    except (OSError, TypeError) as error:
+        raise BadRow(f"no image {image['path']}: {error}") from error
+
+
+_NOISY = ("lm_eval", "datasets", "huggingface_hub")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence progress bars and log lines of the libraries while a task opens."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    was_disabled = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if not was_disabled:
+            datasets.enable_progress_bars()

@@ -1,0 +1,446 @@
+"""The public Python API, which the command line is a thin skin over: `import medix_eval`.
+
+Every function does what the subcommand of its name does, and keyword arguments are named like the
+flags. Nothing is printed: errors are those of `medix_eval.errors`, warnings are logged, and a bar
+is shown only with `progress=True`. All of it works beside a running event loop (a notebook) and in
+a thread.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from medix_eval.data.tasks import Catalogue, load_tasks, mirror_at
+from medix_eval.errors import ConfigError, UnknownName
+from medix_eval.models.resolve import ModelFlags, kind_of
+from medix_eval.results.store import JudgedRun, JudgedSample, find_run, read_runs
+from medix_eval.storage.bundled import bundled
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    import pandas as pd
+
+    from medix_eval.evaluation.evaluation import Settings
+    from medix_eval.evaluation.panel import JudgeChoice
+    from medix_eval.evaluation.rejudging import Rejudged
+    from medix_eval.evaluation.repeats import Repeats
+    from medix_eval.results.comparison import Comparison
+    from medix_eval.results.scores import Scores
+
+AnyPath = str | Path
+Engine = Literal["vllm", "hf"]
+Size = Literal["none", "thumbnail", "original"]
+
+
+class Serving(TypedDict, total=False):
+    """How a model and its judges are reached; each `judge_` option is once for all, or once each.
+
+    Times are in seconds. A flag that may be repeated takes one value or a sequence.
+    """
+
+    backend: Engine | None
+    base_url: str | Sequence[str] | None
+    api_key_env: str | None
+    concurrency: int | None
+    request_timeout: float
+    gpus: str | None
+    vllm_args: str | None
+    server_timeout: float
+    keep_server: bool
+    judge_backend: Engine | None
+    judge_base_url: str | Sequence[str] | None
+    judge_api_key_env: str | Sequence[str] | None
+    judge_concurrency: int | Sequence[int] | None
+    judge_request_timeout: float
+    judge_gpus: str | Sequence[str] | None
+    judge_vllm_args: str | Sequence[str] | None
+    judge_server_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One judging of one run, as its folder holds it."""
+
+    judged: JudgedRun
+
+    @property
+    def path(self) -> Path:
+        """The folder of the judging; the run folder is two levels above it."""
+        return self.judged.judged
+
+    @property
+    def scores(self) -> Scores:
+        """Scores in [0, 1] by task and by group, as in `scores.json`."""
+        return self.judged.scores
+
+    @property
+    def repeats(self) -> Repeats | None:
+        """What `repeat=K` found, beside the first of its runs; None elsewhere."""
+        from medix_eval.evaluation.repeats import Repeats  # noqa: PLC0415
+
+        file = self.path / "repeats.json"
+        return Repeats.model_validate_json(file.read_bytes()) if file.is_file() else None
+
+    def samples(self) -> Iterator[JudgedSample]:
+        """Yield every sample with its completion and its verdict; one at a time is in memory."""
+        return self.judged.samples()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row a sample, with the columns of `export --format parquet`.
+
+        Texts of restricted (`dua`) tasks are None. Needs memory for the texts of all samples.
+        """
+        from medix_eval.report.exports import samples_frame  # noqa: PLC0415
+
+        return samples_frame([self.judged])
+
+    def report(
+        self,
+        *,
+        images: Size = "none",
+        data_root: AnyPath | None = None,
+        include_path: AnyPath | Sequence[AnyPath] | None = None,
+    ) -> Path:
+        """Write `report.html` and return its path; images are read again from their datasets."""
+        from medix_eval.report.page import write_run_page  # noqa: PLC0415
+        from medix_eval.report.pictures import read_pictures  # noqa: PLC0415
+
+        pictures = read_pictures(
+            self.judged, tasks(include_path), data_root=mirror_at(data_root), size=images
+        )
+        return write_run_page(self.judged, images=pictures)
+
+
+def evaluate(
+    *,
+    model: str,
+    tasks: str | Sequence[str],
+    protocol: str = "medix",
+    overrides: Sequence[str] = (),
+    judge: str | Sequence[str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    control: str | None = None,
+    repeat: int | None = None,
+    out: AnyPath = "results",
+    data_root: AnyPath | None = None,
+    include_path: AnyPath | Sequence[AnyPath] | None = None,
+    local_host: str | Sequence[str] | None = None,
+    allow_egress: str | None = None,
+    accept_data_change: bool = False,
+    allow_fallback: bool = False,
+    allow_text_only: bool = False,
+    allow_partial: bool = False,
+    no_cache: bool = False,
+    progress: bool = False,
+    **serving: Unpack[Serving],
+) -> Run:
+    """Answer and judge the samples of tasks, or go on with it, and return the run.
+
+    `tasks` are names of tasks and groups, `overrides` changes to the protocol such as
+    `generation.max_tokens=8192`, `limit` the most samples a task. Samples that failed are counted
+    in `scores.num_failures`; the same call asks for them again.
+
+    Raises `ConfigError` for an option or a file, `DatasetError` for data that is not what its task
+    says, `ServerError` for a model or a judge that cannot be used; finished work is kept.
+    """
+    settings, catalogue = _settings(**locals())
+    from medix_eval.evaluation.evaluation import evaluate as once  # noqa: PLC0415
+    from medix_eval.evaluation.evaluation import evaluate_beside_plain  # noqa: PLC0415
+
+    if repeat is not None:
+        from medix_eval.evaluation.repeats import evaluate_repeatedly  # noqa: PLC0415
+
+        return load_run(evaluate_repeatedly(settings, catalogue, times=repeat).runs[0])
+    return load_run((evaluate_beside_plain if control else once)(settings, catalogue).run)
+
+
+def plan(*, as_json: bool = False, **options: Any) -> str:
+    """Say what `evaluate` of the same options would send where, after all checks but the sending.
+
+    Raises what `evaluate` would raise before its first request.
+    """
+    from medix_eval.evaluation.dry_run import estimate  # noqa: PLC0415
+
+    try:
+        bound = inspect.signature(evaluate).bind(**options)
+    except TypeError as error:
+        raise ConfigError(f"the options do not fit: {error}") from error
+    bound.apply_defaults()
+    settings, catalogue = _settings(**bound.arguments)
+    repetitions = bound.arguments["repeat"] or 1
+    return estimate(settings, catalogue, repetitions=repetitions, as_json=as_json)
+
+
+def judge(run: Run | AnyPath, **options: Any) -> Run:
+    """Judge the saved completions of a run again and return that judging; see `judge_all`."""
+    (done,) = judge_all([run], **options)
+    return load_run(done.after)
+
+
+def judge_all(
+    runs: Iterable[Run | AnyPath],
+    *,
+    protocol: str = "medix",
+    overrides: Sequence[str] = (),
+    judge: str | Sequence[str] | None = None,
+    include_path: AnyPath | Sequence[AnyPath] | None = None,
+    local_host: str | Sequence[str] | None = None,
+    allow_egress: str | None = None,
+    allow_partial: bool = False,
+    no_cache: bool = False,
+    progress: bool = False,
+    **serving: Unpack[Serving],
+) -> list[Rejudged]:
+    """Judge saved completions again with judges that stay open from run to run.
+
+    No model is asked. Returns the judging before and the judging after, of each run in order.
+    Raises `ConfigError` for an option or a damaged run, `NoJudge` for a judge that cannot be used.
+    """
+    from medix_eval.evaluation.rejudging import Rejudging, judge_again  # noqa: PLC0415
+    from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
+
+    asked = Rejudging(
+        runs=tuple(_path(run) for run in runs),
+        protocol=load_protocol(protocol, overrides=overrides),
+        judges=judge_choices(judge, serving),
+        use_cache=not no_cache,
+        allow_partial=allow_partial,
+        local_hosts=_listed(local_host),
+        egress_reason=allow_egress,
+        progress=progress,
+    )
+    return judge_again(asked, tasks(include_path))
+
+
+def score(
+    run: Run | AnyPath,
+    *,
+    labels: AnyPath | None = None,
+    prices: AnyPath | None = None,
+    allow_partial: bool = False,
+    include_path: AnyPath | Sequence[AnyPath] | None = None,
+) -> Run:
+    """Score a run again from its verdicts and return it; nothing is sent anywhere.
+
+    `labels` is a file of people's labels of some of its answers, `prices` a YAML of prices. Raises
+    `ConfigError` for a file that cannot be used and for a run without verdicts.
+    """
+    from medix_eval.evaluation.evaluation import write_scores  # noqa: PLC0415
+    from medix_eval.results.labels import read_labels  # noqa: PLC0415
+    from medix_eval.results.prices import read_prices  # noqa: PLC0415
+
+    folder, judged = find_run(_path(run))
+    if judged is None:
+        raise ConfigError(f"{run} has no verdicts yet", hint="run the evaluation to its end first")
+    write_scores(
+        folder,
+        judged,
+        tasks(include_path),
+        allow_partial=allow_partial,
+        labels=read_labels(Path(labels)) if labels else None,
+        prices=read_prices(Path(prices)) if prices else None,
+    )
+    return load_run(judged)
+
+
+def compare(*runs: Run | AnyPath, force: bool = False) -> Comparison:
+    """Compare runs with the first one, paired sample by sample.
+
+    Differences and their 95 % intervals are on scores in [0, 1]. Raises `RunMismatch` where
+    protocol, judge or data differ, unless `force`; `ConfigError` for fewer than two runs and for
+    runs that share no sample.
+    """
+    from medix_eval.results.comparison import compare_runs  # noqa: PLC0415
+
+    if len(runs) < 2:  # noqa: PLR2004 (a pair)
+        raise ConfigError("one run alone cannot be compared", hint="name two or more")
+    return compare_runs([run.judged for run in load_runs(*runs)], force=force)
+
+
+def load_run(run: Run | AnyPath) -> Run:
+    """Read a finished run: a run folder (its newest judging) or the folder of a judging.
+
+    Raises `ConfigError` for a folder that is not a run, or whose files are damaged.
+    """
+    return load_runs(run)[0]
+
+
+def load_runs(*runs: Run | AnyPath) -> list[Run]:
+    """Read finished runs, as `load_run` does; those that are read already are kept as they are."""
+    read = iter(read_runs(Path(run) for run in runs if not isinstance(run, Run)))
+    return [run if isinstance(run, Run) else Run(next(read)) for run in runs]
+
+
+def tasks(include_path: AnyPath | Sequence[AnyPath] | None = None) -> Catalogue:
+    """Return every task and group, those of your own folders among them.
+
+    `.tasks` maps names to task files, `.groups` names to the tasks they stand for. Raises
+    `ConfigError` for a task file that cannot be used.
+    """
+    return _catalogue(include_path)
+
+
+def judge_choices(
+    names: str | Sequence[str] | None, serving: Mapping[str, Any]
+) -> tuple[JudgeChoice, ...]:
+    """Return the judges that are named, or one without a name: the protocol's own.
+
+    Raises `ConfigError` for an option that is unknown, or not given once or once for each judge.
+    """
+    from medix_eval.evaluation.panel import JudgeChoice  # noqa: PLC0415
+
+    _refuse_unknown(serving)
+    judges: list[str | None] = [*_listed(names)] or [None]
+    urls: list[Any] = [_listed(serving.get("judge_base_url"))]
+    if len(judges) > 1:  # else all addresses are of the one judge, and share its load
+        shared = _shared_out("judge_base_url", serving, judges, takes=("openai",))
+        urls = [() if url is None else (url,) for url in shared]
+    local, keyed = ("local",), ("openai", "provider")
+    given: dict[str, Sequence[Any]] = {
+        "base_urls": urls,
+        "key_env": _shared_out("judge_api_key_env", serving, judges, takes=keyed),
+        "backend": _shared_out("judge_backend", serving, judges, takes=local),
+        "gpus": _shared_out("judge_gpus", serving, judges, takes=local),
+        "vllm_args": _shared_out("judge_vllm_args", serving, judges, takes=local),
+        "concurrency": [
+            positive("--judge-concurrency", number)
+            for number in _shared_out("judge_concurrency", serving, judges)
+        ],
+    }
+    return tuple(
+        JudgeChoice(
+            name=name,
+            flags=_flags("judge", serving, {key: values[at] for key, values in given.items()}),
+        )
+        for at, name in enumerate(judges)
+    )
+
+
+def _catalogue(include_path: AnyPath | Sequence[AnyPath] | None) -> Catalogue:
+    return load_tasks([bundled("tasks"), *map(Path, _listed(include_path))])
+
+
+def positive(flag: str, number: int | None) -> int | None:
+    """Return a count, or raise `ConfigError` for one below 1."""
+    if number is not None and number < 1:
+        raise ConfigError(f"{flag} {number} is too few", hint="1 or more")
+    return number
+
+
+def _settings(
+    *,
+    model: str,
+    tasks: str | Sequence[str],
+    protocol: str,
+    overrides: Sequence[str],
+    judge: str | Sequence[str] | None,
+    control: str | None,
+    out: AnyPath,
+    data_root: AnyPath | None,
+    include_path: AnyPath | Sequence[AnyPath] | None,
+    local_host: str | Sequence[str] | None,
+    allow_egress: str | None,
+    no_cache: bool,
+    limit: int | None,
+    serving: Mapping[str, Any] | None = None,
+    **kept: Any,
+) -> tuple[Settings, Catalogue]:
+    """Check the options of an evaluation; those that need no check are kept as they are."""
+    from medix_eval.evaluation.controls import Control  # noqa: PLC0415
+    from medix_eval.evaluation.evaluation import Settings  # noqa: PLC0415
+    from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
+
+    serving = serving or {}
+    if not model:
+        raise ConfigError("--model is missing", hint="for example --model phantom")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit {limit} asks for no sample", hint="leave it out to run all")
+    judges = judge_choices(judge, serving)
+    catalogue = _catalogue(include_path)
+    fixed = load_protocol(protocol, overrides=overrides)
+    flags = {
+        "base_urls": _listed(serving.get("base_url")),
+        "key_env": serving.get("api_key_env"),
+        "concurrency": positive("--concurrency", serving.get("concurrency")),
+        **{name: serving.get(name) for name in ("backend", "gpus", "vllm_args")},
+    }
+    del kept["repeat"]
+    return Settings(
+        model=model,
+        model_flags=_flags("model", serving, flags),
+        tasks=catalogue.select(_listed(tasks), twins=fixed.twins),
+        protocol=fixed,
+        judges=judges,
+        limit=limit,
+        out=Path(out),
+        data_root=mirror_at(data_root),
+        use_cache=not no_cache,
+        control=Control.named(control) if control else None,
+        local_hosts=_listed(local_host),
+        egress_reason=allow_egress,
+        **kept,
+    ), catalogue
+
+
+def _flags(
+    role: Literal["model", "judge"], serving: Mapping[str, Any], given: Mapping[str, Any]
+) -> ModelFlags:
+    flags = ModelFlags(role=role, **{name: one for name, one in given.items() if one is not None})
+    seconds = {
+        f"{name}_s": serving.get(flags.prefix[2:].replace("-", "_") + name)
+        for name in ("request_timeout", "server_timeout")
+    }
+    changed = {name: value for name, value in seconds.items() if value is not None}
+    for name, value in changed.items():
+        if not value > 0:
+            flag = f"{flags.prefix}{name.removesuffix('_s').replace('_', '-')}"
+            raise ConfigError(f"{flag} {value} is no time at all", hint="seconds, such as 600")
+    return replace(flags, keep_server=bool(serving.get("keep_server")), **changed)
+
+
+def _shared_out(
+    name: str,
+    serving: Mapping[str, Any],
+    judges: Sequence[str | None],
+    *,
+    takes: Sequence[str] = ("openai", "provider", "plug-in", "replay", "local"),
+) -> list[Any]:
+    """Give each judge its value: the only one, or the one in its place among those that take it."""
+    values = _listed(serving.get(name))
+    if not values:
+        return [None] * len(judges)
+    takers = [number for number, one in enumerate(judges) if one is None or kind_of(one) in takes]
+    # Where nobody takes the flag everybody gets it, and says why that cannot be.
+    takers = takers or [*range(len(judges))]
+    if len(values) not in {1, len(takers)}:
+        raise ConfigError(
+            f"--{name.replace('_', '-')} is given {len(values)} times for {len(takers)} judges",
+            hint="once for all of them, or once for each, in the order of --judge",
+        )
+    found: list[Any] = [None] * len(judges)
+    for place, number in enumerate(takers):
+        found[number] = values[0] if len(values) == 1 else values[place]
+    return found
+
+
+def _refuse_unknown(serving: Mapping[str, Any]) -> None:
+    known = Serving.__annotations__
+    if unknown := [name for name in serving if name not in known]:
+        raise UnknownName("option", unknown[0], [*inspect.signature(evaluate).parameters, *known])
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    """Return one value, several or none as a tuple."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str | Path | int) else tuple(value)
+
+
+def _path(run: Run | AnyPath) -> Path:
+    return run.path if isinstance(run, Run) else Path(run)
