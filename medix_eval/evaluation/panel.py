@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.protocol import Protocol, RulesOnly, load_protocol
 from medix_eval.models.chat import ChatModel, ModelSource
 from medix_eval.models.checkpoint import describe
-from medix_eval.models.requests import RetryingModel, RetryPolicy, gate_for
+from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
 from medix_eval.models.resolve import ModelFlags, resolve_model
 from medix_eval.records import CompletionRecord, VerdictRecord, Vote
 from medix_eval.results.store import JudgingManifest
@@ -96,6 +96,25 @@ class Panel:
         """Return the verdict on a completion; a judge that failed is an outcome."""
         assert self.is_open  # noqa: S101 (opened before the first verdict)
         return await verdict_of(record, protocol=self.protocol, grader=self.grader)
+
+    async def verdicts(
+        self,
+        records: Sequence[CompletionRecord],
+        *,
+        restricted: bool = False,
+        told: Callable[[VerdictRecord], None] = lambda _: None,
+    ) -> list[VerdictRecord]:
+        """Return the verdicts on completions, in their order; each is told of as it comes."""
+        found: dict[int, VerdictRecord] = {}
+
+        async def judge(numbered: tuple[int, CompletionRecord]) -> None:
+            number, record = numbered
+            verdict = found[number] = await self.score(record)
+            self.keep(verdict.votes, restricted=restricted)
+            told(verdict)
+
+        await each(enumerate(records), judge, limit=self.concurrency)
+        return [found[number] for number in range(len(records))]
 
     def keep(self, votes: Sequence[Vote], *, restricted: bool) -> None:
         """Keep votes in the cache, if there is one; of restricted data no word of the judge."""

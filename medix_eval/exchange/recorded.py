@@ -8,7 +8,6 @@ asked about a sample that nobody can guess, or a forger would leave exactly thes
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import secrets
@@ -280,7 +279,7 @@ async def ask_again(
     async with AsyncExitStack() as stack:
         panel = Panel(protocol=protocol, judges=(judge,))
         await panel.open(stack, logs=given.folder)
-        again = await asyncio.gather(*(panel.score(given.completions[key]) for key in drawn))
+        again = await panel.verdicts([given.completions[key] for key in drawn])
     pairs = [(given.verdicts[key], new) for key, new in zip(drawn, again, strict=True)]
     found = [
         f"{kept.task} {kept.sample_id}: {_said(kept)} is stated, {judge.name} says {_said(new)}"

@@ -13,8 +13,7 @@ from medix_eval.evaluation.panel import Panel
 from medix_eval.evaluation.pipeline import Progress
 from medix_eval.judge_check.biases import JudgedAnswer
 from medix_eval.judge_check.probes import LabelledAnswer
-from medix_eval.models.requests import each
-from medix_eval.records import CompletionRecord, VerdictRecord
+from medix_eval.records import CompletionRecord
 from medix_eval.results.labels import LabelRow, Labels, mark_of, options_of
 from medix_eval.results.store import JudgedRun
 
@@ -103,15 +102,9 @@ async def ask_panel(
     async with AsyncExitStack() as stack:
         await panel.open(stack, logs=logs)
         progress.begin("judging", len(items))
-        verdicts: dict[int, VerdictRecord] = {}
-
-        async def judge(numbered: tuple[int, LabelledAnswer]) -> None:
-            number, item = numbered
-            verdict = verdicts[number] = await panel.score(item.record)
-            panel.keep(verdict.votes, restricted=restricted)
-            progress.judged(verdict)
-
-        await each(enumerate(items), judge, limit=panel.concurrency)
+        verdicts = await panel.verdicts(
+            [item.record for item in items], restricted=restricted, told=progress.judged
+        )
         return [
-            JudgedAnswer(item=item, verdict=verdicts[number]) for number, item in enumerate(items)
+            JudgedAnswer(item=one, verdict=said) for one, said in zip(items, verdicts, strict=True)
         ]
