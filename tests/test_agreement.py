@@ -7,7 +7,7 @@ from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, to_tab
 from statsmodels.stats.inter_rater import fleiss_kappa as fleiss_of_statsmodels
 
 from medix_eval.results.agreement import agreement, cohen_kappa, fleiss_kappa, ratings
-from medix_eval.results.intervals import Floats
+from medix_eval.results.statistics import Floats
 
 RANDOM = np.random.default_rng(3)
 RIGHT = RANDOM.integers(0, 2, 300).astype(float)

@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medix_eval.results.corrected import MIN_LABELS, Judged, correct, correct_average
-from medix_eval.results.intervals import clustered, task_interval
+from medix_eval.results.statistics import (
+    MIN_LABELS,
+    LabelledScore,
+    clustered,
+    correct,
+    correct_average,
+    task_interval,
+)
 
 
 def draw(
@@ -20,7 +26,7 @@ def draw(
     num_labels: int = 100,
     per_image: int = 1,
     empty: float = 0.0,
-) -> list[Judged]:
+) -> list[LabelledScore]:
     """Simulate a run: the truth, a judge with known error rates, labels on a random part.
 
     Questions of one image share their difficulty.
@@ -33,7 +39,7 @@ def draw(
     read = np.flatnonzero(~is_empty)
     labelled = set(random.choice(read, num_labels, replace=False).tolist())
     return [
-        Judged(
+        LabelledScore(
             score=0.0 if is_empty[at] else float(truth[at] != is_wrong[at]),
             label=float(truth[at]) if at in labelled else None,
             is_read=not is_empty[at],

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from medix_eval.results import intervals
-from medix_eval.results.intervals import (
+from medix_eval.results import statistics as intervals
+from medix_eval.results.statistics import (
     Floats,
     Interval,
     average_interval,

@@ -104,7 +104,7 @@ def borrow_digest(folder: Path) -> None:
 def soften_prompt(folder: Path) -> None:
     edit_json(
         folder / "judging.json",
-        lambda j: j["judging"]["prompts"].update({"prompts/question_1.jinja": "Say 1."}),
+        lambda j: j["judging"]["prompts"].update({"question_1": "Say 1."}),
     )
     restamped(folder)
 

@@ -10,7 +10,7 @@ from lm_eval.api.metrics import mean_stderr
 from statsmodels.api import OLS
 from statsmodels.stats.proportion import proportion_confint
 
-from medix_eval.results.intervals import (
+from medix_eval.results.statistics import (
     average_interval,
     average_stderr,
     bootstrap_interval,

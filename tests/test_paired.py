@@ -6,9 +6,10 @@ from scipy.stats import ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
 from statsmodels.stats.multitest import multipletests
 
-from medix_eval.results import intervals, paired
-from medix_eval.results.intervals import Floats, clustered
-from medix_eval.results.paired import (
+from medix_eval.results import statistics
+from medix_eval.results.statistics import (
+    Floats,
+    clustered,
     group_difference,
     holm,
     is_clear,
@@ -108,8 +109,8 @@ def test_mcnemar_holds_its_level() -> None:
 def test_the_paired_bootstrap_and_the_sign_flips_hold_their_level_with_clusters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(intervals, "DRAWS", 500)
-    monkeypatch.setattr(paired, "_FLIPS", 999)
+    monkeypatch.setattr(statistics, "DRAWS", 500)
+    monkeypatch.setattr(statistics, "_FLIPS", 999)
     random = np.random.default_rng(12)
     clear = swapped = naive = 0
     for _ in range(2000):

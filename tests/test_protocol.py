@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from scripted_servers import Run, Serve, judge, records
 
 from medix_eval.errors import ConfigError
 from medix_eval.judging.prompts import shown_protocol
-from medix_eval.judging.protocol import EmbeddingSpec, LLMJudge, load_protocol, protocol_names
+from medix_eval.judging.protocol import (
+    EmbeddingSpec,
+    LLMJudge,
+    Protocol,
+    by_role,
+    load_protocol,
+    protocol_names,
+)
 
 
 def test_every_bundled_protocol_loads_with_its_prompts() -> None:
@@ -34,6 +45,100 @@ def test_the_digest_is_of_a_prompts_text_and_not_of_its_path(tmp_path: Path) -> 
     second = load_protocol("rules", overrides=[f"prompt.template={template}"]).generation_settings()
 
     assert first != second
+
+
+def _own(folder: Path, *, questions: tuple[str, ...], report: str = "report") -> Protocol:
+    """A protocol whose prompts lie in a folder of their own, named by their place."""
+    folder.mkdir()
+    for name in {*questions, report}:
+        (folder / f"{folder.name}-{name}.jinja").write_text(
+            f"{name}: {{{{ reference }}}} {{{{ answer }}}}"
+        )
+    listed = [f"{folder.name}-{name}.jinja" for name in questions]
+    (folder / "own.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "name": "own",
+                "version": 1,
+                "summary": "",
+                "generation": {"max_tokens": 10},
+                "judge": {
+                    "scorer": "judge",
+                    "model": "any",
+                    "sampling": {"max_tokens": 10},
+                    "question": {"scale": [0, 1], "prompts": listed, "decide": "majority"},
+                    "report": {
+                        "scale": [0, 5],
+                        "prompts": [f"{folder.name}-{report}.jinja"],
+                        "decide": "mean",
+                    },
+                },
+            }
+        )
+    )
+    return load_protocol(str(folder / "own.yaml"))
+
+
+def test_equal_prompts_in_two_folders_under_two_names_are_one_protocol(tmp_path: Path) -> None:
+    one = _own(tmp_path / "one", questions=("a", "b"))
+    other = _own(tmp_path / "other", questions=("a", "b"))
+
+    assert one.judging_settings() == other.judging_settings()
+    assert one.digest == other.digest
+    assert list(one.prompt_names.values()) == ["one-a", "one-b", "one-report"]
+
+
+def test_runs_under_equal_prompts_in_two_folders_share_a_board_and_keep_the_files_names(
+    run: Run, evaluate: Run, serve: Serve, tmp_path: Path
+) -> None:
+    server, found = serve(lambda _: '{"score": 1}'), {}
+    for model, name in (("one", "first"), ("other", "second")):
+        _own(tmp_path / name, questions=("a", "b"))
+        answering = serve(lambda _: "left", model=model)
+        argv = ["--model", f"openai:{model}", "--base-url", answering.url, "--tasks", "rad_vqa"]
+        argv += [*judge(server), "--protocol", str(tmp_path / name / "own.yaml")]
+        _, out, err = evaluate(*argv)
+        assert out, err
+        found[name] = json.loads(out)["run"]
+        zipped = run("submit", found[name], "--out", tmp_path, "--allow-synthetic")[1].strip()
+        said = run("submit", zipped, "--check", "--allow-synthetic")[1]
+        assert said.endswith(": accepted\n")
+        (verdict, *_) = records(found[name], "verdicts.jsonl")
+        assert [vote["prompt"] for vote in verdict["votes"]] == [f"{name}-a", f"{name}-b"]
+
+    compared, _, err = run("compare", *found.values())
+    _, boards, _ = run(
+        "leaderboard", *found.values(), "--allow-synthetic", "--out", tmp_path / "site"
+    )
+
+    assert compared == 0, err
+    assert boards.count("own · ") == 1
+    assert "2 models" in boards
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"questions": ("a", "c")}, id="text"),
+        pytest.param({"questions": ("b", "a")}, id="order"),
+        pytest.param({"questions": ("a",)}, id="number"),
+        pytest.param({"questions": ("a", "report"), "report": "b"}, id="role"),
+    ],
+)
+def test_another_text_order_or_role_of_a_prompt_is_another_protocol(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    one = _own(tmp_path / "one", questions=("a", "b"))
+    other = _own(tmp_path / "other", **changed)
+
+    assert one.digest != other.digest
+
+
+def test_settings_that_hold_more_prompts_than_are_used_are_left_as_they_are() -> None:
+    settings = load_protocol("medix").judging_settings()
+    more = {**settings, "prompts": settings["prompts"] | {"question_9": "Say 1."}}
+
+    assert by_role(more) == more
 
 
 def test_both_protocols_share_their_completions() -> None:

@@ -13,10 +13,10 @@ from medix_eval.cli.flags import print_scores
 from medix_eval.errors import ConfigError
 from medix_eval.records import CompletionRecord, Kind, Outcome, RuleVerdict, VerdictRecord, Vote
 from medix_eval.report.tables import as_csv, as_markdown
-from medix_eval.results.intervals import clustered, task_interval
 from medix_eval.results.labels import read_labels
 from medix_eval.results.scores import Scores
 from medix_eval.results.scoring import score_run
+from medix_eval.results.statistics import clustered, task_interval
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry
 
 Sample = dict[str, Any]

@@ -13,9 +13,8 @@ import pytest
 from invented_runs import InventedRuns
 
 from medix_eval.data.tasks import Catalogue
-from medix_eval.site.boards import ModelFacts
+from medix_eval.site.boards import ModelFacts, Rules
 from medix_eval.site.build import read_boards, write_site
-from medix_eval.site.ranking import Rules
 
 pytestmark = pytest.mark.slow
 Open = Callable[..., Any]

@@ -14,9 +14,8 @@ from medix_eval.exchange.importing import import_results
 from medix_eval.judge_check.check import MeasuredJudge, make_scorecard
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.store import read_run
-from medix_eval.site.boards import Standing
+from medix_eval.site.boards import Rules, Standing
 from medix_eval.site.measured import measure
-from medix_eval.site.ranking import Rules
 from medix_eval.storage.digests import digest
 
 

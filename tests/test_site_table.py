@@ -154,7 +154,7 @@ def test_two_chosen_models_are_compared_sample_by_sample(site: Path, visit: Open
 
 
 def test_the_interval_of_a_comparison_is_that_of_the_statistics(site: Path, visit: Open) -> None:
-    from medix_eval.results.intervals import clustered, normal_quantile  # noqa: PLC0415
+    from medix_eval.results.statistics import clustered, normal_quantile  # noqa: PLC0415
 
     answers = (drawn(place)["slake_vqa"] for place in (0, 3))
     differences = [second - first for first, second in zip(*answers, strict=True)]

@@ -18,6 +18,7 @@ from scripted_servers import Run, Serve, judge, records
 
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.records import VerdictRecord
+from medix_eval.results.comparison import mismatches_of
 from medix_eval.results.store import read_run
 
 FROZEN = Path(__file__).parent / "oracles" / "frozen.py"
@@ -85,6 +86,22 @@ def test_a_saved_run_is_judged_again(saved: Path, run: Run, serve: Serve, copied
     assert changed["judged_after"].endswith("by openai:scripted")
     judged = records(changed["run"], "verdicts.jsonl")
     assert len(judged) == len(records(V0_1 / saved, "completions.jsonl"))
+
+
+@pytest.mark.parametrize("saved", JUDGED, ids=str)
+def test_a_saved_judging_and_a_new_one_are_of_one_protocol(
+    saved: Path, run: Run, serve: Serve, copied: Copied
+) -> None:
+    folder = copied(saved)
+    old = read_run(folder)
+    argv = [] if saved.parts[1] == "rules" else judge(serve(says))
+    _, out, err = run("judge", folder, *argv, "--protocol", old.judging.protocol["name"], "--json")
+    new = read_run(Path(json.loads(out)["runs"][0]["run"]))
+
+    assert not err.startswith("error"), err
+    assert new.judging.protocol == new.protocol == old.protocol
+    assert (new.judged == old.judged) == (saved.parts[1] == "rules")
+    assert [one for one in mismatches_of(old, new) if "judges" not in one] == []
 
 
 def test_the_changelog_tells_every_score_as_it_was_and_is(

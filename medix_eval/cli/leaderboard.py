@@ -41,13 +41,12 @@ def leaderboard(
     include_path: flags.Include = None,
 ) -> None:
     """Build the static leaderboard from runs; it opens from a disk and from any web server."""
-    from medix_eval.site.boards import load_facts  # noqa: PLC0415
+    from medix_eval.site.boards import Rules, load_facts  # noqa: PLC0415
     from medix_eval.site.build import (  # noqa: PLC0415
         problems_of,
         read_boards,
         write_site,
     )
-    from medix_eval.site.ranking import Rules  # noqa: PLC0415
     from medix_eval.storage.bundled import bundled  # noqa: PLC0415
 
     if not 0 <= max_unscored <= 1:

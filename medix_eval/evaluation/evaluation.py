@@ -185,6 +185,7 @@ def write_scores(
     """Score what the folders hold, and write the scores and both reports."""
     from medix_eval.evaluation.controls import effect_of  # noqa: PLC0415 (only where a run has ended)
     from medix_eval.report.page import is_current, write_run_page  # noqa: PLC0415
+    from medix_eval.results.metrics import with_metrics  # noqa: PLC0415
     from medix_eval.results.store import JudgedRun, read_run  # noqa: PLC0415
 
     manifest, judging = load_run_manifest(run), load_judging_manifest(judged)
@@ -197,13 +198,12 @@ def write_scores(
         allow_partial=allow_partial,
         labels=labels,
     )
+    found = JudgedRun(folder=run, judged=judged, manifest=manifest, judging=judging, scores=scores)
+    scores = with_metrics(found)
     if prices is not None:
         scores = scores.model_copy(update={"cost": cost_of(scores, prices)})
     if scores.control is not None:
-        disturbed = JudgedRun(
-            folder=run, judged=judged, manifest=manifest, judging=judging, scores=scores
-        )
-        scores = scores.model_copy(update={"effect": effect_of(disturbed)})
+        scores = scores.model_copy(update={"effect": effect_of(found)})
     file, text = judged / "scores.json", scores.model_dump_json(indent=2) + "\n"
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         write_text(file, text)

@@ -228,6 +228,7 @@ def judging_manifest(
         ],
         judging_digest=digest(judging),
         judging=judging,
+        prompt_names=protocol.prompt_names,
         tasks=list(tasks),
     )
 

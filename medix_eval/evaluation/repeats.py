@@ -22,7 +22,7 @@ from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Frozen, Kind
 from medix_eval.report.format import percent, span, stacked, table
 from medix_eval.results.align import Shared, shared_tasks
-from medix_eval.results.intervals import (
+from medix_eval.results.statistics import (
     Floats,
     average_stderr,
     clustered,

@@ -19,14 +19,15 @@ from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
 from medix_eval.evaluation.evaluation import write_scores
 from medix_eval.exchange.checking import unpack
-from medix_eval.exchange.official import is_official, read_official
 from medix_eval.exchange.other_harnesses import (
     ForeignResults,
     ForeignSample,
     is_lm_eval,
     is_medevalkit,
+    is_official,
     read_lm_eval,
     read_medevalkit,
+    read_official,
 )
 from medix_eval.judging.outcomes import outcome_of
 from medix_eval.records import (

@@ -2,28 +2,42 @@
 
 The judge of the submission is replaced by one that says again what the file says it said; all else
 (what is the answer, how a reply is read, how votes are counted, what the rules say) is done anew
-by the code that any run goes through.
+by the code that any run goes through. What a judge would really say only a judge can tell: it is
+asked about a sample that nobody can guess, or a forger would leave exactly these answers alone.
 """
 
 from __future__ import annotations
 
 import json
+import random
+import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from pydantic import ValidationError
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError, RequestFailed, first_error
+from medix_eval.evaluation.panel import Panel, ResolvedJudge
 from medix_eval.exchange.submission import Submission
 from medix_eval.judging.judge import SEEDS_APART, Grader, grader_for
 from medix_eval.judging.outcomes import outcome_of, verdict_of
-from medix_eval.judging.protocol import JUDGING_VERSION, DialogueJudge, LLMJudge, Protocol
+from medix_eval.judging.protocol import (
+    JUDGING_VERSION,
+    DialogueJudge,
+    LLMJudge,
+    Protocol,
+    by_role,
+    prompt_name,
+)
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, VerdictRecord, Vote
 from medix_eval.results.scoring import score_run
 from medix_eval.results.store import JudgingManifest, RunManifest
+from medix_eval.storage.bundled import bundled
 
 _BESIDE = ("rule", "judge_score", "judge_scores", "error_tags")
 """What scores show beside the score."""
@@ -43,9 +57,10 @@ def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
 
     Raises `ConfigError` where they are no protocol's, or of another version of the judging code.
     """
-    kept = judging.judging
     if stale := judged_by_other_code(judging):
         raise ConfigError(stale)
+    names = judging.prompt_names
+    kept = by_role(judging.judging, lambda role, old: f"{role}/{names[role]}" if names else old)
     judge = kept.get("judge")
     if not isinstance(judge, dict):
         raise ConfigError("judging.json holds no judge")
@@ -157,7 +172,8 @@ class _Recorded:
 
 
 _NOT_FROM_VERDICTS = {"schema_version", "run", "labels", "cost", "tasks", "groups"}
-_BY_LABELS = {"corrected", "corrected_interval"}
+_FROM_OUTSIDE = {"corrected", "corrected_interval", "metrics"}
+"""By people's labels, or by code that is not ours."""
 _FROM_TEXT = {"slices", "yes_no", "chance", "agreement_with_rules"}
 _FROM_CLUSTERS = {"stderr", "interval", "interval_method", "n_clusters", "closed_form"}
 """Of a restricted task text and columns are left out, which these come from."""
@@ -189,7 +205,7 @@ def score_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
     for kind in ("tasks", "groups"):
         for name in sorted({*said[kind], *true[kind]}):
             members = {name} if kind == "tasks" else {*true[kind].get(name, {}).get("tasks", ())}
-            but = _BY_LABELS | (_FROM_TEXT if members & restricted else set())
+            but = _FROM_OUTSIDE | (_FROM_TEXT if members & restricted else set())
             but |= _FROM_CLUSTERS if members & is_clustered else set()
             yield from _unlike(said[kind].get(name), true[kind].get(name), at=name, but=but)
 
@@ -199,6 +215,8 @@ def unchecked_scores(given: Submission) -> Iterator[str]:
     scores = given.scores
     if scores.labels or any(one.corrected for one in scores.tasks.values()):
         yield "scores corrected by people's labels: those are not in a submission"
+    if any(one.metrics for one in scores.tasks.values()):
+        yield "metrics of plug-ins: their code is not in a submission"
     if scores.cost:
         yield "what it cost: the prices are not in a submission"
 
@@ -225,3 +243,72 @@ def _short(value: object) -> str:
         "nothing" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     )
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
+
+
+_MAY_DIFFER = 0.02
+"""Share of the sample in which a judge may say something else: servers are not bit-exact."""
+_ONE_POINT = 0.2
+"""A report's score differs from this on: a point of five in every vote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the judge said this time."""
+
+    what: str
+    problems: list[str]
+    within_tolerance: list[str]
+
+
+async def ask_again(
+    given: Submission, judge: ResolvedJudge, *, num_samples: int, seed: int | None
+) -> Asked:
+    """Judge a sample again. Raises `ConfigError` for prompts that are not ours."""
+    protocol = protocol_of(given.manifest, given.judging)
+    if foreign := _foreign_prompts(protocol):
+        raise ConfigError(f"its prompts are its own ({', '.join(foreign)}): read them first")
+    judged = sorted(
+        key
+        for key, verdict in given.verdicts.items()
+        if verdict.votes and key in given.completions and not given.is_restricted(key)
+    )
+    if not judged:
+        raise ConfigError("no answer in it was judged by a language model")
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    drawn = random.Random(seed).sample(judged, min(num_samples, len(judged)))  # noqa: S311
+    async with AsyncExitStack() as stack:
+        panel = Panel(protocol=protocol, judges=(judge,))
+        await panel.open(stack, logs=given.folder)
+        again = await panel.verdicts([given.completions[key] for key in drawn])
+    pairs = [(given.verdicts[key], new) for key, new in zip(drawn, again, strict=True)]
+    found = [
+        f"{kept.task} {kept.sample_id}: {_said(kept)} is stated, {judge.name} says {_said(new)}"
+        for kept, new in pairs
+        if _differs(kept, new)
+    ]
+    more = fmean((kept.score or 0.0) - (new.score or 0.0) for kept, new in pairs)
+    if too_much := more > _MAY_DIFFER:
+        found.insert(0, f"stated scores are {100 * more:.1f} points above what {judge.name} gives")
+    is_noise = not too_much and len(found) <= _MAY_DIFFER * len(drawn)
+    return Asked(
+        what=f"{len(drawn)} samples judged again by {judge.name}, --seed {seed}",
+        problems=[] if is_noise else found,
+        within_tolerance=found if is_noise else [],
+    )
+
+
+def _differs(kept: VerdictRecord, new: VerdictRecord) -> bool:
+    if kept.score is None or new.score is None:
+        return kept.outcome != new.outcome
+    return abs(kept.score - new.score) >= _ONE_POINT - 1e-9
+
+
+def _said(verdict: VerdictRecord) -> str:
+    return verdict.outcome if verdict.score in {None, 0.0, 1.0} else f"{verdict.score:.2f}"
+
+
+def _foreign_prompts(protocol: Protocol) -> list[str]:
+    """Return the prompts that are not word for word files of ours."""
+    files = bundled("judges").glob("prompts/*.jinja")
+    ours = {path.read_text(encoding="utf-8") for path in files}
+    return [prompt_name(file) for file, text in protocol.judge_prompts.items() if text not in ours]

@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from medix_eval.errors import ConfigError, first_error
-from medix_eval.exchange.official import write_official
+from medix_eval.errors import ConfigError
+from medix_eval.exchange.other_harnesses import write_official
 from medix_eval.records import CompletionRecord, Frozen, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.results.store import (
@@ -31,6 +31,7 @@ from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,
     load_judging_manifest,
+    load_record,
     load_run_manifest,
     newest,
     slug,
@@ -215,19 +216,15 @@ def read_submission(folder: Path) -> Submission:
     missing = [name for name in (*_FILES, MANIFEST) if not (folder / name).is_file()]
     if missing:
         raise ConfigError(f"the submission lacks {', '.join(missing)}")
-    try:
-        given = Submission(
-            folder=folder,
-            listed=SubmissionManifest.model_validate_json((folder / MANIFEST).read_bytes()),
-            manifest=load_run_manifest(folder),
-            judging=load_judging_manifest(folder),
-            scores=Scores.model_validate_json((folder / "scores.json").read_bytes()),
-            completions=newest(folder / "completions.jsonl", CompletionRecord.model_validate),
-            verdicts=newest(folder / "verdicts.jsonl", VerdictRecord.model_validate),
-        )
-    except ValidationError as error:
-        said = f"{error.title} {first_error(error)}"
-        raise ConfigError(f"the submission is damaged: {said}") from error
+    given = Submission(
+        folder=folder,
+        listed=load_record(SubmissionManifest, folder / MANIFEST),
+        manifest=load_run_manifest(folder),
+        judging=load_judging_manifest(folder),
+        scores=load_record(Scores, folder / "scores.json"),
+        completions=newest(folder / "completions.jsonl", CompletionRecord.model_validate),
+        verdicts=newest(folder / "verdicts.jsonl", VerdictRecord.model_validate),
+    )
     if not {"name", "digest"} <= given.judging.protocol.keys():
         raise ConfigError("judging.json names no protocol with its digest")
     if not all(isinstance(judge.get("id"), str) for judge in given.judging.judges):

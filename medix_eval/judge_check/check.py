@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,7 @@ def ask_about(
         identity_digest=digest(identity),
         protocol={"name": protocol.name, "digest": protocol.digest},
         judging=protocol.judging_settings(),
+        prompts=protocol.judge_prompts,
     )
     return make_scorecard(judged, who, labels=labels, seconds=time.monotonic() - started)
 
@@ -82,8 +83,9 @@ def read_back(labels: Labels, run: JudgedRun) -> Scorecard:
     who = MeasuredJudge(
         name=" + ".join(str(judge["id"]) for judge in judging.judges) or judging.protocol["name"],
         identity_digest=digest([judge["digest"] for judge in judging.judges]),
-        protocol=judging.protocol,
-        judging=judging.judging,
+        protocol=run.protocol,
+        judging=judging.settings,
+        prompts=judging.prompts,
     )
     source = {**labels.source, "run": run.manifest.generation_digest}
     return make_scorecard(answers_of_run(labels, run), who, labels=source, seconds=0.0)
@@ -108,6 +110,8 @@ class MeasuredJudge:
     """Name and digest."""
     judging: Mapping[str, Any]
     """Everything in the protocol that can move a verdict, the texts of the prompts among it."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """Text of each prompt by the name of its file."""
 
 
 def make_scorecard(
@@ -127,7 +131,7 @@ def make_scorecard(
         classes=_grouped(judged, [one.item.label_class for one in judged]),
         splits=_grouped(judged, [one.item.split for one in judged]),
         length_bias=length_bias(judged),
-        position_bias=position_bias(judged, who.judging.get("prompts", {})),
+        position_bias=position_bias(judged, who.prompts),
         consistency=consistency(judged),
         parse_failures=rate(len(unread), len(votes)),
         usage=Usage(

@@ -28,6 +28,7 @@ from medix_eval.judging.protocol import (
     Protocol,
     Rubric,
     RulesOnly,
+    prompt_name,
 )
 from medix_eval.judging.replies import read_label, read_points, read_published, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
@@ -197,7 +198,7 @@ class _Call:
     @property
     def name(self) -> str:
         """Return the prompt's name as a vote carries it, such as `question_1` or `question_1#2`."""
-        short = self.prompt.rsplit("/", 1)[-1].removesuffix(".jinja")
+        short = prompt_name(self.prompt)
         return short if not self.repeat else f"{short}#{self.repeat + 1}"
 
 

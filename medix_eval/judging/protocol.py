@@ -1,13 +1,15 @@
 """A protocol: one YAML that fixes everything that can move a score.
 
 Results of different protocol digests are different numbers, so overrides change the digest and
-the name. The digest covers the text of every prompt, not its path.
+the name. The digest covers the text of every prompt and what it is for, not where its file lies.
 """
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -201,14 +203,20 @@ class Protocol(Frozen):
 
     def judging_settings(self) -> dict[str, Any]:
         """Everything here that can move a verdict, but the judge itself."""
-        settings = self.judge.model_dump(mode="json", exclude={"model"})
-        return {
+        settings = {
             "answer": self.answer.model_dump(mode="json"),
-            "judge": settings,
+            "judge": self.judge.model_dump(mode="json", exclude={"model"}),
             "prompts": self.judge_prompts,
             "twins": self.twins,
             "version": JUDGING_VERSION,
         }
+        return by_role(settings)
+
+    @property
+    def prompt_names(self) -> dict[str, str]:
+        """The name that votes carry, by the role of each prompt of the judge."""
+        names = map(prompt_name, self.judge.prompt_files())
+        return dict(zip(self.judging_settings()["prompts"], names, strict=True))
 
     @property
     def judge_prompts(self) -> dict[str, str]:
@@ -228,11 +236,80 @@ class Protocol(Frozen):
         """
         own = self.generation_settings()
         made = own if generation is None else dict(generation)
-        embedding = self.embedding.model_dump() if self.embedding else None
-        settings = {**made, **self.judging_settings(), "embedding": embedding}
         name = self.name if made == own else f"{self.name}+other-generation"
         note = {"note": self.note} if self.note else {}
-        return {"name": name, "digest": digest(settings), **note}
+        of_all = _digest(made, self.judging_settings(), self.embedding)
+        return {"name": name, "digest": of_all, **note}
+
+
+def prompt_name(file: str) -> str:
+    """Return how a vote names its prompt: as the file is named, without folder and ending.
+
+    >>> prompt_name("prompts/question_1.jinja")
+    'question_1'
+    """
+    return file.rsplit("/", 1)[-1].removesuffix(".jinja")
+
+
+def by_role(
+    settings: Mapping[str, Any], name: Callable[[str, str], str] = lambda role, _: role
+) -> dict[str, Any]:
+    """Name each prompt in the settings of a judging by its role, where 0.1 kept a file's path.
+
+    Roles are `question_1`, `report_1` and so on, or the key of a dialogue; `name` makes another
+    name of a role and of the name so far. Settings of another shape, as they may come from
+    anywhere, are returned as they are.
+    """
+    prompts, used = {}, set()
+
+    def new(role: str, old: str) -> str:
+        used.add(old)
+        prompts[name(role, old)] = settings["prompts"][old]
+        return name(role, old)
+
+    try:
+        judge = copy.deepcopy(settings["judge"])
+        for kind in ("question", "report"):
+            if kind in judge:
+                listed = enumerate(judge[kind]["prompts"], 1)
+                judge[kind]["prompts"] = [new(f"{kind}_{number}", old) for number, old in listed]
+        for role in ("prompt_file", "report_prompt_file", "again_file"):
+            if role in judge:
+                judge[role] = new(role, judge[role])
+        is_whole = used == settings["prompts"].keys()
+    except (AttributeError, KeyError, TypeError):
+        is_whole = False
+    return {**settings, "judge": judge, "prompts": prompts} if is_whole else dict(settings)
+
+
+def stamp_now(
+    stamp: Mapping[str, str], *, generation: Mapping[str, Any], judging: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the stamp that this version gives to what a run keeps of its protocol.
+
+    A digest of 0.1 held paths. It is replaced only if it is that of these very settings; the
+    embedding, which no run keeps, must then be that of a bundled protocol.
+    """
+    settings = {key: value for key, value in judging.items() if key != "judges"}
+    made = {key: generation.get(key) for key in ("generation", "images", "prompt_template")}
+    now = by_role(settings)
+    if now != settings:
+        for embedding in (None, *_embeddings()):
+            if stamp.get("digest") == _digest(made, settings, embedding):
+                return {**stamp, "digest": _digest(made, now, embedding)}
+    return dict(stamp)
+
+
+def _digest(
+    made: Mapping[str, Any], judging: Mapping[str, Any], embedding: EmbeddingSpec | None
+) -> str:
+    return digest({**made, **judging, "embedding": embedding.model_dump() if embedding else None})
+
+
+@cache
+def _embeddings() -> tuple[EmbeddingSpec, ...]:
+    found = [load_protocol(name).embedding for name in protocol_names()]
+    return tuple(one for one in found if one is not None)
 
 
 def protocol_names() -> tuple[str, ...]:

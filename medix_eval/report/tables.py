@@ -22,8 +22,8 @@ from medix_eval.report.format import (
     with_span,
 )
 from medix_eval.results.comparison import ChangedSample, Comparison, Contest, Pair
-from medix_eval.results.paired import Difference
 from medix_eval.results.scores import Scores, SliceScore, TaskScore
+from medix_eval.results.statistics import Difference
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -96,12 +96,15 @@ def as_csv(scores: Scores) -> str:
     fields = ["task", "version", "kind", "n", "n_scored", "score", "stderr", "low", "high"]
     fields += ["interval_low", "interval_high", "n_clusters"]
     fields += ["rules_score", "rules_n", *(outcome.value for outcome in Outcome)]
+    metrics = dict.fromkeys(name for task in scores.tasks.values() for name in task.metrics)
+    fields += [f"metric_{name}" for name in metrics]
     writer = csv.DictWriter(out, fields, lineterminator="\n")
     writer.writeheader()
     for name, task in scores.tasks.items():
         low, high = task.bounds or (None, None)
         row = task.model_dump(include=set(fields)) | {"task": name, "low": low, "high": high}
-        writer.writerow(row | task.outcomes | _interval_columns(task.interval))
+        row |= task.outcomes | _interval_columns(task.interval)
+        writer.writerow(row | {f"metric_{one}": v.value for one, v in task.metric_values.items()})
     for name, group in scores.groups.items():
         n = sum(scores.tasks[task].n for task in group.tasks if task in scores.tasks)
         row = {"task": name, "kind": "group", "n": n, "score": group.score, "stderr": group.stderr}
@@ -199,7 +202,7 @@ def _others(task: TaskScore) -> str:
 
 def notes(scores: Scores) -> list[str]:
     """Return what a reader must know beside the table."""
-    said = _warnings(scores)
+    said = [*_warnings(scores), *_metrics(scores)]
     if note := scores.protocol.get("note"):
         said.append(f"{scores.protocol['name']}: {note}")
     if cost := scores.cost:
@@ -234,6 +237,15 @@ def notes(scores: Scores) -> list[str]:
             "A group has a score only when all its tasks are complete (--allow-partial prints it)."
         )
     return said
+
+
+def _metrics(scores: Scores) -> list[str]:
+    """Say what metrics from outside found."""
+    return [
+        f"{name}: {', '.join(one.shown(metric) for metric, one in task.metric_values.items())}."
+        for name, task in scores.tasks.items()
+        if task.metrics
+    ]
 
 
 def _warnings(scores: Scores) -> list[str]:

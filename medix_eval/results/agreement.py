@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from medix_eval.records import Frozen
-from medix_eval.results.intervals import Floats
+from medix_eval.results.statistics import Floats
 
 _PAIR = 2
 

@@ -14,8 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from medix_eval.errors import ConfigError
-from medix_eval.results.intervals import Clusters, Floats, Numbers, clustered, numbered
-from medix_eval.results.paired import is_clear
+from medix_eval.results.statistics import Clusters, Floats, Numbers, clustered, is_clear, numbered
 from medix_eval.results.store import JudgedRun, JudgedSample, newest
 
 _TOLERANCE = 1e-9
@@ -151,10 +150,7 @@ def read_sample_scores(run: JudgedRun) -> dict[str, dict[str, float]]:
 def _prove(run: JudgedRun, task: str, scores: Mapping[str, float]) -> None:
     said = run.scores.tasks[task].score if task in run.scores.tasks else None
     found = math.fsum(scores.values()) / len(scores) if scores else None
-    same = said == found or (
-        said is not None and found is not None and abs(said - found) <= _TOLERANCE
-    )
-    if not same:
+    if said != found and (said is None or found is None or abs(said - found) > _TOLERANCE):
         raise ConfigError(
             f"{run.judged / 'scores.json'}: {task} has score {said}, but its verdicts give {found}",
             hint=f"`medix-eval score {run.judged}` scores it again",

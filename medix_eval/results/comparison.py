@@ -11,7 +11,9 @@ import numpy as np
 from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.records import Frozen
 from medix_eval.results.align import Shared, shared_tasks, tie
-from medix_eval.results.paired import (
+from medix_eval.results.scores import MIN_SLICE
+from medix_eval.results.scoring import slices_of
+from medix_eval.results.statistics import (
     Difference,
     Share,
     changed_share,
@@ -19,8 +21,6 @@ from medix_eval.results.paired import (
     holm,
     task_difference,
 )
-from medix_eval.results.scores import MIN_SLICE
-from medix_eval.results.scoring import slices_of
 from medix_eval.results.store import JudgedRun, JudgedSample
 from medix_eval.storage.digests import differences
 
@@ -133,7 +133,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
 def mismatches_of(baseline: JudgedRun, other: JudgedRun) -> list[str]:
     """Name all that differs in protocol, judge and data, but what may differ."""
     found = differences(_fixed(baseline.manifest.generation), _fixed(other.manifest.generation))
-    found += differences(baseline.judging.judging, other.judging.judging, at="judging")
+    found += differences(baseline.judging.settings, other.judging.settings, at="judging")
     for name in baseline.judging.tasks:
         if name not in other.judging.tasks:
             continue
@@ -163,7 +163,7 @@ def _described(run: JudgedRun, at: int) -> ComparedRun:
         letter=_letter(at),
         model=run.scores.model,
         run=str(run.judged),
-        protocol=run.judging.protocol,
+        protocol=run.protocol,
         settings={name: value for name, value in settings.items() if value is not None},
     )
 

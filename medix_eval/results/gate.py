@@ -19,7 +19,7 @@ from medix_eval.results.scores import GroupScore, Ledger, SliceScore, TaskScore
 from medix_eval.results.store import JudgedRun
 from medix_eval.storage.bundled import read_mapping
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 _KEYS = "keys are floors, non_inferiority, limits, judge, allow_limited, allow_synthetic"
 
 
@@ -46,7 +46,7 @@ class Floor(_Part):
 
     slice: dict[str, str] = {}
     """One column and value, such as `modality: CT`."""
-    at_least: Share
+    at_least: Fraction
     by: Literal["score", "interval", "bounds"] = "score"
     """What must reach it: the score itself, the low end of its 95 % interval, or the score if
     every sample that was not scored were wrong."""
@@ -70,17 +70,17 @@ class Floor(_Part):
 class NonInferiority(_Part):
     """How far a run may fall behind the baseline, on the samples that both have."""
 
-    margin: Share
+    margin: Fraction
 
 
 class Limits(Frozen):
     """The largest share of the samples, in each task, that may end so."""
 
-    failed: Share | None = None
-    cut_off: Share | None = None
-    refused: Share | None = None
-    empty: Share | None = None
-    rejected: Share | None = None
+    failed: Fraction | None = None
+    cut_off: Fraction | None = None
+    refused: Fraction | None = None
+    empty: Fraction | None = None
+    rejected: Fraction | None = None
 
 
 class JudgeLimits(Frozen):

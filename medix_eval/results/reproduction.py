@@ -167,7 +167,7 @@ def _settings(run: JudgedRun, published: Protocol) -> list[str]:
     """Name what differs from the published evaluation; how ours is said after `now`."""
     generation = {key: run.manifest.generation.get(key) for key in published.generation_settings()}
     found = differences(published.generation_settings(), generation)
-    judging = run.judging.judging
+    judging = run.judging.settings
     for key, value in published.judging_settings().items():
         found += differences(value, judging.get(key), at=f"judging.{key}")
     judges = [str(judge["id"]) for judge in run.scores.judges]

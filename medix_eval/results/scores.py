@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from medix_eval.records import Frozen, Outcome
 from medix_eval.results.agreement import Agreement
-from medix_eval.results.paired import Difference, Share
+from medix_eval.results.statistics import Corrected, Difference, Share
 
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 MIN_SLICE = 30
@@ -62,19 +64,20 @@ class YesNo(Frozen):
     n_answered: int
 
 
-class Corrected(Frozen):
-    """A score with the judge's errors taken out, by people's labels on part of its answers."""
+class MetricValue(Frozen):
+    """What a metric from outside found, and how tables show it."""
 
-    score: float
-    interval: tuple[float, float]
-    """Holds the error of sampling and the error of the judge."""
-    method: str
-    n_labels: int
-    judge_accuracy: float | None
-    """Share of the labelled answers on which the judge says the same; null if graded."""
-    rogan_gladen: float | None = None
-    """The simple form: the score that fits the judge's two error rates; null if graded."""
-    rogan_gladen_interval: tuple[float, float] | None = None
+    value: float | None
+    label: str = ""
+    """Words for it; its name, if empty."""
+    percent: bool = False
+
+    def shown(self, name: str) -> str:
+        """Return label and number as text."""
+        if self.value is None:
+            return f"{self.label or name} -"
+        number = f"{100 * self.value:.1f} %" if self.percent else f"{self.value:.4g}"
+        return f"{self.label or name} {number}"
 
 
 class TaskScore(Frozen):
@@ -114,6 +117,21 @@ class TaskScore(Frozen):
     """What guessing among the options scores."""
     corrected: Corrected | None = None
     """Null: uncalibrated, nobody has labelled answers of this run."""
+    metrics: dict[str, float | MetricValue | None] = {}
+    """What metrics from outside found, by name; left out where none is installed."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_metrics(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = write(self)
+        return fields if self.metrics else {k: v for k, v in fields.items() if k != "metrics"}
+
+    @property
+    def metric_values(self) -> dict[str, MetricValue]:
+        """The same, with a plain number as a value without label."""
+        return {
+            name: one if isinstance(one, MetricValue) else MetricValue(value=one)
+            for name, one in self.metrics.items()
+        }
 
     @property
     def is_complete(self) -> bool:

@@ -12,16 +12,6 @@ from typing import Any, NamedTuple, Self
 
 from medix_eval.records import Kind, Outcome
 from medix_eval.results.agreement import Agreement, agreement, ratings
-from medix_eval.results.corrected import Correction, Judged, correct, correct_average
-from medix_eval.results.intervals import (
-    Clusters,
-    average_interval,
-    average_stderr,
-    clustered,
-    group_interval,
-    limits_of,
-    task_interval,
-)
 from medix_eval.results.labels import Labels, mark_of
 from medix_eval.results.scores import (
     FAILED,
@@ -31,6 +21,19 @@ from medix_eval.results.scores import (
     SliceScore,
     TaskScore,
     YesNo,
+)
+from medix_eval.results.statistics import (
+    Clusters,
+    Correction,
+    LabelledScore,
+    average_interval,
+    average_stderr,
+    clustered,
+    correct,
+    correct_average,
+    group_interval,
+    limits_of,
+    task_interval,
 )
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, newest
 
@@ -280,10 +283,10 @@ class Tally:
         names = [one.cluster for one, _ in scored] if self.entry.cluster else None
         return clustered([score for _, score in scored], names)
 
-    def labelled(self, labels: Mapping[str, float]) -> list[Judged]:
+    def labelled(self, labels: Mapping[str, float]) -> list[LabelledScore]:
         """Put people's labels beside the scores."""
         return [
-            Judged(
+            LabelledScore(
                 score=one.score,
                 label=labels.get(name),
                 is_read=one.outcome.is_read,

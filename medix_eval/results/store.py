@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from medix_eval.errors import ConfigError, RunMismatch, first_error
-from medix_eval.judging.protocol import JUDGING_VERSION
+from medix_eval.judging.protocol import JUDGING_VERSION, by_role, stamp_now
 from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.storage.digests import differences, digest
@@ -101,10 +101,23 @@ class JudgingManifest(_Manifest):
     judges: list[dict[str, Any]]
     judging_digest: str
     judging: dict[str, Any]
+    prompt_names: dict[str, str] = {}
+    """How votes name the prompts, by role; empty in a run of 0.1, which kept paths instead."""
     egress_reason: str | None = None
     """Why restricted samples were sent to a foreign judge, if they were."""
     tasks: list[str]
     """The tasks of the run that were judged this way."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What made the verdicts, with prompts named by role, whichever version wrote it."""
+        return by_role(self.judging)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Text of each prompt of the judge, by the name that votes carry or its path."""
+        texts = self.judging.get("prompts", {})
+        return {self.prompt_names.get(name, name): text for name, text in texts.items()}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -295,12 +308,12 @@ def find_run(path: Path) -> tuple[Path, Path | None]:
 
 def load_run_manifest(path: Path) -> RunManifest:
     """Read `run.json`."""
-    return _load(RunManifest, path / "run.json")
+    return load_record(RunManifest, path / "run.json")
 
 
 def load_judging_manifest(path: Path) -> JudgingManifest:
     """Read `judging.json`."""
-    return _load(JudgingManifest, path / "judging.json")
+    return load_record(JudgingManifest, path / "judging.json")
 
 
 def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
@@ -375,16 +388,16 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _load(kind: type[_M], path: Path) -> _M:
+def load_record(
+    kind: type[_M], path: Path, *, hint: str = "restore the file, or give another --out"
+) -> _M:
+    """Read a record from a JSON file. Raises `ConfigError` with this hint."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
     except ValidationError as error:
-        raise ConfigError(
-            f"{path} is damaged: {first_error(error)}",
-            hint="restore the file, or give another --out",
-        ) from error
+        raise ConfigError(f"{path} is damaged: {first_error(error)}", hint=hint) from error
 
 
 def _parsed(kind: type[_M], row: dict[str, Any], *, file: Path, number: int) -> _M:
@@ -428,6 +441,13 @@ class JudgedRun:
     def control(self) -> str | None:
         """How its samples were disturbed, by the file that the digest is of; None: not at all."""
         return self.manifest.generation.get("control")
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """The stamp of its protocol, as this version makes it."""
+        return stamp_now(
+            self.judging.protocol, generation=self.manifest.generation, judging=self.judging.judging
+        )
 
     def entry(self, task: str) -> TaskEntry:
         """Return what `run.json` says of a task."""
@@ -480,15 +500,8 @@ def read_run(path: Path) -> JudgedRun:
     folder, judged = find_run(path)
     if judged is None:
         raise ConfigError(f"{path} has no verdicts yet", hint="run the evaluation to its end first")
-    file = judged / "scores.json"
-    try:
-        scores = Scores.model_validate_json(file.read_bytes())
-    except OSError as error:
-        hint = f"`medix-eval score {path}` writes it"
-        raise ConfigError(f"{file} cannot be read: {error.strerror}", hint=hint) from error
-    except ValidationError as error:
-        hint = f"`medix-eval score {path}` writes it anew"
-        raise ConfigError(f"{file} is damaged: {first_error(error)}", hint=hint) from error
+    hint = f"`medix-eval score {path}` writes it anew"
+    scores = load_record(Scores, judged / "scores.json", hint=hint)
     return JudgedRun(
         folder=folder,
         judged=judged,

@@ -1,4 +1,4 @@
-"""Which runs may stand in one table, and in which order.
+"""Which runs may stand in one table, in which order, and why a rank is withheld.
 
 A board holds one protocol, one judge and, for each benchmark, one state of the data; a run that
 differs in any of them opens another board. A seed is luck and no other protocol: of repetitions the
@@ -17,14 +17,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import NonNegativeInt, PositiveFloat, ValidationError
 
 from medix_eval.errors import ConfigError, first_error
 from medix_eval.records import Frozen
+from medix_eval.results.align import Aligned, tie
+from medix_eval.results.scorecard import Scorecard
 from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.results.scoring import mean
-from medix_eval.results.store import JudgedRun, slug
+from medix_eval.results.store import JudgedRun, load_record, slug
+from medix_eval.storage.bundled import read_mapping
 from medix_eval.storage.digests import digest
 
 DEMO_GROUP = "phantom"
@@ -218,7 +220,7 @@ def make_boards(entries: Iterable[Entry]) -> list[Board]:
         if board is None:
             board = Board(
                 standing=entry.standing,
-                protocol=entry.run.judging.protocol,
+                protocol=entry.run.protocol,
                 judges=entry.run.judging.judges,
             )
             boards.append(board)
@@ -245,7 +247,7 @@ def _keep_one_of_each(board: Board) -> None:
         board.entries.append(standing)
         board.earlier += older
         board.repetitions += sorted((one for one in each if one.seed != lowest), key=_seed)
-    board.protocol = min(board.entries, key=_seed).run.judging.protocol
+    board.protocol = min(board.entries, key=_seed).run.protocol
 
 
 def _seed(entry: Entry) -> int:
@@ -254,11 +256,11 @@ def _seed(entry: Entry) -> int:
 
 def _is_same_protocol(one: Entry, other: Entry) -> bool:
     """Compare protocols; those of two seeds differ in digest and name, and in nothing else."""
-    first, second = one.run.judging, other.run.judging
+    first, second = one.run, other.run
     if one.seed == other.seed:
         return first.protocol["digest"] == second.protocol["digest"]
-    names = [_SEED.sub("", judging.protocol["name"]) for judging in (first, second)]
-    return names[0] == names[1] and first.judging == second.judging
+    names = [_SEED.sub("", run.protocol["name"]) for run in (first, second)]
+    return names[0] == names[1] and first.judging.settings == second.judging.settings
 
 
 def _name(boards: Iterable[Board]) -> None:
@@ -367,13 +369,130 @@ def facts_of(model: str, facts: Mapping[str, ModelFacts]) -> ModelFacts:
 
 def _read(path: Path) -> _File:
     try:
-        return _File.model_validate(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader))
-    except OSError as error:
-        raise ConfigError(f"--models {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        return _File.model_validate(read_mapping(path, what="models"))
     except ValidationError as error:
-        raise ConfigError(
-            f"{path}: {first_error(error)}",
-            hint="the form is shown at the top of leaderboard/models.yaml",
-        ) from error
+        hint = "the form is shown at the top of leaderboard/models.yaml"
+        raise ConfigError(f"{path}: {first_error(error)}", hint=hint) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a board demands before it gives a rank."""
+
+    max_unscored: float = 0.05
+    """Largest part of the samples that may be outside the denominator."""
+    needs_scorecard: bool = False
+    """Whether the judge must have been measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """An entry with its place."""
+
+    entry: Entry
+    slug: str
+    """Name of the model's files, unique on the board, also where case does not count."""
+    rank: int | None
+    withheld: tuple[str, ...]
+    """Why there is no rank."""
+    ties_with_best: bool | None
+    """Whether a paired comparison leaves it open who is better; None if there was none."""
+
+
+def rank_entries(board: Board, *, rules: Rules, aligned: Mapping[str, Aligned]) -> list[Ranked]:
+    """Order a board's entries; `aligned` holds each task with a row per entry."""
+    headline = board.headline
+    scorecard = find_scorecard(board)
+    slugs = _slugs(board.entries)
+    reasons = {
+        entry.identity: _reasons(entry, board, rules=rules, has_scorecard=scorecard is not None)
+        for entry in board.entries
+    }
+
+    def value(entry: Entry) -> float:
+        group = entry.groups.get(headline or "")
+        return -1.0 if group is None or group.score is None else group.score
+
+    ordered = sorted(
+        board.entries,
+        key=lambda entry: (
+            bool(reasons[entry.identity]),
+            -value(entry),
+            -len(entry.tasks),
+            entry.name.casefold(),
+        ),
+    )
+    best = next((entry for entry in ordered if not reasons[entry.identity]), None)
+    tasks = board.groups[headline] if headline else ()
+    ranked: list[Ranked] = []
+    for place, entry in enumerate(ordered, 1):
+        withheld = reasons[entry.identity]
+        rank = None if withheld else place
+        if rank and ranked and value(ranked[-1].entry) == value(entry):
+            rank = ranked[-1].rank
+        ties = None
+        if best is not None and not withheld and entry is not best:
+            rows = board.entries.index(entry), board.entries.index(best)
+            ties = tie([aligned[task] for task in tasks], *rows)
+        ranked.append(
+            Ranked(
+                entry=entry,
+                slug=slugs[entry.identity],
+                rank=rank,
+                withheld=withheld,
+                ties_with_best=ties,
+            )
+        )
+    return ranked
+
+
+def find_scorecard(board: Board) -> Scorecard | None:
+    """Return the newest scorecard of this very judge and protocol, from beside any of the runs."""
+    digests = [str(judge["digest"]) for judge in board.judges]
+    # Measured alone, or on the answers of a run.
+    wanted = {digest(digests), *(digests if len(digests) == 1 else ())}
+    # A scorecard of 0.1 has the digest that runs of 0.1 state.
+    protocols = {one.run.judging.protocol["digest"] for one in board.entries}
+    protocols.add(board.protocol["digest"])
+    place = Path("judges") / slug(" + ".join(str(judge["id"]) for judge in board.judges))
+    outs = sorted({entry.run.folder.parent.parent for entry in board.entries})
+    files = [file for out in outs for file in (out / place).glob("*/scorecard.json")]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        card = load_record(Scorecard, file)
+        if card.judge.get("digest") in wanted and card.protocol.get("digest") in protocols:
+            return card
+    return None
+
+
+def _reasons(entry: Entry, board: Board, *, rules: Rules, has_scorecard: bool) -> tuple[str, ...]:
+    found = []
+    if board.standing is Standing.IMPORTED:
+        found.append("imported: who judged it, and how, is the submitter’s word")
+    group = entry.groups.get(board.headline or "")
+    if group is None:
+        found.append("its benchmarks are in no group that ranks")
+    else:
+        missing = [task for task in group.tasks if task not in entry.tasks]
+        if missing:
+            found.append(f"{len(missing)} of {len(group.tasks)} benchmarks not run")
+        limited = [task for task in entry.tasks if entry.score(task).limit is not None]
+        if limited:
+            found.append(f"only part of the samples was asked in {len(limited)} benchmarks")
+        if not missing and not limited and not (group.complete and group.score is not None):
+            found.append(f"{entry.run.scores.num_failures} samples failed on the way")
+    if entry.unscored_share > rules.max_unscored:
+        share = f"{100 * entry.unscored_share:.1f} %"
+        found.append(f"{share} of the samples have no score")
+    if rules.needs_scorecard and not has_scorecard:
+        found.append("the judge has no scorecard")
+    return tuple(found)
+
+
+def _slugs(entries: Sequence[Entry]) -> dict[str, str]:
+    """Name each entry's files; two models of one name are told apart by their digest."""
+    plain = [slug(entry.name)[:60].casefold() for entry in entries]
+    names = {}
+    for entry, name in zip(entries, plain, strict=True):
+        alone = plain.count(name) == 1
+        names[entry.identity] = name if alone else f"{name}-{entry.identity[:_SHORT]}"
+    return names

@@ -29,6 +29,7 @@ from medix_eval.site.boards import (
     Board,
     Entry,
     ModelFacts,
+    Rules,
     Standing,
     entries_of,
     make_boards,
@@ -36,7 +37,6 @@ from medix_eval.site.boards import (
 from medix_eval.site.illustrations import published_picture
 from medix_eval.site.measured import Measured, measure
 from medix_eval.site.pages import BoardPages, environment, links
-from medix_eval.site.ranking import Rules
 from medix_eval.storage.bundled import bundled
 
 _ASSETS = ("theme.css", "site.css", "script.js", "published_results.csv")

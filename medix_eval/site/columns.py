@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medix_eval.report.format import NOTHING, percent, quantity, short
-from medix_eval.site.boards import HEADLINE, Board, Entry
-from medix_eval.site.ranking import Ranked
+from medix_eval.site.boards import HEADLINE, Board, Entry, Ranked
 
 DAGGER = "†"
 _GROUP_LABELS = {HEADLINE: "Overall"}

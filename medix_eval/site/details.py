@@ -7,10 +7,9 @@ from typing import Any
 
 from medix_eval.report.format import NOTHING, percent, short, span
 from medix_eval.results.scores import GroupScore, TaskScore
-from medix_eval.site.boards import Board, Entry, Standing
+from medix_eval.site.boards import Board, Entry, Rules, Standing, find_scorecard
 from medix_eval.site.columns import coverage_text, group_label, size_cell
 from medix_eval.site.measured import Measured
-from medix_eval.site.ranking import Rules, find_scorecard
 
 _MOST_SLICES = 40
 _DATA_CLASSES = {
@@ -134,7 +133,7 @@ def model_facts(entry: Entry, *, num_tasks: int) -> list[tuple[str, str]]:
 def settings_of(entry: Entry, board: Board) -> list[tuple[str, str]]:
     """Return what made the figures of an entry."""
     scores, manifest = entry.run.scores, entry.run.manifest
-    generation, protocol = manifest.generation, entry.run.judging.protocol
+    generation, protocol = manifest.generation, entry.run.protocol
     model = generation.get("model", {})
     engine = model.get("engine", {}) if isinstance(model, dict) else {}
     lines = [

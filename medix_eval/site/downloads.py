@@ -8,9 +8,9 @@ import json
 import math
 from typing import Any
 
-from medix_eval.results.intervals import Floats
+from medix_eval.results.statistics import Floats
+from medix_eval.site.boards import Ranked
 from medix_eval.site.measured import Measured
-from medix_eval.site.ranking import Ranked
 
 _OF_A_TASK = {"version", "kind", "n", "n_scored", "score", "interval", "rules_score", "bounds"}
 _SHORT = 16

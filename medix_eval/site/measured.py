@@ -12,9 +12,8 @@ from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.results.align import Aligned, align, read_clusters, read_sample_scores
 from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.results.store import JudgedRun
-from medix_eval.site.boards import Board, Entry
+from medix_eval.site.boards import Board, Entry, Ranked, Rules, rank_entries
 from medix_eval.site.columns import Column, board_columns
-from medix_eval.site.ranking import Ranked, Rules, rank_entries
 from medix_eval.storage.jsonl import read_lines
 
 _LOOKED_AT = 400

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medix_eval.report.format import NOTHING, percent, short
 from medix_eval.results.scores import MIN_SLICE, TaskScore
-from medix_eval.site.boards import Board, Entry, Standing
+from medix_eval.site.boards import Board, Entry, Ranked, Rules, Standing
 from medix_eval.site.columns import group_label, task_label
 from medix_eval.site.details import (
     group_score,
@@ -33,7 +33,6 @@ from medix_eval.site.details import (
 )
 from medix_eval.site.illustrations import benchmark_picture, board_pictures
 from medix_eval.site.measured import Measured
-from medix_eval.site.ranking import Ranked, Rules
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.version import __version__
 

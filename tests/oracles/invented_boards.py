@@ -8,10 +8,9 @@ from pathlib import Path
 from invented_runs import Answers
 
 from medix_eval.data.tasks import Catalogue
-from medix_eval.site.boards import Board
+from medix_eval.site.boards import Board, Rules
 from medix_eval.site.build import Written, read_boards, write_site
 from medix_eval.site.measured import Measured, measure
-from medix_eval.site.ranking import Rules
 
 VQA = ("slake_vqa", "rad_vqa", "path_vqa", "pmc_vqa", "pmc_vqa_hard")
 RULES = Rules()

@@ -9,9 +9,8 @@ from pathlib import Path
 from invented_runs import Answers, InventedRuns
 
 from medix_eval.data.tasks import load_tasks
-from medix_eval.site.boards import ModelFacts
+from medix_eval.site.boards import ModelFacts, Rules
 from medix_eval.site.build import read_boards, write_site
-from medix_eval.site.ranking import Rules
 from medix_eval.storage.bundled import bundled
 
 TASKS = ("medqa", "medmcqa", "slake_vqa", "rad_vqa")
