@@ -6,8 +6,7 @@ import pytest
 from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, to_table
 from statsmodels.stats.inter_rater import fleiss_kappa as fleiss_of_statsmodels
 
-from medix_eval.results.agreement import agreement, cohen_kappa, fleiss_kappa, ratings
-from medix_eval.results.statistics import Floats
+from medix_eval.results.statistics import Floats, agreement, cohen_kappa, fleiss_kappa, ratings
 
 RANDOM = np.random.default_rng(3)
 RIGHT = RANDOM.integers(0, 2, 300).astype(float)

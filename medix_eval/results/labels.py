@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from medix_eval.errors import ConfigError
-from medix_eval.results.agreement import krippendorff_alpha
+from medix_eval.results.statistics import krippendorff_alpha
 
 LABELS = {"right": 1.0, "correct": 1.0, "yes": 1.0, "true": 1.0} | dict.fromkeys(
     ("wrong", "incorrect", "no", "false"), 0.0

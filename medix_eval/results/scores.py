@@ -7,8 +7,7 @@ from typing import Any, Literal
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from medix_eval.records import Frozen, Outcome
-from medix_eval.results.agreement import Agreement
-from medix_eval.results.statistics import Corrected, Difference, Share
+from medix_eval.results.statistics import Agreement, Corrected, Difference, Share
 
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 MIN_SLICE = 30

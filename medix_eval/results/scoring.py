@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from medix_eval.records import Kind, Outcome
-from medix_eval.results.agreement import Agreement, agreement, ratings
 from medix_eval.results.labels import Labels, mark_of
 from medix_eval.results.scores import (
     FAILED,
@@ -23,9 +22,11 @@ from medix_eval.results.scores import (
     YesNo,
 )
 from medix_eval.results.statistics import (
+    Agreement,
     Clusters,
     Correction,
     LabelledScore,
+    agreement,
     average_interval,
     average_stderr,
     clustered,
@@ -33,6 +34,7 @@ from medix_eval.results.statistics import (
     correct_average,
     group_interval,
     limits_of,
+    ratings,
     task_interval,
 )
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, newest
