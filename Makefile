@@ -16,7 +16,7 @@ demo-train: dev ## train a half-trained model with GRPO, and compare it with wha
 	rm -rf results/demo-train
 	.venv/bin/medix-eval --model training/recipes/phantom-half --backend hf --tasks phantom \
 	    --protocol rules --out results/demo-train
-	.venv/bin/python -m medix_train.demo --out results/demo-train/trained
+	.venv/bin/python training/phantom/demo_train.py --out results/demo-train/trained
 	.venv/bin/medix-eval --model results/demo-train/trained/model --backend hf --tasks phantom \
 	    --protocol rules --out results/demo-train
 	.venv/bin/medix-eval compare results/demo-train/*phantom-half/* \

@@ -53,6 +53,6 @@ def judge_reply(text: str, scale: Sequence[int], answer: str = "") -> int | None
 
 def reward_settles(answer: str, reference: str) -> float | None:
     """Return the verdict that training needs no judge for, or None where the judge is asked."""
-    from medix_train.editions import Medix  # noqa: PLC0415
+    from medix_train.reading import Medix  # noqa: PLC0415
 
     return Medix().settle(answer, reference)

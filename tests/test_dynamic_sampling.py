@@ -15,8 +15,8 @@ pytest.importorskip("torch")
 
 import torch
 
-from medix_train.dynamic_sampling import Rollout, is_informative
 from medix_train.recipe import DynamicSampling
+from medix_train.trainer import Rollout, is_informative
 
 SPREAD = DynamicSampling()
 PUBLISHED = DynamicSampling(keep="published_mean")

@@ -15,12 +15,8 @@ from medix_eval.storage.bundled import bundled
 pytest.importorskip("torch")
 
 import torch
-from safetensors import safe_open
-
-from medix_eval.phantom.dataset import questions
-from medix_eval.records import Kind
-from medix_train.phantom import train, train_half
-from medix_train.phantom_data import (
+from make_phantom import train, train_half
+from phantom_data import (
     IGNORED,
     Conversation,
     EncodedBatches,
@@ -30,7 +26,11 @@ from medix_train.phantom_data import (
     encode,
     habitual_batches,
 )
-from medix_train.phantom_model import build_model, build_processor
+from phantom_model import build_model, build_processor
+from safetensors import safe_open
+
+from medix_eval.phantom.dataset import questions
+from medix_eval.records import Kind
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLProcessor

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from medix_eval.errors import ConfigError, ServerError
+from medix_eval.judging.embedding import Pair
 from medix_eval.testing import Reply, ScriptedServer, prompt_text
-from medix_train import judge_desk
-from medix_train.embedding import Pair
-from medix_train.reward import MedixReward, last_turn
-from medix_train.reward_settings import RewardSettings, load_reward_settings
+from medix_train.reading import last_turn
+from medix_train.recipe import RewardSettings, load_reward_settings
+from medix_train.reward import MedixReward
 
 QUESTION = "<image>What is shown?"
 
@@ -125,7 +125,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def pause(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(judge_desk, "_pause", pause)
+    monkeypatch.setattr("medix_train.reward._pause", pause)
     monkeypatch.setattr("medix_eval.models.requests._FIRST_WAIT_S", 0.01)
     return slept
 

@@ -15,12 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.errors import DatasetError
+from medix_eval.judging.embedding import Pair
 from medix_eval.testing import ScriptedServer, prompt_text
-from medix_train.completions import MODALITIES, read_completion, read_solution
-from medix_train.editions import Medix, Published
-from medix_train.embedding import Pair
+from medix_train.reading import MODALITIES, Medix, Published, read_completion, read_solution
+from medix_train.recipe import RewardSettings
 from medix_train.reward import MedixReward, Scored
-from medix_train.reward_settings import RewardSettings
 
 FENCED = re.compile(r"(=== answer \w+ ===)\n(.*)\n\1", re.DOTALL)
 REPLIES = ("YES", "NO", "NO, not YES", "Yes", "YES.", "it might be", "")

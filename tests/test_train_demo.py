@@ -8,11 +8,12 @@ import pytest
 
 pytest.importorskip("torch")
 
+from demo_train import train_phantom
+
 from medix_eval.cli.app import main
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.store import JudgedRun, read_run
 from medix_eval.storage.bundled import bundled
-from medix_train.demo import train_phantom
 
 pytestmark = pytest.mark.slow
 SEEDS = (1, 2, 3)

@@ -180,3 +180,46 @@ def test_a_recipe_is_checked_without_anything_heavy() -> None:
     )
 
     assert found.stdout.strip() == "[]"
+
+
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from medix_train.cli import main
+main({argv})
+"""
+
+
+def without(blocked: set[str], *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run `medix-train` where these packages are not installed."""
+    code = WITHOUT.format(blocked=blocked, argv=list(argv))
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("missing", ["torch", "trl", "peft"])
+@pytest.mark.parametrize("flag", ["--dry-run", "trl.max_steps=1"])
+def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
+    missing: str, flag: str, tmp_path: Path
+) -> None:
+    done = without({missing}, "phantom-grpo", flag, f"--out={tmp_path}")
+    said, hint = done.stderr.splitlines()
+
+    assert done.returncode == 2
+    assert said == f"error: medix-train needs {missing}, which is not installed"
+    assert "extra `train`" in hint
+    assert "pip install '.[train]'" in hint
+
+
+@pytest.mark.parametrize("flag", ["--list", "--help"])
+def test_recipes_and_flags_are_shown_without_torch(flag: str) -> None:
+    done = without({"torch", "transformers", "trl", "peft", "datasets"}, flag)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("phantom-grpo" if flag == "--list" else "--dry-run") in done.stdout

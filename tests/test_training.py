@@ -15,21 +15,27 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from demo_train import embedding_folder
 from safetensors.torch import load_file
 
 from medix_eval.errors import ConfigError, RunMismatch, ServerError
 from medix_eval.phantom.dataset import model_folder
-from medix_eval.testing import ScriptedServer
-from medix_train import training
-from medix_train.checkpoints import Evaluation, best_evaluation, read_evaluations
+from medix_eval.testing import Reply, ScriptedServer
+from medix_train import train as training
+from medix_train.checkpoints import (
+    Evaluation,
+    best_evaluation,
+    check_evaluation,
+    load_model,
+    load_processor,
+    read_evaluations,
+)
 from medix_train.cli import main
 from medix_train.data import load_training_data
-from medix_train.demo import embedding_folder
-from medix_train.policy_trainer import PolicyTrainer, random_states
 from medix_train.recipe import DataSection, ModelSection, Recipe, load_recipe
 from medix_train.reward import MedixReward
-from medix_train.settings import forbid_image_token, grpo_config, load_model, load_processor
-from medix_train.training import num_updates, train
+from medix_train.train import forbid_image_token, num_updates, train
+from medix_train.trainer import PolicyTrainer, grpo_config, random_states
 
 SMALL = (
     "data.path=phantom:32",
@@ -139,7 +145,7 @@ def test_each_checkpoint_is_evaluated_and_the_best_is_exported(
 
     assert [one.update for one in read_evaluations(tmp_path)] == [2, 4]
     assert best is not None
-    assert best.score == max(one.score for one in read_evaluations(tmp_path))
+    assert best.score == max(one.score or 0.0 for one in read_evaluations(tmp_path))
     assert load_file(exported / "model.safetensors").keys() == (
         load_file(Path(best.checkpoint) / "model.safetensors").keys()
     )
@@ -149,6 +155,37 @@ def test_each_checkpoint_is_evaluated_and_the_best_is_exported(
     assert not list(exported.glob("optimizer*"))
     assert load_model(ModelSection(path=str(exported))).num_parameters() == 441_792
     assert load_processor(ModelSection(path=str(exported))).chat_template
+
+
+@pytest.mark.slow
+def test_where_no_evaluation_was_whole_the_last_checkpoint_is_exported_and_says_so(
+    judge: ScriptedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[Any] = []
+
+    def every_other(body: Any) -> str | Reply:
+        asked.append(body)
+        return Reply(status=400) if len(asked) % 2 else "YES"
+
+    with ScriptedServer(every_other) as failing:
+        evaluation = {
+            "tasks": "phantom_open", "limit": 8, "protocol": "reward",
+            "judge": "openai:scripted", "judge-base-url": [failing.url], "no-cache": True,
+        }  # fmt: skip
+        recipe = a_recipe(judge, "trl.max_steps=4", "trl.save_steps=2", f"evaluation={evaluation}")
+        exported = train(recipe, out=tmp_path)
+    found = read_evaluations(tmp_path)
+
+    assert [one.update for one in found] == [2, 4]
+    assert [(one.failed, one.is_whole) for one in found] == [(4, False), (4, False)]
+    assert best_evaluation(tmp_path) is None
+    said = [text for text in caplog.messages if "cannot be the best" in text]
+    assert [text.split(" of 8 ")[1] for text in said] == ["judge_failed", "judge_failed"]
+    assert "no evaluation was whole" in caplog.text
+    assert "No evaluation of its training was whole" in (exported / "README.md").read_text()
+    weights = [load_file(folder / "model.safetensors") for folder in
+               (exported, tmp_path / "checkpoint-4")]  # fmt: skip
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.slow
@@ -302,6 +339,65 @@ async def test_a_long_completion_loses_part_of_its_reward(num_tokens: int, loss:
     ids = [[0] * num_tokens] * 2
 
     assert await PolicyTrainer.composite(trainer, completion_ids=ids) == [1 - loss, None]
+
+
+def an_evaluation(out: Path, update: int, score: float | None, **changes: Any) -> str:
+    """Return the line of a checkpoint that is there."""
+    (out / f"checkpoint-{update}").mkdir()
+    return Evaluation(
+        update=update,
+        checkpoint=str(out / f"checkpoint-{update}"),
+        score=score,
+        protocol="rules",
+        run="r",
+        **{"tasks": {"t": score}, **changes},
+    ).model_dump_json()
+
+
+def test_a_checkpoint_whose_evaluation_was_not_whole_is_never_the_best(tmp_path: Path) -> None:
+    partly_failed = an_evaluation(tmp_path, 1, 1.0, failed=90)
+    without_a_score = an_evaluation(tmp_path, 2, 0.9, tasks={"t": 0.9, "unscored": None})
+    whole = an_evaluation(tmp_path, 3, 0.4)
+    file = tmp_path / "evaluations.jsonl"
+    file.write_text(f"{partly_failed}\n{without_a_score}\n")
+    none_is_best = best_evaluation(tmp_path)
+    file.write_text(f"{partly_failed}\n{without_a_score}\n{whole}\n")
+    best = best_evaluation(tmp_path)
+
+    assert none_is_best is None
+    assert best is not None
+    assert (best.update, best.failed) == (3, 0)
+
+
+def test_evaluations_of_earlier_versions_are_read_as_whole(tmp_path: Path) -> None:
+    line = json.loads(an_evaluation(tmp_path, 7, 0.5))
+    del line["failed"]
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps(line) + "\n")
+
+    (read,) = read_evaluations(tmp_path)
+    assert read.is_whole
+    assert best_evaluation(tmp_path) == read
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "said"),
+    [
+        ("{tasks: phantom, limits: 2}", "limits"),
+        ("{tasks: nope}", "nope"),
+        ("{tasks: phantom, limit: many}", "many|int"),
+        ("{tasks: phantom, model: another}", "model"),
+        ("{tasks: phantom, set: generation.max_token=9}", "max_token"),
+    ],
+)
+def test_a_flag_that_medix_eval_does_not_take_is_refused_before_anything_is_loaded(
+    evaluation: str, said: str, tmp_path: Path
+) -> None:
+    recipe = load_recipe("phantom-grpo", overrides=[f"evaluation={evaluation}"])
+    with pytest.raises(ConfigError, match=f"^evaluation: .*({said})") as error:
+        check_evaluation(recipe, out=tmp_path)
+
+    assert "its keys are flags of medix-eval" in error.value.hint
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_of_equal_checkpoints_the_earliest_that_is_there_is_best(tmp_path: Path) -> None:

@@ -186,10 +186,13 @@ def undecoded(rows: datasets.Dataset) -> datasets.Dataset:
     return rows
 
 
-def column_images(value: Any) -> list[bytes]:
-    """Return the encoded images of one image column: none, one, or a list of them."""
+def column_images(value: Any, *, folder: Path | None = None) -> list[bytes]:
+    """Return the encoded images of one image column: none, one, or a list of them.
+
+    One that is a text is the path of a file in `folder`. Raises `BadRow` for one that is not there.
+    """
     images = value if isinstance(value, list) else [value]
-    return [_stored(image) for image in images if image is not None]
+    return [_stored(image, folder=folder) for image in images if image is not None]
 
 
 def open_image_files(
@@ -255,7 +258,9 @@ class ImageFiles:
         return self._by_name.get(member, member)
 
 
-def _stored(image: Mapping[str, Any]) -> bytes:
+def _stored(image: Mapping[str, Any] | str, *, folder: Path | None) -> bytes:
+    if isinstance(image, str):
+        image = {"bytes": None, "path": Path(folder or "", image)}
     if image["bytes"] is not None:
         return bytes(image["bytes"])
     try:

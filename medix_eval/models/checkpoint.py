@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medix_eval.errors import ConfigError, ServerError
+from medix_eval.errors import ConfigError, ServerError, one_line
 
 _IDENTITY_FILES = (
     "config.json",
@@ -76,6 +78,15 @@ def split_revision(name: str) -> tuple[str, str | None]:
         return name, None
     repo, _, revision = name.partition("@")
     return repo, revision or None
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn what a library says of a model's files, or of a setting, into one `ConfigError`."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, ArgumentError) as error:
+        raise ConfigError(f"{what}: {one_line(error)[:300]}") from error
 
 
 def describe(location: str) -> Description:

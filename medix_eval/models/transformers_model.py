@@ -12,12 +12,18 @@ from typing import Any
 
 from medix_eval.errors import ConfigError, RequestRejected, how_to_install
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
-from medix_eval.models.checkpoint import checkpoint_identity, describe, split_revision, visible_gpus
+from medix_eval.models.checkpoint import (
+    checkpoint_identity,
+    describe,
+    refused,
+    split_revision,
+    visible_gpus,
+)
 from medix_eval.records import IMAGE_MARK
 
 _DEFAULT_CONTEXT = 32_768
 _GATHER_S = 0.01
-_SMALL = 50_000_000
+SMALL = 50_000_000  # weights: with fewer, threads only wait for each other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,16 +176,13 @@ def _load(location: str) -> _Loaded:
 
     repo, revision = split_revision(location)
     kwargs = {"revision": revision} if revision else {}
-    try:
+    with refused(f"{location} does not load"):
         config = AutoConfig.from_pretrained(repo, **kwargs)
         takes_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         reader = AutoProcessor if takes_images else AutoTokenizer
         kind = AutoModelForImageTextToText if takes_images else AutoModelForCausalLM
         processor = reader.from_pretrained(repo, **kwargs)
         model = kind.from_pretrained(repo, dtype=getattr(torch, _dtype()), **kwargs)
-    except (OSError, ValueError, KeyError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{location} does not load: {said}") from error
     tokenizer = getattr(processor, "tokenizer", processor)
     if not getattr(processor, "chat_template", None) and not tokenizer.chat_template:
         raise ConfigError(
@@ -191,8 +194,8 @@ def _load(location: str) -> _Loaded:
     text = getattr(model.config, "text_config", model.config)
     context = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if model.num_parameters() < _SMALL:
-        torch.set_num_threads(1)  # threads only wait for each other: five times slower
+    if model.num_parameters() < SMALL:
+        torch.set_num_threads(1)  # five times faster
     model.eval()
     model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` untyped
     return _Loaded(

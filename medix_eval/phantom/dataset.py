@@ -11,7 +11,7 @@ this small does not learn to map what it sees to a letter within minutes.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -298,6 +298,13 @@ def _one_of(rng: np.random.Generator, values: Sequence[str]) -> str:
 
 TRAINING, EVALUATION = 1, 2
 """The first word of every seed: no evaluation seed starts the stream of a training seed."""
+TAGS = {
+    "X-ray": "<X_RAY>",
+    "CT": "<CT_SCAN>",
+    "ultrasound": "<ULTRASOUND>",
+    "microscopy": "<MICROSCOPY>",
+}
+"""What stands for a modality before the thinking, in a completion and in a solution."""
 
 
 def model_folder() -> Path:
@@ -318,6 +325,22 @@ def questions(kind: Kind, *, num_samples: int, seed: int) -> list[Question]:
     rng = stream(EVALUATION, seed, list(Kind).index(kind))
     topics = TOPICS[kind]
     return [ask(rng, kind=kind, topic=topics[row % len(topics)]) for row in range(num_samples)]
+
+
+def training_rows(number: int) -> Iterator[dict[str, Any]]:
+    """Draw rows for GRPO from a stream that neither the model's training nor a benchmark has."""
+    rng = stream(TRAINING, 0, 2)
+    topics = [(kind, topic) for kind, named in TOPICS.items() for topic in named]
+    for row in range(number):
+        kind, topic = topics[row % len(topics)]
+        question = ask(rng, kind=kind, topic=topic)
+        yield {
+            "id": f"phantom-{row}",
+            "image": [{"bytes": png(question.pixels), "path": None}],
+            "source": f"{kind}/{topic}",
+            "problem": prompt(question),
+            "solution": f"{TAGS[question.facts.modality]}\n{question.answer}",
+        }
 
 
 def load(

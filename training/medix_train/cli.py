@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medix_eval.cli.app import run
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, how_to_install
 from medix_train.recipe import load_recipe, recipe_names
 
 app = typer.Typer(
@@ -49,14 +49,20 @@ def train(
     if not recipe:
         raise ConfigError("no recipe is named", hint="`medix-train --list` shows those there are")
     loaded = load_recipe(recipe, overrides=overrides or [])
-    if dry_run:
-        from medix_train.dry_run import describe  # noqa: PLC0415 (torch: seconds)
+    try:
+        from medix_train import train as training  # noqa: PLC0415 (torch and trl: seconds)
 
-        typer.echo(describe(loaded))
-        return
-    from medix_train.training import train as run_training  # noqa: PLC0415
-
-    typer.echo(run_training(loaded, out=out or Path("results/training") / loaded.name))
+        if dry_run:
+            typer.echo(training.describe(loaded))
+        else:
+            out = out or Path("results/training") / loaded.name
+            typer.echo(training.train(loaded, out=out))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in {"", "medix_eval", "medix_train"}:
+            raise
+        said = f"medix-train needs {missing}, which is not installed"
+        raise ConfigError(said, hint=how_to_install("train")) from error
 
 
 def main(argv: list[str] | None = None) -> None:

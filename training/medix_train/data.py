@@ -20,19 +20,18 @@ import datasets
 from PIL import Image
 
 from medix_eval.data.rows import column_images, quiet, undecoded
-from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.errors import ConfigError, DatasetError, one_line
 from medix_eval.evaluation.evaluation import template_around
+from medix_eval.models.checkpoint import refused
+from medix_eval.phantom.dataset import training_rows
 from medix_eval.records import IMAGE_MARK
-from medix_eval.storage.images import damage
-from medix_train.completions import read_solution
+from medix_eval.storage.images import as_rgb, damage
+from medix_train.reading import read_solution
 from medix_train.recipe import DataSection
-from medix_train.settings import refused
 
 _LOG = logging.getLogger(__name__)
 _COLUMNS = ("id", "image", "source", "problem", "solution")
-_MANY_ROWS = 10_000
-_PHANTOM = "phantom:"
-
+_MANY_ROWS, _PHANTOM = 10_000, "phantom:"
 Row = Mapping[str, Any]
 
 
@@ -40,24 +39,24 @@ Row = Mapping[str, Any]
 class TrainingData:
     """Rows that can be trained on, and what was left out."""
 
+    # `prompt`, `problem`, `solution`, `id`, `source`, and the `number` of the row.
     rows: datasets.Dataset | datasets.IterableDataset
-    """`prompt`, `problem`, `solution`, `id`, `source`, and the `number` of the row."""
-    stored: datasets.Dataset | None
-    """The rows with their encoded images; None for a stream, whose rows hold them."""
+    stored: datasets.Dataset | None  # with the encoded images; a stream's rows hold theirs
     folder: Path | None
     num_too_long: int = 0
 
     def with_images(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Return the rows with their images decoded, those of a group only once."""
+        """Return the rows with their images decoded to RGB, those of a group only once."""
         opened: dict[Any, list[Image.Image]] = {}
-        for row in rows:
-            if row["number"] not in opened:
-                stored = row if self.stored is None else self.stored[row["number"]]
-                opened[row["number"]] = _decoded(stored, folder=self.folder)
-        return [
-            {name: row[name] for name in row if name != "image"} | {"images": opened[row["number"]]}
-            for row in rows
-        ]
+        for number, row in {row["number"]: row for row in rows}.items():
+            stored = row if self.stored is None else self.stored[number]
+            try:
+                opened[number] = [*map(as_rgb, column_images(stored["image"], folder=self.folder))]
+            except OSError as error:
+                said = f"row {stored['id']}: an image does not decode: {error}"
+                raise DatasetError(said) from error
+        kept = ({name: row[name] for name in row if name != "image"} for row in rows)
+        return [{**row, "images": opened[row["number"]]} for row in kept]
 
 
 def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
@@ -65,44 +64,32 @@ def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
     opened = _open(section)
     missing = [name for name in _COLUMNS if name not in (opened.column_names or ())]
     if missing:
-        raise DatasetError(
-            f"{section.path} has no column {', '.join(map(repr, missing))}",
-            hint=f"training data has {', '.join(_COLUMNS)}; it has {opened.column_names}",
-        )
+        hint = f"training data has {', '.join(_COLUMNS)}; it has {opened.column_names}"
+        said = f"{section.path} has no column {', '.join(map(repr, missing))}"
+        raise DatasetError(said, hint=hint)
     folder = Path(section.path) if Path(section.path).is_dir() else None
-    template = None
-    if section.template:
-        with refused("data.template"):
-            template = Path(section.template).read_text(encoding="utf-8")
-    reader = _Reader(processor=processor, template=template, folder=folder)
-    longest = section.max_prompt_tokens
+    with refused("data.template"):
+        file = section.template and Path(section.template)
+        template = file.read_text(encoding="utf-8") if file else None
+    reader, longest = _Reader(processor, template, folder), section.max_prompt_tokens
     if isinstance(opened, datasets.IterableDataset):
         read = opened.map(reader, with_indices=True).filter(lambda row: row["tokens"] <= longest)
         return TrainingData(rows=read, stored=None, folder=folder)
+    how: Any = {"with_indices": True, "remove_columns": "image", "desc": "reading prompts"}
     workers = min(8, os.cpu_count() or 1) if len(opened) > _MANY_ROWS else None
     with nullcontext() if sys.stderr.isatty() else quiet():
-        read = opened.map(
-            reader,
-            with_indices=True,
-            remove_columns="image",
-            num_proc=workers,
-            desc="reading prompts",
-        )
+        read = opened.map(reader, num_proc=workers, **how)
     kept = [row for row, length in enumerate(read["tokens"]) if length <= longest]
     if not kept:
-        raise DatasetError(
-            f"{section.path}: every prompt has more than {longest} tokens",
-            hint="data.max_prompt_tokens, or model.max_pixels",
-        )
-    num_too_long = len(read) - len(kept)
-    if num_too_long:
-        _LOG.info("left out %d of %d rows: too long", num_too_long, len(read))
-    return TrainingData(
-        rows=read.select(kept), stored=opened, folder=folder, num_too_long=num_too_long
-    )
+        said = f"{section.path}: every prompt has more than {longest} tokens"
+        raise DatasetError(said, hint="data.max_prompt_tokens, or model.max_pixels")
+    too_long, rows = len(read) - len(kept), read.select(kept)
+    if too_long:
+        _LOG.info("left out %d of %d rows: too long", too_long, len(read))
+    return TrainingData(rows=rows, stored=opened, folder=folder, num_too_long=too_long)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Reader:
     """Reads one row: its prompt, how many tokens that has, and all that can be wrong with it."""
 
@@ -112,25 +99,23 @@ class _Reader:
 
     def __call__(self, row: Row, number: int) -> dict[str, Any]:
         problem = str(row["problem"]).replace(IMAGE_MARK, "").strip()
+        where = f"row {number} ({row['id']})"
         try:
             read_solution(str(row["solution"]))
-            sizes = _sizes(row, folder=self.folder)
+            images = column_images(row["image"], folder=self.folder)
         except DatasetError as error:
-            raise DatasetError(f"row {number} ({row['id']}): {error}", hint=error.hint) from error
+            raise DatasetError(f"{where}: {error}", hint=error.hint) from error
+        faults = [damage(image) for image in images] or ["there is no image"]
+        if wrong := "; ".join(filter(None, faults)):
+            raise DatasetError(f"{where}: {wrong}")
+        sizes = [Image.open(io.BytesIO(image)).size[::-1] for image in images]
         text = template_around(self.template, name="data.template")(problem)
-        return {
-            "number": number,
-            "prompt": [{"role": "user", "content": text}],
-            "problem": problem,
-            "tokens": self._num_tokens(text, sizes=sizes),
-        }
-
-    def _num_tokens(self, text: str, *, sizes: list[tuple[int, int]]) -> int:
-        prompt = rendered(self.processor, text, num_images=len(sizes))
+        words = self.processor.tokenizer(rendered(self.processor, text, num_images=len(sizes)))
         counted = self.processor._get_num_multimodal_tokens(image_sizes=sizes)  # noqa: SLF001
         # Each image is one token in the rendered text, and takes as many as the processor says.
-        num_text_tokens = len(self.processor.tokenizer(prompt)["input_ids"]) - len(sizes)
-        return int(num_text_tokens + sum(counted["num_image_tokens"]))
+        tokens = len(words["input_ids"]) - len(sizes) + sum(counted["num_image_tokens"])
+        asked = [{"role": "user", "content": text}]
+        return {"number": number, "prompt": asked, "problem": problem, "tokens": int(tokens)}
 
 
 def rendered(processor: Any, text: str, *, num_images: int) -> str:
@@ -140,57 +125,16 @@ def rendered(processor: Any, text: str, *, num_images: int) -> str:
     return str(processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False))
 
 
-def _encoded(row: Row, *, folder: Path | None) -> list[bytes]:
-    """Return a row's images as they are stored; one that is a text is the path of a file."""
-    value = row["image"]
-    return column_images(
-        [
-            {"bytes": None, "path": (folder or Path()) / one} if isinstance(one, str) else one
-            for one in (value if isinstance(value, list) else [value])
-        ]
-    )
-
-
-def _sizes(row: Row, *, folder: Path | None) -> list[tuple[int, int]]:
-    """Return height and width of each image, from their headers."""
-    sizes = []
-    for image in _encoded(row, folder=folder):
-        if wrong := damage(image):
-            raise DatasetError(wrong)
-        with Image.open(io.BytesIO(image)) as opened:
-            sizes.append((opened.height, opened.width))
-    if not sizes:
-        raise DatasetError("there is no image")
-    return sizes
-
-
-def _decoded(row: Row, *, folder: Path | None) -> list[Image.Image]:
-    """Decode a row's images to RGB, as the harness does."""
-    try:
-        images = _encoded(row, folder=folder)
-        return [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
-    except OSError as error:
-        raise DatasetError(f"row {row['id']}: an image does not decode: {error}") from error
-
-
 def _open(section: DataSection) -> datasets.Dataset | datasets.IterableDataset:
     if section.path.startswith(_PHANTOM):
-        from medix_train.phantom_data import training_rows  # noqa: PLC0415
-
         number = section.path.removeprefix(_PHANTOM)
         if not number.isdecimal() or not int(number):
-            raise ConfigError(
-                f"data.path {section.path!r} draws nothing", hint="such as phantom:2048"
-            )
+            said = f"data.path {section.path!r} draws nothing"
+            raise ConfigError(said, hint="such as phantom:2048")
         return datasets.Dataset.from_list(list(training_rows(int(number))))
+    place = {"split": section.split, "revision": section.revision, "streaming": section.streaming}
     try:
-        opened = datasets.load_dataset(
-            section.path,
-            split=section.split,
-            revision=section.revision,
-            streaming=section.streaming,
-        )
+        opened = datasets.load_dataset(section.path, **place)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise DatasetError(f"cannot load {section.path}: {said}") from error
+        raise DatasetError(f"cannot load {section.path}: {one_line(error)[:300]}") from error
     return undecoded(opened)

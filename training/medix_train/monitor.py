@@ -1,100 +1,50 @@
 """Watches a training for reward hacking: reads what was logged, warns, and can stop.
 
-A reward that rises is not a model that improves. The signs here are what a policy does when it
-pleases the reward in another way than by being right.
+A reward that rises is not a model that improves. The signs are what a policy does when it pleases
+the reward in another way than by being right.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
-
+from medix_eval.errors import ConfigError
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.records import Kind
+from medix_eval.report.chart import curve
+from medix_eval.report.page import render
 from medix_eval.rules.decide import decide
 from medix_eval.rules.text import normalise
-from medix_eval.storage.jsonl import JsonLines, read_lines
-from medix_train.completions import num_tags, text_outside
-from medix_train.reward import last_turn
-from medix_train.reward_settings import Section
+from medix_eval.storage.jsonl import JsonLines, read_lines, write_text
+from medix_train.reading import SHAPE, TAG, last_turn
+from medix_train.recipe import SIGNS, MonitorSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LOG = logging.getLogger(__name__)
-_NUM_TAGS = 4
-_NOTABLY = 1.25
-FILE = "monitor.jsonl"
-
-
-class Sign(NamedTuple):
-    """One thing to watch: above `limit` it is a sign."""
-
-    name: str
-    limit: float
-    meaning: str
-    when: Literal["new", "ever"] = "new"
-    """`new` only counts what was notably less at the start: a bad start is no hack."""
-    logged: str = ""
-    """The number of TRL's log that it is, if it is one."""
-
-
-SIGNS = (
-    Sign("yes_unlike", 0.4, "the judge says YES where the embedding sees no likeness"),
-    Sign("yes_against_rules", 0.05, "the judge says YES where a rule is certain of NO", "ever"),
-    Sign("other_tags", 0.2, "completions have more or fewer than four tags"),
-    Sign("outside_text", 0.1, "completions go on behind the last tag"),
-    Sign("clipped", 0.3, "completions run into the cap", "new", "completions/clipped_ratio"),
-    Sign("length_ratio", 2.0, "completions are longer than at the start"),
-    Sign("repeated", 0.3, "one answer is given more often than it is the reference"),
-    Sign(
-        "canary_wrong", 0.3, "the judge accepts others' references", "ever", "canary/wrong_accepted"
-    ),
-    Sign("canary_key", 0.1, "the judge accepts empty words", "ever", "canary/key_accepted"),
-    Sign("judge_failed", 0.2, "the judge fails", "ever", "reward_parts/judge_failed"),
-    Sign("kl", 1.0, "the policy has left its reference model", "ever", "kl"),
-)
-
-
-class MonitorSettings(Section):
-    """The `monitor` section of a recipe."""
-
-    limits: dict[str, float] = Field(default_factory=dict)
-    """Other limits than the usual ones, by the sign's name."""
-    in_a_row: Annotated[int, Field(ge=1)] = 3
-    """Logged steps that a sign must last."""
-    stop: bool = False
-    """End the training at a sign; otherwise it is only said."""
-
-    @field_validator("limits")
-    @classmethod
-    def _signs_exist(cls, limits: dict[str, float]) -> dict[str, float]:
-        names = [sign.name for sign in SIGNS]
-        if unknown := sorted(limits.keys() - set(names)):
-            raise ValueError(f"{unknown[0]!r} is no sign; there are {', '.join(names)}")
-        return limits
+FILE, _NOTABLY = "monitor.jsonl", 1.25
 
 
 def signals(completions: pd.DataFrame, logged: Mapping[str, Any]) -> dict[str, float]:
     """Return the signs of one step: from its completions, and from the numbers of its log."""
     texts = [last_turn(text) for text in completions["completion"]]
     answers, references = list(completions["answer"]), list(completions["reference"])
+    pairs, alike = list(zip(answers, references, strict=True)), list(completions["embedding"])
     yes = [at for at, verdict in enumerate(completions["judge"]) if verdict == 1.0]
-    said = {(answers[at], references[at]) for at in yes}
-    wrong = {pair for pair in said if _is_certainly_wrong(*pair)}
-    alike = list(completions["embedding"])
+    wrong = {pair: _is_certainly_wrong(*pair) for pair in {pairs[at] for at in yes}}
     found = {
         "yes_unlike": _share([alike[at] == 0.0 for at in yes]),
-        "yes_against_rules": _share([(answers[at], references[at]) in wrong for at in yes]),
-        "other_tags": _share([num_tags(text) != _NUM_TAGS for text in texts]),
-        "outside_text": _share([text_outside(text) > 0 for text in texts]),
+        "yes_against_rules": _share([wrong[pairs[at]] for at in yes]),
+        "other_tags": _share([len(TAG.findall(text)) != len(SHAPE) for text in texts]),
+        "outside_text": _share([bool(TAG.split(text)[-1].strip()) for text in texts]),
         "repeated": _repeated(answers, references),
     }
     numbers = {sign.name: logged.get(sign.logged) for sign in SIGNS}
@@ -103,20 +53,17 @@ def signals(completions: pd.DataFrame, logged: Mapping[str, Any]) -> dict[str, f
 
 def alarms(steps: Sequence[Mapping[str, Any]], settings: MonitorSettings) -> list[str]:
     """Say which signs have lasted through the newest steps, each in one line."""
-    newest = steps[-settings.in_a_row :]
-    if len(newest) < settings.in_a_row:
-        return []
-    found = []
-    for sign in SIGNS:
+    newest, found = steps[-settings.in_a_row :], []
+    for sign in SIGNS if len(newest) == settings.in_a_row else ():
         limit = settings.limits.get(sign.name, sign.limit)
         seen = [step[sign.name] for step in steps if sign.name in step]
         lately = [step.get(sign.name, 0.0) for step in newest]
         at_first = fmean(seen[: settings.in_a_row]) if seen else 0.0
-        is_new = sign.when == "ever" or lately[-1] > _NOTABLY * at_first
+        is_new = sign.when == "any" or lately[-1] > _NOTABLY * at_first
         # What is measured only now and then, such as canaries, counts by its last values.
         if sign.name.startswith("canary"):
             lately = seen[-1:]
-        if lately and min(lately) > limit and is_new:
+        if lately and min(lately) > limit and is_new:  # a bad start is no hack
             found.append(f"{sign.meaning}: {lately[-1]:.2f}, limit {limit:g} ({sign.name})")
     return found
 
@@ -130,8 +77,7 @@ class Monitor:
     """Keeps `monitor.jsonl` of one training: a line a step, with everything that was logged."""
 
     def __init__(self, out: Path, settings: MonitorSettings) -> None:
-        self._out = out
-        self._settings = settings
+        self._out, self._settings = out, settings
         self._said: set[str] = set()
 
     def watch(self, step: int, logged: Mapping[str, Any]) -> bool:
@@ -139,23 +85,67 @@ class Monitor:
         import pandas as pd  # noqa: PLC0415 (half a second)
 
         path = self._out / "completions" / f"completions_{step:05d}.parquet"
-        numbers = {key: value for key, value in logged.items() if isinstance(value, int | float)}
+        numbers = {key: one for key, one in logged.items() if isinstance(one, int | float)}
         line: dict[str, Any] = {"step": step, **numbers}
         earlier = [one for one in read_steps(self._out) if one["step"] < step]
         if path.is_file():
             line |= signals(pd.read_parquet(path), logged)
         if length := logged.get("completions/mean_length"):
-            lengths = [one["completions/mean_length"] for one in [*earlier, line]]
-            line["length_ratio"] = length / lengths[0]
+            first = next((one["completions/mean_length"] for one in earlier), length)
+            line["length_ratio"] = length / first
         line["alarms"] = alarms([*earlier, line], self._settings)
         with JsonLines(self._out / FILE) as file:
             file.append(json.dumps(line))
         for alarm in line["alarms"]:
-            name = alarm.rsplit(" ", 1)[-1]
-            if name not in self._said:
+            if (name := alarm.rsplit(" ", 1)[-1]) not in self._said:
                 _LOG.warning("step %d: %s", step, alarm)
-            self._said.add(name)
+                self._said.add(name)
         return self._settings.stop and bool(line["alarms"])
+
+
+_CURVES = {
+    "reward": "Reward", "reward_parts/judge": "Judge says YES",
+    "reward_parts/embedding": "Embedding near enough", "reward_parts/similarity": "Similarity",
+    "reward_parts/format": "Format", "reward_parts/modality": "Modality",
+    "reward_std": "Spread of the reward", "frac_reward_zero_std": "Groups that teach nothing",
+    "completions/mean_length": "Tokens a completion", "entropy": "Entropy", "loss": "Loss",
+    "grad_norm": "Norm of the gradient", "reward_parts/seconds": "Seconds of a reward",
+    "reward_parts/judge_calls": "Judge calls", "step_time": "Seconds of a step",
+}  # fmt: skip
+
+
+def write_training_report(out: Path) -> Path:
+    """Draw `training.html` from `monitor.jsonl`, every part of the reward and every sign a curve.
+
+    It can be made again, and while training goes on; `ConfigError` where nothing was logged.
+    """
+    steps = read_steps(out)
+    if not steps:
+        raise ConfigError(f"{out} holds no training that logged a step")
+    parts = (_drawn(steps, name, title) for name, title in _CURVES.items())
+    signs = (_drawn(steps, one.name, one.meaning, limit=one.limit) for one in SIGNS)
+    shown: Any = {"title": out.resolve().name, "num_steps": steps[-1]["step"]}
+    shown |= {"parts": [*filter(None, parts)], "signs": [*filter(None, signs)]}
+    said = [(step["step"], alarm) for step in steps for alarm in step["alarms"]]
+    first = {alarm.rsplit(" ", 1)[-1]: (step, alarm) for step, alarm in reversed(said)}
+    path = out / "training.html"
+    write_text(path, render("training.html.jinja", alarms=sorted(first.values()), **shown))
+    return path
+
+
+def _drawn(
+    steps: Sequence[Mapping[str, Any]], name: str, title: str, *, limit: float | None = None
+) -> dict[str, Any] | None:
+    """Draw one number, and say what it is now; None where no step has it."""
+    numbers = ((one["step"], one[name]) for one in steps if isinstance(one.get(name), int | float))
+    seen = [(step, value) for step, value in numbers if math.isfinite(value)]
+    if not seen:
+        return None
+    values = [value for _, value in seen]
+    title, last = title[0].upper() + title[1:], f"{values[-1]:.3g}"
+    said = f"highest {max(values):.3g}" + ("" if limit is None else f", limit {limit:g}")
+    chart = curve(seen, title=f"{title}: now {last}, {said}", limit=limit)
+    return {"name": name, "title": title, "chart": chart, "last": last, "said": said}
 
 
 def _share(values: Sequence[bool]) -> float:
@@ -164,8 +154,7 @@ def _share(values: Sequence[bool]) -> float:
 
 def _is_certainly_wrong(answer: str, reference: str) -> bool:
     """Tell whether rules prove an answer wrong: other number, other side, opposite finding."""
-    verdict = decide(answer, kind=Kind.OPEN, reference=reference)
-    if verdict is not None:
+    if verdict := decide(answer, kind=Kind.OPEN, reference=reference):
         return verdict.score == 0.0
     return bool(error_tags(answer, kind=Kind.OPEN, reference=reference))
 
@@ -174,7 +163,6 @@ def _repeated(answers: Sequence[str], references: Sequence[str]) -> float:
     """Return by how much the commonest answer is commoner than it is among the references."""
     if not answers:
         return 0.0
-    counts = Counter(map(normalise, answers))
     expected = Counter(map(normalise, references))
-    answer, count = counts.most_common(1)[0]
+    answer, count = Counter(map(normalise, answers)).most_common(1)[0]
     return max(0.0, (count - expected[answer]) / len(answers))

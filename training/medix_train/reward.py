@@ -11,27 +11,29 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-from medix_train.canaries import accept_rates, canaries
-from medix_train.completions import Reading, Solution
-from medix_train.editions import EDITIONS, Edition
-from medix_train.embedding import Embedder, Pair
-from medix_train.judge_desk import Asked, JudgeDesk
-from medix_train.reward_settings import RewardSettings
+from medix_eval.errors import RequestFailed, ServerError
+from medix_eval.evaluation.panel import JudgeChoice, Panel, ResolvedJudge, judge_sources
+from medix_eval.judging.cache import VerdictCache
+from medix_eval.judging.canaries import Asked, accept_rates, canaries
+from medix_eval.judging.embedding import Embedder, Pair
+from medix_eval.models.requests import RetryPolicy, each
+from medix_eval.models.resolve import ModelFlags
+from medix_eval.records import CompletionRecord, Kind, Vote
+from medix_train.reading import EDITIONS, Text, last_turn
+from medix_train.recipe import RewardSettings
 
-Message = Mapping[str, Any]
-Text = str | Sequence[Message]
-"""Plain text, or the turns of a conversation."""
+_LOG = logging.getLogger(__name__)
 Similarities = Callable[[Collection[Pair]], Mapping[Pair, float]]
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_pause = asyncio.sleep
 _MEANS = ("judge", "embedding", "similarity", "format", "modality")
-_LOGGED = ("reference", "answer", *_MEANS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class Scored(NamedTuple):
     """One completion and what each part of the reward says of it, in [0, 1]."""
 
     reference: str
@@ -41,35 +43,30 @@ class Scored:
     similarity: float
     format: float
     modality: float
-    total: float | None
-    """None where the judge failed: the completion is then left out of the step."""
+    total: float | None  # none where the judge failed: the completion is left out of the step
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class MedixReward:
     """TRL's reward function `await reward(prompts, completions, solution=…)`.
 
-    It is opened by its first call, in the loop of its caller, and closed by `close`.
+    It is opened by its first call, in the loop of its caller, and closed by `close`. `scored` holds
+    every part of the last batch, in its order, for whoever filters or logs. `similarities` says how
+    near answers lie to references; by default the protocol's embedding model does.
     """
 
-    settings: RewardSettings = field(default_factory=RewardSettings)
-    scored: list[Scored] = field(default_factory=list)
-    """Every part of the last batch, in its order, for whoever filters or logs."""
-    similarities: Similarities | None = None
-    """How near answers lie to references; by default the protocol's embedding model says."""
-    _edition: Edition = field(init=False)
-    _threshold: float = field(init=False)
-    _similarities: Similarities = field(init=False)
-    _desk: JudgeDesk | None = None
-    _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
-    _batches: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, settings: RewardSettings, *, similarities: Similarities | None = None
+    ) -> None:
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_holds_no_row)
-        self._edition = EDITIONS[self.settings.edition]
-        _, _, embedding = self.settings.load_protocol()
-        self._threshold = embedding.threshold
-        self._similarities = self.similarities or Embedder(spec=embedding).similarities
+        self.settings = settings
+        self.scored: list[Scored] = []
+        self._protocol, _, embedding = settings.load_protocol()
+        self._edition, self._threshold = EDITIONS[settings.edition], embedding.threshold
+        self._similarities = similarities or Embedder(embedding).similarities
+        self._panel: Panel | None = None
+        self._opened = AsyncExitStack()
+        self._num_batches = self._num_calls = 0
+        self._said = ""  # why there was no verdict, the last time there was none
 
     async def __call__(
         self,
@@ -84,132 +81,154 @@ class MedixReward:
     ) -> list[float | None]:
         """Score a batch as TRL asks for it; what else the dataset holds is not looked at."""
         started, before = time.monotonic(), self._num_calls
-        questions = list(problem) if problem is not None else [last_turn(text) for text in prompts]
+        questions = [last_turn(text) for text in prompts] if problem is None else list(problem)
         texts = [last_turn(text) for text in completions]
         self.scored = await self.score(questions, texts, solutions=solution)
         if log_extra is not None and log_metric is not None and self.scored:
-            for name in _LOGGED:
-                log_extra(name, [getattr(one, name) for one in self.scored])
-            seconds, calls = time.monotonic() - started, self._num_calls - before
-            metrics = self._metrics(seconds=seconds, calls=calls)
+            metrics = {"reward_parts/seconds": time.monotonic() - started}
+            metrics["reward_parts/judge_calls"] = float(self._num_calls - before)
+            for name in ("reference", "answer", *_MEANS):
+                values = [getattr(one, name) for one in self.scored]
+                log_extra(name, values)
+                valid = [value for value in values if value is not None]
+                if name in _MEANS and valid:
+                    metrics[f"reward_parts/{name}"] = fmean(valid)
+            metrics["reward_parts/judge_failed"] = fmean(one.judge is None for one in self.scored)
             for name, value in (metrics | await self._canaries(questions)).items():
                 log_metric(name, value)
-        self._batches += 1
+        self._num_batches += 1
         return [one.total for one in self.scored]
 
     async def score(
         self, questions: Sequence[str], completions: Sequence[str], *, solutions: Sequence[str]
     ) -> list[Scored]:
-        """Score completions: judge and embedding at the same time, each distinct pair once."""
-        edition = self._edition
-        gold = [edition.solution(text) for text in solutions]
-        read = [edition.reading(text) for text in completions]
-        asked = [
-            Asked(
-                question if edition.sees_question else "",
-                one.reference if one else "",
-                reading.answer,
-            )
-            for question, one, reading in zip(questions, gold, read, strict=True)
-        ]
-        settled = [
-            edition.settle(pair.answer, pair.reference) if one else 0.0
-            for pair, one in zip(asked, gold, strict=True)
-        ]
-        open_pairs = [pair for pair, value in zip(asked, settled, strict=True) if value is None]
-        unknown = list(dict.fromkeys(open_pairs))
+        """Score completions: judge and embedding at the same time, each distinct pair once.
+
+        Raises `ConfigError` or `ServerError` where there is no judge, or it goes on failing.
+        """
+        edition, weights, rows = self._edition, self.settings.weights, []
+        for question, completion, solution in zip(questions, completions, solutions, strict=True):
+            gold, read = edition.solution(solution), edition.reading(completion)
+            reference = gold.answer if gold else ""
+            asked = Asked(question if edition.sees_question else "", reference, read.answer)
+            settled = edition.settle(read.answer, reference) if gold else 0.0
+            has_modality = gold is not None and read.modality.lower() == gold.modality.lower()
+            rows.append((asked, settled, float(read.is_well_formed), float(has_modality)))
+        unknown = list(dict.fromkeys(asked for asked, settled, _, _ in rows if settled is None))
         alike, judged = await asyncio.gather(
-            asyncio.to_thread(self._similarities, {_pair(one) for one in unknown}),
-            self._judged(unknown),
+            asyncio.to_thread(self._similarities, {(one.answer, one.reference) for one in unknown}),
+            self._verdicts(unknown),
         )
-        return [
-            self._scored(one, reading, judge=value, similarity=value)
-            if value is not None
-            else self._scored(one, reading, judge=judged[pair], similarity=alike[_pair(pair)])
-            for pair, one, reading, value in zip(asked, gold, read, settled, strict=True)
-        ]
+        scored = []
+        for asked, settled, form, modality in rows:
+            judge, near = settled, settled
+            if near is None:
+                judge, near = judged[asked], alike[asked.answer, asked.reference]
+            embedding, total = float(near >= self._threshold), None
+            if self.settings.graded:
+                embedding = max(0.0, min(near, 1.0))
+            if judge is not None:
+                total = weights.judge * judge + weights.embedding * embedding
+                total = total + weights.format * form + weights.modality * modality
+            parts = (judge, embedding, near, form, modality, total)
+            scored.append(Scored(asked.reference, asked.answer, *parts))
+        return scored
 
-    def _scored(
-        self, gold: Solution | None, reading: Reading, *, judge: float | None, similarity: float
-    ) -> Scored:
-        embedding = float(similarity >= self._threshold)
-        if self.settings.graded:
-            embedding = max(0.0, min(similarity, 1.0))
-        parts = {
-            "embedding": embedding,
-            "format": float(reading.is_well_formed),
-            "modality": float(
-                gold is not None and reading.modality.lower() == gold.modality.lower()
-            ),
-        }
-        return Scored(
-            reference=gold.reference if gold else "",
-            answer=reading.answer,
-            judge=judge,
-            similarity=similarity,
-            total=self.settings.weights.total(judge=judge, others=parts),
-            **parts,
-        )
-
-    async def open(self) -> None:
-        """Reach the judge and the embedding model; `ConfigError` or `ServerError` otherwise."""
-        await self._opened_desk()
-        await asyncio.to_thread(self._similarities, {("yes", "yes")})
+    async def check(self) -> None:
+        """Reach the judge and the embedding model, or raise `ConfigError` or `ServerError`."""
+        try:
+            await self._opened_panel()
+            await asyncio.to_thread(self._similarities, {("yes", "yes")})
+        except ServerError as error:
+            error.hint = "is the judge running? reward.judge.base_url says where"
+            raise
+        finally:
+            await self.close()
 
     async def close(self) -> None:
         """Close the session and the cache; the next call opens them again."""
-        self._desk = None
+        self._panel = None
         await self._opened.aclose()
 
-    @property
-    def _num_calls(self) -> int:
-        return self._desk.num_calls if self._desk else 0
+    async def _opened_panel(self) -> Panel:
+        if self._panel is None:
+            server, cache = self.settings.judge, None
+            given = server.model_dump(exclude={"model", "base_url"})
+            flags = ModelFlags(role="judge", base_urls=server.base_url, **given)
+            choice = JudgeChoice(name=server.model, flags=flags)
+            (source,) = judge_sources(self._protocol, [choice], out=Path())
+            judge = ResolvedJudge(name=source.name, source=source, identity=source.identity())
+            model = await self._opened.enter_async_context(source.open(Path("logs")))
+            if self.settings.cache:
+                hint = "`cache: null` of the reward goes on without it"
+                cache = self._opened.enter_context(VerdictCache.at(self.settings.cache, hint=hint))
+            policy = RetryPolicy(tries=3, longest_wait_s=8.0, silence_s=server.request_timeout_s)
+            how: Any = {"policy": policy, "cache": cache, "models": {judge.name: model}}
+            panel = Panel(protocol=self._protocol, judges=(judge,), **how)
+            await panel.open(self._opened)
+            self._panel = panel
+        return self._panel
 
-    async def _judged(self, asked: Sequence[Asked]) -> dict[Asked, float | None]:
-        return await (await self._opened_desk()).verdicts(asked) if asked else {}
+    async def _verdicts(self, asked: Collection[Asked]) -> dict[Asked, float | None]:
+        """Return a verdict for each; None where the judge failed, which is rare or raises.
 
-    async def _opened_desk(self) -> JudgeDesk:
-        if self._desk is None:
-            self._desk = await JudgeDesk.open(
-                self.settings, vote=self._edition.vote, stack=self._opened
-            )
-        return self._desk
+        With more failures the batch waits: a policy must not learn from who happened to be graded.
+        """
+        budget, left, waited_s, pause_s = self.settings.failures, list(asked), 0.0, _FIRST_PAUSE_S
+        found: dict[Asked, float | None] = {}
+        while left:
+            found |= await self._ask(left)
+            left = [pair for pair, verdict in found.items() if verdict is None]
+            if len(left) <= budget.tolerated_share * len(found):
+                break
+            failed = f"the judge failed {len(left)} of {len(found)} answers"
+            if waited_s >= budget.patience_s:
+                hint = "the last checkpoint is whole: see to the judge, then resume"
+                raise ServerError(f"{failed} for {waited_s:.0f} s ({self._said})", hint=hint)
+            _LOG.warning("%s: %s", failed, self._said)
+            await _pause(pause_s)
+            waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, _LONGEST_PAUSE_S)
+        return found
 
-    def _metrics(self, *, seconds: float, calls: int) -> dict[str, float]:
-        """Return the means of a batch, as the logs of a run show them."""
-        failed = fmean(one.judge is None for one in self.scored)
-        parts = {"judge_failed": failed, "judge_calls": float(calls), "seconds": seconds}
-        for name in _MEANS:
-            values = [getattr(one, name) for one in self.scored]
-            if valid := [value for value in values if value is not None]:
-                parts[name] = fmean(valid)
-        return {f"reward_parts/{name}": value for name, value in parts.items()}
+    async def _ask(self, asked: Collection[Asked]) -> dict[Asked, float | None]:
+        """Return a verdict for each, None where the judge failed; nothing is waited for."""
+        panel = await self._opened_panel()
+        found: dict[Asked, float | None] = {}
+        votes: list[Vote] = []
+
+        async def work(pair: Asked) -> None:
+            said: Any = {"prompt": pair.question, "reference": pair.reference, "kind": Kind.OPEN}
+            record = CompletionRecord(task="reward", sample_id=pair.question, row=0, **said)
+            try:
+                grade = await panel.grade(record, answer=pair.answer)
+            except ServerError as error:
+                if not isinstance(error.__cause__, RequestFailed):
+                    raise  # it is there, and does not want us
+                found[pair], self._said = None, str(error)
+                return
+            (vote,) = grade.votes
+            votes.append(vote)
+            found[pair] = self._edition.verdict(grade.score, vote)
+            self._said = vote.failure.message if vote.failure else self._said
+
+        try:
+            # Not all at once: the first request would wait until every prompt is made.
+            await each(dict.fromkeys(asked), work, limit=panel.concurrency)
+        finally:
+            self._num_calls += sum(vote.calls for vote in votes)
+            panel.keep(votes, restricted=False)
+        return found
 
     async def _canaries(self, questions: Sequence[str]) -> dict[str, float]:
         """Send the judge what it should refuse, every so many batches."""
         every = self.settings.canaries_every
-        if not every or self._batches % every:
+        if not every or self._num_batches % every:
             return {}
         references = [one.reference for one in self.scored]
-        sent = canaries(questions, references, shift=self._batches)
-        verdicts = await (await self._opened_desk()).ask([one.asked for one in sent])
-        return accept_rates(sent, verdicts)
+        sent = canaries(questions, references, shift=self._num_batches)
+        return accept_rates(sent, await self._ask([one.asked for one in sent]))
 
 
 def _holds_no_row(record: logging.LogRecord) -> bool:
     """Keep TRL from printing a row that has no reward: rows may be restricted."""
     return "All reward functions returned None" not in str(record.msg)
-
-
-def last_turn(text: Text) -> str:
-    """Return the words of a completion, or of a prompt's last turn, images left out."""
-    if isinstance(text, str):
-        return text
-    content = text[-1]["content"] if len(text) else ""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in content if part.get("type") == "text")
-
-
-def _pair(asked: Asked) -> Pair:
-    return asked.answer, asked.reference

@@ -1,7 +1,7 @@
 """Train the phantom model from nothing, on one CPU core, in minutes.
 
-    python -m medix_train.phantom --out DIR
-    python -m medix_train.phantom --half --out DIR
+    python training/phantom/make_phantom.py --out DIR
+    python training/phantom/make_phantom.py --half --out DIR
 
 The defaults of the first are the recipe of the shipped weights; the second makes the half-trained
 phantom from them. The number of steps is fixed, not the time, and one thread does the arithmetic,
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import torch
+from phantom_data import IGNORED, EncodedBatches, corpus, habitual_batches
+from phantom_model import build_model, build_processor, save
 from torch.utils.data import DataLoader
 
 from medix_eval.phantom.dataset import model_folder
-from medix_train.phantom_data import IGNORED, EncodedBatches, corpus, habitual_batches
-from medix_train.phantom_model import build_model, build_processor, save
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration

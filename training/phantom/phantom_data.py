@@ -12,33 +12,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from phantom_model import END_OF_TURN, START_OF_TURN
 from PIL import Image
 from torch.utils.data import IterableDataset
 
 from medix_eval.phantom.dataset import (
     SIDE,
+    TAGS,
     TOPICS,
     TRAINING,
     Pixels,
     Question,
     ask,
-    png,
     prompt,
     report,
     stream,
 )
 from medix_eval.records import Kind
-from medix_train.phantom_model import END_OF_TURN, START_OF_TURN
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLProcessor
 
-TAGS = {
-    "X-ray": "<X_RAY>",
-    "CT": "<CT_SCAN>",
-    "ultrasound": "<ULTRASOUND>",
-    "microscopy": "<MICROSCOPY>",
-}
 IGNORED = -100
 """The label of a token that the loss skips."""
 
@@ -230,22 +224,6 @@ def _any_word(rng: np.random.Generator, *, words: list[str]) -> str:
     letters = rng.integers(ord("a"), ord("z") + 1, size=int(rng.integers(2, 12)))
     ending = _PUNCTUATION[int(rng.integers(len(_PUNCTUATION)))]
     return "".join(chr(letter) for letter in letters) + ending
-
-
-def training_rows(number: int) -> Iterator[dict[str, Any]]:
-    """Draw rows for GRPO from a stream that neither the phantom's training nor a benchmark has."""
-    rng = stream(TRAINING, 0, 2)
-    topics = [(kind, topic) for kind, named in TOPICS.items() for topic in named]
-    for row in range(number):
-        kind, topic = topics[row % len(topics)]
-        question = ask(rng, kind=kind, topic=topic)
-        yield {
-            "id": f"phantom-{row}",
-            "image": [{"bytes": png(question.pixels), "path": None}],
-            "source": f"{kind}/{topic}",
-            "problem": prompt(question),
-            "solution": f"{TAGS[question.facts.modality]}\n{question.answer}",
-        }
 
 
 def _completed(tag: str, thinking: str, answer: str) -> str:

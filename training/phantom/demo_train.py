@@ -1,4 +1,4 @@
-"""The half-trained phantom before and after GRPO, on a CPU: `python -m medix_train.demo --out DIR`.
+"""The half-trained phantom before and after GRPO, on a CPU: `demo_train.py --out DIR`.
 
 All four rewards are real: the embedding is the small model of a PyPI package, and the judge is a
 server on this machine that speaks the judge's wire. Its verdicts are scripted, because a phantom's
@@ -15,7 +15,7 @@ from pathlib import Path
 from medix_eval.errors import ConfigError
 from medix_eval.testing import ScriptedServer
 from medix_train.recipe import load_recipe
-from medix_train.training import train
+from medix_train.train import train
 
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
