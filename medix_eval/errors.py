@@ -47,13 +47,13 @@ class ConfigError(MedixError):
 
 
 class UnknownName(ConfigError):
-    """A name that nothing carries; the hint suggests the nearest one."""
+    """A name that does not exist; the hint suggests the closest one."""
 
     def __init__(
         self, what: str, name: str, known: Collection[str], *, listed_by: str = ""
     ) -> None:
         close = get_close_matches(name, known, n=1, cutoff=0.5)
-        listed = f"list them with `{listed_by}`" if listed_by else f"there are {', '.join(known)}"
+        listed = f"list them with `{listed_by}`" if listed_by else f"choose from {', '.join(known)}"
         hint = f"did you mean {close[0]!r}?" if close else listed
         super().__init__(f"no {what} is named {name!r}", hint=hint)
 
@@ -92,7 +92,7 @@ class ModelError(MedixError):
     requests = 0
     """How many requests were made, tries included."""
     seconds = 0.0
-    """Time they were under way."""
+    """Time they took."""
 
 
 class RequestRejected(ModelError):
@@ -116,7 +116,7 @@ class ReplyUnusable(ModelError):
 
 
 class NoAnswer(ModelError):
-    """A file of answers that holds none for this sample; the sample is skipped."""
+    """A file of answers without one for this sample; the sample is skipped."""
 
 
 class BadRow(DatasetError):
@@ -150,7 +150,7 @@ def first_error(error: ValidationError) -> str:
 
 
 def whole_story(error: BaseException) -> str:
-    """Return what an error says and what went wrong first: some libraries only say that it did."""
+    """Return an error's message and its root cause: some libraries only say that it failed."""
     first = error
     while first.__cause__ is not None:
         first = first.__cause__

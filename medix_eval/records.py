@@ -101,7 +101,7 @@ class Failure(Frozen):
 
 
 class RuleVerdict(Frozen):
-    """What the rules said of an answer, and which rule it was."""
+    """The score that the rules gave an answer, and which rule decided."""
 
     score: float
     rule: str
@@ -114,13 +114,13 @@ class Vote(Frozen):
     prompt: str
     """Name of the rubric prompt, such as `question_1`."""
     key: str
-    """Digest of all that can move this vote; the verdict cache knows it by this."""
+    """Digest of all that can affect this vote; its key in the verdict cache."""
     points: float | None = None
     """The number the judge gave, on the rubric's own scale; None if the vote failed."""
     reply: str | None = None
     failure: Failure | None = None
     calls: int = 0
-    """Requests that were made for it; 0 where the verdict cache knew the answer."""
+    """Requests that were made for it; 0 if the verdict was cached."""
     cached: bool = False
     seconds: float = 0.0
 
@@ -144,7 +144,7 @@ class CompletionRecord(Frozen):
     image_sha256: tuple[str, ...] = ()
     parser: str | None = None
     restricted: bool = False
-    """Whether a data use agreement covers this line: it is for its owner's eyes."""
+    """Whether a data use agreement covers this line: readable only by its owner."""
     completion: str | None = None
     finish_reason: str | None = None
     prompt_tokens: int | None = None
@@ -167,11 +167,11 @@ class VerdictRecord(Frozen):
     """The part of the completion that was judged."""
     votes: tuple[Vote, ...] = ()
     rule: RuleVerdict | None = None
-    """What the rules say of the same answer, whoever decided."""
+    """What the rules say about the same answer, whatever decided the score."""
     judge_score: float | None = None
-    """What the judge's votes come to, whoever decided; None where it was not asked or failed."""
+    """The result of the judge's votes, whatever decided the score; None if not asked or failed."""
     judge_scores: dict[str, float | None] = {}
-    """What each judge of a jury came to; empty where there was only one."""
+    """The score by each judge of a jury; empty if there was only one."""
     restricted: bool = False
     """Whether a data use agreement covers this line: votes quote the sample."""
     reason: str = ""

@@ -29,7 +29,7 @@ from medix_eval.storage.version import __version__
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer in full; a plain string stands for `Reply(text=...)`."""
+    """A complete answer; a plain string means `Reply(text=...)`."""
 
     text: str | None = None
     finish_reason: str = "stop"
@@ -65,7 +65,7 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        """What goes behind `--base-url`."""
+        """The value for `--base-url`."""
         return f"http://127.0.0.1:{self._port}/v1"
 
     def __enter__(self) -> Self:

@@ -209,7 +209,7 @@ def test_who_asks_for_warnings_gets_them(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.INFO, logger="medix_eval"):
         medix_eval.evaluate(**RULES, control="no-image", out=tmp_path)
 
-    assert "undisturbed" in caplog.text
+    assert "the same samples without the control" in caplog.text
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -12,15 +12,15 @@ from opened_tasks import CHOICE, Open, open_fixture
 from medix_eval.errors import BadRow
 
 BAD_CHOICES = [
-    ([None, "b"], 0, "option A is no text but None"),
-    (["a", None, "c"], 0, "option B is no text but None"),
-    (["a", "  "], 0, "option B is no text but '  '"),
-    (["a"], 0, "a choice needs two options, here are 1"),
-    (["a", None, None], 0, "a choice needs two options, here are 1"),
+    ([None, "b"], 0, "option A is not text: None"),
+    (["a", None, "c"], 0, "option B is not text: None"),
+    (["a", "  "], 0, "option B is not text: '  '"),
+    (["a"], 0, "a choice needs at least two options, found 1"),
+    (["a", None, None], 0, "a choice needs at least two options, found 1"),
     (["a", "b"], -1, "the answer index is -1: the label is withheld"),
     (["a", "b"], 2, "the answer index is 2: 2 options"),
     (["a", "b", None], 2, "the answer index is 2: 2 options"),
-    (["a", "b"], None, "the answer None is no index of an option"),
+    (["a", "b"], None, "the answer None is not the index of an option"),
 ]
 
 
@@ -64,7 +64,7 @@ def test_an_empty_reference_names_task_and_row(open_rows: Open, answer: str | No
     features = dict.fromkeys(("question", "answer"), Value("string"))
     task = open_rows([{"question": "q", "answer": answer}], features=features)
 
-    with pytest.raises(BadRow, match="task mine, row 0: the reference is no text"):
+    with pytest.raises(BadRow, match="task mine, row 0: the reference is not text"):
         task.reference(task.rows[0], row=0)
 
 
@@ -74,10 +74,10 @@ def test_a_number_where_text_is_needed_names_task_and_row(
 ) -> None:
     task = open_rows([{"question": 1, "answer": 2}], **fields)
 
-    with pytest.raises(BadRow, match="task mine, row 0: the reference is no text but 2"):
+    with pytest.raises(BadRow, match="task mine, row 0: the reference is not text: 2"):
         task.reference(task.rows[0], row=0)
     if fields:
-        with pytest.raises(BadRow, match="task mine, row 0: the prompt is no text but 1"):
+        with pytest.raises(BadRow, match="task mine, row 0: the prompt is not text: 1"):
             task.prompt_text(task.rows[0], row=0)
 
 

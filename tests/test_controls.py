@@ -186,7 +186,7 @@ def test_options_that_a_prompt_does_not_list_are_not_moved() -> None:
         reference="lung", options=sample.options,
     )  # fmt: skip
 
-    with pytest.raises(BadRow, match="row 3: its prompt does not list options"):
+    with pytest.raises(BadRow, match="row 3: its prompt must list its options once, one per line"):
         shuffled(hidden)
 
 
@@ -246,7 +246,7 @@ def test_a_control_is_stamped_wherever_its_scores_are_shown(
 
     assert len(seeing.requests) == num_asked
     for shown in (out, (judged / "report.md").read_text(), (judged / "report.html").read_text()):
-        assert "this is no score of the model" in shown
+        assert "not a score of the model" in shown
         assert "Vision gain" in shown
 
 
@@ -270,7 +270,7 @@ def test_compare_pairs_a_control_with_its_plain_run(
     ("blind", "said"),
     [
         pytest.param("no" * 3, "nothing to compare: no sample was scored in both", id="none"),
-        pytest.param("no", "samples that not both runs scored", id="some"),
+        pytest.param("no", "samples not scored in both runs", id="some"),
     ],
 )
 def test_samples_that_not_both_runs_scored_are_told(
@@ -360,7 +360,7 @@ def test_a_model_that_cannot_see_is_asked_without_images_and_marked(
     code, out, _ = call(*argv, "--allow-text-only")
 
     assert (refused, code) == (2, 0)
-    assert "cannot see" in err
+    assert "is text-only" in err
     scores = json.loads(out)
     assert (scores["text_only"], scores["control"], scores["effect"]) == (True, None, None)
     assert all("<image>" not in json.dumps(body["messages"]) for body in seeing.requests)

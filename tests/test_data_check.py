@@ -158,7 +158,7 @@ DEFECTS = [
     (withhold_a_label, "medmcqa", "row 2: the answer index is -1: the label is withheld"),
     (name_a_missing_image, "slake_vqa", "row 0: no image imgs/xmlap"),
     (lose_an_x_ray, SETS, "files/invented-0002.jpg is missing"),
-    (lose_a_manifest, RAD, "there is no medix-mirror.json"),
+    (lose_a_manifest, RAD, "medix-mirror.json is missing"),
 ]
 TASKS = {RAD: "rad_vqa", SLAKE: "slake_vqa", MCQ: "medmcqa", MEDQA: "medqa"}
 
@@ -177,7 +177,7 @@ def test_each_planted_defect_is_found_and_named(
     faults = json.loads(out)["faults"]
     assert code == 3
     assert any(fault["where"] == where and message in fault["message"] for fault in faults), faults
-    assert f"error: {mirror}: {len(faults)} faults" in err
+    assert f"error: {mirror}: problems found: {len(faults)}" in err
 
 
 def test_the_fixture_mirror_is_clean_and_every_task_was_looked_at(run: Run) -> None:
@@ -195,7 +195,7 @@ def test_a_mirror_need_not_hold_every_benchmark(run: Run, tmp_path: Path) -> Non
     code, out, _ = run("data", "check", "--data-root", tmp_path)
 
     assert code == 0
-    assert "medqa: 10 rows, 0 pictures, ok" in out
+    assert "medqa: 10 rows, 0 images, ok" in out
     assert "not in this mirror: " in out
 
 
@@ -203,7 +203,7 @@ def test_a_folder_that_is_no_mirror_is_told(run: Run, tmp_path: Path) -> None:
     code, _, err = run("data", "check", "--data-root", tmp_path)
 
     assert code == 2
-    assert "holds the data of no task" in err
+    assert "has no data of any task" in err
 
 
 def test_the_list_says_of_each_task_what_it_is_and_where(run: Run, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_the_same_data_is_verified(run: Run, scored: Path, mirror: Path) -> None
     code, out, _ = run("data", "verify", scored, "--data-root", mirror)
 
     assert code == 0
-    assert out == ("rad_vqa: the bytes that were scored\nmedqa: the bytes that were scored\n")
+    assert out == ("rad_vqa: identical to what was scored\nmedqa: identical to what was scored\n")
 
 
 def test_one_other_pixel_is_found_although_the_manifest_vouches_for_it(
@@ -266,8 +266,8 @@ def test_one_other_pixel_is_found_although_the_manifest_vouches_for_it(
     assert code == 3
     assert found["medqa"] == []
     assert any(f"files.{file}" in line for line in found["rad_vqa"])
-    assert any("5 of 5 samples are not what was asked" in line for line in found["rad_vqa"])
-    assert "the data at hand is not what was scored" in err
+    assert any("5 of 5 samples differ from what was asked" in line for line in found["rad_vqa"])
+    assert "the local data is not what was scored" in err
 
 
 def test_data_that_is_gone_cannot_be_verified(run: Run, scored: Path, mirror: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_fallback_is_named_and_never_taken_by_itself(evaluate: Evaluate) -> No
 
     assert code == 3
     assert "task pubmedqa: there is no folder" in err
-    assert "--allow-fallback takes pubmedqa[fallback=qiaojin]" in err
+    assert "--allow-fallback uses pubmedqa[fallback=qiaojin]" in err
 
 
 def test_an_allowed_fallback_is_a_benchmark_of_its_own(
@@ -55,7 +55,7 @@ def test_an_allowed_fallback_is_a_benchmark_of_its_own(
     assert scores["tasks"]["pubmedqa[fallback=qiaojin]"]["n"] == 4
     assert scores["groups"]["llm"]["complete"] is False
     assert source["path"] == "qiaojin/PubMedQA"
-    assert "pubmedqa[fallback=qiaojin] takes its place" in caplog.text
+    assert "using pubmedqa[fallback=qiaojin] instead" in caplog.text
 
 
 def test_what_has_no_fallback_stays_an_error(evaluate: Evaluate) -> None:

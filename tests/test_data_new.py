@@ -165,7 +165,7 @@ def test_a_benchmark_is_pinned_to_the_bytes_it_was_made_with(
     )
 
     assert code == 3
-    assert f"the data is not what its file pins: {file}: " in err
+    assert f"the data differs from its pins: {file}: " in err
     assert f"now {'0' * 64}" in err
 
 
@@ -177,14 +177,14 @@ BAD = [
     ([{"question": "q"}], "has no column 'answer', only question"),
     (changed(0, question=" "), "row 2: the question is empty"),
     (changed(3, answer=""), "row 5: the answer is empty"),
-    (changed(0, answer="D"), "row 2: the answer 'D' is none of the options"),
-    (changed(0, options="Lower"), "row 2: the options must be two or more"),
+    (changed(0, answer="D"), "row 2: the answer 'D' is not an option"),
+    (changed(0, options="Lower"), "row 2: two or more options are needed"),
     (changed(1, image="c.png"), "row 3: there is no image c.png"),
     (changed(1, image="../secret.png"), "row 3: the image ../secret.png is outside"),
     (changed(1, image="text.png"), "row 3: the image text.png cannot be used"),
-    (changed(2, kind="essay"), "row 4: kind 'essay' is none of multiple_choice, closed"),
+    (changed(2, kind="essay"), "row 4: kind 'essay' is not one of multiple_choice, closed"),
     (changed(2, kind="multiple_choice"), "row 4: kind multiple_choice needs options"),
-    ([row | {"id": "1"} for row in ROWS], "id '1' stands in 4 rows"),
+    ([row | {"id": "1"} for row in ROWS], "id '1' is used in 4 rows"),
 ]
 
 
@@ -208,7 +208,7 @@ def test_all_faults_are_told_at_once(run: Run, ward: Path, tmp_path: Path) -> No
 
     _, _, err = run("data", "new", ward, "--to", tmp_path / "out")
 
-    assert "16 faults" in err
+    assert "problems found: 16" in err
     assert "and 6 more" in err
 
 
@@ -217,7 +217,7 @@ def test_all_faults_are_told_at_once(run: Run, ward: Path, tmp_path: Path) -> No
     [
         ("table.parquet", b"PAR1 and no more", "table.parquet cannot be read"),
         ("table.xlsx", b"no zip", "table.xlsx cannot be read"),
-        ("second.csv", b"question,answer\n", "must hold one table"),
+        ("second.csv", b"question,answer\n", "must have exactly one table"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_one_line(

@@ -73,7 +73,7 @@ def test_a_data_root_without_the_dataset_names_the_folder(tmp_path: Path) -> Non
     with pytest.raises(DatasetError, match=r"there is no folder .*cais/mmlu") as error:
         open_task(CATALOGUE.tasks["mmlu_anatomy"], data_root=tmp_path)
 
-    assert "--data-root holds each dataset as ORG/NAME" in error.value.hint
+    assert "--data-root needs each dataset as ORG/NAME" in error.value.hint
 
 
 def test_without_hub_and_mirror_the_error_names_task_and_cure() -> None:

@@ -162,7 +162,9 @@ async def test_what_is_no_image_is_not_kept_and_the_others_are(
 ) -> None:
     server.files["3.jpg"] = b"<html>log in, please</html>"
 
-    with pytest.raises(DatasetError, match=r"1 of 6 images did not arrive: 3\.jpg: .* no image"):
+    with pytest.raises(
+        DatasetError, match=r"1 of 6 images were not fetched: 3\.jpg: .* not an image"
+    ):
         await xrays(tmp_path).fetch([server.address(name) for name in server.files])
 
     manifest = load_manifest(tmp_path)
@@ -174,9 +176,9 @@ async def test_what_is_no_image_is_not_kept_and_the_others_are(
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
     [
-        (401, "does not know this user name with this password", "PHYSIONET_PASSWORD"),
-        (403, "does not let this account in", "signed the data use agreement"),
-        (302, "does not let this account in", "signed the data use agreement"),
+        (401, "rejected the user name or password", "PHYSIONET_PASSWORD"),
+        (403, "denied access to this account", "signed the data use agreement"),
+        (302, "denied access to this account", "signed the data use agreement"),
     ],
 )
 async def test_a_refusal_is_explained_asked_for_once_and_keeps_what_is_here(
@@ -234,7 +236,7 @@ async def test_the_account_may_come_from_netrc(
     ],
 )
 async def test_the_account_goes_to_nobody_else(tmp_path: Path, address: str) -> None:
-    with pytest.raises(DatasetError, match=r"the account goes to https://physionet\.org only"):
+    with pytest.raises(DatasetError, match=r"the account is sent to https://physionet\.org only"):
         await xrays(tmp_path).fetch([address])
 
 

@@ -83,8 +83,8 @@ def change_hash(folder: Path) -> None:
         (change_kind, "has another kind than the dataset"),
         (move_cluster, "has another columns than the dataset"),
         (swap_image, "has other images than the dataset"),
-        (change_hash, "another hash of test.json than the dataset has"),
-        (skip_sample, "can be read, and was not asked"),
+        (change_hash, "run.json and the dataset have different hashes of test.json"),
+        (skip_sample, "can be read, but was not asked"),
     ],
 )
 def test_what_differs_from_the_data_is_named(

@@ -60,7 +60,7 @@ def test_a_run_that_filled_the_disk_goes_on_where_it_was(
     error, hint = stopped.stderr.strip().splitlines()[-2:]
     assert stopped.returncode == 2, stopped.stderr
     assert error == f"error: the disk is full: {whole} was not written"
-    assert hint.startswith("hint: make room and start the same command")
+    assert hint.startswith("hint: free some space and run the same command again")
     assert resumed.returncode == 0, resumed.stderr
     assert whole.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
     assert 0 < kept.count(b"\n") < whole.read_bytes().count(b"\n") == num_lines

@@ -101,7 +101,7 @@ def test_a_control_misses_one_rule_and_not_two(
 
     missed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("NOT")]
     assert code == 5
-    assert missed == ["NOT MET  the questions were left as they are yes (control no-image)"]
+    assert missed == ["NOT MET  the questions are unchanged yes (control no-image)"]
 
 
 def test_json_holds_every_check(
@@ -120,7 +120,7 @@ def test_json_holds_every_check(
         ("floors: [{task: a, at_least: 60}]", "floors.0.at_least"),
         ("floors: [{task: a, group: b, at_least: 0.6}]", "either a task or a group"),
         ("flors: []", "unknown key 'flors'"),
-        ("allow_limited: true", "asks for nothing"),
+        ("allow_limited: true", "the policy has no rules"),
         ("non_inferiority: [{task: first, margin: 0.1}]", "needs a baseline"),
     ],
 )

@@ -273,3 +273,19 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return ""
+
+
+def test_the_old_expressions_are_gone(tracked_files: Tracked) -> None:
+    """Messages, pages and docstrings keep to plain words: none comes back that was replaced."""
+    listed = (ROOT / "tests" / "fixtures" / "old_words.txt").read_text().splitlines()
+    places = ("medix_eval", "training", "leaderboard", "judges/sheet", "README.md")
+    texts = {name: text_of(ROOT / name) for name in tracked_files(*places, "CONTRIBUTING.md")}
+    found = [
+        f"{name}: {hit[0]}"
+        for name, text in texts.items()
+        if name.endswith((".py", ".md", ".html", ".jinja", ".yaml", ".js"))
+        for hit in re.finditer("|".join(f"(?:{one})" for one in listed), text)
+    ]
+
+    assert len(listed) > 70
+    assert found == []

@@ -63,7 +63,7 @@ def test_a_claim_that_the_samples_do_not_give_is_named(run: Run, tmp_path: Path)
         ({"evaluation": {}}, "has the score None"),
         ({"id": "medqa"}, "no id of the form TASK_ROW"),
         ({"id": "medqa_0"}, "judges medqa_0 again"),
-        ({"id": "medqa_9"}, "judges an answer that is not there"),
+        ({"id": "medqa_9"}, "judges an answer that does not exist"),
         ({"response": "other"}, "judges another response"),
     ],
 )
@@ -156,8 +156,8 @@ def test_left_out_rows_count_although_the_files_say_there_are_none(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"id": "medqa@x_0"}, "'medqa@x', which names no task"),
-        ({"id": "../../x_0"}, "which names no task"),
+        ({"id": "medqa@x_0"}, "is of 'medqa@x', which is not a task name"),
+        ({"id": "../../x_0"}, "which is not a task name"),
         ({"id": "medqa_1273"}, "medqa has 1273 rows"),
         ({"id": "new_99999999999999999999"}, "row 99999999999999999999"),
         ({"id": "x\n\x1b_0"}, "no id of the form"),
@@ -261,11 +261,11 @@ def test_of_options_that_lm_eval_weighed_the_likeliest_is_the_answer(
     [
         (-1, {}, (3, "row -1")),
         (True, {}, (3, "no doc_id")),
-        (0, {"results": {"medmcqa": 1}}, (3, "not one answered sample")),
+        (0, {"results": {"medmcqa": 1}}, (3, "no answered samples")),
         (0, {"results": {"medmcqa": {"acc,none": float("nan")}}}, (5, "nan is stated")),
         (0, {"results": {"medmcqa": {"acc,none": 1}, "x": {"acc,none": 1}}}, (5, "no samples")),
         (0, {"config": [1], "n-samples": [1]}, (5, "50.00 is stated")),
-        (0, {"model_name": "a\nb"}, (2, "no name of a model")),
+        (0, {"model_name": "a\nb"}, (2, "is not a model name")),
     ],
 )
 def test_odd_lm_eval_results_are_refused_and_break_nothing(

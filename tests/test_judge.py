@@ -171,7 +171,7 @@ def test_a_corrupt_cache_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureF
         assert cache.find("key") is None
 
     assert path.with_suffix(".corrupt").exists()
-    assert "set aside" in caplog.text
+    assert "verdict cache renamed to" in caplog.text
 
 
 def vote_of(key: str) -> Vote:

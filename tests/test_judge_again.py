@@ -236,8 +236,8 @@ def test_a_page_tells_why_each_command_sent_restricted_data_away(
     page = Path(err.strip().rpartition("report: ")[2])
     text = page.read_text()
     assert page.name == "report.html"
-    assert "was sent to a foreign host because</dt><dd>agreement 12<" in text
-    assert "was sent to a foreign judge because</dt><dd>agreement 34<" in text
+    assert "was sent to another host because</dt><dd>agreement 12<" in text
+    assert "was sent to a judge on another host because</dt><dd>agreement 34<" in text
 
 
 def test_a_moved_run_is_judged_where_it_lies(
@@ -268,9 +268,9 @@ def test_a_mean_of_some_of_the_samples_is_marked_and_failures_are_counted(
     twice, _, err = run("judge", judged, judged.parent.parent, "--protocol", "rules")
 
     assert code == 1
-    assert f"{n} samples failed; the same command asks for them again" in table
+    assert f"{n} samples failed; run the same command to retry them" in table
     assert scores["tasks"]["medqa"]["n_scored"] == 0
-    assert "† the mean of a part of the samples" in table
+    assert "† the mean of some of the samples" in table
     assert twice == 2
     assert "is named twice" in err
 

@@ -287,10 +287,10 @@ def test_the_table_names_every_class(run: Run, out: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--judge", "rules", "--protocol", "medix"], "cannot judge by protocol 'medix'"),
-        (["--judge", "nonsense"], "is no model"),
+        (["--judge", "rules", "--protocol", "medix"], "cannot be used with protocol 'medix'"),
+        (["--judge", "nonsense"], "is not a model"),
         (["--judge", "openai:x"], "needs --judge-base-url"),
-        (["--judge", "openai:x", "--protocol", "rules"], "cannot judge by protocol 'rules'"),
+        (["--judge", "openai:x", "--protocol", "rules"], "cannot be used with protocol 'rules'"),
         (["--labels", "missing.csv"], "cannot be read"),
         (["--sheet", "missing"], "is not a run"),
     ],

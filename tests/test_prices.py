@@ -39,7 +39,10 @@ def test_a_run_costs_its_tokens_and_its_judge_calls() -> None:
 def test_the_cost_stands_below_the_table() -> None:
     run = scores(0.5).model_copy(update={"cost": cost_of(scores(0.5), PRICES)})
 
-    assert "Cost: 2 EUR for the model, 2 for the judge; 0.2 for each full mark." in notes(run)
+    assert (
+        "Cost: 2 EUR for the model, 2 for the judge; 0.2 for each fully correct answer."
+        in notes(run)
+    )
 
 
 def test_nothing_right_has_no_price() -> None:

@@ -154,7 +154,7 @@ def test_both_protocols_share_their_completions() -> None:
         ("generation.max_token=1", "unknown key 'generation.max_token'"),
         ("generation.max_tokens=0", "generation.max_tokens: Input should be greater than or"),
         ("judge.tries=many", "judge.tries: Input should be a valid integer"),
-        ("judge.question.repeats=3", "medix.yaml: judge: repeats say the same"),
+        ("judge.question.repeats=3", "medix.yaml: judge: repeats are identical"),
         ("judge.scorer=oracle", "judge: Input tag 'oracle'"),
         ("generation", "is not key=value"),
         ("name.first=x", "has no keys below it"),
@@ -192,11 +192,11 @@ def test_reward_has_one_vote_of_two_words_and_an_embedding() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["judge.question.labels={'YES': 2}"], "label 'YES' gives 2, off the scale"),
+        (["judge.question.labels={'YES': 2}"], "label 'YES' gives 2, which is off the scale"),
         (["judge.question.labels={YES: 1}"], "judge.question.labels"),
         (["judge.question.labels={'Yes': 1, 'YES': 0}"], "two labels differ only in case"),
-        (["judge.question.scale=[1, 1]"], "tells nothing apart"),
-        (["judge.question.repeats=3"], "repeats say the same at temperature 0"),
+        (["judge.question.scale=[1, 1]"], "a scale from 1 to 1 has no range"),
+        (["judge.question.repeats=3"], "repeats are identical at temperature 0"),
         (["judge.audit=0.1"], "audit samples what the rules settle"),
     ],
 )

@@ -64,7 +64,7 @@ def test_without_its_key_nothing_is_asked(
     code, _, err = run(*ASK, "--protocol", "rules", "--out", tmp_path / "out")
 
     assert code == 2
-    assert err.splitlines()[0].endswith("the environment variable TOY_KEY holds none")
+    assert err.splitlines()[0].endswith("the environment variable TOY_KEY is empty or unset")
     assert server.requests == []
 
 
@@ -72,7 +72,7 @@ def test_a_provider_has_its_address_already(run: Run, tmp_path: Path) -> None:
     code, _, err = run(*ASK, "--base-url", "http://x/v1", "--out", tmp_path / "out")
 
     assert code == 2
-    assert "--base-url is for openai:NAME, and toy is at http://127.0.0.1" in err
+    assert "--base-url is for openai:NAME, but toy is at http://127.0.0.1" in err
 
 
 def test_restricted_data_stays_off_a_provider(run: Run, tmp_path: Path) -> None:

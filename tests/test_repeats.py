@@ -116,9 +116,11 @@ def test_what_four_letters_are_worth(call: Run) -> None:
     ("argv", "why"),
     [
         pytest.param(["--repeat", "3"], "temperature 0", id="cold"),
-        pytest.param(["--repeat", "1", *WARM], "repeats nothing", id="once"),
+        pytest.param(["--repeat", "1", *WARM], "--repeat 1 is too small", id="once"),
         pytest.param(
-            ["--repeat", "2", *WARM, "--control", "shuffle-options"], "go together", id="control"
+            ["--repeat", "2", *WARM, "--control", "shuffle-options"],
+            "cannot be combined",
+            id="control",
         ),
     ],
 )
@@ -136,4 +138,4 @@ def test_a_replay_is_not_repeated(call: Run, tmp_path: Path) -> None:
     code, _, err = call("--model", f"replay:{tmp_path}/x.jsonl", "--repeat", "2", *WARM)
 
     assert code == 2
-    assert "a replay has one answer" in err
+    assert "a replay has one per sample" in err

@@ -136,7 +136,7 @@ def test_a_replay_without_one_answer_is_one_line(
     )
 
     assert (code, out) == (2, "")
-    assert "holds no whole line" in err
+    assert "has no complete line" in err
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_model_nobody_published_is_named(capsys: pytest.CaptureFixture[str]) -
 
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "nothing is published of 'phantom'" in said
+    assert "no published numbers for 'phantom'" in said
     assert "MediX-R1 30B" in said
 
 

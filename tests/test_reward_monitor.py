@@ -88,7 +88,7 @@ def test_a_sign_counts_when_it_lasts_and_is_new(
 
 def test_a_judge_that_takes_canaries_from_the_start_is_said_at_once() -> None:
     assert raised(0.5, 0.5, 0.5, name="canary_key") == [
-        "the judge accepts empty words: 0.50, limit 0.1 (canary_key)"
+        "the judge accepts empty phrases: 0.50, limit 0.1 (canary_key)"
     ]
 
 

@@ -74,7 +74,7 @@ def test_a_sheet_that_is_there_is_not_overwritten(run: Run, judged: Path) -> Non
     code, _, errors = run("judge-check", "--sheet", judged)
 
     assert code == 2
-    assert "already there" in errors
+    assert "already exists" in errors
 
 
 def test_a_spreadsheet_takes_no_answer_for_a_formula(run: Run, judged: Path) -> None:
@@ -189,9 +189,9 @@ def test_a_filled_sheet_is_judged_without_its_run(run: Run, judged: Path, tmp_pa
     ("text", "said"),
     [
         ("id,label\na,right\n", "has no column sample_id"),
-        ("sample_id,label\na,perhaps\n", "line 2: 'perhaps' is no label"),
-        ("sample_id,label\na,2\n", "'2' is no label"),
-        ("sample_id,label\na,\n", "holds no label"),
+        ("sample_id,label\na,perhaps\n", "line 2: 'perhaps' is not a label"),
+        ("sample_id,label\na,2\n", "'2' is not a label"),
+        ("sample_id,label\na,\n", "has no label"),
         ("sample_id,label\na,right\na,wrong\n", "a is labelled twice"),
         ("sample_id,label\n,right\n", "line 2: no sample_id"),
         ("sample_id,label,annotator\na,1,x\na,0,y\n", "split on every answer"),
@@ -255,7 +255,7 @@ def test_labels_of_another_models_answers_are_refused(
         code, _, errors = run(*argv, "--labels", labels)
 
         assert code == 2
-        assert "labels another answer to" in errors
+        assert "labels a different answer to" in errors
     assert run("score", judged, "--labels", labels)[0] == 0
 
 
@@ -287,4 +287,4 @@ def test_a_protocol_that_would_judge_nothing_is_refused(
     )
 
     assert code == 2
-    assert "by its own protocol" in errors
+    assert "under its own protocol" in errors

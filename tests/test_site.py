@@ -69,7 +69,7 @@ def test_a_folder_of_other_files_is_not_replaced(
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years")
 
-    with pytest.raises(ConfigError, match="no site of ours"):
+    with pytest.raises(ConfigError, match="is not a medix-eval site"):
         built([runs.make("a", right(0.5))], tmp_path / "thesis", catalogue)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years"
 

@@ -131,5 +131,5 @@ def test_a_benchmark_named_like_a_path_is_refused(
 ) -> None:
     path = runs.make("a", {name: [1.0, 0.0]})
 
-    with pytest.raises(ConfigError, match="no name of a benchmark"):
+    with pytest.raises(ConfigError, match="is not a benchmark name"):
         boards_of([path], catalogue)

@@ -37,7 +37,7 @@ def test_what_other_judging_code_judged_is_sent_back_without_being_called_forged
     found = check(forged(submitted[0], tmp_path, age))
 
     (problem,) = found.problems
-    assert problem.startswith("it was judged by version 1 of the judging code, and this is ")
+    assert problem.startswith("it was judged by version 1 of the judging code, but this is ")
     assert "judge it again with `medix-eval judge RUN`" in problem
 
 
@@ -55,17 +55,17 @@ def test_a_foreign_prompt_is_never_filled_in(submitted: Submitted, tmp_path: Pat
     found = check(forged(submitted[0], tmp_path, plant))
 
     assert "verdicts from raw replies" in found.done
-    assert "protocol 'mine' is not one of ours: read it before you compare" in found.unchecked
+    assert "protocol 'mine' is not bundled: read it before you compare" in found.unchecked
 
 
 @pytest.mark.parametrize(
     ("name", "edit", "message"),
     [
-        ("run.json", lambda run: run.update(generation={"model": 1}), "of which model"),
-        ("run.json", lambda run: run["tasks"].pop("medqa"), "which run.json does not know"),
+        ("run.json", lambda run: run.update(generation={"model": 1}), "does not name its model"),
+        ("run.json", lambda run: run["tasks"].pop("medqa"), "which run.json does not list"),
         ("run.json", lambda run: run["tasks"]["medqa"].update(num_rows=10**12), "samples of the"),
         ("judging.json", lambda j: j.update(protocol={}), "names no protocol"),
-        ("judging.json", lambda j: j["judging"].update(judge=[1]), "settings are others"),
+        ("judging.json", lambda j: j["judging"].update(judge=[1]), "settings differ"),
         ("judging.json", lambda j: j.update(judges=[{}]), "a judge without a name"),
         ("scores.json", lambda s: s.update(tasks={}), "medqa states nothing"),
     ],

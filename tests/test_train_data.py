@@ -169,7 +169,7 @@ def is_red(image: PILImage) -> bool:
     ("changes", "message"),
     [
         ({"solution": "yes"}, r"row 1 \(bad\): solution 'yes' does not begin with a modality tag"),
-        ({"solution": "<X_RAY>\n"}, r"row 1 \(bad\): .* no answer behind its tag"),
+        ({"solution": "<X_RAY>\n"}, r"row 1 \(bad\): .* no answer after its tag"),
         ({"image": [{"bytes": b"GIF8 no", "path": None}]}, r"row 1 \(bad\): image does not decode"),
         ({"image": []}, r"row 1 \(bad\): there is no image"),
     ],
@@ -192,7 +192,7 @@ def test_a_missing_column_is_named(processor: Any, parquet: Callable[..., DataSe
 def test_no_data_is_an_error_of_the_data(processor: Any, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cannot load"):
         load_training_data(DataSection(path=str(tmp_path / "nowhere")), processor=processor)
-    with pytest.raises(ConfigError, match="draws nothing"):
+    with pytest.raises(ConfigError, match="needs a number"):
         load_training_data(DataSection(path="phantom:none"), processor=processor)
 
 

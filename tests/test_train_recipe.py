@@ -92,7 +92,7 @@ def test_a_key_changes_one_value_and_a_section_can_be_given_whole() -> None:
         ("reward.weights.judge=0.6", "reward.weights: weights sum to 1.0825, not to 1"),
         ("data.streaming=true", "dynamic_sampling draws rows by number"),
         ("trl.beta", "is not key=value"),
-        ("monitor.limits.kll=2", "monitor.limits: 'kll' is no sign; there are yes_unlike,"),
+        ("monitor.limits.kll=2", "monitor.limits: 'kll' is not a sign; choose from yes_unlike,"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_it(override: str, message: str) -> None:

@@ -298,11 +298,11 @@ def test_a_recipe_becomes_trls_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("trl.logging_steps=1", r"trl\.logging_steps is decided by medix-train"),
+        ("trl.logging_steps=1", r"trl\.logging_steps is set by medix-train"),
         ("trl.log_completion=true", r"no setting of TRL is named 'log_completion'"),
         ("trl.optim=adam_who", r"recipe phantom-grpo: adam_who"),
         ("trl.beta=much", r"recipe phantom-grpo: .*beta: invalid float value: 'much'"),
-        ("trl.loss_type=dapoo", r"trl\.loss_type 'dapoo' is none of bnpo, "),
+        ("trl.loss_type=dapoo", r"trl\.loss_type 'dapoo' is not one of bnpo, "),
         ("trl.num_generations=1", r"recipe phantom-grpo: .* at least 2 generations"),
     ],
 )

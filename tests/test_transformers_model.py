@@ -121,7 +121,7 @@ def test_a_text_model_answers_text_and_refuses_images(text_model: Path) -> None:
 
     assert isinstance(text, Completion)
     assert isinstance(image, RequestRejected)
-    assert "cannot see images" in str(image)
+    assert "does not accept images" in str(image)
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("fake_vllm")
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("--model other", "--model is not for here"),
-        ("--served_model_name=x", "--served-model-name is not for here"),
+        ("--model other", "--model is reserved"),
+        ("--served_model_name=x", "--served-model-name is reserved"),
         ("2 --tensor-parallel-size", "begins with '2'"),
         ("--tensor-parallel-size two", "'two' is not a whole number"),
         ("--hf-overrides '{", "No closing quotation"),

@@ -93,10 +93,13 @@ def run(app: typer.Typer, argv: list[str] | None) -> None:
             typer.echo(
                 f"error: the disk is full: {full.filename or 'a file'} was not written", err=True
             )
-            typer.echo("hint: make room and start the same command: what is done is kept", err=True)
+            typer.echo(
+                "hint: free some space and run the same command again: finished work is kept",
+                err=True,
+            )
             sys.exit(ConfigError.exit_code)
-        logging.getLogger(__name__).exception("this is a fault of %s; please report it", name)
+        logging.getLogger(__name__).exception("internal error in %s; please report it", name)
         sys.exit(MedixError.exit_code)
     if code == _INTERRUPTED:  # typer, too, turns Ctrl-C into this code
-        typer.echo("interrupted: finished work is kept; start the same command again", err=True)
+        typer.echo("interrupted: finished work is kept; run the same command again", err=True)
     sys.exit(code if isinstance(code, int) else _DONE)

@@ -20,7 +20,7 @@ def compare(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Compare runs of different protocol, judge or data; marked."),
+        typer.Option("--force", help="Compare even if protocol, judge or data differ; marked."),
     ] = False,
     as_json: flags.Json = False,
 ) -> None:

@@ -73,7 +73,7 @@ def pull_data(
     include_path: flags.Include = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Copy the data of tasks into a mirror; a pull that was stopped goes on."""
+    """Copy the data of tasks into a mirror; an interrupted pull resumes."""
     logging.getLogger("medix_eval").setLevel(logging.INFO)
     catalogue = open_catalogue(include_path)
     files = [catalogue.tasks[name] for name in catalogue.select(tasks or [])]
@@ -99,7 +99,7 @@ def check_data(
     include_path: flags.Include = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Check a mirror: files, columns, types, rows, pictures; every difference is named."""
+    """Check a mirror: files, columns, types, rows, images; every difference is listed."""
     from medix_eval.data.tasks import mirror_at  # noqa: PLC0415
 
     mirror_at(data_root)
@@ -116,8 +116,8 @@ def check_data(
     checked, datasets, faults = check_mirror(files, data_root)
     if not checked and not faults:
         raise ConfigError(
-            f"--data-root {data_root} holds the data of no task",
-            hint="it holds a copy of each dataset as ORG/NAME",
+            f"--data-root {data_root} has no data of any task",
+            hint="expected a copy of each dataset as ORG/NAME",
         )
     if as_json:
         found = {
@@ -130,15 +130,16 @@ def check_data(
     else:
         for name, one in checked.items():
             num = sum(fault.where == name for fault in faults)
-            state = f"{num} faults" if num else "ok"
-            typer.echo(f"{name}: {one.num_rows} rows, {one.num_images} pictures, {state}")
+            state = f"problems: {num}" if num else "ok"
+            typer.echo(f"{name}: {one.num_rows} rows, {one.num_images} images, {state}")
         for fault in faults:
             typer.echo(f"{fault.where}: {fault.message}")
         if absent:
             typer.echo(f"not in this mirror: {', '.join(absent)}")
     if faults:
         raise DatasetError(
-            f"{data_root}: {len(faults)} faults", hint="`medix-eval data pull` copies data again"
+            f"{data_root}: problems found: {len(faults)}",
+            hint="copy it again: `medix-eval data pull`",
         )
 
 
@@ -150,7 +151,7 @@ def verify_data(
     include_path: flags.Include = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Tell whether the data at hand is what a run scored, byte by byte."""
+    """Check that the local data is what a run scored, byte by byte."""
     from medix_eval.data.tasks import mirror_at  # noqa: PLC0415
     from medix_eval.results.store import find_run  # noqa: PLC0415
 
@@ -164,11 +165,11 @@ def verify_data(
         typer.echo(json.dumps(found, indent=2))
     else:
         for name, faults in found.items():
-            typer.echo(f"{name}: {'; '.join(faults) or 'the bytes that were scored'}")
+            typer.echo(f"{name}: {'; '.join(faults) or 'identical to what was scored'}")
     if any(found.values()):
         raise DatasetError(
-            f"{run}: the data at hand is not what was scored",
-            hint="a score holds for the data it was made with; see the differences above",
+            f"{run}: the local data is not what was scored",
+            hint="a score is valid only for the data it was computed on; see above",
         )
 
 
@@ -177,7 +178,7 @@ def new_data(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A table and its images.")],
     *,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the benchmark; that of DIR if left out.")
+        str | None, typer.Option("--name", help="Name of the benchmark; by default that of DIR.")
     ] = None,
     to: Annotated[
         Path, typer.Option("--to", metavar="OUT", help="Where task files and data go.")
@@ -189,9 +190,9 @@ def new_data(
     ] = "dua",
     as_json: flags.Json = False,
 ) -> None:
-    """Make a benchmark of a folder with a table (CSV, Excel, Parquet) and images, and check it."""
+    """Make a benchmark from a folder with a table (CSV, Excel, Parquet) and images; check it."""
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder", hint="it holds a table and its images")
+        raise ConfigError(f"{folder} is not a folder", hint="expected a table and its images")
     from medix_eval.data.check import check_mirror  # noqa: PLC0415 (lm-eval: seconds)
     from medix_eval.data.new import new_benchmark  # noqa: PLC0415 (pandas)
     from medix_eval.data.tasks import load_tasks  # noqa: PLC0415

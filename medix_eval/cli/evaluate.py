@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _FAILURES = 1
 _DONE = 0
 _SHOWN = ("dry_run", "as_json", "verbose", "version")
-"""Flags that say what is printed, and change nothing of the run."""
+"""Flags that control what is printed and do not affect the run."""
 
 
 @flags.family("evaluation")

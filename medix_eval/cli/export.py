@@ -1,4 +1,4 @@
-"""`medix-eval export`: runs in the forms that papers and other tools read."""
+"""`medix-eval export`: runs in the formats of papers and other tools."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def export(
     files = _files()
     if form in files:
         if out is None:
-            raise ConfigError(f"--format {form} needs --out", hint="it is no text for a terminal")
+            raise ConfigError(f"--format {form} needs --out", hint="it cannot be printed")
         _written(files[form], finished, out)
         return
     text = _texts()[form](finished)
@@ -63,7 +63,7 @@ def _written(
     except OSError as error:
         raise ConfigError(
             f"--out {out} cannot be written: {error.strerror}",
-            hint="name a place in a folder that is there",
+            hint="choose a path in an existing folder",
         ) from error
 
 

@@ -40,7 +40,7 @@ Tasks = Annotated[
 Include = Annotated[
     list[Path] | None,
     typer.Option("--include-path", rich_help_panel=_WHAT,
-                 help="A folder of task files of your own."),
+                 help="A folder with your own task files."),
 ]
 DataRoot = Annotated[
     Path | None,
@@ -50,17 +50,17 @@ DataRoot = Annotated[
 Protocol = Annotated[
     str,
     typer.Option("--protocol", metavar="P", rich_help_panel=_WHAT,
-                 help="What fixes all that can move a score: a name or a YAML file."),
+                 help="Fixes everything that can affect a score: a name or a YAML file."),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=_WHAT,
-                 help="Change one key of the protocol; the result then says so."),
+                 help="Change one key of the protocol; the result records it."),
 ]
 Limit = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", rich_help_panel=_WHAT,
-                 help="At most N samples a task: a seeded, stratified subset."),
+                 help="At most N samples per task: a seeded, stratified subset."),
 ]
 Seed = Annotated[
     int, typer.Option("--seed", rich_help_panel=_WHAT, help="Seed of that subset.")
@@ -68,13 +68,13 @@ Seed = Annotated[
 Control = Annotated[
     str | None,
     typer.Option("--control", metavar="C", rich_help_panel=_WHAT,
-                 help="Ask the same with one thing disturbed, and compare: no-image, blank-image, "
+                 help="Ask the same with one thing perturbed, and compare: no-image, blank-image, "
                  r"wrong-image, or shuffle-options\[:K] for the K-th order."),
 ]
 Repeat = Annotated[
     int | None,
     typer.Option("--repeat", metavar="K", rich_help_panel=_WHAT,
-                 help="K runs with seeds of their own: how far luck moves the score, pass@k and "
+                 help="K runs with different seeds: how much the score varies, pass@k and "
                  "majority@k. Needs --set generation.temperature=T."),
 ]
 LocalHost = Annotated[
@@ -85,18 +85,18 @@ LocalHost = Annotated[
 Egress = Annotated[
     str | None,
     typer.Option("--allow-egress", metavar="REASON", rich_help_panel=_WHAT,
-                 help="Send restricted data to foreign hosts; the reason is recorded."),
+                 help="Send restricted data to other hosts; the reason is recorded."),
 ]
 DataChange = Annotated[
     bool,
     typer.Option("--accept-data-change", rich_help_panel=_WHAT,
-                 help="Use data that is not what the task file pins, or not what the run was begun "
-                 "with (then it is another run); the change is recorded."),
+                 help="Use data that differs from what the task file pins or the run was started "
+                 "with (this starts another run); the change is recorded."),
 ]
 Fallback = Annotated[
     bool,
     typer.Option("--allow-fallback", rich_help_panel=_WHAT,
-                 help="Where a dataset cannot be had, take the other place that its task names; "
+                 help="If a dataset is unavailable, use the fallback that its task names; "
                  "it counts as another benchmark."),
 ]
 DryRun = Annotated[
@@ -129,18 +129,18 @@ KeyEnv = Annotated[
 Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", metavar="N", rich_help_panel=_MODELS,
-                 help="Requests in flight to a server, in place of searching for what it bears; "
-                 "the batch size in this process."),
+                 help="Requests in flight to a server, instead of tuning the number; "
+                 "for a model in this process, the batch size."),
 ]
 RequestTimeout = Annotated[
     float,
     typer.Option("--request-timeout", metavar="S", rich_help_panel=_MODELS,
-                 help="Seconds until a request counts as lost."),
+                 help="Seconds until a request times out."),
 ]
 TextOnly = Annotated[
     bool,
     typer.Option("--allow-text-only", rich_help_panel=_MODELS,
-                 help="Ask a model that cannot see without the images; the result says so."),
+                 help="Ask a text-only model without the images; the result records it."),
 ]
 Judge = Annotated[
     list[str] | None,
@@ -171,18 +171,18 @@ JudgeConcurrency = Annotated[
 JudgeRequestTimeout = Annotated[
     float,
     typer.Option("--judge-request-timeout", metavar="S", rich_help_panel=_JUDGES,
-                 help="Seconds until a judge call counts as lost."),
+                 help="Seconds until a judge call times out."),
 ]
 NoCache = Annotated[
     bool,
     typer.Option("--no-cache", rich_help_panel=_JUDGES,
-                 help="Ask the judge anew, whatever it said before."),
+                 help="Ask the judge again instead of using cached verdicts."),
 ]
 Gpus = Annotated[
     str | None,
     typer.Option("--gpus", metavar="0,1", rich_help_panel=_VLLM,
-                 help="GPUs of the model. Where model and judge have their own, both run at once; "
-                 "if you name none, they get their own where there are enough."),
+                 help="GPUs of the model. If model and judge have separate GPUs, both run at once; "
+                 "by default they get separate GPUs if there are enough."),
 ]
 JudgeGpus = Annotated[
     list[str] | None,
@@ -191,7 +191,7 @@ JudgeGpus = Annotated[
 VllmArgs = Annotated[
     str | None,
     typer.Option("--vllm-args", metavar='"..."', rich_help_panel=_VLLM,
-                 help='Passed on to vLLM, such as "--tensor-parallel-size 2"; what can move a '
+                 help='Passed on to vLLM, such as "--tensor-parallel-size 2"; what can affect a '
                  "score is in the digest."),
 ]
 JudgeVllmArgs = Annotated[
@@ -202,7 +202,7 @@ JudgeVllmArgs = Annotated[
 ServerTimeout = Annotated[
     float,
     typer.Option("--server-timeout", metavar="S", rich_help_panel=_VLLM,
-                 help="Seconds until a server that is not ready counts as stuck."),
+                 help="Seconds to wait for the server to become ready."),
 ]
 JudgeServerTimeout = Annotated[
     float,
@@ -212,7 +212,7 @@ JudgeServerTimeout = Annotated[
 KeepServer = Annotated[
     bool,
     typer.Option("--keep-server", rich_help_panel=_VLLM,
-                 help="Leave servers running when the run is done, for the next one."),
+                 help="Leave servers running after the run, for the next one."),
 ]
 Out = Annotated[
     Path, typer.Option("--out", metavar="DIR", rich_help_panel=_OUTPUT, help="Where runs go.")

@@ -1,4 +1,4 @@
-"""`medix-eval gate`: runs held against a policy; exit 0 if all of it is met, else 5."""
+"""`medix-eval gate`: check runs against a policy; exit 0 if all of it is met, else 5."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gate(
     *,
     baseline: Annotated[
         Path | None,
-        typer.Option("--baseline", metavar="RUN", help="In place of the policy's own."),
+        typer.Option("--baseline", metavar="RUN", help="Baseline run, instead of the policy's."),
     ] = None,
     page: Annotated[
         Path | None,
@@ -32,7 +32,7 @@ def gate(
     ] = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Hold runs against a policy: floors, margins to a baseline, limits on losses."""
+    """Check runs against a policy: floors, margins to a baseline, limits on losses."""
     from medix_eval.results.gate import check_run, load_policy  # noqa: PLC0415
     from medix_eval.results.store import read_run  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`medix-eval judge RUN...`: saved completions judged again, and what that changed."""
+"""`medix-eval judge RUN...`: judge saved completions again and show what changed."""
 
 from __future__ import annotations
 

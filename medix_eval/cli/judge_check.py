@@ -1,4 +1,4 @@
-"""`medix-eval judge-check`: how far a judge may be believed, by labelled answers."""
+"""`medix-eval judge-check`: measure how reliable a judge is, on labelled answers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def judge_check(
     *,
     judge: Annotated[
         str | None,
-        typer.Option("--judge", metavar="J", help="The judge to measure; `rules` is one too."),
+        typer.Option("--judge", metavar="J", help="The judge to measure, or `rules`."),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", metavar="P", help="The protocol it judges by; medix if none."),
+        typer.Option("--protocol", metavar="P", help="The protocol it judges by; default medix."),
     ] = None,
     overrides: flags.Overrides = None,
     split: Annotated[
@@ -42,7 +42,7 @@ def judge_check(
     ] = "held_out",
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", metavar="FILE", help="Labels of your own in place of the probes."),
+        typer.Option("--labels", metavar="FILE", help="Your own labels, instead of the probes."),
     ] = None,
     sheet: Annotated[
         Path | None,
@@ -68,14 +68,14 @@ def judge_check(
 
     if sheet is not None and labels is None:
         if judge is not None:
-            raise ConfigError("--sheet alone asks no judge", hint="leave --judge out")
+            raise ConfigError("--sheet alone uses no judge", hint="leave --judge out")
         positive("--num", num)
         _write_sheet(sheet, num=num, seed=seed)
         return
     if sheet is not None and judge is None and (protocol or overrides):
         raise ConfigError(
-            "--sheet with --labels reads the verdicts that the run has, by its own protocol",
-            hint="leave --protocol and --set out, or name who shall judge anew with --judge",
+            "--sheet with --labels reads the verdicts of the run, under its own protocol",
+            hint="leave --protocol and --set out, or name a judge to ask again with --judge",
         )
     from medix_eval.judge_check.check import ask_about, write_scorecard  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ def judge_check(
         )
     folder = write_scorecard(card, out)
     _print(card, as_json=as_json)
-    typer.echo(f"scorecard: {folder / 'scorecard.json'}, drawn in scorecard.svg", err=True)
+    typer.echo(f"scorecard: {folder / 'scorecard.json'}, chart: scorecard.svg", err=True)
     raise typer.Exit(_FAILURES if card.overall.n_failed else _DONE)
 
 
@@ -161,8 +161,8 @@ def _protocol(judge: str | None, protocol: str | None, overrides: list[str]) -> 
     chosen = load_protocol(protocol or default, overrides=overrides)
     if isinstance(chosen.judge, RulesOnly) != (judge == _RULES) and judge is not None:
         raise ConfigError(
-            f"--judge {judge} cannot judge by protocol {chosen.name!r}",
-            hint="rules judge by --protocol rules, and nobody else does",
+            f"--judge {judge} cannot be used with protocol {chosen.name!r}",
+            hint="--judge rules and --protocol rules only go together",
         )
     return chosen
 

@@ -28,7 +28,7 @@ def leaderboard(
     ] = False,
     allow_synthetic: Annotated[
         bool,
-        typer.Option("--allow-synthetic", help="Show runs on invented data, on a board so marked."),
+        typer.Option("--allow-synthetic", help="Show runs on synthetic data, on a marked board."),
     ] = False,
     max_unscored: Annotated[
         float,
@@ -40,7 +40,7 @@ def leaderboard(
     ] = False,
     include_path: flags.Include = None,
 ) -> None:
-    """Build the static leaderboard from runs; it opens from a disk and from any web server."""
+    """Build the static leaderboard from runs; it works from disk and from any web server."""
     from medix_eval.site.boards import Rules, load_facts  # noqa: PLC0415
     from medix_eval.site.build import (  # noqa: PLC0415
         problems_of,
@@ -50,7 +50,7 @@ def leaderboard(
     from medix_eval.storage.bundled import bundled  # noqa: PLC0415
 
     if not 0 <= max_unscored <= 1:
-        raise ConfigError(f"--max-unscored {max_unscored} is no share", hint="0 to 1, such as 0.05")
+        raise ConfigError(f"--max-unscored {max_unscored} is not 0 to 1", hint="such as 0.05")
     catalogue = open_catalogue(include_path)
     facts = load_facts([bundled("leaderboard") / "models.yaml", *(models or [])])
     if check:

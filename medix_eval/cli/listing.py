@@ -1,4 +1,4 @@
-"""`medix-eval tasks` and `show`: what there is to ask, and how it will be asked."""
+"""`medix-eval tasks` and `show`: list the tasks, and show prompts as they will be sent."""
 
 from __future__ import annotations
 

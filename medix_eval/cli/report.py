@@ -1,4 +1,4 @@
-"""`medix-eval report`: the page of a finished run, written again."""
+"""`medix-eval report`: write the page of a finished run again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Out = Annotated[
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Compare runs of different protocol, judge or data; marked."),
+    typer.Option("--force", help="Compare even if protocol, judge or data differ; marked."),
 ]
 # fmt: on
 

@@ -1,4 +1,4 @@
-"""`medix-eval reproduce`: a model measured the published way, beside its published numbers."""
+"""`medix-eval reproduce`: measure a model the published way and compare published numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reproduce(
     *,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="RUN", help="A finished run, in place of evaluating now."),
+        typer.Option("--run", metavar="RUN", help="A finished run, instead of evaluating now."),
     ] = None,
     published: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""`medix-eval submit`: a run as a zip that a stranger can check, and that check."""
+"""`medix-eval submit`: write a run as a zip that others can check, or check one."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def submit(
         Path, typer.Argument(metavar="RUN", help="A run folder; with --check a submission's zip.")
     ],
     *,
-    check: Annotated[bool, typer.Option("--check", help="Check a zip, with exit code 5.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check a zip; exit 5 on errors.")] = False,
     official: Annotated[
         bool, typer.Option("--official", help="Write the official layout of MediX-R1.")
     ] = False,
     allow_synthetic: Annotated[
-        bool, typer.Option("--allow-synthetic", help="Take runs on made-up data, marked so.")
+        bool, typer.Option("--allow-synthetic", help="Accept synthetic data, marked.")
     ] = False,
     sign: Annotated[
         Path | None, typer.Option("--sign", metavar="KEY", help="Sign with this SSH key.")
     ] = None,
     allowed_signers: Annotated[
         Path | None,
-        typer.Option("--allowed-signers", metavar="FILE", help="Whose signatures to believe."),
+        typer.Option("--allowed-signers", metavar="FILE", help="Signers to trust."),
     ] = None,
     num: Annotated[int, typer.Option("--num", help="Samples to judge again with --judge.")] = 50,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="Draw these samples so; without it nobody can foresee them."),
+        typer.Option("--seed", help="Seed of this draw; by default it is unpredictable."),
     ] = None,
     judge: Annotated[
-        str | None, typer.Option("--judge", metavar="J", help="Judge a sample again with it.")
+        str | None, typer.Option("--judge", metavar="J", help="Judge some answers again.")
     ] = None,
     options: Mapping[str, Any],
     data_root: flags.DataRoot = None,
@@ -60,7 +60,7 @@ def submit(
         from medix_eval.results.store import read_run  # noqa: PLC0415
 
         if judge or allowed_signers:
-            raise ConfigError("--judge and --allowed-signers go with --check")
+            raise ConfigError("--judge and --allowed-signers need --check")
         written = write_submission(
             read_run(source), out, official=official, allow_synthetic=allow_synthetic, key=sign
         )

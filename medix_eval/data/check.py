@@ -1,4 +1,4 @@
-"""Hold a mirror against its manifest and its task files, down to every row and every picture."""
+"""Check a mirror against its manifest and its task files, down to every row and image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medix_eval.storage.mirror import MIRROR_FILE, load_manifest, sha256_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is not as it should be."""
+    """One problem that was found."""
 
     where: str
     """A task, or the folder of a dataset."""
@@ -76,7 +76,7 @@ def _check_dataset(name: str, folder: Path) -> tuple[dict[str, Any], list[Fault]
     except MedixError as error:
         return {}, [Fault(where=name, message=str(error))]
     if mirror is None:
-        message = f"there is no {MIRROR_FILE}, so nothing says what this is a copy of"
+        message = f"{MIRROR_FILE} is missing, so the source of this copy is unknown"
         return {}, [Fault(where=name, message=message)]
     faults = []
     for file, listed in mirror.files.items():

@@ -28,8 +28,8 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from medix_eval.errors import ConfigError, DatasetError, full_disk
 from medix_eval.storage.mirror import MirrorFile
 
-_OFFLINE = "the hub may be out of reach from here, or HF_HUB_OFFLINE is set; pull where it is not"
-_TERMS = "accept its terms on its page, and put a token of that account into HF_TOKEN"
+_OFFLINE = "the hub may be unreachable, or HF_HUB_OFFLINE is set; pull on a machine with access"
+_TERMS = "accept its terms on its hub page, and set HF_TOKEN to a token of that account"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +80,14 @@ class HubDataset:
                 return copied
             path.unlink()
         raise DatasetError(
-            f"{name} of {self.name}: what arrives is not what the hub lists",
-            hint="something on the way changes it, or the hub's copy is damaged; try again",
+            f"{name} of {self.name}: the download is not what the hub lists",
+            hint="a proxy may alter it, or the hub's copy is damaged; try again",
         )
 
     def _download(self, name: str, path: Path) -> None:
         """Fetch a file through a part beside it; a process that was killed leaves it for the next.
 
-        `hf_hub_download` begins such a file anew, and the images of PMC-VQA are 19 GB.
+        `hf_hub_download` starts such a file over, and the images of PMC-VQA are 19 GB.
         """
         part = path.with_name(f".{path.name}.{self.files[name].git_blob[:8]}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def _explained(name: str) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise DatasetError(
             f"the hub has no dataset {name}, or it is private",
-            hint="see whether it has moved; for a private one put a token into HF_TOKEN",
+            hint="check whether it has moved; for a private dataset set HF_TOKEN",
         ) from error
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # of its HTTP library
         raise DatasetError(f"cannot reach {name}: {_first_line(error)}", hint=_OFFLINE) from error
@@ -142,7 +142,7 @@ def _explained(name: str) -> Iterator[None]:
         if full_disk(error):
             raise ConfigError(
                 f"the disk is full: {name} does not fit",
-                hint="what was copied is kept; make room, or name another --to, and pull again",
+                hint="copied files are kept; free some space or change --to, and pull again",
             ) from error
         raise DatasetError(f"cannot get {name}: {_first_line(error)}", hint=_OFFLINE) from error
 
@@ -169,7 +169,7 @@ def offline_if_out_of_reach(task: str, dataset: str) -> Iterator[None]:
         if not isinstance(error.__cause__, ConnectionError):
             raise  # the copy in the cache is at fault
         raise DatasetError(
-            f"task {task}: {dataset} is not here, and {constants.ENDPOINT} cannot be reached",
+            f"task {task}: no copy of {dataset}, and {constants.ENDPOINT} cannot be reached",
             hint=error.hint,
         ) from error
     finally:

@@ -66,7 +66,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         self.name = str(config.get("task"))
         self.settings = read_settings(config.get("metadata"), where=f"task {self.name}")
         self.changes: list[str] = []
-        """What of the data is not as the task file pins it, where the user accepted that."""
+        """How the data differs from what the task file pins, if the user accepted that."""
         self._splits: dict[str, datasets.Dataset] = {}
         try:
             # lm-eval hands over its own `class` field too, and then refuses it.
@@ -207,7 +207,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
                 raise self._fault(row, f"column {column!r} is empty")
         text = self._read("prompt", row, self.doc_to_text, doc)
         if not isinstance(text, str):
-            raise self._fault(row, f"the prompt is no text but {text!r}")
+            raise self._fault(row, f"the prompt is not text: {text!r}")
         return text
 
     def kind(self, doc: Row, *, row: int | None = None) -> Kind:
@@ -230,9 +230,9 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         for number, option in enumerate(options):
             if not isinstance(option, str) or not option.strip():
                 letter = chr(ord("A") + number)
-                raise self._fault(row, f"option {letter} is no text but {option!r}")
+                raise self._fault(row, f"option {letter} is not text: {option!r}")
         if len(options) < 2:  # noqa: PLR2004
-            raise self._fault(row, f"a choice needs two options, here are {len(options)}")
+            raise self._fault(row, f"a choice needs at least two options, found {len(options)}")
         return tuple(options)
 
     def reference(
@@ -240,19 +240,19 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
     ) -> str:
         """Return the gold answer: of a choice, the text of the right option.
 
-        Whoever has the options already may hand them over.
+        A caller that already has the options may pass them.
         """
         target = self._read("reference", row, self.doc_to_target, doc)
         options = self.options(doc, row=row) if options is None else options
         if options:
             if isinstance(target, bool) or not isinstance(target, int):
-                raise self._fault(row, f"the answer {target!r} is no index of an option")
+                raise self._fault(row, f"the answer {target!r} is not the index of an option")
             if not 0 <= target < len(options):
                 why = "the label is withheld" if target < 0 else f"{len(options)} options"
                 raise self._fault(row, f"the answer index is {target}: {why}")
             return options[target]
         if not isinstance(target, str) or not target.strip():
-            raise self._fault(row, f"the reference is no text but {target!r}")
+            raise self._fault(row, f"the reference is not text: {target!r}")
         return target
 
     def facts(self, doc: Row, *, row: int | None = None) -> dict[str, str]:
@@ -446,7 +446,7 @@ def columns_of(source: str) -> list[str]:
 def unlettered(options: Mapping[str, str] | Sequence[str]) -> list[str]:
     """Return option texts without their own letters, if every option carries its own.
 
-    Only then: the `E.` of "E. coli" is no letter of an option.
+    Only then: the `E.` of "E. coli" is not an option letter.
 
     >>> unlettered(["A: lung", " B:liver"])
     ['lung', 'liver']
@@ -534,7 +534,7 @@ def open_task(
         if not folder.is_dir():
             raise DatasetError(
                 f"task {task_file.name}: there is no folder {folder}",
-                hint=f"--data-root holds each dataset as ORG/NAME, here {dataset}",
+                hint=f"--data-root needs each dataset as ORG/NAME, here {dataset}",
             )
         override["dataset_path"] = str(folder)
     if accept_change:
@@ -554,11 +554,11 @@ def open_task(
                 raise
             raise ConfigError(
                 f"the disk is full: {dataset} does not fit into {HF_DATASETS_CACHE}",
-                hint="make room there, or name another place in HF_HOME",
+                hint="free some space there, or set HF_HOME to another folder",
             ) from error
     task = loaded["tasks"][task_file.name]
     if not isinstance(task, MedixTask):
-        raise ConfigError(f"{task_file.path}: class: name medix_eval.lm_task.MedixTask")
+        raise ConfigError(f"{task_file.path}: class: must be medix_eval.lm_task.MedixTask")
     task.changes = changes_since_pinned(
         task_file,
         mirror=task.mirror,
@@ -568,7 +568,7 @@ def open_task(
     )
     if task.changes and not accept_change:
         raise DatasetError(
-            f"task {task_file.name}: the data is not what its file pins: {'; '.join(task.changes)}",
+            f"task {task_file.name}: the data differs from its pins: {'; '.join(task.changes)}",
             hint="get the pinned data, or record the change with --accept-data-change",
         )
     return task
@@ -584,8 +584,8 @@ def open_all(
 ) -> list[tuple[TaskFile, MedixTask]]:
     """Open these tasks, or raise one `DatasetError` that lists every one that cannot start.
 
-    Another place that holds a benchmark is taken only with `allow_fallback`; it is a task of its
-    own, so its score never stands in the column of the benchmark it replaces.
+    Another source of a benchmark is used only with `allow_fallback`; it is a task of its
+    own, so its score never shares a column with the benchmark it replaces.
     """
     opened: list[tuple[TaskFile, MedixTask]] = []
     faults: dict[str, DatasetError] = {}
@@ -601,7 +601,7 @@ def open_all(
                 faults.setdefault(name, error)
                 continue
             if place != name:
-                _LOG.warning("%s; %s takes its place", faults.pop(name), place)
+                _LOG.warning("%s; using %s instead", faults.pop(name), place)
             opened.append((catalogue.tasks[place], task))
             break
     if faults:
@@ -626,7 +626,7 @@ def _all_of(faults: dict[str, DatasetError], catalogue: Catalogue) -> DatasetErr
     hints = dict.fromkeys(error.hint for error in faults.values() if error.hint)
     others = [place for name in faults for place in catalogue.tasks[name].settings.fallbacks]
     if others:
-        hints[f"--allow-fallback takes {', '.join(others)}, which counts as another benchmark"] = (
+        hints[f"--allow-fallback uses {', '.join(others)}, which counts as another benchmark"] = (
             None
         )
     if len(faults) == 1:

@@ -1,7 +1,7 @@
-"""Turn a table and a folder of images into a benchmark of one's own: task files and a mirror.
+"""Turn a table and a folder of images into your own benchmark: task files and a mirror.
 
-The table has a row a question. Every fault of it is told at once, by row, and nothing is written
-before there is none.
+The table has a row per question. All its problems are reported at once, by row, and nothing is
+written until there are none.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def new_benchmark(
 ) -> NewBenchmark:
     """Write the task files and the mirror of a folder that holds a table and its images."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ConfigError(f"--name {name!r}: use small letters, digits and _, such as ward_vqa")
+        raise ConfigError(f"--name {name!r}: use lowercase letters, digits and _, such as ward_vqa")
     if (to / "tasks" / name).exists() or (to / "data" / _DATASET / name).exists():
-        raise ConfigError(f"{to} holds a benchmark {name!r} already", hint="choose another --name")
+        raise ConfigError(f"{to} already has a benchmark {name!r}", hint="choose another --name")
     questions = _read(folder)
     by_kind: dict[Kind, list[NewQuestion]] = {}
     for question in questions:
@@ -109,7 +109,7 @@ def _read(folder: Path) -> list[NewQuestion]:
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables) or "none"
         raise ConfigError(
-            f"{folder} must hold one table (CSV, Excel or Parquet), and holds {found}"
+            f"{folder} must have exactly one table (CSV, Excel or Parquet), found {found}"
         )
     (table,) = tables
     try:
@@ -122,8 +122,8 @@ def _read(folder: Path) -> list[NewQuestion]:
         if column not in frame.columns:
             raise ConfigError(
                 f"{table} has no column {column!r}, only {', '.join(frame.columns)}",
-                hint="columns: question, answer; and if you like image, options, kind, id, cluster "
-                "and group columns, whose names begin with `group`",
+                hint="columns: question, answer; optional: image, options, kind, id, cluster, "
+                "and columns whose names begin with `group`",
             )
     if frame.empty:
         raise ConfigError(f"{table} has no rows")
@@ -136,11 +136,11 @@ def _read(folder: Path) -> list[NewQuestion]:
         except ValueError as error:
             faults.append(f"row {number}: {error}")
     counts = Counter(question.id for question in questions)
-    faults += [f"id {one!r} stands in {count} rows" for one, count in counts.items() if count > 1]
+    faults += [f"id {one!r} is used in {count} rows" for one, count in counts.items() if count > 1]
     if faults:
         more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         listed = "\n  ".join(faults[:_SHOWN])
-        raise ConfigError(f"{table}: {len(faults)} faults\n  {listed}{more}")
+        raise ConfigError(f"{table}: problems found: {len(faults)}\n  {listed}{more}")
     return questions
 
 
@@ -171,7 +171,7 @@ def _kind(cells: dict[str, str], options: tuple[str, ...]) -> Kind:
     """Return the kind that the row names, else the one that it looks like."""
     if named := cells.get("kind"):
         if named not in list(Kind):
-            raise ValueError(f"kind {named!r} is none of {', '.join(Kind)}")
+            raise ValueError(f"kind {named!r} is not one of {', '.join(Kind)}")
         if (Kind(named) is Kind.MULTIPLE_CHOICE) != bool(options):
             raise ValueError(f"kind {named} {'has no' if options else 'needs'} options")
         return Kind(named)
@@ -183,12 +183,12 @@ def _kind(cells: dict[str, str], options: tuple[str, ...]) -> Kind:
 def _right_option(answer: str, options: tuple[str, ...]) -> str:
     """Return the option that an answer names by its text or by its letter."""
     if len(options) < 2 or len(set(options)) < len(options):  # noqa: PLR2004
-        raise ValueError(f"the options must be two or more, and all different: {options}")
+        raise ValueError(f"two or more options are needed, all different: {options}")
     if answer in options:
         return answer
     letters = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", options, strict=False))
     if answer.upper() not in letters:
-        raise ValueError(f"the answer {answer!r} is none of the options, by text or by letter")
+        raise ValueError(f"the answer {answer!r} is not an option, by text or by letter")
     return letters[answer.upper()]
 
 

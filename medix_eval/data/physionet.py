@@ -1,7 +1,7 @@
 """Fetch the X-rays of MIMIC-CXR from PhysioNet, with the user's own account.
 
 The account comes from the environment (`PHYSIONET_USERNAME`, `PHYSIONET_PASSWORD`) or from netrc,
-and goes to physionet.org only, over TLS: addresses come out of a table that anybody could have
+and goes to physionet.org only, over TLS: addresses come from a table that anyone could have
 written. Tests run a server on this machine, which may be asked too.
 """
 
@@ -75,8 +75,8 @@ class XRays:
         if self._failed:
             named = "; ".join(f"{name}: {why}" for name, why in list(self._failed.items())[:_NAMED])
             raise DatasetError(
-                f"{len(self._failed)} of {len(missing)} images did not arrive: {named}",
-                hint="what arrived is kept: pull again for the others",
+                f"{len(self._failed)} of {len(missing)} images were not fetched: {named}",
+                hint="fetched images are kept: pull again for the rest",
             )
 
     async def _work(
@@ -104,7 +104,7 @@ class XRays:
         async with session.get(address, headers=headers, allow_redirects=False) as reply:
             if reply.status == 416:  # noqa: PLR2004 (the part is not of this file)
                 part.unlink()
-                raise aiohttp.ClientPayloadError("the part does not fit; begun anew")
+                raise aiohttp.ClientPayloadError("the partial file does not match; starting over")
             _explain(reply.status, path.name)
             resumed = reply.status == 206  # noqa: PLR2004
             try:
@@ -117,7 +117,7 @@ class XRays:
                 raise _disk_error(error, self.folder) from error
         if problem := damage(part.read_bytes()):
             part.unlink()
-            raise aiohttp.ClientPayloadError(f"what arrived is no image: {problem}")
+            raise aiohttp.ClientPayloadError(f"the download is not an image: {problem}")
         part.replace(path)
 
     def _is_here(self, name: str) -> bool:
@@ -150,7 +150,7 @@ def _account(environment: Mapping[str, str] = os.environ) -> str:
     if found is None:
         raise ConfigError(
             "the images of MIMIC-CXR need a PhysioNet account, and none is set",
-            hint="put it into PHYSIONET_USERNAME and PHYSIONET_PASSWORD, or into netrc as "
+            hint="set PHYSIONET_USERNAME and PHYSIONET_PASSWORD, or add it to netrc as "
             f"machine {_HOST}; {_AGREEMENT}",
         )
     return _basic(found[0], found[2])
@@ -173,8 +173,8 @@ def _refuse_stranger(address: str) -> None:
         pass
     raise DatasetError(
         f"the table names an image on {host or 'no host'} by {url.scheme or 'no scheme'}; "
-        f"the account goes to https://{_HOST} only",
-        hint="see whether the table is the one you meant",
+        f"the account is sent to https://{_HOST} only",
+        hint="check that it is the right table",
     )
 
 
@@ -184,11 +184,11 @@ def _explain(status: int, name: str) -> None:
         return
     if status == 401:  # noqa: PLR2004
         raise ConfigError(
-            "PhysioNet does not know this user name with this password (401)",
-            hint="see PHYSIONET_USERNAME and PHYSIONET_PASSWORD, or netrc",
+            "PhysioNet rejected the user name or password (401)",
+            hint="check PHYSIONET_USERNAME and PHYSIONET_PASSWORD, or netrc",
         )
     if status == 403 or 300 <= status < 400:  # noqa: PLR2004
-        raise ConfigError(f"PhysioNet does not let this account in ({status})", hint=_AGREEMENT)
+        raise ConfigError(f"PhysioNet denied access to this account ({status})", hint=_AGREEMENT)
     if status in {404, 410}:
         raise DatasetError(f"PhysioNet has no file {name} ({status})")
     raise aiohttp.ClientPayloadError(f"PhysioNet answered {status}")
@@ -201,6 +201,6 @@ def _disk_error(error: OSError, folder: Path) -> Exception:
     if full_disk(error):
         return ConfigError(
             f"the disk is full: the images do not fit into {folder}",
-            hint="what arrived is kept; make room and pull again",
+            hint="fetched images are kept; free some space and pull again",
         )
     return ConfigError(f"{folder} cannot be written to: {error.strerror}")

@@ -1,7 +1,7 @@
 """Copy the datasets of tasks into a mirror: `DIR/ORG/NAME`, as on the hub, with a manifest.
 
-A pull can be stopped at any time: the manifest lists what is whole, and the next pull goes on with
-the commit it names, so a mirror never mixes two.
+A pull can be stopped at any time: the manifest lists what is complete, and the next pull continues
+with the commit it names, so a mirror never mixes two.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _pull_one(name: str, files: list[TaskFile], folder: Path) -> Pulled:
     manifest = load_manifest(folder)
     if manifest and manifest.synthetic:
         raise ConfigError(
-            f"{folder} holds invented rows; real ones do not go beside them",
+            f"{folder} has synthetic rows; real rows cannot be added to it",
             hint="name another folder with --to",
         )
     dataset = hub_dataset(name, revision=_revision(files, manifest, folder))

@@ -1,6 +1,6 @@
-"""The rows of a dataset and their images, held against what a task file says of them.
+"""The rows of a dataset and their images, checked against what a task file says of them.
 
-Invented rows (`synthetic: true`) must have the columns and the types of the real ones; their
+Synthetic rows (`synthetic: true`) must have the columns and the types of the real ones; their
 number and their bytes are their own. Images are passed on as they are stored: never decoded here.
 """
 
@@ -24,7 +24,7 @@ from medix_eval.errors import BadRow, DatasetError
 from medix_eval.storage.digests import digest
 from medix_eval.storage.mirror import Mirror, sha256_of
 
-_CHANGED = "a dataset that changed gives another score: see what changed"
+_CHANGED = "a changed dataset gives a different score: check what changed"
 
 
 def check_columns(
@@ -46,7 +46,7 @@ def check_columns(
 
 
 def check_size(task: str, *, expected: int | None, found: int, where: str) -> None:
-    """Raise `DatasetError` for another number of rows than somebody wrote down."""
+    """Raise `DatasetError` if the number of rows is not the stated one."""
     if expected not in {None, found}:
         raise DatasetError(f"task {task}: {found} rows, but {where} says {expected}", hint=_CHANGED)
 
@@ -226,7 +226,7 @@ class ImageFiles:
         except (OSError, zipfile.BadZipFile) as error:
             raise DatasetError(f"cannot read the images in {place}: {error}") from error
         if source.folder and not place.is_dir():
-            raise DatasetError(f"there is no folder of images {place}")
+            raise DatasetError(f"the image folder {place} is missing")
 
     def read(self, row: Mapping[str, Any]) -> bytes:
         """Return the encoded image of one row."""

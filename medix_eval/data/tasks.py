@@ -59,7 +59,7 @@ class TaskSettings(Frozen):
     kind: Kind
     """What sort of answer is asked for; it picks the rules and the judge's rubric."""
     kind_without_options: Kind | None = None
-    """What a row of a multiple_choice task is that offers no options, such as `open`."""
+    """The kind of a row of a multiple_choice task without options, such as `open`."""
     parser: Literal["mmmu_letters"] | None = None
     """A published parser that scores the task in place of rules and judge."""
     score_range: tuple[int, int] = (0, 1)
@@ -71,7 +71,7 @@ class TaskSettings(Frozen):
     licence: str
     """The dataset's licence, or what is known of it."""
     num_samples: PositiveInt | None
-    """How many rows the task has, after `keep_rows`; None only where nobody could check it."""
+    """How many rows the task has, after `keep_rows`; None only if it could not be checked."""
     cluster: str | None = None
     """Column that says which samples share an image or a patient."""
     slices: tuple[str, ...] = ()
@@ -79,11 +79,11 @@ class TaskSettings(Frozen):
     columns: dict[str, str] = {}
     """The types that columns must have, such as `label: int`, or `string | list<string>`."""
     files: dict[str, str] = {}
-    """SHA-256 of files of the scored split, where somebody could write them down."""
+    """SHA-256 of files of the scored split, where known."""
     keep_rows: dict[str, str | tuple[str, ...]] = {}
     """Only rows with these values belong to the task, such as `q_lang: en`."""
     kept_columns: tuple[str, ...] = ()
-    """Columns stored beside each sample although nothing is scored on them."""
+    """Columns stored with each sample although they are not used in scoring."""
     facts: tuple[str, ...] = ()
     """Columns that list what a report must state."""
     image_source: ImageSource | None = None
@@ -91,7 +91,7 @@ class TaskSettings(Frozen):
     image_order: str | None = None
     """A template that names the images (`<image 2>`) in the order in which they are shown."""
     fallbacks: tuple[str, ...] = ()
-    """Tasks on other places that hold the same benchmark, for `--allow-fallback`."""
+    """Tasks with other sources of the same benchmark, for `--allow-fallback`."""
 
     @model_validator(mode="after")
     def _known_scale(self) -> Self:
@@ -114,7 +114,7 @@ class TaskFile:
 
     name: str
     version: str
-    """Goes up with any change that can move a score."""
+    """Goes up with any change that can affect a score."""
     path: Path
     settings: TaskSettings
     dataset_path: str | None
@@ -177,11 +177,11 @@ class Catalogue:
 
 
 def mirror_at(path: str | Path | None) -> Path | None:
-    """Return the folder that `--data-root` names, or raise `ConfigError` where there is none."""
+    """Return the folder that `--data-root` names, or raise `ConfigError` if it is missing."""
     if path is not None and not Path(path).is_dir():
         raise ConfigError(
             f"--data-root {path} is not a folder",
-            hint="it holds a copy of each dataset as ORG/NAME",
+            hint="expected a copy of each dataset as ORG/NAME",
         )
     return None if path is None else Path(path)
 
@@ -312,7 +312,7 @@ def _version(path: Path, metadata: Any) -> str:
     version = metadata.get("version")
     # 1.10 would be read as the number 1.1, and so would be another version than the one written.
     if isinstance(version, bool) or not isinstance(version, int | str) or not str(version):
-        raise ConfigError(f"{path}: metadata.version: write a whole number or quoted text")
+        raise ConfigError(f"{path}: metadata.version: use an integer or a quoted string")
     return str(version)
 
 
@@ -354,7 +354,7 @@ def _forbid_unknown(path: Path, fields: Mapping[str, Any], known: Iterable[str])
     for field in fields:
         if field not in known:
             raise ConfigError(
-                f"{path}: {field}: lm-eval knows no such field",
+                f"{path}: {field}: not a field of lm-eval",
                 hint=_nearest(str(field), known) or "settings of this harness: metadata.medix",
             )
 

@@ -1,8 +1,8 @@
-"""The public Python API, which the command line is a thin skin over: `import medix_eval`.
+"""The public Python API, of which the command line is a thin wrapper: `import medix_eval`.
 
 Every function does what the subcommand of its name does, and keyword arguments are named like the
 flags. Nothing is printed: errors are those of `medix_eval.errors`, warnings are logged, and a bar
-is shown only with `progress=True`. All of it works beside a running event loop (a notebook) and in
+is shown only with `progress=True`. All of it works inside a running event loop (a notebook) and in
 a thread.
 """
 
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def repeats(self) -> Repeats | None:
-        """What `repeat=K` found, beside the first of its runs; None elsewhere."""
+        """The result of `repeat=K`, on the first of its runs; None on the others."""
         from medix_eval.evaluation.repeats import Repeats  # noqa: PLC0415
 
         file = self.path / "repeats.json"
@@ -140,11 +140,11 @@ def evaluate(
     progress: bool = False,
     **serving: Unpack[Serving],
 ) -> Run:
-    """Answer and judge the samples of tasks, or go on with it, and return the run.
+    """Answer and judge the samples of tasks, or resume an earlier run, and return the run.
 
     `tasks` are names of tasks and groups, `overrides` changes to the protocol such as
-    `generation.max_tokens=8192`, `limit` the most samples a task. Samples that failed are counted
-    in `scores.num_failures`; the same call asks for them again.
+    `generation.max_tokens=8192`, `limit` the most samples per task. Failed samples are counted
+    in `scores.num_failures`; the same call retries them.
 
     Raises `ConfigError` for an option or a file, `DatasetError` for data that is not what its task
     says, `ServerError` for a model or a judge that cannot be used; finished work is kept.
@@ -161,7 +161,7 @@ def evaluate(
 
 
 def plan(*, as_json: bool = False, **options: Any) -> str:
-    """Say what `evaluate` of the same options would send where, after all checks but the sending.
+    """Say what `evaluate` would send where with the same options: all checks, nothing sent.
 
     Raises what `evaluate` would raise before its first request.
     """
@@ -170,7 +170,7 @@ def plan(*, as_json: bool = False, **options: Any) -> str:
     try:
         bound = inspect.signature(evaluate).bind(**options)
     except TypeError as error:
-        raise ConfigError(f"the options do not fit: {error}") from error
+        raise ConfigError(f"invalid options: {error}") from error
     bound.apply_defaults()
     settings, catalogue = _settings(**bound.arguments)
     repetitions = bound.arguments["repeat"] or 1
@@ -197,7 +197,7 @@ def judge_all(
     progress: bool = False,
     **serving: Unpack[Serving],
 ) -> list[Rejudged]:
-    """Judge saved completions again with judges that stay open from run to run.
+    """Judge saved completions again with judges that stay open between runs.
 
     No model is asked. Returns the judging before and the judging after, of each run in order.
     Raises `ConfigError` for an option or a damaged run, `NoJudge` for a judge that cannot be used.
@@ -329,7 +329,7 @@ def _catalogue(include_path: AnyPath | Sequence[AnyPath] | None) -> Catalogue:
 def positive(flag: str, number: int | None) -> int | None:
     """Return a count, or raise `ConfigError` for one below 1."""
     if number is not None and number < 1:
-        raise ConfigError(f"{flag} {number} is too few", hint="1 or more")
+        raise ConfigError(f"{flag} {number} is too small", hint="use 1 or more")
     return number
 
 
@@ -360,7 +360,7 @@ def _settings(
     if not model:
         raise ConfigError("--model is missing", hint="for example --model phantom")
     if limit is not None and limit < 1:
-        raise ConfigError(f"--limit {limit} asks for no sample", hint="leave it out to run all")
+        raise ConfigError(f"--limit {limit} is too small", hint="1 or more; omit it to run all")
     judges = judge_choices(judge, serving)
     catalogue = _catalogue(include_path)
     fixed = load_protocol(protocol, overrides=overrides)
@@ -400,7 +400,7 @@ def _flags(
     for name, value in changed.items():
         if not value > 0:
             flag = f"{flags.prefix}{name.removesuffix('_s').replace('_', '-')}"
-            raise ConfigError(f"{flag} {value} is no time at all", hint="seconds, such as 600")
+            raise ConfigError(f"{flag} {value} must be positive", hint="seconds, such as 600")
     return replace(flags, keep_server=bool(serving.get("keep_server")), **changed)
 
 
@@ -421,7 +421,7 @@ def _shared_out(
     if len(values) not in {1, len(takers)}:
         raise ConfigError(
             f"--{name.replace('_', '-')} is given {len(values)} times for {len(takers)} judges",
-            hint="once for all of them, or once for each, in the order of --judge",
+            hint="give it once for all, or once for each, in the order of --judge",
         )
     found: list[Any] = [None] * len(judges)
     for place, number in enumerate(takers):

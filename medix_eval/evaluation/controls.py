@@ -1,7 +1,7 @@
-"""Controls: the same questions with one thing disturbed, to see what a score rests on.
+"""Controls: the same questions with one thing perturbed, to see what a score depends on.
 
-A control is a function from a sample to a sample. Its id stays, so each answer can be held against
-the answer to the undisturbed question. A new control is one function and its entry in `KINDS`.
+A control is a function from a sample to a sample. Its id stays, so each answer can be compared with
+the answer to the original question. A new control is one function and its entry in `KINDS`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Control:
 
     kind: str
     number: int = 1
-    """Which of several ways to do it."""
+    """Which of several variants."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -66,7 +66,7 @@ class Control:
             return control
         if kind != "shuffle-options" or not number.isdecimal() or int(number) < 1:
             raise ConfigError(
-                f"--control {text} is none", hint="only shuffle-options:K has a number, from 1 on"
+                f"--control {text} is invalid", hint="only shuffle-options:K takes a number, from 1"
             )
         return cls(kind, int(number))
 
@@ -81,7 +81,7 @@ class Control:
         return KINDS[self.kind].disturbs
 
     def fits(self, task: TaskSettings) -> bool:
-        """Whether a task has what is disturbed."""
+        """Whether a task has what it perturbs."""
         if self.disturbs == "images":
             return task.modality == "image"
         return task.kind is Kind.MULTIPLE_CHOICE
@@ -100,10 +100,10 @@ def refuse_unfit(control: Control, tasks: Mapping[str, TaskSettings]) -> None:
 
 
 def disturbing(controls: Iterable[Control], task: MedixTask) -> Disturb:
-    """Return what does all this to the samples of a task.
+    """Return a function that applies the controls to the samples of a task.
 
-    It raises `BadRow` for a sample that cannot be disturbed: such a one is skipped, as an answer to
-    the undisturbed question would hide what the others show.
+    It raises `BadRow` for a sample that cannot be perturbed: it is skipped, as an answer to
+    the original question would hide what the others show.
     """
     steps = [KINDS[control.kind].step(task, control.number) for control in controls]
 
@@ -150,7 +150,7 @@ class _Swap:
                 continue
             if len(images) == len(sample.images) and own.isdisjoint(map(_sha256, images)):
                 return replace(sample, images=tuple(images))
-        raise BadRow(f"{_place(sample)}: no other image can take the place of its own")
+        raise BadRow(f"{_place(sample)}: no other image can replace its own")
 
     def _drawn(self, sample: Sample) -> Iterator[int]:
         """Draw rows: first among those of the same modality, then among all."""
@@ -168,7 +168,7 @@ def _with_options_moved(sample: Sample, *, number: int) -> Sample:
     options = sample.options
     found = list(_list_of(options).finditer(sample.prompt)) if options else []
     if len(found) != 1:
-        raise BadRow(f"{_place(sample)}: its prompt does not list options, one a line, just once")
+        raise BadRow(f"{_place(sample)}: its prompt must list its options once, one per line")
     if any(map(_names_others, options)) or any(map(_ENDS_LIST.search, options[:-1])):
         raise BadRow(f"{_place(sample)}: its options name each other")
     last = len(options) - bool(_ENDS_LIST.search(options[-1]))
@@ -255,7 +255,7 @@ _EFFECTS: dict[Disturbed, Literal["vision gain", "order sensitivity"]] = {
 
 
 def effect_of(run: JudgedRun) -> ControlEffect | None:
-    """Hold a control against its plain run; None where there is none that has all its samples."""
+    """Compare a control with its plain run; None if no plain run has all its samples."""
     control = run.manifest.generation.get("control")
     if control is None:
         return None

@@ -116,12 +116,12 @@ def _text(result: dict[str, Any]) -> str:
     if (times := result["repetitions"]) > 1:
         lines += ["", f"{times} repetitions; this is one of them"]
     if control := result["control"]:
-        lines += ["", f"control {control}; without it the same once more, if not yet done"]
+        lines += ["", f"control {control}; plus the same requests without it, unless already done"]
     lines += [
         "",
         f"model {result['model']}: {result['requests']} requests, {result['images']} images",
         f"about {result['prompt_tokens']} tokens sent",
-        f"at most {result['max_completion_tokens']} written to each request",
+        f"at most {result['max_completion_tokens']} completion tokens per request",
         f"judged by {judges}: at most {result['max_judge_calls']} calls",
         f"hosts contacted: {hosts}",
     ]

@@ -81,11 +81,11 @@ class Settings:
     accept_data_change: bool = False
     allow_fallback: bool = False
     progress: bool = False
-    """Whether to show a bar, if somebody looks."""
+    """Whether to show a progress bar in a terminal."""
 
 
 def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
-    """Run an evaluation, or go on with it, and write its tables.
+    """Run or resume an evaluation, and write its tables.
 
     Raises `ConfigError`, `DatasetError` or `ServerError` before the first request where something
     is missing, and later only where nothing can go on; finished work is kept.
@@ -159,10 +159,10 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
 
 
 def evaluate_beside_plain(settings: Settings, catalogue: Catalogue) -> Scores:
-    """Run a control, and the plain run too where it is not there yet, and compare the two."""
+    """Run a control, and the plain run too if it is missing, and compare the two."""
     scores = evaluate(settings, catalogue)
     if scores.effect is None:
-        _LOG.info("now the same samples undisturbed, to compare with")
+        _LOG.info("now the same samples without the control, to compare")
         evaluate(replace(settings, control=None), catalogue)
         judged = Path(scores.run)
         scores = write_scores(
@@ -215,9 +215,9 @@ def write_scores(
 
 
 def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, ...]]:
-    """Return the candidate and the judges, each with GPUs of its own where there are enough.
+    """Return the candidate and the judges, each with its own GPUs if there are enough.
 
-    Where there are not, the judges at least get their own: they work when the candidate is gone.
+    Otherwise the judges at least get separate ones: they run after the candidate has stopped.
     """
     candidate = resolve_model(
         settings.model,
@@ -235,8 +235,8 @@ def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, 
         judge.devices & candidate.devices for judge in judges
     ):
         raise ConfigError(
-            "--keep-server: model and judge need the same device, so one must end for the other",
-            hint="give each GPUs of its own with --gpus and --judge-gpus, or leave it out",
+            "--keep-server: model and judge need the same device, so one must stop for the other",
+            hint="give each its own GPUs with --gpus and --judge-gpus, or omit --keep-server",
         )
     return candidate, judges
 
@@ -244,7 +244,7 @@ def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, 
 def _controls(
     candidate: ModelSource, settings: Settings, catalogue: Catalogue
 ) -> tuple[Control, ...]:
-    """Return how samples are disturbed: as asked for, or for a model that cannot see.
+    """Return how samples are perturbed: as asked for, or for a text-only model.
 
     Such a model is not asked about images unless that is what is wanted.
     """
@@ -257,7 +257,7 @@ def _controls(
     if settings.allow_text_only and not any(control.disturbs == "images" for control in given):
         return (NO_IMAGE, *given)
     raise ConfigError(
-        f"{candidate.name} cannot see, and {', '.join(with_images)} asks about images",
+        f"{candidate.name} is text-only, but {', '.join(with_images)} asks about images",
         hint="--allow-text-only asks without them and marks the result",
     )
 
@@ -265,7 +265,7 @@ def _controls(
 def _generation(
     candidate: ModelSource, settings: Settings, controls: tuple[Control, ...]
 ) -> dict[str, Any]:
-    """Return everything that can move a completion."""
+    """Return everything that can affect a completion."""
     cannot_see = NO_IMAGE in controls and settings.control != NO_IMAGE
     model = candidate.identity() | (IMAGES_LEFT_OUT if cannot_see else {})
     control = {"control": settings.control.name} if settings.control else {}
@@ -330,7 +330,7 @@ def _entry(opened: OpenedTask, settings: Settings) -> TaskEntry:
 
 @cache
 def template_around(text: str | None, *, name: str | None) -> Callable[[str], str]:
-    """Return what puts a template around a prompt, or leaves it alone; training uses it, too."""
+    """Return a function that applies the prompt template, if any; training uses it, too."""
     if text is None:
         return lambda prompt: prompt
     import jinja2  # noqa: PLC0415
@@ -340,12 +340,12 @@ def template_around(text: str | None, *, name: str | None) -> Callable[[str], st
         template = environment.from_string(text)
         template.render(prompt="")
     except jinja2.TemplateError as error:
-        raise ConfigError(f"prompt template {name}: {error}", hint="it sees `prompt`") from error
+        raise ConfigError(f"prompt template {name}: {error}", hint="use `prompt`") from error
     return lambda prompt: template.render(prompt=prompt)
 
 
 def _refuse_unusable(run: Path, tasks: Mapping[str, TaskScore]) -> None:
-    """Stop with the data's fault where a task had not one row that could be asked."""
+    """Raise the data error if a task had no row that could be asked."""
     for name, task in tasks.items():
         if task.n == task.outcomes["rejected"]:
             _LOG.warning("task %s: the model rejected every sample; see completions.jsonl", name)
@@ -391,7 +391,7 @@ def refuse_foreign_hosts(
         if host not in vouched and not is_local(host):
             raise ConfigError(
                 f"{', '.join(names)}: restricted data may not be sent to {host}",
-                hint=f"use a model on this machine, vouch for it with --local-host {host}, "
+                hint=f"use a model on this machine, allow the host with --local-host {host}, "
                 'or state why it is allowed with --allow-egress "reason"',
             )
 

@@ -1,4 +1,4 @@
-"""What another judging of the same completions changed: verdicts, scores, the order of models."""
+"""What judging the same completions again changed: verdicts, scores, the order of models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TaskChange(Frozen):
     """Samples whose score rose."""
     down: int
     lost: int
-    """Scored before, and not any more."""
+    """Scored before, but no longer."""
     gained: int
     """Not scored before, but now."""
     before: float | None
@@ -41,7 +41,7 @@ class TaskChange(Frozen):
 
     @property
     def changed(self) -> int:
-        """Samples whose verdict is another one."""
+        """Samples whose verdict changed."""
         return self.up + self.down + self.lost + self.gained
 
 
@@ -117,9 +117,9 @@ def changes_table(changes: JudgeChanges) -> RenderableType:
         parts += [_ranks_table(changes), f"Kendall's tau {decimal(changes.kendall_tau)}"]
     tasks = [task for run in changes.runs for task in run.tasks.values()]
     if any(min(task.scored_before, task.scored_after) < task.n for task in tasks):
-        parts.append("† the mean of a part of the samples: the others have no verdict")
+        parts.append("† the mean of some of the samples: the others have no verdict")
     if changes.num_failures:
-        parts.append(f"{changes.num_failures} samples failed; the same command asks for them again")
+        parts.append(f"{changes.num_failures} samples failed; run the same command to retry them")
     return stacked(*parts, *(f"warning: {said}" for said in changes.warnings))
 
 
@@ -229,7 +229,7 @@ def _warnings(pairs: Sequence[tuple[JudgedRun | None, JudgedRun]]) -> list[str]:
         judges = [str(judge["id"]) for judge in new.judging.judges]
         said += kinship_warnings(new.manifest.model, judges)
     if len({_described(old) for old, _ in pairs if old is not None}) > 1:
-        said.append("the runs were not all judged the same way before, so the ranks before mix")
+        said.append("the runs were judged differently before: the old ranks are not comparable")
     return said
 
 

@@ -1,6 +1,6 @@
 """The judges of a protocol at work: named, resolved, opened, asked, and their votes kept.
 
-Whoever judges does it here: an evaluation, `medix-eval judge`, the check of a judge, the check of a
+All judging is done here: an evaluation, `medix-eval judge`, the check of a judge, the check of a
 submission, training. So an answer is judged alike, wherever it comes from.
 """
 
@@ -38,7 +38,7 @@ class ResolvedJudge:
     """A judge that was found, but is not open yet."""
 
     name: str
-    """How its votes are signed; no two judges of a jury share it."""
+    """The name on its votes; unique within a jury."""
     source: ModelSource
     identity: Mapping[str, Any]
 
@@ -49,7 +49,7 @@ class Panel:
 
     protocol: Protocol
     judges: tuple[ResolvedJudge, ...]
-    """None of them where the protocol asks no language model."""
+    """Empty if the protocol uses no language model."""
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     cache: VerdictCache | None = None
     models: dict[str, ChatModel] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Panel:
 
     @property
     def devices(self) -> frozenset[str]:
-        """What the judges take of this machine."""
+        """The devices that the judges use on this machine."""
         return frozenset[str]().union(*(judge.source.devices for judge in self.judges))
 
     @property
@@ -144,13 +144,13 @@ def judge_sources(
         if any(choice.name for choice in choices):
             raise ConfigError(
                 f"protocol {protocol.name!r} uses no judge, but --judge names one",
-                hint="--protocol medix lets a language model judge",
+                hint="a language model judges with --protocol medix",
             )
         return ()
     check_prompts(protocol)
     if spec.jury == "majority" and len(choices) % 2 == 0:
         raise ConfigError(
-            f"{len(choices)} judges can be split evenly, and this protocol goes by their majority",
+            f"{len(choices)} judges can be split evenly, but this protocol uses their majority",
             hint="name an odd number of judges, or average them with --set judge.jury=mean",
         )
     return tuple(
@@ -182,7 +182,7 @@ def resolve_judges(sources: Sequence[ModelSource]) -> tuple[ResolvedJudge, ...]:
         if (twin := known.setdefault(digest(identity), name)) != name:
             raise ConfigError(
                 f"--judge {source.name} is the same model as {twin}",
-                hint="several votes of one judge are the protocol's: --set judge.question.repeats=3"
+                hint="for several votes of one judge use --set judge.question.repeats=3"
                 " with a temperature",
             )
         taken.update(source.devices - _SHARED)
@@ -190,7 +190,7 @@ def resolve_judges(sources: Sequence[ModelSource]) -> tuple[ResolvedJudge, ...]:
     if crowded := [device for device, count in taken.items() if count > 1]:
         raise ConfigError(
             f"the judges of a jury are asked at the same time, and several need GPU {crowded[0]}",
-            hint="give each GPUs of its own with --judge-gpus, once for every --judge, or serve "
+            hint="give each its own GPUs with --judge-gpus, once for every --judge, or serve "
             "them yourself and name them openai:NAME",
         )
     return tuple(judges)
@@ -245,7 +245,7 @@ _FAMILIES = {
     "Phi": r"\bphi-?\d",
     "InternVL": r"intern(vl|lm)",
 }
-"""Base models and what is known to be trained from them, by what their names hold."""
+"""Base models and what is known to be trained from them, by parts of their names."""
 _TRAINED_WITH = {r"medix-?r1": "Qwen/Qwen3-4B-Instruct-2507"}
 """The judge behind the published reward."""
 

@@ -1,4 +1,4 @@
-"""The way of a sample, top to bottom: row, prompt, completion, answer, verdict, run folder.
+"""The path of a sample, top to bottom: row, prompt, completion, answer, verdict, run folder.
 
 One asyncio loop. Samples are read a few ahead of what is sent and written when they are done, so
 memory does not grow with their number, and a kill loses only what was in flight. This is also the
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _JPEG_QUALITY = 75
 _GARBAGE = 10_000
-"""Objects more than were freed, before any are looked at: 256 samples under way are some 7,000."""
+"""Net new objects before a collection: 256 samples in flight are some 7,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Pipeline:
     wrap: Callable[[str], str]
     """Puts the protocol's template around a prompt."""
     controls: tuple[Control, ...]
-    """How samples are disturbed before they are sent."""
+    """How samples are perturbed before they are sent."""
     candidate: ModelSource
     policy: RetryPolicy
     run: RunFolder
@@ -72,7 +72,7 @@ class Pipeline:
         """Answer what has no completion, then judge what has no verdict.
 
         A judge that takes nothing the candidate needs is opened first and judges as completions
-        come in. A judge on the same GPU is loaded when the candidate is gone.
+        come in. A judge on the same GPU is loaded after the candidate has stopped.
         """
         num_left = sum(len(opened.rows) - len(self._done(opened)) for opened in self.tasks)
         if not num_left and not self._unjudged():
@@ -161,7 +161,7 @@ class Pipeline:
 
 @dataclass(slots=True, kw_only=True)
 class JudgingStage:
-    """The second half of a sample's way: a completion comes in, its verdict is kept.
+    """The second half of the pipeline: a completion comes in, its verdict is stored.
 
     An evaluation and `medix-eval judge` share it, so that saved completions are judged exactly as
     fresh ones are.
@@ -172,7 +172,7 @@ class JudgingStage:
     judging: Judging
     progress: Progress
     failed: set[tuple[str, str]] = field(default_factory=set)
-    """Samples that were tried in vain; the next run may try them again."""
+    """Samples whose judging failed; the next run may retry them."""
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the judges that are not open yet. Raises `NoJudge`."""
@@ -209,7 +209,7 @@ class JudgingStage:
 
 @contextmanager
 def _collecting_less() -> Iterator[None]:
-    """Spare the garbage collector what is none: libraries, and samples that are under way."""
+    """Keep live objects from the garbage collector: libraries, and samples in flight."""
     thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(_GARBAGE, *thresholds[1:])
@@ -250,20 +250,20 @@ class Progress(typing.Protocol):
     """What the pipeline tells as it goes."""
 
     def begin(self, stage: str, total: int) -> None:
-        """Tell that a stage begins, with so many samples before it."""
+        """Report that a stage begins, with so many samples to go."""
         ...
 
     def answered(self, record: CompletionRecord) -> None:
-        """Tell of one completion."""
+        """Report one completion."""
         ...
 
     def judged(self, verdict: VerdictRecord) -> None:
-        """Tell of one verdict."""
+        """Report one verdict."""
         ...
 
 
 class Silent:
-    """Tells nothing."""
+    """Reports nothing."""
 
     def begin(self, stage: str, total: int) -> None:
         """Tell nothing."""
@@ -277,7 +277,7 @@ class Silent:
 
 @contextmanager
 def shown_progress(*, wanted: bool) -> Iterator[Progress]:
-    """Return a bar where it is wanted and somebody looks, silence elsewhere."""
+    """Return a progress bar if it is wanted and stderr is a terminal, else silence."""
     if not wanted or not sys.stderr.isatty():
         yield Silent()
         return

@@ -57,7 +57,7 @@ class Rejudging:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejudged:
-    """One run, with the judging it had and the one it has now."""
+    """One run, with its earlier judging and the new one."""
 
     folder: Path
     before: Path | None
@@ -66,7 +66,7 @@ class Rejudged:
 
 
 def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
-    """Judge the completions of every run; verdicts that stand are kept, as in an evaluation."""
+    """Judge the completions of every run; valid verdicts are kept, as in an evaluation."""
     named = [find_run(path) for path in asked.runs]
     folders = [folder for folder, _ in named]
     if twice := next((one for one in folders if folders.count(one) > 1), None):

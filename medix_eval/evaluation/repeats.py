@@ -1,6 +1,6 @@
-"""`--repeat K`: the same evaluation with K seeds, and how far luck moves its scores.
+"""`--repeat K`: the same evaluation with K seeds, and how much its scores vary.
 
-Each repetition is an ordinary run in a folder of its own, and goes on where it was stopped. The
+Each repetition is an ordinary run in its own folder, and resumes where it was stopped. The
 first has the protocol's own seed: it is the run that is made without `--repeat`.
 """
 
@@ -41,7 +41,7 @@ FULL_MARK = 1.0
 
 
 def between_runs(means: Sequence[float]) -> float:
-    """Return the standard deviation of the scores of several runs: luck in drawing tokens."""
+    """Return the standard deviation of the scores of several runs: variation by sampling seed."""
     return float(np.std(means, ddof=1))
 
 
@@ -95,9 +95,9 @@ class Spread(Frozen):
     scores: tuple[float, ...]
     mean: float
     between_runs: float
-    """Standard deviation of the scores: how far luck in drawing tokens moves one run."""
+    """Standard deviation of the scores: how much the sampling seed varies one run."""
     sampling: float | None
-    """Standard error of one run's score: how far the choice of samples moves it, luck included."""
+    """Standard error of one run's score: by the choice of samples, sampling seed included."""
     stderr: float | None
     """Standard error of the mean."""
 
@@ -223,23 +223,23 @@ def _seeded(protocol: Protocol, seed: int) -> Protocol:
 def _refuse_equal(settings: Settings, *, times: int) -> None:
     """Refuse repetitions that cannot differ."""
     if times < 2:  # noqa: PLR2004
-        raise ConfigError(f"--repeat {times} repeats nothing", hint="2 or more")
+        raise ConfigError(f"--repeat {times} is too small", hint="use 2 or more")
     if not settings.protocol.generation.temperature:
         raise ConfigError(
-            "--repeat says the same again at temperature 0",
+            "--repeat gives identical answers at temperature 0",
             hint="add --set generation.temperature=0.7",
         )
     if settings.model.startswith("replay:"):
         raise ConfigError(
-            "--repeat says the same again: a replay has one answer to each sample",
-            hint="generate each repetition where the first was made",
+            "--repeat gives identical answers: a replay has one per sample",
+            hint="generate the repetitions where the replay file was generated",
         )
     if settings.control:
-        raise ConfigError("--repeat and --control do not go together", hint="one at a time")
+        raise ConfigError("--repeat and --control cannot be combined", hint="use one at a time")
 
 
 def repeats_table(found: Repeats) -> RenderableType:
-    """Return the scores of every repetition and what their spread is made of."""
+    """Return the scores of every repetition and the sources of their spread."""
     last = len(found.seeds)
     stamp = "SYNTHETIC DATA · " if found.synthetic else ""
     title = f"{stamp}{found.model} · protocol {found.protocol['name']} · {last} repetitions"

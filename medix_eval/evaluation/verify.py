@@ -1,4 +1,4 @@
-"""Whether the data at hand is what a run scored: the files' bytes, and every sample asked."""
+"""Whether the local data is what a run scored: the files' bytes, and every sample asked."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _NAMED = 3
 
 
 def verify_run(run: Path, catalogue: Catalogue, *, data_root: Path | None) -> dict[str, list[str]]:
-    """Return for each task of a run how the data at hand differs from what was scored.
+    """Return for each task of a run how the local data differs from what was scored.
 
-    No manifest is believed: every file is hashed, and every sample that was asked is read again.
+    No manifest is trusted: every file is hashed, and every sample that was asked is read again.
     """
     manifest = load_run_manifest(run)
     asked: defaultdict[str, list[CompletionRecord]] = defaultdict(list)
@@ -31,7 +31,7 @@ def verify_run(run: Path, catalogue: Catalogue, *, data_root: Path | None) -> di
     found: dict[str, list[str]] = {}
     for name, entry in manifest.tasks.items():
         if name not in catalogue.tasks:
-            found[name] = ["no task file has this name; name its folder with --include-path"]
+            found[name] = ["no task file has this name; add its folder with --include-path"]
             continue
         file = catalogue.tasks[name]
         faults = differences(entry.digest, file.digest, at="task file")
@@ -68,4 +68,4 @@ def _changed_samples(task: MedixTask, records: list[CompletionRecord], *, key: s
     if not changed:
         return []
     named = ", ".join(map(str, changed[:_NAMED])) + (", …" if len(changed) > _NAMED else "")
-    return [f"{len(changed)} of {len(by_row)} samples are not what was asked: rows {named}"]
+    return [f"{len(changed)} of {len(by_row)} samples differ from what was asked: rows {named}"]

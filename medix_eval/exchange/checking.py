@@ -1,8 +1,8 @@
-"""A submission, doubted: what can be made again is made again, and must come out the same.
+"""Check a submission: what can be recomputed is recomputed, and must come out the same.
 
-Checksums prove nothing against whoever can compute them, so they are the least of it. Verdicts are
-made again from the raw replies, scores from the verdicts, ids from the dataset; a sample may be
-put before the judge again. What cannot be checked here is listed, never passed over. A board puts
+Checksums prove nothing against a forger, who can compute them too. Verdicts are
+recomputed from the raw replies, scores from the verdicts, ids from the dataset; a sample may be
+judged again. What cannot be checked here is listed, never passed over. A board puts
 runs side by side by their stamps, so a forged one would lay a run beside runs made in another way.
 """
 
@@ -64,13 +64,13 @@ _MOST_SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubts:
-    """How far to go: data to compare with, a judge to ask again, signers to believe."""
+    """How far to go: data to compare with, a judge to ask again, signers to trust."""
 
     data_root: Path | None = None
     judge: JudgeChoice | None = None
     num_samples: int = 50
     seed: int | None = None
-    """Of the samples that are judged again; None draws them so that nobody can foresee them."""
+    """Of the samples that are judged again; None draws them unpredictably."""
     allowed_signers: Path | None = None
     allow_synthetic: bool = False
 
@@ -104,14 +104,14 @@ def check_submission(path: Path, catalogue: Catalogue, doubts: Doubts) -> Checke
         unpack(path, Path(scratch))
         folders = [file.parent for file in Path(scratch).rglob(MANIFEST)]
         if len(folders) != 1:
-            raise ConfigError(f"{path} is no submission", hint=f"it must hold one {MANIFEST}")
+            raise ConfigError(f"{path} is not a submission", hint=f"it needs one {MANIFEST}")
         given = read_submission(folders[0])
         found.model = given.listed.model
         judge = _resolved(doubts.judge, given)  # a wrong flag is told of before all else
         if given.listed.synthetic and not doubts.allow_synthetic:
-            found.problems.append("it was made on synthetic data, which says nothing of a model")
+            found.problems.append("it was made on synthetic data, which says nothing about a model")
         if (control := given.manifest.generation.get("control")) is not None:
-            found.problems.append(f"it was made under --control {control}: that is no score")
+            found.problems.append(f"it was made under --control {control}: not a score")
         found.add("files and checksums", file_problems(given))
         found.add("no sample twice", line_problems(given.folder))
         found.add("numbers in their range", number_problems(given))
@@ -120,7 +120,7 @@ def check_submission(path: Path, catalogue: Catalogue, doubts: Doubts) -> Checke
             found.problems.append(stale)
         else:
             found.add("the protocol's stamp", protocol_problems(given))
-        found.add("tasks as their files say", task_problems(given, catalogue))
+        found.add("tasks match their files", task_problems(given, catalogue))
         _signature(given, doubts, found)
         found.add("every sample is there", _coverage(given))
         found.add("scores from verdicts", score_problems(given, catalogue))
@@ -168,7 +168,7 @@ def _signature(given: Submission, doubts: Doubts, found: Checked) -> None:
             [*base, "verify", "-f", allowed, "-I", principal, "-n", NAMESPACE, "-s", signature],
             stdin=signed, capture_output=True, check=False,
         ).returncode == 0  # fmt: skip
-    problem = f"the signature is of none of {doubts.allowed_signers}, or of another {MANIFEST}"
+    problem = f"the signature matches no key in {doubts.allowed_signers} or not this {MANIFEST}"
     found.add(f"signed by {principal}", [] if verified else [problem])
 
 
@@ -184,7 +184,7 @@ def _coverage(given: Submission) -> list[str]:
     for name in given.judging.tasks:
         expected = given.manifest.tasks[name].num_selected
         if rows[name] != expected:
-            problems.append(f"{name}: {rows[name]} samples of the {expected} that run.json says")
+            problems.append(f"{name}: {rows[name]} samples of the {expected} that run.json states")
     return problems
 
 
@@ -192,7 +192,7 @@ def _check_verdicts(given: Submission, found: Checked) -> None:
     """Make every verdict again from its raw replies; of restricted samples from their points."""
     name = given.judging.protocol["name"]
     if name.removesuffix("+other-generation") not in protocol_names():
-        found.unchecked.append(f"protocol {name!r} is not one of ours: read it before you compare")
+        found.unchecked.append(f"protocol {name!r} is not bundled: read it before you compare")
     try:
         protocol = protocol_of(given.manifest, given.judging)
     except ConfigError as error:
@@ -201,7 +201,7 @@ def _check_verdicts(given: Submission, found: Checked) -> None:
     found.add("verdicts from raw replies", asyncio.run(_replayed(given, protocol)))
     if given.listed.restricted:
         listed = ", ".join(given.listed.restricted)
-        found.unchecked.append(f"replies and answers of {listed}: restricted text stays at home")
+        found.unchecked.append(f"replies and answers of {listed}: restricted text is not in it")
 
 
 async def _replayed(given: Submission, protocol: Protocol) -> list[str]:
@@ -221,7 +221,7 @@ async def _replayed(given: Submission, protocol: Protocol) -> list[str]:
 
 
 def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: Checked) -> None:
-    """Compare ids, questions and references with the dataset, where it is at hand."""
+    """Compare ids, questions and references with the dataset, if it is available."""
     from medix_eval.data.lm_task import open_task  # noqa: PLC0415 (datasets: seconds)
 
     shut: dict[str, dict[str, MedixError]] = {}
@@ -229,7 +229,7 @@ def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: 
         entry = given.manifest.tasks[name]
         file = catalogue.tasks.get(name)
         if file is None or file.version != entry.version:
-            found.unchecked.append(f"{name}@{entry.version} against its data: not one of our tasks")
+            found.unchecked.append(f"{name}@{entry.version} against its data: not a bundled task")
             continue
         try:
             task = open_task(file, data_root=doubts.data_root)
@@ -252,8 +252,8 @@ def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: 
 
 def _ask_again(given: Submission, judge: ResolvedJudge, doubts: Doubts, found: Checked) -> None:
     if judge.name not in (stated := [one["id"] for one in given.judging.judges]):
-        said = ", ".join(stated) or "nobody"
-        found.unchecked.append(f"it was judged by {said}, and {judge.name} is asked here")
+        said = ", ".join(stated) or "no judge"
+        found.unchecked.append(f"it was judged by {said}, but {judge.name} is asked here")
     try:
         asked = asyncio.run(
             ask_again(given, judge, num_samples=doubts.num_samples, seed=doubts.seed)
@@ -300,27 +300,27 @@ def differences_from_data(
             for what in _unlike(mine, read, has_text=has_text):
                 yield f"{task.name}: {sample_id} {what}"
         elif mine.failure is None:
-            yield f"{task.name}: {sample_id} cannot be read, and has an answer"
+            yield f"{task.name}: {sample_id} cannot be read, but has an answer"
     for sample_id in left:
         yield f"{task.name}: {sample_id} is not in the dataset"
 
 
 def _unlike_source(task: MedixTask, entry: TaskEntry) -> Iterator[str]:
-    """Hold what `run.json` says of the dataset against it."""
+    """Compare what `run.json` says about the dataset with it."""
     if entry.synthetic != bool(task.mirror and task.mirror.synthetic):
-        yield f"{task.name}: run.json says otherwise than the data whether it is synthetic"
+        yield f"{task.name}: run.json and the data disagree on whether it is synthetic"
     files = entry.source.get("files")
     stated = files if isinstance(files, dict) else {}
     for name, sha256 in task.fingerprint().items():
         if stated.get(name, sha256) != sha256:
-            yield f"{task.name}: run.json gives another hash of {name} than the dataset has"
+            yield f"{task.name}: run.json and the dataset have different hashes of {name}"
     if entry.num_rows != len(task.rows):
         yield f"{task.name}: run.json says {entry.num_rows} rows, the dataset has {len(task.rows)}"
 
 
 def _unlike(mine: CompletionRecord, read: Sample, *, has_text: bool) -> Iterator[str]:
     if mine.failure is not None and mine.failure.error == "BadRow":
-        yield "can be read, and was not asked"
+        yield "can be read, but was not asked"
     for what in ("row", "kind", *(_COMPARED if has_text else ())):
         if getattr(mine, what) != getattr(read, what):
             yield f"has another {what} than the dataset"
@@ -336,22 +336,22 @@ _MOST_BYTES = 8 * 1024**3
 _MOST_FILES = 10_000
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
 _NOT_FOR_US = (RuntimeError,)
-"""A zip with a password, or packed in a way that Python does not know."""
+"""A zip with a password, or with compression that Python does not support."""
 
 
 def unpack(path: Path, folder: Path) -> None:
     """Unpack a zip into a folder.
 
     Raises `ConfigError` for a damaged one, for a file that would land outside of the folder or
-    stands twice, and for one that unpacks to more than 8 GiB.
+    occurs twice, and for one that unpacks to more than 8 GiB.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) > _MOST_FILES or sum(e.file_size for e in entries) > _MOST_BYTES:
-                raise ConfigError(f"{path} unpacks to more than any submission should")
+                raise ConfigError(f"{path} unpacks to more than a submission may")
             if len({entry.filename for entry in entries}) < len(entries):
-                raise ConfigError(f"{path} holds two files of one name")
+                raise ConfigError(f"{path} has two files with the same name")
             for entry in entries:
                 target = (folder / entry.filename).resolve()
                 if not target.is_relative_to(folder.resolve()):
@@ -368,12 +368,12 @@ _FROM_THE_FILE = ("kind", "modality", "data_class", "cluster", "slices")
 
 
 def digest_problems(given: Submission) -> Iterator[str]:
-    """Hold digests against what they are of, and names against each other."""
+    """Compare digests with their contents, and names with each other."""
     manifest, judging = given.manifest, given.judging
     if digest(manifest.generation) != manifest.generation_digest:
-        yield "run.json: the generation digest is of other settings"
+        yield "run.json: the generation digest does not match its settings"
     if digest(judging.judging) != judging.judging_digest:
-        yield "judging.json: the judging digest is of other settings"
+        yield "judging.json: the judging digest does not match its settings"
     if not given.listed.protocol == judging.protocol == given.scores.protocol:
         yield "the files name different protocols"
     stated = given.listed.model_dump()
@@ -385,18 +385,18 @@ def digest_problems(given: Submission) -> Iterator[str]:
     }
     for key, value in true.items():
         if stated[key] != value:
-            yield f"{MANIFEST}: {key} is {stated[key]!r}, and elsewhere {value!r}"
+            yield f"{MANIFEST}: {key} is {stated[key]!r}, but elsewhere {value!r}"
     identities = judging.judging.get("judges")
     known = identities if isinstance(identities, list) else []
     if [judge.get("digest") for judge in judging.judges] != [digest(one) for one in known]:
-        yield "judging.json: its judges are not those whose settings it gives"
+        yield "judging.json: its judges do not match their settings"
     names = [judge["id"] for judge in judging.judges]
     if len({*names}) < len(names):
-        yield "judging.json: two judges have one name"
+        yield "judging.json: two judges have the same name"
 
 
 def protocol_problems(given: Submission) -> Iterator[str]:
-    """Make the protocol's stamp again from its settings: nobody may borrow another's digest."""
+    """Recompute the protocol's stamp from its settings, so that no digest can be borrowed."""
     name = str(given.judging.protocol.get("name")).removesuffix(_OTHER_GENERATION)
     kept = given.manifest.generation
     stamp = stamp_now(given.judging.protocol, generation=kept, judging=given.judging.judging)
@@ -405,9 +405,9 @@ def protocol_problems(given: Submission) -> Iterator[str]:
         made = {key: kept.get(key) for key in ours.generation_settings()}
         theirs = {key: given.judging.settings.get(key) for key in ours.judging_settings()}
         for line in differences(ours.judging_settings(), theirs)[:3]:
-            yield f"judging.json names protocol {name}, but its settings are others: {line}"
+            yield f"judging.json names protocol {name}, but its settings differ: {line}"
         if ours.stamp(made) != stamp:
-            yield f"judging.json: the stamp of protocol {name} is not that of its settings"
+            yield f"judging.json: the stamp of protocol {name} does not match its settings"
         return
     try:
         protocol = protocol_of(given.manifest, given.judging)
@@ -417,16 +417,16 @@ def protocol_problems(given: Submission) -> Iterator[str]:
     made = {key: kept.get(key) for key in ("generation", "images", "prompt_template")}
     stamps = {_stamp(protocol, made, like=other) for other in (None, *protocol_names())}
     if stamp.get("digest") not in stamps:
-        yield f"judging.json: the digest of protocol {name!r} is not that of its settings"
+        yield f"judging.json: the digest of protocol {name!r} does not match its settings"
 
 
 def task_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
-    """Hold what is said of each task against its task file, and its samples against its rows."""
+    """Compare what is said about each task with its task file, and its samples with its rows."""
     entries = {name: given.manifest.tasks[name] for name in given.judging.tasks}
     keys = {f"{name}@{entry.version}" for name, entry in entries.items()}
     for key in sorted({task for task, _ in given.completions.keys() | given.verdicts.keys()}):
         if key not in keys:
-            yield f"{key}: it holds samples of a task that run.json does not know"
+            yield f"{key}: it has samples of a task that run.json does not list"
     restricted = {name for name, entry in entries.items() if entry.data_class == "dua"}
     for name in sorted({*given.listed.restricted} - restricted):
         yield f"{name}: its text is left out, but it is not restricted"
@@ -434,10 +434,10 @@ def task_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
         there = range(entry.num_rows)
         asked = there if entry.rows is None else frozenset(entry.rows)
         if len(asked) != entry.num_selected or not all(row in there for row in entry.rows or ()):
-            yield f"{name}: run.json lists a row twice, or one that the data has not"
+            yield f"{name}: run.json lists a row twice, or one that is not in the data"
         taken = [one.row for key, one in given.completions.items() if key[0].startswith(f"{name}@")]
         if len({*taken}) < len(taken) or not all(row in asked for row in taken):
-            yield f"{name}: two samples are of one row, or one is of a row that was not asked"
+            yield f"{name}: two samples are of the same row, or one is of a row that was not asked"
         file = catalogue.tasks.get(name)
         if file is not None and file.version == entry.version:
             if entry.source.get("path") != file.dataset_path:

@@ -1,8 +1,8 @@
-"""Results of elsewhere become a run folder, checked, scored again, and marked as claimed.
+"""Results of other tools become a run folder, checked, scored again, and marked as claimed.
 
-Nothing of them is believed beyond what their own lines add up to: scores are computed from the
+Nothing is trusted beyond what their own lines add up to: scores are computed from the
 samples, and a stated score that differs is reported. Their judge and settings are unknown, so they
-never share a column with runs of ours.
+never share a column with runs made here.
 """
 
 from __future__ import annotations
@@ -60,18 +60,18 @@ _CLAIMED = "as submitted"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """A run folder made of foreign results, and where they contradict themselves."""
+    """A run folder made from imported results, and where they contradict themselves."""
 
     scores: Scores
     layout: str
     differences: tuple[str, ...]
-    """Each a stated score that its own samples do not give."""
+    """Stated scores that do not follow from the samples."""
 
 
 def import_results(path: Path, catalogue: Catalogue, *, out: Path, model: str | None) -> Imported:
     """Read a folder or a zip, check it, and write it as a run below `out`.
 
-    Raises `ConfigError` for a layout that is none of the known ones, and `DatasetError` naming
+    Raises `ConfigError` for an unknown layout, and `DatasetError` naming
     every defect (ids, duplicates, ranges) where there is one; then nothing is written.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,7 +81,7 @@ def import_results(path: Path, catalogue: Catalogue, *, out: Path, model: str | 
         found.refuse_defects(path)
         name = model or found.model
         if not name.isprintable():
-            raise ConfigError(f"{name!r} is no name of a model", hint="give it one with --model")
+            raise ConfigError(f"{name!r} is not a model name", hint="set one with --model")
         run, judging = _write(found, catalogue, out=out, model=name)
     scores = write_scores(run, judging, catalogue)
     return Imported(
@@ -109,7 +109,7 @@ def _read(folder: Path) -> ForeignResults:
                 _add_mmmu(extra, found)
             return found
     raise ConfigError(
-        f"{folder} is in no known layout of results",
+        f"{folder} has no known results layout",
         hint="known: MODEL.jsonl with MODEL_eval.jsonl, lm-eval's results_*.json with samples, "
         "MedEvalKit's results.json with metrics.json",
     )
@@ -118,7 +118,7 @@ def _read(folder: Path) -> ForeignResults:
 def _add_mmmu(folder: Path, found: ForeignResults) -> None:
     """Add the part of an official submission that MedEvalKit scored."""
     if not is_medevalkit(folder):
-        found.problems.append(f"{folder.name} holds no results.json with metrics.json")
+        found.problems.append(f"{folder.name} has no results.json with metrics.json")
         return
     extra = read_medevalkit(folder)
     found.samples += extra.samples
@@ -177,7 +177,7 @@ def _num_rows(found: ForeignResults) -> dict[str, int]:
 def _entry(task: str, found: ForeignResults, catalogue: Catalogue) -> TaskEntry:
     known = catalogue.tasks.get(task)
     ours = known.settings.num_samples if known and not found.synthetic else None
-    # Whoever leaves rows out may not also say how many there are.
+    # Files that leave rows out may not also say how many there are.
     num_rows = max(ours or 0, found.num_rows.get(task, 0), _num_rows(found)[task])
     return TaskEntry(
         version=found.layout,
@@ -208,7 +208,7 @@ def _completion(sample: ForeignSample, entry: TaskEntry) -> CompletionRecord:
 
 
 def _verdict(sample: ForeignSample, record: CompletionRecord) -> VerdictRecord:
-    failure = Failure(error="NotJudged", message=f"{sample.place} has no verdict beside it")
+    failure = Failure(error="NotJudged", message=f"{sample.place} has no verdict")
     vote = Vote(
         judge=_CLAIMED,
         prompt="imported",
@@ -256,9 +256,9 @@ def _differences(found: ForeignResults, scores: Scores, catalogue: Catalogue) ->
     for name, claim, ours in stated:
         task = catalogue.tasks.get(name)
         if ours is None and task is not None and task.settings.data_class == "dua":
-            continue  # restricted samples stay at home
+            continue  # restricted samples are not included
         if ours is None:
-            said = "there are no samples of it"
+            said = "it has no samples"
         elif not abs(ours - claim.value) <= claim.within + 1e-9:
             said = f"its samples give {100 * ours:.2f}"
         else:

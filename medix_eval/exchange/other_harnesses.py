@@ -6,8 +6,8 @@ The official layout of MediX-R1 is written, too:
     MODEL_eval.jsonl   the same, and evaluation: {score}: 0 or 1, reports 0 to 5
     MODEL_score.txt    a line a task, and their mean
 
-It says nothing of the data's revision, the judge or the settings. What we write carries
-`medix-eval.json` beside these, which other readers ignore.
+It does not state the data's revision, the judge or the settings. What we write has
+`medix-eval.json` next to these, which other readers ignore.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read_lm_eval(folder: Path) -> ForeignResults:
     path = max(folder.glob("results_*.json"), key=lambda file: file.name)
     results = _json(path)
     if not isinstance(results, dict) or not isinstance(results.get("results"), dict):
-        raise ConfigError(f"{path} holds no results")
+        raise ConfigError(f"{path} has no results")
     config = _mapping(results.get("config"))
     arguments = _mapping(config.get("model_args"))
     model = results.get("model_name") or arguments.get("model") or arguments.get("pretrained")
@@ -90,7 +90,7 @@ def read_medevalkit(folder: Path) -> ForeignResults:
         found.files[name] = sha256_of(path)
         rows, metrics = _json(path), _json(path.with_name("metrics.json"))
         if not isinstance(rows, list):
-            raise ConfigError(f"{path} is no list of samples")
+            raise ConfigError(f"{path} is not a list of samples")
         total = metrics.get("total metrics") if isinstance(metrics, dict) else None
         if isinstance(total, dict) and isinstance(total.get("acc"), int | float):
             found.claimed[task] = StatedScore(float(total["acc"]), _EXACT)
@@ -197,7 +197,7 @@ _MOST_ROWS = 10_000_000
 
 
 class StatedScore(NamedTuple):
-    """A stated score, and how far from it the true one may be for having been rounded."""
+    """A stated score, and its rounding error."""
 
     value: float
     within: float
@@ -205,7 +205,7 @@ class StatedScore(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignSample:
-    """One answered question, and what the other harness made of it."""
+    """One answered question, as the other harness scored it."""
 
     task: str
     row: int
@@ -215,7 +215,7 @@ class ForeignSample:
     score: float | None
     """In [0, 1]; None where it has no verdict."""
     verdict: str
-    """The verdict as it stands in the file."""
+    """The verdict as written in the file."""
     place: str
     """File and line, for messages."""
     options: tuple[str, ...] = ()
@@ -245,7 +245,9 @@ class ForeignResults:
         first: dict[tuple[str, int], str] = {}
         for sample in self.samples:
             if not _TASK.fullmatch(sample.task):
-                self.problems.append(f"{sample.place} is of {sample.task!r}, which names no task")
+                self.problems.append(
+                    f"{sample.place} is of {sample.task!r}, which is not a task name"
+                )
             if not 0 <= sample.row < _MOST_ROWS:
                 self.problems.append(f"{sample.place} is of row {sample.row}")
             before = first.setdefault((sample.task, sample.row), sample.place)
@@ -254,7 +256,7 @@ class ForeignResults:
                     f"{sample.place} answers {sample.task} row {sample.row} again, after {before}"
                 )
         if not self.samples and not self.problems:
-            self.problems.append("not one answered sample")
+            self.problems.append("no answered samples")
         if self.problems:
             more = len(self.problems) - _SHOWN
             shown = "; ".join(self.problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
@@ -262,13 +264,13 @@ class ForeignResults:
 
 
 def lines_of(path: Path, found: ForeignResults) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield every line with its place; a last line that a kill has torn is a defect."""
+    """Yield every line with its place; an incomplete last line is a defect."""
     number = 0
     for number, line in enumerate(read_lines(path), 1):
         yield line, f"{path.name}, line {number}"
     with path.open("rb") as file:
         if sum(1 for _ in file) > number:
-            found.problems.append(f"{path.name}, line {number + 1} is torn")
+            found.problems.append(f"{path.name}, line {number + 1} is incomplete")
 
 
 NOTE = "medix-eval.json"
@@ -277,7 +279,7 @@ _CLAIM = re.compile(
     r"^\W*(?P<name>[A-Za-z][\w ]*?)\W*[:=|,\t ]\s*(?P<value>\d+(?:\.\d+)?(?:e-\d+)?)", re.MULTILINE
 )
 _GLUED = re.compile(r"(?<=[\d%])(?=(?!e-\d)[A-Za-z])")
-"""Each run adds its table to the file, and begins no line of its own."""
+"""Each run appends its table to the file without a line break first."""
 _WITHIN = 0.0005
 _MOST_POINTS = 5.0
 
@@ -291,7 +293,7 @@ def read_official(folder: Path) -> ForeignResults:
     """Read the three files; every defect is noted with its line, none is passed over."""
     answers = _answers(folder)
     if answers is None:
-        raise ConfigError(f"{folder} holds no MODEL.jsonl beside a MODEL_eval.jsonl")
+        raise ConfigError(f"{folder} has no MODEL.jsonl with a MODEL_eval.jsonl")
     name = answers.stem
     judged = folder / f"{name}_eval.jsonl"
     claims = folder / f"{name}_score.txt"
@@ -311,7 +313,7 @@ def read_official(folder: Path) -> ForeignResults:
     for line, place in _lines(answers, found):
         found.samples.append(_sample(line, place, verdicts.pop(line["id"], None), found))
     found.problems += [
-        f"{place} judges an answer that is not there" for _, place in verdicts.values()
+        f"{place} judges an answer that does not exist" for _, place in verdicts.values()
     ]
     if claims.is_file():
         text = claims.read_text(encoding="utf-8", errors="replace")
@@ -373,7 +375,7 @@ def _answers(folder: Path) -> Path | None:
     found = [path for path in pairs if path.is_file()]
     if len(found) > 1:
         listed = ", ".join(path.stem for path in found)
-        raise ConfigError(f"{folder} holds several models: {listed}", hint="a folder for each")
+        raise ConfigError(f"{folder} has several models: {listed}", hint="use one folder each")
     return found[0] if found else None
 
 
@@ -437,9 +439,9 @@ def _points(sample: JudgedSample, *, is_report: bool) -> float:
     score = sample.verdict.score or 0.0
     if not is_report and score not in {0.0, 1.0}:
         raise ConfigError(
-            f"{sample.task} {sample.verdict.sample_id} has the score {score:g}, and the official "
-            "layout knows only 0 and 1",
-            hint="submit it in our own layout, without --official",
+            f"{sample.task} {sample.verdict.sample_id} has the score {score:g}, but the official "
+            "layout allows only 0 and 1",
+            hint="submit it without --official",
         )
     return score * _MOST_POINTS if is_report else score
 
@@ -458,7 +460,7 @@ def _is_possible(points: object, *, is_report: bool) -> bool:
 def read_claims(
     text: str,
 ) -> tuple[dict[str, StatedScore], tuple[StatedScore, tuple[str, ...]] | None]:
-    r"""Read the scores stated last, given of one or of a hundred, and the mean of the last table.
+    r"""Read the scores stated last, out of 1 or of 100, and the mean of the last table.
 
     >>> claims, mean = read_claims("medqa: 0.5\nOverall: 50.0medqa: 0.25\nOverall: 25.0")
     >>> claims["medqa"].value, mean[0].value, mean[1]

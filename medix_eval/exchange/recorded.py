@@ -1,9 +1,9 @@
-"""Verdicts made again from the raw replies that were kept: whoever edits one must edit the other.
+"""Verdicts recomputed from the stored raw replies: an edit of one must match the other.
 
-The judge of the submission is replaced by one that says again what the file says it said; all else
-(what is the answer, how a reply is read, how votes are counted, what the rules say) is done anew
+The judge of the submission is replaced by one that repeats the replies in the file; all else
+(what is the answer, how a reply is read, how votes are counted, what the rules say) is done again
 by the code that any run goes through. What a judge would really say only a judge can tell: it is
-asked about a sample that nobody can guess, or a forger would leave exactly these answers alone.
+asked about a sample that cannot be predicted, or a forger would leave exactly these answers alone.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def judged_by_other_code(judging: JudgingManifest) -> str | None:
     version = judging.judging.get("version")
     if version == JUDGING_VERSION:
         return None
-    what = f"it was judged by version {version} of the judging code, and this is {JUDGING_VERSION}"
+    what = f"it was judged by version {version} of the judging code, but this is {JUDGING_VERSION}"
     return f"{what}: judge it again with `medix-eval judge RUN`, and submit that"
 
 
 def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
     """Rebuild the protocol from the settings that a run keeps.
 
-    Raises `ConfigError` where they are no protocol's, or of another version of the judging code.
+    Raises `ConfigError` if they are not a protocol, or of another version of the judging code.
     """
     if stale := judged_by_other_code(judging):
         raise ConfigError(stale)
@@ -63,7 +63,7 @@ def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
     kept = by_role(judging.judging, lambda role, old: f"{role}/{names[role]}" if names else old)
     judge = kept.get("judge")
     if not isinstance(judge, dict):
-        raise ConfigError("judging.json holds no judge")
+        raise ConfigError("judging.json has no judge")
     judge = dict(judge)
     if judge.get("scorer") != "rules":
         judge["model"] = "recorded"
@@ -81,7 +81,7 @@ def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
     try:
         protocol = Protocol.model_validate(fields)
     except ValidationError as error:
-        raise ConfigError(f"judging.json holds no protocol: {first_error(error)}") from error
+        raise ConfigError(f"judging.json has no protocol: {first_error(error)}") from error
     if missing := {*protocol.judge.prompt_files()} - protocol.texts.keys():
         raise ConfigError(f"judging.json lacks the prompts {', '.join(sorted(missing))}")
     return protocol
@@ -90,7 +90,7 @@ def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
 async def problem_of_replies(
     protocol: Protocol, record: CompletionRecord, kept: VerdictRecord, *, judges: Sequence[str]
 ) -> str | None:
-    """Score one completion with the replies of its kept verdict, and say what comes out else."""
+    """Score one completion with the replies of its stored verdict, and say what differs."""
     again = await verdict_of(
         record, protocol=protocol, grader=_grader(protocol, kept.votes, judges)
     )
@@ -98,17 +98,17 @@ async def problem_of_replies(
         return f"{kept.outcome} is stated, its replies give {again.outcome}"
     votes = [[(one.judge, one.prompt, one.points) for one in its.votes] for its in (again, kept)]
     if votes[0] != votes[1]:
-        return "a vote's points are not those of its reply"
+        return "a vote's points do not match its reply"
     for name in _BESIDE:
         if getattr(again, name) != getattr(kept, name):
-            return f"{name} is stated as {getattr(kept, name)}, and comes to {getattr(again, name)}"
+            return f"{name} is stated as {getattr(kept, name)}, but is {getattr(again, name)}"
     return None
 
 
 async def problem_of_points(
     protocol: Protocol, record: CompletionRecord, kept: VerdictRecord, *, judges: Sequence[str]
 ) -> str | None:
-    """Count the votes of a sample without text again, and say what comes out else."""
+    """Count the votes of a sample without text again, and say what differs."""
     spec = protocol.judge
     if not kept.outcome.is_read:
         return None if not kept.score else f"{kept.outcome} with the score {kept.score:g}"
@@ -118,7 +118,7 @@ async def problem_of_points(
         grader = _grader(protocol, votes, judges)
         grade = await grader.grade(record, answer="-") if grader else None
         if grade is None or [v.points for v in grade.votes] != [v.points for v in kept.votes]:
-            return "its votes are none that its protocol gives"
+            return "its votes do not follow from its protocol"
         score = grade.score
     elif score is None and isinstance(spec, LLMJudge):
         grader = _grader(protocol, [_said_points(one, spec, record) for one in kept.votes], judges)
@@ -183,7 +183,7 @@ _DRAWN = 0.005
 
 
 def score_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
-    """Yield every figure in `scores.json` that its verdicts do not give."""
+    """Yield every figure in `scores.json` that does not follow from the verdicts."""
     stated = given.scores
     twins = given.judging.judging.get("twins")
     groups = {name: group.tasks for name, group in stated.groups.items()}
@@ -246,7 +246,7 @@ def _short(value: object) -> str:
 
 
 _MAY_DIFFER = 0.02
-"""Share of the sample in which a judge may say something else: servers are not bit-exact."""
+"""Share of the sample in which a judge may disagree: servers are not bit-exact."""
 _ONE_POINT = 0.2
 """A report's score differs from this on: a point of five in every vote."""
 
@@ -263,10 +263,10 @@ class Asked:
 async def ask_again(
     given: Submission, judge: ResolvedJudge, *, num_samples: int, seed: int | None
 ) -> Asked:
-    """Judge a sample again. Raises `ConfigError` for prompts that are not ours."""
+    """Judge a sample again. Raises `ConfigError` for prompts that are not bundled."""
     protocol = protocol_of(given.manifest, given.judging)
     if foreign := _foreign_prompts(protocol):
-        raise ConfigError(f"its prompts are its own ({', '.join(foreign)}): read them first")
+        raise ConfigError(f"its prompts are not bundled ({', '.join(foreign)}): read them first")
     judged = sorted(
         key
         for key, verdict in given.verdicts.items()
@@ -308,7 +308,7 @@ def _said(verdict: VerdictRecord) -> str:
 
 
 def _foreign_prompts(protocol: Protocol) -> list[str]:
-    """Return the prompts that are not word for word files of ours."""
+    """Return the prompts that are not verbatim bundled files."""
     files = bundled("judges").glob("prompts/*.jinja")
     ours = {path.read_text(encoding="utf-8") for path in files}
     return [prompt_name(file) for file, text in protocol.judge_prompts.items() if text not in ours]

@@ -1,7 +1,7 @@
-"""A run as one zip that a stranger can check: every verdict with its raw reply, and checksums.
+"""A run as one zip that others can check: every verdict with its raw reply, and checksums.
 
-Restricted tasks leave ids and scores, and no text. Machine names, flags and time-outs stay at home:
-they move no score.
+Restricted tasks keep ids and scores, but no text. Machine names, flags and time-outs are left out:
+they do not affect a score.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def write_submission(
     if run.control:
         raise ConfigError(
             f"{run.judged} was made under --control {run.control}",
-            hint="submit the plain run: a control is no score of a model",
+            hint="submit the plain run: a control is not a score of a model",
         )
     if run.scores.synthetic and not allow_synthetic:
         raise ConfigError(
-            f"{run.judged} was made on synthetic data, which says nothing of the benchmarks",
-            hint="--allow-synthetic writes it all the same, marked so",
+            f"{run.judged} was made on synthetic data, which says nothing about the benchmarks",
+            hint="--allow-synthetic writes it anyway, marked as synthetic",
         )
     name = f"{slug(run.scores.model)}-{run.scores.judging_digest[:8]}"
     path = out / f"{name}-{'official' if official else 'submission'}.zip"
@@ -184,7 +184,7 @@ def _sign(file: Path, *, key: Path) -> Path:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except FileNotFoundError as error:
-        raise ConfigError("--sign needs ssh-keygen", hint="it comes with OpenSSH") from error
+        raise ConfigError("--sign needs ssh-keygen", hint="install OpenSSH") from error
     if done.returncode:
         raise ConfigError(f"--sign {key}: {' '.join(done.stderr.split())}")
     return file.with_name(file.name + ".sig")
@@ -230,19 +230,19 @@ def read_submission(folder: Path) -> Submission:
     if not all(isinstance(judge.get("id"), str) for judge in given.judging.judges):
         raise ConfigError("judging.json has a judge without a name")
     if not isinstance(given.manifest.generation.get("model"), dict):
-        raise ConfigError("run.json does not say of which model it is")
+        raise ConfigError("run.json does not name its model")
     if unknown := [name for name in given.judging.tasks if name not in given.manifest.tasks]:
-        raise ConfigError(f"judging.json lists {', '.join(unknown)}, which run.json does not know")
+        raise ConfigError(f"judging.json lists {', '.join(unknown)}, which run.json does not list")
     return given
 
 
 def file_problems(given: Submission) -> list[str]:
-    """Hold the files against the list of them."""
+    """Compare the files with the list of them."""
     there = {path.relative_to(given.folder).as_posix() for path in given.folder.rglob("*")}
     listed = given.listed.sha256
     extra = there - {*_FILES, MANIFEST, SIGNATURE}
     return [
-        *(f"{name}: is no file of a submission" for name in sorted({*extra, *listed} - {*_FILES})),
+        *(f"{name}: is not a submission file" for name in sorted({*extra, *listed} - {*_FILES})),
         *(f"{name}: not in {MANIFEST}" for name in sorted({*_FILES} - {*listed})),
         *(
             f"{name}: its checksum is not the one in {MANIFEST}"
@@ -253,7 +253,7 @@ def file_problems(given: Submission) -> list[str]:
 
 
 def line_problems(folder: Path) -> list[str]:
-    """Name the samples and keys that stand twice: one reader takes the first, one the last."""
+    """Name the samples and keys that occur twice: one reader takes the first, one the last."""
     problems = []
     for name in _LINES:
         seen = Counter[tuple[str, str]]()
@@ -262,11 +262,11 @@ def line_problems(folder: Path) -> list[str]:
                 repeated: list[str] = []
                 row = json.loads(line, object_pairs_hook=partial(_row, repeated=repeated))
                 seen[row["task"], row["sample_id"]] += 1
-                problems += [f"{name}, line {number}: {key!r} stands twice" for key in repeated]
+                problems += [f"{name}, line {number}: {key!r} occurs twice" for key in repeated]
                 if not line.endswith(b"\n"):
-                    problems.append(f"{name}, line {number}: the line is torn")
+                    problems.append(f"{name}, line {number}: the line is incomplete")
         problems += [
-            f"{name}: {task} {sample_id} stands {num} times"
+            f"{name}: {task} {sample_id} occurs {num} times"
             for (task, sample_id), num in seen.items()
             if num > 1
         ]
@@ -274,15 +274,15 @@ def line_problems(folder: Path) -> list[str]:
 
 
 def number_problems(given: Submission) -> Iterator[str]:
-    """Yield the samples with a number that no run comes to; a score has its own checks."""
+    """Yield the samples with an impossible number; a score has its own checks."""
     for (task, sample_id), one in given.completions.items():
         spent = (one.row, one.seconds, one.prompt_tokens, one.completion_tokens, one.requests)
         if not all(number is None or 0 <= number < math.inf for number in spent):
-            yield f"{task} {sample_id}: its completion holds a number that no run comes to"
+            yield f"{task} {sample_id}: its completion has an impossible number"
     for (task, sample_id), verdict in given.verdicts.items():
         calls = [number for vote in verdict.votes for number in (vote.calls, vote.seconds)]
         if not all(0 <= number < math.inf for number in calls):
-            yield f"{task} {sample_id}: its verdict holds a number that no run comes to"
+            yield f"{task} {sample_id}: its verdict has an impossible number"
         if verdict.outcome.is_scored != (verdict.score is not None):
             yield f"{task} {sample_id}: {verdict.outcome} with the score {verdict.score}"
 

@@ -23,7 +23,7 @@ _RIGHT_ABOVE = 0.5
 
 
 def answers_of_run(labels: Labels, run: JudgedRun) -> list[JudgedAnswer]:
-    """Return the labelled answers of a run with the verdicts they have there.
+    """Return the labelled answers of a run with their verdicts.
 
     Raises `ConfigError` for a label of a sample or of an answer that the run does not have.
     """

@@ -1,4 +1,4 @@
-"""What moves a judge besides the answer: length, letter, order in the prompt, chance."""
+"""What affects a judge besides the answer: length, letter, order in the prompt, chance."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def ask_about(
 
 
 def read_back(labels: Labels, run: JudgedRun) -> Scorecard:
-    """Compare labels with the verdicts that a run already has; nobody is asked."""
+    """Compare labels with the verdicts that a run already has; no judge is asked."""
     judging = run.judging
     who = MeasuredJudge(
         name=" + ".join(str(judge["id"]) for judge in judging.judges) or judging.protocol["name"],
@@ -102,14 +102,14 @@ def write_scorecard(card: Scorecard, out: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredJudge:
-    """Who was measured, and how it was asked."""
+    """The judge that was measured, and how it was asked."""
 
     name: str
     identity_digest: str
     protocol: Mapping[str, str]
     """Name and digest."""
     judging: Mapping[str, Any]
-    """Everything in the protocol that can move a verdict, the texts of the prompts among it."""
+    """Everything in the protocol that can affect a verdict, with the texts of the prompts."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Text of each prompt by the name of its file."""
 
@@ -210,7 +210,7 @@ def _notes(card: Scorecard) -> list[str]:
         alpha, num_split = card.labels["alpha"], card.labels["n_split"]
         notes.append(
             f"labels of {card.labels['annotators']} people, alpha {decimal(alpha)}; "
-            f"{num_split} more answers on which they are split"
+            f"{num_split} more answers without a majority"
         )
     if card.length_bias is not None:
         bias = card.length_bias
@@ -226,10 +226,10 @@ def _notes(card: Scorecard) -> list[str]:
     letters = card.position_bias.accuracy_by_letter
     if letters:
         said = ", ".join(f"{letter} {percent(share.value)}" for letter, share in letters.items())
-        notes.append(f"right by the letter of the right option: {said}")
+        notes.append(f"accuracy by the letter of the right option: {said}")
     if card.parse_failures.n:
         notes.append(
-            f"first two votes equal {_with_interval(card.consistency)}; unreadable votes "
+            f"first two votes agree {_with_interval(card.consistency)}; unreadable votes "
             f"{_with_interval(card.parse_failures)}"
         )
     notes.append(

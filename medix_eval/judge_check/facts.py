@@ -1,6 +1,6 @@
 """The facts of the lexicon as cases: a question, its reference, and what a wording may say of it.
 
-One function a section. A case is what templates are filled with; it knows nothing of labels.
+One function per section. A case is what templates are filled with; it has no labels.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The probe set: labelled answers that show what a judge can tell apart.
 
 Made from the templates and the lexicon in `judges/probes`, the same for a seed, plus items written
-by hand. A wording is in one split only, so that who improves a judge on `development` is measured
-on wordings that were never looked at.
+by hand. A wording is in one split only, so that a judge improved on `development` is measured
+on wordings that were not used for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The blind annotation sheet: answers of a run for people to label, as CSV and as one HTML page.
 
-Blind: neither the model's name nor any verdict is in it, and the order is drawn by lot. The draw is
-a plain random sample of what was judged, so that its labels can stand for the rest.
+Blind: neither the model's name nor any verdict is in it, and the order is random. The draw is
+a simple random sample of what was judged, so that its labels represent the rest.
 """
 
 from __future__ import annotations
@@ -41,21 +41,19 @@ COLUMNS: tuple[str, ...] = (
 _SETTLED_BY_A_READER = frozenset(
     {Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL, Outcome.UNJUDGED, Outcome.JUDGE_FAILED}
 )
-"""Outcomes of answers that somebody had to read; the others need no opinion."""
+"""Outcomes of answers that a judge or a rule had to read; the others need no label."""
 
 
 def write_sheet(run: JudgedRun, *, num: int, seed: int) -> tuple[Path, Path]:
     """Write `sheet/answers.csv` and `answers.html` beside the run's verdicts.
 
-    Raises `ConfigError` where a sheet is already there: somebody may have filled it in.
+    Raises `ConfigError` if a sheet already exists: it may have been filled in.
     """
     folder = run.judged / "sheet"
     paths = folder / "answers.csv", folder / "answers.html"
     for path in paths:
         if path.exists():
-            raise ConfigError(
-                f"{path} is already there", hint="move it away: it may hold somebody's labels"
-            )
+            raise ConfigError(f"{path} already exists", hint="move it away: it may contain labels")
     rows = _drawn(run, num=num, seed=seed)
     if not rows:
         raise ConfigError(f"{run.judged} has no answer to label")

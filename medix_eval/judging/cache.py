@@ -1,7 +1,7 @@
 """The verdict cache: one SQLite file beside the runs, shared by runs, models and training.
 
-It is keyed by everything that can move a vote. A cache that cannot be read is set aside and
-begun anew: losing it costs calls, never a result.
+It is keyed by everything that can affect a vote. A cache that cannot be read is renamed and
+replaced by a new one: losing it costs calls, never a result.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class VerdictCache:
     """Votes that are asked but not yet kept: a second sample that needs one waits for it."""
 
     @classmethod
-    def at(cls, path: Path, *, hint: str = "--no-cache goes on without it") -> Self:
+    def at(cls, path: Path, *, hint: str = "--no-cache runs without it") -> Self:
         """Open the cache, or begin it; `hint` says how its caller does without."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ class VerdictCache:
         except sqlite3.DatabaseError:
             aside = path.with_suffix(".corrupt")
             path.replace(aside)
-            _LOG.warning("the verdict cache could not be read; it is set aside as %s", aside)
+            _LOG.warning("unreadable verdict cache renamed to %s, starting a new one", aside)
             return cls(_opened(path))
 
     def find(self, key: str) -> tuple[float, str | None] | None:
@@ -83,7 +83,7 @@ class VerdictCache:
 async def remembered(
     cache: VerdictCache | None, vote: Vote, ask: Callable[[], Awaitable[Vote]]
 ) -> Vote:
-    """Return a vote from the cache, or from whoever is just asking for it, or ask."""
+    """Return a vote from the cache or from a request in flight, or ask."""
     if cache is None:
         return await ask()
     if (known := cache.find(vote.key)) is not None:
@@ -97,7 +97,7 @@ async def remembered(
         vote = await ask()
     except BaseException:
         asked.cancel()
-        del cache.under_way[vote.key]  # what was cut off is asked anew
+        del cache.under_way[vote.key]  # what was cut off is asked again
         raise
     asked.set_result(vote)
     return vote

@@ -1,4 +1,4 @@
-"""Answers that a judge must refuse, sent to it now and then while a policy learns to please it."""
+"""Answers that a judge must reject, sent to it at intervals while a policy is trained on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 
 
 class Canary(NamedTuple):
-    """One answer that is wrong for certain."""
+    """One answer that is certainly wrong."""
 
     kind: Literal["wrong", "key"]
     asked: Asked

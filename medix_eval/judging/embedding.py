@@ -13,7 +13,7 @@ from medix_eval.models.torchvision_cpu import declare_missing_operators
 Pair = tuple[str, str]
 """An answer and its reference."""
 _KEPT_TEXTS = 20_000
-"""Vectors in memory, the oldest make room: references come back, and so do short answers."""
+"""Vectors in memory, the oldest are dropped: references and short answers recur."""
 
 
 class Embedder:

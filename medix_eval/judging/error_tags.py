@@ -1,6 +1,6 @@
 """Name the clinical mistake that a wrong answer makes, where its words alone prove it.
 
-A tag moves no score: it says of an answer that was judged wrong how it differs from its reference.
+A tag affects no score: it says how an answer that was judged wrong differs from its reference.
 Answer and reference must be alike but for that difference, or one of them must be nothing but it;
 what is said in other words, hedged or denied gets no tag.
 """

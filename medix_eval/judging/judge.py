@@ -37,13 +37,13 @@ from medix_eval.storage.digests import digest
 
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
 SEEDS_APART = 1000
-"""Between the seeds of two repeats, so that their further tries never meet."""
+"""Between the seeds of two repeats, so that their retries never share a seed."""
 _NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """What the votes came to: a score in [0, 1], or None where too few were valid."""
+    """The result of the votes: a score in [0, 1], or None if too few were valid."""
 
     score: float | None
     votes: tuple[Vote, ...]
@@ -52,7 +52,7 @@ class Grade:
 
 
 class Grader(typing.Protocol):
-    """Whoever grades answers: a judge with its votes, a dialogue, or a jury of either."""
+    """Grades answers: a judge with its votes, a dialogue, or a jury of either."""
 
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
         """Compare an answer with its reference."""

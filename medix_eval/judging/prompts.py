@@ -26,7 +26,7 @@ _JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
 )
 _FIELDS = ("question", "reference", "answer", "fence")
 _COMPARED = ("reference", "answer")
-_HINT = f"a prompt sees {', '.join(_FIELDS)}, written as {{{{ answer }}}}"
+_HINT = f"a prompt can use {', '.join(_FIELDS)}, written as {{{{ answer }}}}"
 
 
 def check_prompts(protocol: Protocol) -> None:

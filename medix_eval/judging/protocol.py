@@ -1,4 +1,4 @@
-"""A protocol: one YAML that fixes everything that can move a score.
+"""A protocol: one YAML that fixes everything that can affect a score.
 
 Results of different protocol digests are different numbers, so overrides change the digest and
 the name. The digest covers the text of every prompt and what it is for, not where its file lies.
@@ -21,7 +21,7 @@ from medix_eval.storage.bundled import bundled, read_mapping, set_key
 from medix_eval.storage.digests import digest
 
 JUDGING_VERSION = 4
-"""Goes up with any change to answer extraction, rules or reply reading that can move a score."""
+"""Goes up with any score-affecting change to answer extraction, rules or reply reading."""
 
 
 class SamplingSpec(Frozen):
@@ -81,10 +81,10 @@ class Rubric(Frozen):
     def _can_be_graded(self) -> Self:
         lowest, highest = self.scale
         if lowest >= highest:
-            raise ValueError(f"a scale from {lowest} to {highest} tells nothing apart")
+            raise ValueError(f"a scale from {lowest} to {highest} has no range")
         for word, points in self.labels.items():
             if not lowest <= points <= highest:
-                raise ValueError(f"label {word!r} gives {points}, off the scale")
+                raise ValueError(f"label {word!r} gives {points}, which is off the scale")
         if len({word.casefold() for word in self.labels}) != len(self.labels):
             raise ValueError("two labels differ only in case")
         return self
@@ -125,10 +125,10 @@ class LLMJudge(Frozen):
     @model_validator(mode="after")
     def _votes_can_differ(self) -> Self:
         if self.audit and self.rules != "first":
-            raise ValueError("audit samples what the rules settle: it goes with rules: first")
+            raise ValueError("audit samples what the rules settle: it needs rules: first")
         repeats = max(self.question.repeats, self.report.repeats)
         if repeats > 1 and not self.sampling.temperature:
-            raise ValueError("repeats say the same at temperature 0; set sampling.temperature")
+            raise ValueError("repeats are identical at temperature 0; set sampling.temperature")
         return self
 
 
@@ -164,11 +164,11 @@ class RulesOnly(Frozen):
     scorer: Literal["rules"]
 
     def most_calls(self, kind: Kind) -> int:
-        """Return 0: nobody is asked."""
+        """Return 0: no judge is asked."""
         return 0
 
     def prompt_files(self) -> tuple[str, ...]:
-        """Return nothing: nobody is asked."""
+        """Return nothing: no judge is asked."""
         return ()
 
 
@@ -179,7 +179,7 @@ class Protocol(Frozen):
     version: Annotated[int, Field(ge=1)]
     summary: str
     note: str = ""
-    """What must stand beside every number of this protocol."""
+    """A note that is shown with every number of this protocol."""
     generation: SamplingSpec
     images: ImageSpec = ImageSpec()
     prompt: PromptSpec = PromptSpec()
@@ -188,12 +188,12 @@ class Protocol(Frozen):
     """Where a task `NAME_<twins>` exists, it is run in place of NAME."""
     judge: Annotated[LLMJudge | DialogueJudge | RulesOnly, Field(discriminator="scorer")]
     embedding: EmbeddingSpec | None = None
-    """What training scores beside the judge; it moves no verdict."""
+    """What training scores besides the judge; it affects no verdict."""
     texts: dict[str, str] = Field(default_factory=dict, repr=False)
     """Text of every prompt file named above, by its name in the file."""
 
     def generation_settings(self) -> dict[str, Any]:
-        """Everything here that can move a completion."""
+        """Everything here that can affect a completion."""
         template = self.prompt.template
         return {
             "generation": self.generation.model_dump(),
@@ -202,7 +202,7 @@ class Protocol(Frozen):
         }
 
     def judging_settings(self) -> dict[str, Any]:
-        """Everything here that can move a verdict, but the judge itself."""
+        """Everything here that can affect a verdict, except the judge itself."""
         settings = {
             "answer": self.answer.model_dump(mode="json"),
             "judge": self.judge.model_dump(mode="json", exclude={"model"}),

@@ -52,7 +52,7 @@ def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
         raise ReplyUnusable(f"the verdict is not JSON: {_tail(verdicts[-1])}") from error
     lowest, highest = scale
     if type(points) is not int or not lowest <= points <= highest:
-        raise ReplyUnusable(f"score {points!r} is none of {lowest} to {highest}")
+        raise ReplyUnusable(f"score {points!r} is not one of {lowest} to {highest}")
     # Also what stands before a `</think>`: that may be part of the answer as well.
     claims = _verdicts(reply)
     differ = len({_without_blanks(claim) for claim in claims}) > 1
@@ -83,7 +83,7 @@ def read_label(reply: str, *, labels: Mapping[str, int]) -> int:
     said = _after_thinking(reply).strip(_AROUND_A_LABEL).casefold()
     offered = {word.casefold(): points for word, points in labels.items()}
     if said not in offered:
-        raise ReplyUnusable(f"the reply is none of {', '.join(labels)}: {_tail(reply)}")
+        raise ReplyUnusable(f"the reply is not one of {', '.join(labels)}: {_tail(reply)}")
     return offered[said]
 
 
@@ -114,7 +114,7 @@ def read_published(reply: str, *, is_report: bool) -> float:
     except OverflowError:
         points = math.inf
     if not math.isfinite(points):
-        raise ReplyUnusable(f"score {_tail(str(score))} is no number")
+        raise ReplyUnusable(f"score {_tail(str(score))} is not a number")
     return points
 
 
@@ -129,7 +129,7 @@ def _after_thinking(reply: str) -> str:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a verdict that says two things at once."""
     if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return dict(pairs)
 
 

@@ -50,7 +50,7 @@ class Completion:
     requests: int = 1
     """How many requests it took, tries included."""
     seconds: float = 0.0
-    """Time under way, all tries together; waiting for a place is not in it."""
+    """Time in requests, all tries together; without the wait for a free slot."""
 
 
 class ChatModel(Protocol):
@@ -76,7 +76,7 @@ class ModelSource(Protocol):
 
     @property
     def devices(self) -> frozenset[str]:
-        """What it takes of this machine, such as GPU `0` or `cpu`; nothing for a model elsewhere.
+        """The devices it uses on this machine, such as GPU `0` or `cpu`; none for a remote model.
 
         Two models with a device in common take turns.
         """
@@ -84,7 +84,7 @@ class ModelSource(Protocol):
 
     @property
     def takes_images(self) -> bool | None:
-        """Whether it can see; None where only asking would tell."""
+        """Whether it accepts images; None if only a request would tell."""
         ...
 
     @property
@@ -94,7 +94,7 @@ class ModelSource(Protocol):
 
     @property
     def adapts(self) -> bool:
-        """Whether the number in flight is searched for, up to `concurrency`."""
+        """Whether the number in flight is tuned, up to `concurrency`."""
         ...
 
     def identity(self) -> dict[str, Any]:
@@ -107,6 +107,6 @@ class ModelSource(Protocol):
     def open(self, logs: Path) -> AbstractAsyncContextManager[ChatModel]:
         """Load or connect, and check that the model really answers under its name.
 
-        A model that is a process of its own writes what it says into the folder `logs`.
+        A model that is a separate process writes its output into the folder `logs`.
         """
         ...

@@ -29,32 +29,32 @@ _IDENTITY_FILES = (
 )
 _BLOCK = 4096
 _SIGHT = ("vision", "visual", "image", "img")
-"""Words that name a config's keys for a model that sees; older ones have no `vision_config`."""
+"""Words in the config keys of a vision model; older ones have no `vision_config`."""
 _TEMPLATES = ("chat_template.jinja", "chat_template.json", "tekken.json")
 """Files that say how a chat is written; the last is Mistral's way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What the small files of a checkpoint say of it, before anything is loaded."""
+    """What the small files of a checkpoint say about it, before anything is loaded."""
 
     config: Mapping[str, Any]
-    """`config.json`; empty where it could not be had."""
+    """`config.json`; empty if unavailable."""
     tokenizer: Mapping[str, Any]
-    """`tokenizer_config.json`; empty where it could not be had."""
+    """`tokenizer_config.json`; empty if unavailable."""
     has_chat_template: bool | None
-    """None where the files that would tell could not be had."""
+    """None if the files that would tell are unavailable."""
 
     @property
     def takes_images(self) -> bool | None:
-        """Whether the model can see; None where the config could not be had."""
+        """Whether the model accepts images; None if the config is unavailable."""
         if not self.config:
             return None
         return any(word in key.lower() for key in self.config for word in _SIGHT)
 
     @property
     def context(self) -> int | None:
-        """How many tokens the model takes, prompt and completion together; None if nobody says."""
+        """How many tokens the model takes, prompt and completion together; None if unknown."""
         said = (self.text("max_position_embeddings"), self.tokenizer.get("model_max_length"))
         return min((int(limit) for limit in said if isinstance(limit, int | float)), default=None)
 
@@ -124,10 +124,10 @@ def folder_identity(folder: Path) -> dict[str, Any]:
 
     Hashes the configuration, tokenizer and chat template, and of each weight file the header and
     one block of every tensor: reading all of 60 GB would take a minute, and training moves every
-    tensor. Raises `ConfigError` where the folder holds no model.
+    tensor. Raises `ConfigError` if the folder has no model.
     """
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"{folder} holds no model: it has no config.json")
+        raise ConfigError(f"{folder} is not a model: it has no config.json")
     hashes = {
         name: _sha256((folder / name).read_bytes())
         for name in _IDENTITY_FILES
@@ -135,7 +135,7 @@ def folder_identity(folder: Path) -> dict[str, Any]:
     }
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise ConfigError(f"{folder} holds no weights: it has no *.safetensors file")
+        raise ConfigError(f"{folder} has no weights: no *.safetensors file")
     hashes |= {path.name: _weights_sha256(path) for path in weights}
     return {"kind": "folder", "files": hashes}
 
@@ -156,7 +156,7 @@ def hub_identity(repo: str, revision: str | None) -> dict[str, Any]:
         found = try_to_load_from_cache(repo, "config.json", revision=revision)
     except HFValidationError as error:
         raise ConfigError(
-            f"{repo!r} is neither a folder nor a name on the hub", hint="expected ORG/NAME"
+            f"{repo!r} is neither a folder nor a hub name", hint="expected ORG/NAME"
         ) from error
     if not constants.HF_HUB_OFFLINE:
         try:
@@ -165,7 +165,7 @@ def hub_identity(repo: str, revision: str | None) -> dict[str, Any]:
             code = getattr(error.response, "status_code", None)
             if code in {401, 403, 404}:
                 raise ServerError(
-                    f"the hub does not give out {repo!r} ({code})",
+                    f"model {repo!r}: access denied or not found on the hub ({code})",
                     hint="check the name, and log in with `hf auth login` if it is gated",
                 ) from error
         except (OSError, OfflineModeIsEnabled):
@@ -177,7 +177,7 @@ def hub_identity(repo: str, revision: str | None) -> dict[str, Any]:
             return {"kind": "hub", "repo": repo, "commit": str(info.sha)}
     if not isinstance(found, str):
         raise ServerError(
-            f"model {repo!r} is neither on this machine nor can the hub be reached",
+            f"model {repo!r} is not on this machine, and the hub cannot be reached",
             hint="give a local folder, or download it first with `hf download`",
         )
     return {"kind": "hub", "repo": repo, "commit": Path(found).parent.name}

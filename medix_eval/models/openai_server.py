@@ -58,10 +58,10 @@ class OpenAIServer:
     key_env: str = "OPENAI_API_KEY"
     concurrency: int = 256
     adapts: bool = True
-    """Whether the number in flight is searched for, up to `concurrency`; else it is just that."""
+    """Whether the number in flight is tuned, up to `concurrency`; else it is fixed."""
     request_timeout_s: float = 600.0
     role: str = "model"
-    """How messages call it: `model` or `judge`."""
+    """Its name in messages: `model` or `judge`."""
 
     @property
     def name(self) -> str:
@@ -81,15 +81,15 @@ class OpenAIServer:
 
     @property
     def devices(self) -> frozenset[str]:
-        """None: whoever runs the server has given it what it needs."""
+        """None: the server has its own."""
         return frozenset()
 
     @property
     def takes_images(self) -> None:
-        """Unknown: the wire has no question for it."""
+        """Unknown: the API cannot tell."""
 
     def identity(self) -> dict[str, Any]:
-        """Return the served id and the host: all that an endpoint tells of itself."""
+        """Return the served id and the host: all that an endpoint tells about itself."""
         return {"kind": "openai", "id": self.model, "host": urlsplit(self.base_url).netloc}
 
     @asynccontextmanager
@@ -101,7 +101,7 @@ class OpenAIServer:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connected]:
-        """Open the session; whether anybody answers is not asked."""
+        """Open the session, without checking that the server answers."""
         import aiohttp  # noqa: PLC0415 (150 ms, off the way of `--help`)
 
         key = os.environ.get(self.key_env, "").strip()
@@ -126,7 +126,7 @@ class Connected:
     session: aiohttp.ClientSession
 
     async def check(self) -> None:
-        """Ask for the list of models; a server without one (404, 405) is taken at its word."""
+        """Check the list of models; a server without one (404, 405) is trusted."""
         try:
             status, reply = await self._request("GET", "/models")
         except RequestFailed as error:
@@ -190,7 +190,7 @@ class Connected:
             if status == 200:  # noqa: PLR2004
                 raise ServerError(
                     f"{url} answered with {headers.get('Content-Type', 'no type')}, not JSON",
-                    hint=f"an OpenAI-compatible API is needed at {self.server.where}",
+                    hint=f"an OpenAI-compatible API is expected at {self.server.where}",
                 ) from error
             return status, raw[:200].decode(errors="replace")
 
@@ -200,8 +200,8 @@ class Connected:
         if status < 400:  # noqa: PLR2004
             # Followed, it would carry samples to a host that nobody has checked.
             raise ServerError(
-                f"{self.server.base_url} answered {status}: it sends us elsewhere",
-                hint=f"the API itself is needed at {self.server.where}",
+                f"{self.server.base_url} answered {status}: redirected",
+                hint=f"give the final address of the API in {self.server.where}",
             )
         said = _error_message(reply)
         if status in _STOPS:
@@ -253,7 +253,7 @@ def _completion(reply: Any) -> Completion:
         usage = usage if isinstance(usage, dict) else {}
         reason = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ReplyUnusable(f"the reply holds no completion: {str(reply)[:200]}") from error
+        raise ReplyUnusable(f"the reply has no completion: {str(reply)[:200]}") from error
     if not isinstance(text, str | None):
         raise ReplyUnusable(f"the completion is {type(text).__name__}, not text")
     if isinstance(reasoning, str) and reasoning:

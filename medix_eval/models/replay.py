@@ -1,6 +1,6 @@
 """Answers that were generated elsewhere, read from a JSONL file.
 
-Two layouts: ours, `{sample_id, task, completion, finish_reason?}`, and the official
+Two layouts: medix-eval's, `{sample_id, task, completion, finish_reason?}`, and the official
 `<model>.jsonl` of MediX-R1, `{id: "<task>_<row>", question, answer, response}`. The official row
 counter depends on the order of the dataset, so question and reference are compared with the row.
 """
@@ -26,7 +26,7 @@ _QUESTION_START = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayFile:
-    """A file of completions in the place of a model."""
+    """A file of completions instead of a model."""
 
     path: Path
     concurrency: int = 64
@@ -68,7 +68,7 @@ class ReplayFile:
             replay.add(row, number=number)
         if replay.is_empty:
             raise ConfigError(
-                f"the replay file {self.path} holds no whole line",
+                f"the replay file {self.path} has no complete line",
                 hint="each line is {sample_id, task, completion} or the official {id, response}",
             )
         yield replay
@@ -88,7 +88,7 @@ class _Replay:
             if not isinstance(row.get(name), str | None):
                 raise ConfigError(
                     f"{where}: {name} is {row[name]!r:.40}, not text",
-                    hint=f"{name} is a string, or null where there is none",
+                    hint=f"{name} must be a string, or null",
                 )
         if "completion" in row:
             key = (str(row.get("task", "")).partition("@")[0], str(row.get("sample_id", "")))
@@ -102,7 +102,7 @@ class _Replay:
             self._official.setdefault((found["task"], int(found["row"])), row)
         else:
             raise ConfigError(
-                f"{where} is neither layout of answers",
+                f"{where} is in neither layout of answers",
                 hint="expected {sample_id, task, completion} or the official {id, response}",
             )
 
@@ -122,7 +122,7 @@ class _Replay:
             return Completion(text=text, finish_reason=row.get("finish_reason"))
         row = self._official.get((task.removesuffix("_compat"), sample.row))
         if row is None:
-            raise NoAnswer(f"{self.path.name} holds no answer for {task} row {sample.row}")
+            raise NoAnswer(f"{self.path.name} has no answer for {task} row {sample.row}")
         _verify(row, sample, file=self.path.name)
         return Completion(text=row["response"])
 

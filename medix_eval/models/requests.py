@@ -1,7 +1,7 @@
-"""How many requests are under way at once: a fixed number, or what the server turns out to bear.
+"""How many requests are in flight at once: a fixed number, or as many as the server can handle.
 
-The search is that of TCP: grow while growing pays, halve when the server says it is too much. It
-moves no score, so nothing of it is in a digest.
+Tuned like TCP: grow while it helps, halve when the server says it is too much. It
+does not affect a score, so it is in no digest.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _TURN_S = 0.001
 
 
 def gate_for(*, concurrency: int, adapts: bool) -> Gate:
-    """Return the gate of a model: fixed, or searching up to its concurrency."""
+    """Return the gate of a model: fixed, or tuned up to its concurrency."""
     return Gate(limit=min(FIRST, concurrency) if adapts else concurrency, most=concurrency)
 
 
 @dataclass(slots=True, kw_only=True)
 class Gate:
-    """`async with gate:` waits for a place; tell the gate of every answer and every overload."""
+    """`async with gate:` waits for a slot; report every answer and every overload to the gate."""
 
     limit: int
     most: int
@@ -86,7 +86,7 @@ class Gate:
         self._admit()
 
     def answered(self) -> None:
-        """Count an answer; after two rounds of them, see whether the limit pays."""
+        """Count an answer; after two rounds, check whether the limit helps."""
         if self._is_fixed:
             return
         self._answers += 1
@@ -170,27 +170,27 @@ class RetryPolicy:
     silence_s: float = 600.0
     """So long without any answer, while several requests wait for one, stops the run."""
     quotes: bool = False
-    """Whether logs tell what a server said; it may quote the prompt, and so restricted data."""
+    """Whether logs quote the server; it may quote the prompt, and so restricted data."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RetryingModel:
-    """A model whose passing failures are tried again."""
+    """A model whose temporary failures are retried."""
 
     model: ChatModel
     policy: RetryPolicy
     role: str
     gate: Gate
-    """Requests under way at once; waiting for the next try takes no place."""
+    """Requests in flight; waiting for the next try does not count."""
     _failures_in_a_row: int = 0
     _last_answer_at: float = field(default_factory=time.monotonic)
     _failed_since: int = 0
-    """Requests that failed for good since the last answer: one alone proves nothing."""
-    # Only spreads waiting times, so its seed moves no score.
+    """Requests that finally failed since the last answer: one alone proves nothing."""
+    # Only spreads waiting times, so its seed affects no score.
     _random: random.Random = field(default_factory=random.Random)
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        """Return the first completion, or raise the last failure once the tries are used up."""
+        """Return the first completion, or raise the last failure after all tries."""
         number, seconds = 0, 0.0
         if not self.gate.under_way:  # nobody was asked, so nobody was silent
             self._last_answer_at = time.monotonic()
@@ -235,12 +235,12 @@ class RetryingModel:
         if self._failures_in_a_row >= self.policy.connection_failures:
             said = f"{self._failures_in_a_row} connections to the {self.role} failed in a row"
         elif silence_s > self.policy.silence_s and self._failed_since + self.gate.under_way > 1:
-            said = f"the {self.role} has not answered anything for {silence_s:.0f} s"
+            said = f"the {self.role} has not answered for {silence_s:.0f} s"
         else:
             return
         raise ServerError(
             f"{said} ({self._told(error)})",
-            hint="finished work is kept: start the same command again",
+            hint="finished work is kept: run the same command again",
         ) from error
 
     def _wait_s(self, error: RequestFailed, *, number: int) -> float:
@@ -259,7 +259,7 @@ class RetryingModel:
 
 
 def run_to_end(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a coroutine as `asyncio.run` does, also where a loop is running already.
+    """Run a coroutine as `asyncio.run` does, even if a loop is already running.
 
     A notebook has one: the coroutine then runs in a loop of its own in another thread, and Ctrl-C
     cancels it there.

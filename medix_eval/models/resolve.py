@@ -27,7 +27,7 @@ from medix_eval.storage.bundled import read_mapping
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFlags:
-    """What the command line says of one model besides its name."""
+    """What the command line says about one model besides its name."""
 
     role: Literal["model", "judge"]
     backend: Literal["vllm", "hf"] | None = None
@@ -66,7 +66,7 @@ def resolve_model(
         return _plugged_in(name, flags, max_tokens=max_tokens, out=out)
     if flags.base_urls:
         raise ConfigError(
-            f"{flags.prefix}base-url goes with openai:NAME, not with {name!r}",
+            f"{flags.prefix}base-url works with openai:NAME, not with {name!r}",
             hint=f"did you mean openai:{name}?",
         )
     if kind == "replay":
@@ -79,7 +79,7 @@ def resolve_model(
 def _checkpoint(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> ModelSource:
     """Return a model whose weights are loaded here: ours, one of the hub, or a folder."""
     if name == "rules":
-        raise ConfigError("rules are a protocol", hint="--protocol rules needs no judge")
+        raise ConfigError("rules is a protocol, not a model", hint="use --protocol rules")
     location = name
     if name == "phantom":
         from medix_eval.phantom.dataset import model_folder  # noqa: PLC0415
@@ -87,7 +87,7 @@ def _checkpoint(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> 
         location = str(model_folder())
     elif ":" in name or not name or (name.count("/") != 1 and not Path(name).is_dir()):
         raise ConfigError(
-            f"{name!r} is no model",
+            f"{name!r} is not a model",
             hint="models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl, phantom, or NAME "
             f"at a provider: {', '.join(f'{one}:NAME' for one in load_providers())}"
             + "".join(f", or {one}:NAME of a plug-in" for one in sorted(_plug_ins().names)),
@@ -139,7 +139,7 @@ def _plug_ins() -> EntryPoints:
 
 
 def give_gpus(models: Sequence[ModelSource]) -> tuple[ModelSource, ...]:
-    """Give each model that vLLM serves GPUs of its own, where there are enough for all at once."""
+    """Give each model that vLLM serves its own GPUs, if there are enough for all at once."""
     from medix_eval.models.vllm_server import VLLMServer  # noqa: PLC0415
 
     served = [model for model in models if isinstance(model, VLLMServer)]
@@ -203,12 +203,12 @@ def _vllm(
 
 
 def _refuse(name: str, flags: ModelFlags, *fields: str) -> None:
-    """Refuse flags that would have no effect, so that nobody believes they had one."""
+    """Refuse flags that would have no effect, so that they are not silently ignored."""
     for field in fields:
         if getattr(flags, field) is not None:
             flag = flags.prefix + field.replace("_", "-")
             raise ConfigError(
-                f"{flag} is for models that vLLM serves, and {name!r} is none",
+                f"{flag} is for models that vLLM serves, but {name!r} is not one",
                 hint=f"{flags.prefix}backend vllm serves ORG/NAME or a folder; for transformers, "
                 "CUDA_VISIBLE_DEVICES chooses GPUs",
             )
@@ -236,11 +236,11 @@ def _provided(name: str, provider: Provider, flags: ModelFlags) -> ModelSource:
     kind, _, model = name.partition(":")
     if flags.base_urls:
         raise ConfigError(
-            f"{flags.prefix}base-url is for openai:NAME, and {kind} is at {provider.base_url}",
+            f"{flags.prefix}base-url is for openai:NAME, but {kind} is at {provider.base_url}",
             hint=f"leave it out, or name openai:{model} to ask that address",
         )
     if not model:
-        raise ConfigError(f"{name!r} names no model", hint=f"for example {kind}:ORG/NAME")
+        raise ConfigError(f"{name!r} has no model name", hint=f"for example {kind}:ORG/NAME")
     served = ProvidedModel(
         provider=kind,
         model=model,
@@ -249,14 +249,14 @@ def _provided(name: str, provider: Provider, flags: ModelFlags) -> ModelSource:
     )
     if not os.environ.get(served.key_env, "").strip():
         raise ConfigError(
-            f"{name} needs a key, and the environment variable {served.key_env} holds none",
+            f"{name} needs a key, but the environment variable {served.key_env} is empty or unset",
             hint=f"export {served.key_env}=..., or name another with {flags.prefix}api-key-env",
         )
     return served
 
 
 def _check_address(url: str, *, flag: str) -> None:
-    """Refuse what is no address, and one that holds a password: it would land in `run.json`."""
+    """Refuse an invalid address, and one with a password: it would end up in `run.json`."""
     hint = "for example http://localhost:8000/v1"
     try:
         parts = urlsplit(url)
@@ -267,7 +267,7 @@ def _check_address(url: str, *, flag: str) -> None:
         raise ConfigError(f"{flag} {url!r} is not an http(s) address", hint=hint)
     if parts.username or parts.password:
         raise ConfigError(
-            f"{flag} holds a password", hint="keys come from the environment: --api-key-env VAR"
+            f"{flag} contains a password", hint="keys come from the environment: --api-key-env VAR"
         )
 
 
@@ -290,7 +290,7 @@ _FILE = Path(__file__).with_name("providers.yaml")
 
 
 class Provider(Frozen):
-    """One entry of `providers.yaml`; its key is what stands before the colon of a model's name."""
+    """One entry of `providers.yaml`; its key is the part before the colon in a model's name."""
 
     base_url: str
     key_env: str

@@ -30,23 +30,23 @@ _NOISE = re.compile(
     r"(INFO|WARNING) \d\d-\d\d |^INFO: |Warning: |warnings\.warn"
     r"|^nanobind: |nanobind\.| - leaked| - \.\.\."
 )
-"""Lines that tell nothing of a death: news, and what libraries say when a process ends."""
+"""Lines that do not explain a crash: progress, and what libraries print at exit."""
 _CAUSE = re.compile(r"\b\w+(Error|Exception)\b: \S|[Oo]ut of memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerProcess:
-    """A server that was started below a supervisor, which ends it whatever becomes of us."""
+    """A server under a supervisor, which ends it whatever happens to this process."""
 
     what: str
-    """How messages call it, such as `the vLLM server of Qwen/Qwen3-14B`."""
+    """Its name in messages, such as `the vLLM server of Qwen/Qwen3-14B`."""
     process: subprocess.Popen[bytes]
     port: int
     log: Path
     log_begins: int
     """Where this start begins in the log; an earlier run may have written before."""
     hints: Mapping[str, str]
-    """What to do, by a pattern that the log of a dead server may hold."""
+    """What to do, by a pattern that may occur in the log of a dead server."""
 
     @property
     def is_dead(self) -> bool:
@@ -54,14 +54,14 @@ class ServerProcess:
         return self.process.poll() is not None
 
     async def dies_within(self, seconds: float) -> bool:
-        """Give a server that has just failed a request the time to be found dead."""
+        """Wait briefly to see whether a server that failed a request has died."""
         deadline = time.monotonic() + seconds
         while not self.is_dead and time.monotonic() < deadline:  # noqa: ASYNC110 (no event tells)
             await asyncio.sleep(_POLL_S)
         return self.is_dead
 
     def failure(self, happened: str) -> ServerError:
-        """Return an error that shows what the server said last."""
+        """Return an error that shows the last output of the server."""
         said = self._said()
         hint = next((hint for pattern, hint in self.hints.items() if re.search(pattern, said)), "")
         lines = [
@@ -74,8 +74,8 @@ class ServerProcess:
         cause = next((line for line in lines if _CAUSE.search(line) and line not in tail), None)
         shown = "".join(f"\n  {line}" for line in ([cause, "..."] if cause else []) + tail)
         return ServerError(
-            f"{self.what} {happened}; it said last:{shown or ' nothing'}",
-            hint=hint or f"all it said is in {self.log}",
+            f"{self.what} {happened}; its last output:{shown or ' nothing'}",
+            hint=hint or f"see the full output in {self.log}",
         )
 
     def _said(self) -> str:
@@ -99,7 +99,7 @@ class ServerProcess:
             await asyncio.sleep(_POLL_S)
 
     def keep(self) -> int:
-        """Leave the server running; return the process to stop it by."""
+        """Leave the server running; return the id of the process that stops it."""
         if self.process.stdin is not None:
             self.process.stdin.write(supervisor.KEEP)
         _close(self.process.stdin)
@@ -116,7 +116,7 @@ def start_server(
     env: Mapping[str, str],
     hints: Mapping[str, str],
 ) -> ServerProcess:
-    """Start a server in a session of its own, below a supervisor; its words go to the log."""
+    """Start a server in its own session, under a supervisor; its output goes to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", opener=_private) as file:
         file.write(f"\n{datetime.now(UTC):%F %T} {shlex.join(command)}\n".encode())
@@ -136,11 +136,9 @@ def start_server(
 
 
 def free_port(wanted: int | None) -> int:
-    """Return the wanted port, or any that nobody listens on. Raises `ConfigError`."""
+    """Return the wanted port, or any free one. Raises `ConfigError`."""
     if wanted is not None and not is_free(wanted):
-        raise ConfigError(
-            f"port {wanted} is taken", hint="leave --port out, and a free one is found"
-        )
+        raise ConfigError(f"port {wanted} is taken", hint="omit --port to use a free one")
     if wanted is not None:
         return wanted
     with socket.socket() as found:

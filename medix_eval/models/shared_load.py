@@ -1,7 +1,7 @@
-"""Several servers of one model: each request goes to the one with the least to do.
+"""Several servers of one model: each request goes to the least busy one.
 
 A server that cannot be reached is left out for a while; then one request finds out whether it is
-back. What a server was answering when it died is asked again by the pipeline, and lands elsewhere.
+back. Requests in flight when a server dies are retried by the pipeline on another one.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class SharedLoad:
 
     @property
     def takes_images(self) -> bool | None:
-        """Only asking would tell."""
+        """Unknown: only a request would tell."""
         return None
 
     @property
     def concurrency(self) -> int:
-        """What all servers bear together."""
+        """What all servers can handle together."""
         return sum(server.concurrency for server in self.servers)
 
     @property
     def adapts(self) -> bool:
-        """Whether the number in flight is searched for."""
+        """Whether the number in flight is tuned."""
         return self.servers[0].adapts
 
     def identity(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Start one command and see it to its end: `python -m medix_eval.models.supervisor COMMAND ...`.
+"""Start and supervise one command: `python -m medix_eval.models.supervisor COMMAND ...`.
 
 This process stands between the harness and a managed server. Its stdin is a pipe from the harness:
-when that closes, because the run is done, failed, or was killed so hard that it could do nothing
-more, the command is ended with everything it has started. So no server ever outlives its run,
+when that closes, because the run is done, failed, or was killed
+(SIGKILL), the command is ended with everything it has started. So no server outlives its run,
 unless the harness says `keep` first; then a SIGTERM to this process ends it.
 """
 
@@ -28,7 +28,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it ends, or until nobody wants it any more; return its status."""
+    """Run the command until it ends or is no longer wanted; return its status."""
     _adopt_orphans()
     asked_to_stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -69,7 +69,7 @@ def _end(leader: subprocess.Popen[bytes]) -> None:
             return
         if waited_s >= patience_s:
             _signal_group(leader, signal.SIGKILL)
-            for stray in _children():  # whoever left the group
+            for stray in _children():  # those that left the group
                 with suppress(ProcessLookupError):
                     os.kill(stray, signal.SIGKILL)
         time.sleep(_POLL_S / 4)
@@ -81,7 +81,7 @@ def _signal_group(leader: subprocess.Popen[bytes], number: signal.Signals) -> No
 
 
 def _has_children(leader: subprocess.Popen[bytes]) -> bool:
-    """Bury the dead; whether anybody is left."""
+    """Reap exited children; return True if any remain."""
     if leader.poll() is None:
         return True
     while True:

@@ -1,6 +1,6 @@
-"""Let torchvision import beside a torch that was built without CUDA.
+"""Let torchvision import with a torch that was built without CUDA.
 
-The torchvision on PyPI is compiled against CUDA. Beside a CPU torch its library cannot be loaded,
+The torchvision on PyPI is compiled against CUDA. With a CPU torch its library cannot be loaded,
 so two operators that it describes at import do not exist, `import torchvision` fails, and with it
 every vision model of transformers, under names that point elsewhere. Declaring the two operators
 is enough: images are resized by Python code, and nothing here calls what was compiled.

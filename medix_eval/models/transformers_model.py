@@ -53,7 +53,7 @@ class TransformersModel:
         return describe(self.location).takes_images
 
     def identity(self) -> dict[str, Any]:
-        """Hash of the folder or commit on the hub, and what computes with it."""
+        """Hash of the folder or commit on the hub, and the engine that runs it."""
         from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
 
         try:
@@ -98,7 +98,7 @@ class _Batcher:
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         if prompt.images and not self.loaded.takes_images:
-            raise RequestRejected("a text-only model cannot see images")
+            raise RequestRejected("a text-only model does not accept images")
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         await self._waiting.put((prompt, sampling, done))
         return await done
@@ -185,9 +185,7 @@ def _load(location: str) -> _Loaded:
         model = kind.from_pretrained(repo, dtype=getattr(torch, _dtype()), **kwargs)
     tokenizer = getattr(processor, "tokenizer", processor)
     if not getattr(processor, "chat_template", None) and not tokenizer.chat_template:
-        raise ConfigError(
-            f"{location} has no chat template", hint="an instruction-tuned model has one"
-        )
+        raise ConfigError(f"{location} has no chat template", hint="use an instruction-tuned model")
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -1,4 +1,4 @@
-"""The arguments that a user passes on to vLLM: which of them can move a score, and which cannot."""
+"""The arguments that a user passes on to vLLM: which can affect a score, and which cannot."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SHORT = {
 }
 _OURS = {
     "model": "--model or --judge",
-    "served-model-name": "nothing: medix-eval checks by it that it talks to its own server",
-    "host": "nothing: the server listens to this machine only",
+    "served-model-name": "nothing: medix-eval identifies its own server by it",
+    "host": "nothing: the server listens on this machine only",
     "revision": "NAME@REV",
-    "api-key": "nothing: the server listens to this machine only",
+    "api-key": "nothing: the server listens on this machine only",
 }
 _PLACEMENT = frozenset({
     "all2all-backend", "api-server-count", "block-size", "cpu-offload-gb", "data-parallel-size",
@@ -29,7 +29,7 @@ _PLACEMENT = frozenset({
     "mm-processor-cache-gb", "pipeline-parallel-size", "port", "safetensors-load-strategy",
     "swap-space", "tensor-parallel-size", "uvicorn-log-level",
 })  # fmt: skip
-"""They say where and how fast the work is done. Whatever is not listed is in the digest."""
+"""They say where and how fast the work is done. All others are in the digest."""
 _PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 
 
@@ -70,7 +70,7 @@ class VLLMArgs:
 
 
 def parse_vllm_args(text: str, *, flag: str) -> VLLMArgs:
-    """Take apart what was given behind `--vllm-args`. Raises `ConfigError`.
+    """Parse the value of `--vllm-args`. Raises `ConfigError`.
 
     >>> parse_vllm_args("-tp 2 --max_num_seqs=8 --quantization fp8", flag="--vllm-args").options
     (('tensor-parallel-size', '2'), ('max-num-seqs', '8'), ('quantization', 'fp8'))
@@ -78,7 +78,7 @@ def parse_vllm_args(text: str, *, flag: str) -> VLLMArgs:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ConfigError(f"{flag}: {error}", hint="quotes come in pairs") from error
+        raise ConfigError(f"{flag}: {error}", hint="close every quote") from error
     options: list[tuple[str, str]] = []
     for word in words:
         if word.startswith("-") and not _is_number(word):
@@ -86,7 +86,7 @@ def parse_vllm_args(text: str, *, flag: str) -> VLLMArgs:
             name = name.lstrip("-")
             plain = name.partition(".")[0].replace("_", "-")
             if plain in _OURS:
-                raise ConfigError(f"{flag}: --{plain} is not for here", hint=f"use {_OURS[plain]}")
+                raise ConfigError(f"{flag}: --{plain} is reserved", hint=f"instead: {_OURS[plain]}")
             options.append((_SHORT.get(name, name.replace("_", "-")), value))
         elif options:
             name, value = options[-1]
@@ -97,7 +97,7 @@ def parse_vllm_args(text: str, *, flag: str) -> VLLMArgs:
                 hint=f'such as {flag} "--tensor-parallel-size 2"',
             )
     args = VLLMArgs(words=tuple(words), options=tuple(options))
-    _ = args.num_gpus, args.port  # say now what is no number
+    _ = args.num_gpus, args.port  # fail now if not a number
     return args
 
 

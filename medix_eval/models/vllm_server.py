@@ -1,4 +1,4 @@
-"""A checkpoint that vLLM serves: started for the run, asked over the OpenAI wire, ended with it."""
+"""A checkpoint served by vLLM: started for the run, used over the OpenAI API, ended with it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _PROMPT_ROOM = 32_768
 context of a modern model (262,144 tokens and more) would not fit beside its weights."""
 _IMAGES_A_PROMPT = 16
 _STRUCTURED_OUTPUTS = '{"backend": "xgrammar", "disable_any_whitespace": true}'
-"""With blanks allowed a model may write nothing else until its tokens run out."""
+"""If whitespace is allowed, a model may write nothing else until its tokens run out."""
 _CPU_CACHE_GIB = "4"
 _POLL_S = 0.25
 _DEATH_TAKES_S = 3.0
-"""How long a dying server goes on failing requests before its process is gone."""
+"""How long a dying server keeps failing requests before its process exits."""
 _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
@@ -44,11 +44,11 @@ _HINTS = {
     r"less than requested": "too little memory: free some (`nvidia-smi` shows who has it), choose "
     'other GPUs with --gpus, or pass --vllm-args "--max-model-len N" or more GPUs; on a CPU set '
     "VLLM_CPU_KVCACHE_SPACE (GiB)",
-    r"[Aa]ddress already in use": "another program took the port meanwhile: start again",
+    r"[Aa]ddress already in use": "another program took the port meanwhile: run it again",
     r"Failed to infer device type|No CUDA GPUs": "vLLM found no GPU: --backend hf runs on a CPU",
-    r"trust.remote.code": 'the model brings code of its own: --vllm-args "--trust-remote-code" '
+    r"trust.remote.code": 'the model brings its own code: --vllm-args "--trust-remote-code" '
     "runs it",
-    r"not supported for now|no vLLM implementation": "vLLM does not know this kind of model: "
+    r"not supported for now|no vLLM implementation": "vLLM does not support this kind of model: "
     "--backend hf",
 }
 _FLOATS = ("bfloat16", "float16")
@@ -72,7 +72,7 @@ def vllm_version() -> tuple[str, bool] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VLLMServer:
-    """A folder or a hub name, behind a vLLM server of our own."""
+    """A folder or a hub name, behind our own vLLM server."""
 
     name: str
     location: str
@@ -82,14 +82,14 @@ class VLLMServer:
     """How long a completion may be: with the prompt's room, what the context must hold."""
     args: VLLMArgs = field(default_factory=VLLMArgs)
     gpus: tuple[str, ...] = ()
-    """The GPUs that the server may see; all that we see if none are named."""
+    """The GPUs that the server may use; all visible ones if none are named."""
     concurrency: int = 256
     adapts: bool = False
-    """Not searched for: vLLM has a queue of its own and takes what fits."""
+    """Not tuned: vLLM has its own queue and takes what fits."""
     start_timeout_s: float = 900.0
     request_timeout_s: float = 600.0
     keep_in: Path | None = None
-    """Folder that remembers servers which are left running; None ends the server with the run."""
+    """Folder that records servers left running; None ends the server with the run."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -118,8 +118,7 @@ class VLLMServer:
         if said.has_chat_template is False and self.args.get("chat-template") is None:
             raise ConfigError(
                 f"{self.location} has no chat template",
-                hint="an instruction-tuned model has one; "
-                '--vllm-args "--chat-template FILE" gives it one',
+                hint='use an instruction-tuned model, or --vllm-args "--chat-template FILE"',
             )
         number, on_cpu = installed
         longest = min(_PROMPT_ROOM + self.max_tokens, said.context) if said.context else None
@@ -250,7 +249,7 @@ class _Served:
     model: ChatModel
     context: Any
     server: ServerProcess | None = None
-    """None for a server that an earlier run has started: nobody can say how it ended."""
+    """None for a server that an earlier run started: its exit status is unknown."""
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         # vLLM writes as much as fits beside the prompt, but refuses a limit beyond its context.
@@ -297,7 +296,7 @@ class KeptServer:
 
     @property
     def is_alive(self) -> bool:
-        """Whether there is a process of this number; who it is, the server's id will tell."""
+        """Whether a process with this id exists; the served name tells whether it is ours."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -330,7 +329,7 @@ def remember(folder: Path, kept: KeptServer) -> None:
 
 
 def forget(folder: Path, kept: KeptServer) -> None:
-    """Strike out a server that does not answer any more."""
+    """Remove the record of a server that no longer answers."""
     _path(folder, kept).unlink(missing_ok=True)
 
 

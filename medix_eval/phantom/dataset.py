@@ -320,7 +320,7 @@ def stream(purpose: int, *words: int) -> np.random.Generator:
 def questions(kind: Kind, *, num_samples: int, seed: int) -> list[Question]:
     """Draw the evaluation questions of one kind, its topics taking turns.
 
-    The released benchmark is seed 0; any other seed gives images and questions nobody has seen.
+    The released benchmark is seed 0; any other seed gives new images and questions.
     """
     rng = stream(EVALUATION, seed, list(Kind).index(kind))
     topics = TOPICS[kind]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medix_eval.results.store import JudgedRun, JudgedSample
 
 _LEAST_REACH = 0.05
-"""How far the axis of differences reaches at least, so that noise does not look like much."""
+"""The minimum range of the axis of differences, so that noise does not look large."""
 
 
 def compare_page(

@@ -1,4 +1,4 @@
-"""A methods paragraph: every setting that can move a number, in sentences a paper can print."""
+"""A methods paragraph: every setting that can affect a number, in sentences for a paper."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COUNTED = ("truncated", "empty", "refused", "rejected")
-"""Outcomes that score 0 although nobody judged the answer wrong."""
+"""Outcomes that score 0 although no judge called the answer wrong."""
 _INTERVALS = (
     "Task scores are means over the scored samples; 95 % intervals are Wilson's for "
     "right-or-wrong answers and from a bootstrap for graded ones, both over clusters where "
@@ -49,7 +49,7 @@ def _sentences(run: JudgedRun) -> list[str]:
     if scores.text_only:
         sentences.insert(1, "The model was asked about images without being shown them.")
     if scores.control:
-        sentences.insert(1, f"The samples were disturbed on purpose: {scores.control}.")
+        sentences.insert(1, f"The samples were perturbed on purpose: {scores.control}.")
     sentences.append(
         f"The run was started on {manifest.started[:10]}; its digests are "
         f"{scores.generation_digest[:8]} (generation) and {scores.judging_digest[:8]} (judging)."
@@ -139,7 +139,7 @@ def _outcomes(run: JudgedRun) -> str:
         if lost
         else " none was truncated, empty, refused or rejected"
     )
-    said += f"; {_counts(outside)} and stand outside of the scores" if outside else ""
+    said += f"; {_counts(outside)} and are excluded from the scores" if outside else ""
     return f"{said}."
 
 

@@ -101,9 +101,9 @@ def table(
 ) -> Table:
     """Return a table for a terminal; it reads the same without colour.
 
-    The first column and those named in `words` stand left, numbers right; `totals` stand below a
+    The first column and those in `words` are left-aligned, numbers right; `totals` are below a
     gap. Where the terminal is too narrow, `words` and `broken` take several lines first. Text is
-    shown as it is: in `medqa[fallback=x]` the brackets are no markup.
+    shown as it is: in `medqa[fallback=x]` the brackets are not markup.
     """
     from rich import box  # noqa: PLC0415 (rich only where a table is shown)
     from rich.table import Table  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Files as lm-evaluation-harness writes them, so that tools which read those read ours."""
+"""Files as lm-evaluation-harness writes them, for tools that read those."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _METRIC = "score"
 def write_lm_eval(runs: Sequence[JudgedRun], folder: Path) -> None:
     """Write `results_DATE.json` and a `samples_TASK_DATE.jsonl` for each task, a folder a run.
 
-    Samples of restricted tasks are left out: lm-eval's form has no place for less than the text.
+    Samples of restricted tasks are left out: lm-eval's format requires their text.
     """
     for run in runs:
         where = folder / slug(run.scores.model) / run.scores.judging_digest[:8]

@@ -29,7 +29,7 @@ class MatrixCell:
     rank: int | None = None
     """1 for the best of the row, 2 for the second best where there are three or more."""
     is_tied: bool = False
-    """Whether its paired difference from the best may be nothing but chance."""
+    """Whether its paired difference from the best may be chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +201,7 @@ def _source(runs: Sequence[JudgedRun]) -> str:
     scores = runs[0].scores
     judges = ", ".join(str(judge["id"]) for judge in scores.judges) or "rules alone"
     synthetic = any(run.scores.synthetic for run in runs)
-    stamp = "SYNTHETIC DATA: says nothing of any benchmark. " if synthetic else ""
+    stamp = "SYNTHETIC DATA: says nothing about any benchmark. " if synthetic else ""
     return (
         f"{stamp}Scores in percent with 95 % intervals; protocol {scores.protocol['name']} "
         f"({scores.protocol['digest'][:8]}), judged by {judges}."

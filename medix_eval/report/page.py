@@ -1,7 +1,7 @@
-"""One self-contained page: templates with escaping on, and a policy that lets nothing else in.
+"""One self-contained page: templates with escaping on, and a strict content security policy.
 
 The page's own style and script are allowed by their hash. So what a model wrote could not run even
-if it got out of its place, and nothing is ever asked of the network. The samples of a run are
+if it escaped from its element, and nothing is loaded from the network. The samples of a run are
 packed in compressed blocks, which the script opens one at a time.
 """
 
@@ -150,7 +150,7 @@ def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> Iterator[str]:
 
 
 def gate_page(policy: Policy, results: Sequence[tuple[JudgedRun, Sequence[Check]]]) -> str:
-    """Return the page of one policy held against some runs."""
+    """Return the page of one policy checked on some runs."""
     return render(
         "gate.html.jinja",
         policy=policy,
@@ -163,7 +163,7 @@ def gate_page(policy: Policy, results: Sequence[tuple[JudgedRun, Sequence[Check]
 _CHUNK_BYTES = 400_000
 _SNIPPET = 96
 _LEVEL = 3
-"""Of compression: the highest level takes three times as long and saves a tenth."""
+"""Compression level: the highest takes three times as long and saves a tenth."""
 _REPORT_GAP = 0.25
 """How far two grades of one report lie apart before they count as disagreement."""
 
@@ -180,7 +180,7 @@ class _Codes:
 
 @dataclass(slots=True)
 class Packing:
-    """Takes samples one by one; what comes out is text that can lie in a page as it is."""
+    """Takes samples one by one; the result is text that can be embedded in a page as it is."""
 
     is_restricted: Callable[[str], bool]
     """Whether a task's texts must stay out of the page."""
@@ -293,7 +293,7 @@ def packed(content: object) -> str:
 
 
 def disagreements(verdict: VerdictRecord, *, kind: Kind) -> int:
-    """Return 1 where the rules say otherwise than the judge, 2 where its votes differ, 3 for both.
+    """Return 1 if rules and judge disagree, 2 if the votes differ, 3 for both.
 
     Grades of a report always differ a little; there it takes a quarter of the scale.
     """

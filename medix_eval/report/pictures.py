@@ -32,7 +32,7 @@ def read_pictures(
     """Return data URLs by the image's hash; restricted tasks are left out.
 
     An image is found by its row number and known by its hash, so one that is not what the model
-    saw is never shown. A dataset that is out of reach is said, and its images stay hashes.
+    saw is never shown. An unavailable dataset is reported, and its images stay hashes.
     """
     if size == "none":
         return {}
@@ -60,7 +60,7 @@ def _of_task(
     encode: Callable[[bytes], str],
 ) -> dict[str, str]:
     if task not in catalogue.tasks:
-        raise ConfigError("no task file has that name; give its folder with --include-path")
+        raise ConfigError("no task file has that name; add its folder with --include-path")
     found: dict[str, str] = {}
     for row, images in _stored(catalogue, task, sorted(rows), data_root=data_root):
         for image in images:
@@ -68,7 +68,7 @@ def _of_task(
             if name in rows[row] and name not in found:
                 found[name] = encode(image)
     if missing := len(frozenset().union(*rows.values()) - found.keys()):
-        _LOG.warning("task %s: the data has changed: %d images are not there", task, missing)
+        _LOG.warning("task %s: the data has changed: %d images are missing", task, missing)
     return found
 
 

@@ -91,7 +91,7 @@ def as_markdown(scores: Scores) -> str:
 
 
 def as_csv(scores: Scores) -> str:
-    """Return `scores.csv`: one line a task, every outcome in a column of its own."""
+    """Return `scores.csv`: one line per task, every outcome in its own column."""
     out = io.StringIO()
     fields = ["task", "version", "kind", "n", "n_scored", "score", "stderr", "low", "high"]
     fields += ["interval_low", "interval_high", "n_clusters"]
@@ -209,29 +209,29 @@ def notes(scores: Scores) -> list[str]:
         each = "-" if cost.per_correct is None else f"{cost.per_correct:.4g}"
         said.append(
             f"Cost: {cost.candidate:.4g} {cost.currency} for the model, {cost.judge:.4g} for the "
-            f"judge; {each} for each full mark."
+            f"judge; {each} for each fully correct answer."
         )
     if scores.synthetic:
         said.append(
-            "SYNTHETIC: made-up rows stand in for a benchmark; these numbers say nothing of it."
+            "SYNTHETIC: made-up rows stand in for a benchmark; numbers say nothing about it."
         )
     if scores.text_only:
         said.append(
-            "TEXT ONLY: the model cannot see; it was asked about images without being shown them."
+            "TEXT ONLY: the model accepts no images; it was asked about them without seeing them."
         )
     if scores.control:
         said.append(
-            f"CONTROL {scores.control}: the samples were disturbed; this is no score of the model."
+            f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."
         )
     if effect := scores.effect:
         left_out = sum(scores.tasks[name].n - one.n for name, one in effect.tasks.items())
         if left_out:
             said.append(
-                f"The {effect.name} leaves out {left_out} samples that not both runs scored: where "
-                "a missing answer is what the control brings about, it does not tell."
+                f"The {effect.name} leaves out {left_out} samples not scored in both runs: "
+                "answers that are missing because of the control are not counted."
             )
     if any(task.mark for task in scores.tasks.values()):
-        said.append("† part of the samples is outside the score; bounds say how far it could move.")
+        said.append("† some samples have no score; the bounds show how far the score could move.")
     if any(not group.complete for group in scores.groups.values()):
         said.append(
             "A group has a score only when all its tasks are complete (--allow-partial prints it)."
@@ -256,7 +256,7 @@ def _warnings(scores: Scores) -> list[str]:
             found.append(f"WARNING {name}: {share} % of the completions hit the token limit.")
         if task.ledger and task.ledger.failed > _WARN_ABOVE:
             share = percent(task.ledger.failed)
-            found.append(f"WARNING {name}: {share} % of the samples failed on the way.")
+            found.append(f"WARNING {name}: {share} % of the samples failed.")
     return found
 
 
@@ -321,9 +321,9 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     for pair in comparison.pairs:
         parts += [_differences(pair), *_clear_slices(pair), *_changed(pair)]
     notes = (
-        "* best; = may be as good: the interval of its paired difference from the best holds 0.",
-        "p: McNemar's exact test, or sign flips by image or patient; Holm: for all tasks together.",
-        "seen from: the smallest true difference that so many samples would show 4 times in 5.",
+        "* best; = may be as good: the interval of its paired difference from the best includes 0.",
+        "p: McNemar's exact test, or sign flips by image or patient; Holm: adjusted for all tasks.",
+        "detectable: the smallest true difference that this many samples show with 80 % power.",
     )
     return stacked(*parts, notes=notes)
 
@@ -342,7 +342,7 @@ def _head(comparison: Comparison) -> list[str]:
 
 
 def _stamps(comparison: Comparison) -> list[str]:
-    synthetic = "SYNTHETIC: made-up rows stand in for a benchmark; these numbers say nothing of it."
+    synthetic = "SYNTHETIC: made-up rows stand in for a benchmark; numbers say nothing about it."
     forced = [f"FORCED, not comparable: {found}" for found in comparison.mismatches]
     return [*([synthetic] if comparison.synthetic else []), *forced]
 
@@ -363,7 +363,7 @@ def _contest(named: tuple[str, Contest]) -> list[str]:
 
 
 def _differences(pair: Pair) -> Table:
-    header = ["task", f"{pair.letter} - A", "95 %", "p", "Holm", "seen from", "won", "lost"]
+    header = ["task", f"{pair.letter} - A", "95 %", "p", "Holm", "detectable", "won", "lost"]
     won, lost = (Counter(one.task for one in changed) for changed in (pair.won, pair.lost))
     return table(
         header,
@@ -389,7 +389,7 @@ def _clear_slices(pair: Pair) -> list[str]:
         f"  {name}, n {one.n}: {with_span(one.difference, one.interval, show=points)}"
         for name, one in clear
     ]
-    said = f"{pair.letter} differs on {len(clear)} of {len(every)} slices; by chance on 1 of 20"
+    said = f"{pair.letter} differs on {len(clear)} of {len(every)} slices; 1 of 20 by chance"
     return [said + (":" if lines else ""), *lines] if every else []
 
 

@@ -25,7 +25,7 @@ from medix_eval.results.store import JudgedRun, JudgedSample
 from medix_eval.storage.digests import differences
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))
-"""What a comparison is there to compare: models, controls and repetitions."""
+"""What a comparison may vary: models, controls and repetitions."""
 
 _Slices = tuple[tuple[str, str], ...]
 """Column and value of each slice that a sample is in."""
@@ -39,11 +39,11 @@ class ComparedRun(Frozen):
     run: str
     protocol: dict[str, str]
     settings: dict[str, Any]
-    """What sets this run apart although it may be compared: control and seed, where given."""
+    """Differences that do not prevent a comparison: control and seed, where given."""
 
 
 class ChangedSample(Frozen):
-    """A sample on which a run scores otherwise than the baseline."""
+    """A sample on which a run and the baseline have different scores."""
 
     task: str
     sample_id: str
@@ -57,11 +57,11 @@ class Contest(Frozen):
     n: int
     """Samples that every run scored."""
     n_left_out: int
-    """Samples that some run has no score for; they count for none."""
+    """Samples without a score in some run; they are excluded for all."""
     scores: tuple[float, ...]
     best: int
     ties_with_best: tuple[int, ...]
-    """Runs whose paired difference from the best one may be nothing but chance."""
+    """Runs whose paired difference from the best one may be chance."""
 
 
 class Pair(Frozen):
@@ -72,9 +72,9 @@ class Pair(Frozen):
     groups: dict[str, Difference]
     slices: dict[str, dict[str, dict[str, Difference]]]
     """By task, column and value, of slices with 30 shared samples or more. Their intervals are
-    those of one slice alone: of twenty that do not differ, one will look as if it did."""
+    not corrected for multiple slices: of twenty that do not differ, one will seem to."""
     changed: dict[str, Share]
-    """By task: samples that the two score otherwise."""
+    """By task: samples with different scores in the two runs."""
     won: tuple[ChangedSample, ...]
     lost: tuple[ChangedSample, ...]
 
@@ -107,7 +107,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
     if mismatches and not force:
         raise RunMismatch(
             f"these runs cannot be compared: {'; '.join(mismatches[:5])}",
-            hint="judge or run them alike; --force compares them anyway and marks the table",
+            hint="run and judge them with equal settings, or compare anyway (marked) with --force",
         )
     tasks = shared_tasks(runs, _slices)
     if not tasks:
@@ -131,7 +131,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
 
 
 def mismatches_of(baseline: JudgedRun, other: JudgedRun) -> list[str]:
-    """Name all that differs in protocol, judge and data, but what may differ."""
+    """Name all that differs in protocol, judge and data, except what may differ."""
     found = differences(_fixed(baseline.manifest.generation), _fixed(other.manifest.generation))
     found += differences(baseline.judging.settings, other.judging.settings, at="judging")
     for name in baseline.judging.tasks:

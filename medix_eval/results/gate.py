@@ -1,7 +1,7 @@
 """A gate: what a run must reach before it is used, written down before it was measured.
 
-What a policy asks for and a run does not tell is not met: a gate that is silent about a missing
-task would open for a run that left it out.
+What a policy asks for and a run does not report is not met: a gate that ignores a missing
+task would pass a run that left it out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Part(Frozen):
 
     @property
     def name(self) -> str:
-        """What is looked at."""
+        """The task or group."""
         return str(self.task or self.group)
 
 
@@ -54,7 +54,7 @@ class Floor(_Part):
     @model_validator(mode="after")
     def _slices_have_tasks(self) -> Self:
         if self.slice and (self.task is None or len(self.slice) != 1):
-            raise ValueError("a slice is one column and value of a task")
+            raise ValueError("a slice needs one column and value of a task")
         if self.by == "bounds" and (self.group or self.slice):
             raise ValueError("only a task has bounds")
         return self
@@ -101,24 +101,24 @@ class Policy(Frozen):
     limits: Limits = Limits()
     judge: JudgeLimits = JudgeLimits()
     allow_limited: bool = False
-    """Whether a part of a task stands for the whole."""
+    """Whether a limited run of a task is accepted."""
     allow_synthetic: bool = False
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
         asked = (self.floors, self.non_inferiority)
         if not any(asked) and self.limits == Limits() and self.judge == JudgeLimits():
-            raise ValueError("the policy asks for nothing")
+            raise ValueError("the policy has no rules")
         return self
 
 
 class Check(Frozen):
-    """One rule of a policy, held against one run."""
+    """One rule of a policy, checked on one run."""
 
     rule: str
     wanted: str
     measured: float | None
-    """Null where the run does not tell: such a rule is not met."""
+    """Null if the run does not report it: such a rule is not met."""
     is_met: bool
     short_by: float | None = None
     """How much is missing, where the rule is not met."""
@@ -126,7 +126,7 @@ class Check(Frozen):
 
 
 def load_policy(path: Path) -> Policy:
-    """Read a policy file; a baseline's path is made whole."""
+    """Read a policy file; a baseline's path is made absolute."""
     raw = read_mapping(path, what="policy")
     try:
         policy = Policy.model_validate(raw)
@@ -138,7 +138,7 @@ def load_policy(path: Path) -> Policy:
 
 
 def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> list[Check]:
-    """Hold a run against a policy, rule by rule.
+    """Check a run against a policy, rule by rule.
 
     Raises `ConfigError` where a baseline is needed and none is named, and `RunMismatch` where the
     baseline was measured in another way.
@@ -154,12 +154,12 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
         checks += _agreed(policy.judge, name, task)
     if run.control:
         note = f"control {run.control}"
-        checks.append(_plain("the questions were left as they are", ok=False, note=note))
+        checks.append(_plain("the questions are unchanged", ok=False, note=note))
     if run.scores.text_only:
         checks.append(_plain("the images were shown", ok=False, note="TEXT ONLY"))
     if not policy.allow_limited:
         limited = [name for name, task in run.scores.tasks.items() if task.limit is not None]
-        checks.append(_plain("whole tasks were asked", ok=not limited, note=", ".join(limited)))
+        checks.append(_plain("complete tasks were asked", ok=not limited, note=", ".join(limited)))
     if not policy.allow_synthetic:
         real = not run.scores.synthetic
         checks.append(_plain("the data is real", ok=real, note="" if real else "SYNTHETIC"))
@@ -176,7 +176,7 @@ def _floor(floor: Floor, run: JudgedRun) -> Check:
 def _measured(
     floor: Floor, tasks: Mapping[str, TaskScore], groups: Mapping[str, GroupScore]
 ) -> float | None:
-    """Return what a floor is about; None where the run does not tell."""
+    """Return the value that a floor applies to; None if the run does not report it."""
     part: TaskScore | GroupScore | SliceScore | None
     if floor.group:
         group = groups.get(floor.group)
@@ -219,7 +219,7 @@ def _agreed(judge: JudgeLimits, name: str, task: TaskScore) -> Iterator[Check]:
     for what, agreement, least in asked:
         if least is not None:
             kappa = agreement.cohen_kappa if agreement else None
-            why = "not defined: fewer than two raters, or all say the same"
+            why = "not defined: fewer than two raters, or all agree"
             yield _at_least(f"{name}: {what}", kappa, least, why=why)
 
 

@@ -1,4 +1,4 @@
-"""Labels that people gave to answers: `sample_id,label[,annotator]`, and sheets with more columns.
+"""Human labels of answers: `sample_id,label[,annotator]`, and sheets with more columns.
 
 A file may hold several people's labels of one answer; the majority counts, a tie labels nothing.
 """
@@ -54,7 +54,7 @@ class Labels:
     marks: Mapping[str, frozenset[str]]
     """Of each sample the marks of the answers that were labelled, where the file has them."""
     source: Mapping[str, Any]
-    """What a scorecard says of the file: name, hash, people, and how far they agree."""
+    """What a scorecard says about the file: name, hash, people, and their agreement."""
 
     def check(self, marks: Mapping[str, str], *, run: Path) -> None:
         """Compare with the marks of a run's answers, by sample id.
@@ -73,13 +73,13 @@ class Labels:
         for sample_id in self.by_sample:
             if self.marks.get(sample_id, frozenset()) - {marks[sample_id]}:
                 raise ConfigError(
-                    f"{file} labels another answer to {sample_id} than the one of {run}",
+                    f"{file} labels a different answer to {sample_id} than {run} has",
                     hint=_WHOSE,
                 )
 
 
 def mark_of(completion: str | None) -> str:
-    """Return what stands for a completion in a file of labels; a letter first, so it stays text."""
+    """Return the mark of a completion in a label file; a letter first, so it stays text."""
     text = (completion or "").encode(errors="replace")
     return f"m{hashlib.sha256(text).hexdigest()[:15]}"
 
@@ -97,18 +97,18 @@ def read_labels(path: Path) -> Labels:
                 who = f" by {row.annotator}" if row.annotator else ""
                 raise ConfigError(
                     f"{path}: {row.sample_id} is labelled twice{who}",
-                    hint="a column `annotator` tells two people's labels apart",
+                    hint="add a column `annotator` to distinguish two people's labels",
                 )
             given[row.sample_id][row.annotator] = row.label
     if not given:
-        raise ConfigError(f"{path} holds no label", hint=_HINT)
+        raise ConfigError(f"{path} has no label", hint=_HINT)
     by_sample = {name: _consensus(list(said.values())) for name, said in given.items()}
     people = sorted({name for said in given.values() for name in said})
     table = [[said.get(name, np.nan) for name in people] for said in given.values()]
     decided = {name: label for name, label in by_sample.items() if label is not None}
     if not decided:
         raise ConfigError(
-            f"{path}: people are split on every answer", hint="a third label of each would decide"
+            f"{path}: people are split on every answer", hint="add a third label for each answer"
         )
     return Labels(
         by_sample=decided,
@@ -179,7 +179,7 @@ def _label(written: str, *, where: str) -> float | None:
     except ValueError:
         label = np.nan
     if not 0 <= label <= 1:
-        raise ConfigError(f"{where}: {written!r} is no label", hint=_HINT)
+        raise ConfigError(f"{where}: {written!r} is not a label", hint=_HINT)
     return label
 
 
@@ -206,7 +206,7 @@ def options_of(cell: str, *, sample_id: str) -> tuple[str, ...]:
         found = None
     if not isinstance(found, list):
         raise ConfigError(
-            f"sample {sample_id}: options {cell[:40]!r} are no JSON list",
+            f"sample {sample_id}: options {cell[:40]!r} are not a JSON list",
             hint='such as ["liver", "spleen"]',
         )
     return tuple(map(str, found))

@@ -1,4 +1,4 @@
-"""A run held against published numbers: what agrees, what does not, and which setting differs.
+"""Compare a run with published numbers: what agrees, what does not, which setting differs.
 
 Only figures that were scored the published way (an LLM judge over the same tasks) can agree or
 disagree. Others of the same model were scored in other ways; they are shown and never counted.
@@ -68,7 +68,7 @@ class Figure(Frozen):
 
 
 class Finding(Frozen):
-    """One published figure beside ours."""
+    """One published figure and the measured one."""
 
     figure: Figure
     ours: str | None
@@ -87,7 +87,7 @@ class Reproduction(Frozen):
     synthetic: bool
     findings: tuple[Finding, ...]
     settings: tuple[str, ...]
-    """What differs from the published evaluation, as far as that is known."""
+    """Known differences from the published evaluation."""
 
     @property
     def is_reproduced(self) -> bool:
@@ -122,13 +122,13 @@ def figures_of(figures: Sequence[Figure], model: str) -> list[Figure]:
     found = [figure for figure in figures if _plain(figure.name) == wanted]
     if not found:
         ways = dict.fromkeys(one.name for one in figures if _PUBLISHED_WAY in one.metric)
-        hint = f"the published evaluation gives numbers of {', '.join(ways)}; --as names one"
-        raise ConfigError(f"nothing is published of {model!r}", hint=hint)
+        hint = f"the published evaluation has numbers of {', '.join(ways)}; choose one with --as"
+        raise ConfigError(f"no published numbers for {model!r}", hint=hint)
     return found
 
 
 def reproduce(figures: Sequence[Figure], run: JudgedRun, published: Protocol) -> Reproduction:
-    """Hold a run against the published figures of one model."""
+    """Compare a run with the published figures of one model."""
     return Reproduction(
         model=figures[0].name,
         run=str(run.judged),
@@ -176,10 +176,10 @@ def _settings(run: JudgedRun, published: Protocol) -> list[str]:
         found.append(f"judge: {wanted}, now {', '.join(judges) or 'rules alone'}")
     prompts = set(published.judging_settings()["prompts"].values())
     if prompts & set(judging.get("prompts", {}).values()):
-        found.append("the judge's prompts: the published ones, now our own words")
+        found.append("the judge's prompts: the published ones, now medix-eval's own")
     for name, task in run.scores.tasks.items():
         if task.limit is not None:
-            found.append(f"{name}: the whole task, now {task.n} of its samples")
+            found.append(f"{name}: the complete task, now {task.n} of its samples")
     unpinned = [n for n in run.judging.tasks if not run.entry(n).source.get("revision")]
     if unpinned:
         found.append(f"dataset commits: unknown for {', '.join(unpinned)}")

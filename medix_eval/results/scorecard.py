@@ -67,7 +67,7 @@ class LengthBias(Frozen):
 
 
 class PositionBias(Frozen):
-    """What place does to a verdict."""
+    """How position affects a verdict."""
 
     reference_first: ShareDifference | None
     """Votes whose prompt shows the reference first, against votes that see the answer first."""
@@ -76,15 +76,15 @@ class PositionBias(Frozen):
 
 
 class Usage(Frozen):
-    """What it cost to ask."""
+    """The cost of asking."""
 
     calls: int
     cached: int
-    """Votes that the verdict cache knew."""
+    """Votes from the verdict cache."""
     judge_seconds: float
     """Time of all votes together, as if one after the other."""
     seconds: float
-    """Time on the clock."""
+    """Wall-clock time."""
 
 
 class Scorecard(Frozen):

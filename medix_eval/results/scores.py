@@ -11,7 +11,7 @@ from medix_eval.results.statistics import Agreement, Corrected, Difference, Shar
 
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 MIN_SLICE = 30
-"""A slice of fewer scored samples is shown in grey, and is never called the worst."""
+"""A slice with fewer scored samples is shown in grey, and is never the worst one."""
 
 
 class SliceScore(Frozen):
@@ -24,7 +24,7 @@ class SliceScore(Frozen):
 
     @property
     def is_small(self) -> bool:
-        """Whether there are too few samples to make anything of the score."""
+        """Whether there are too few samples for a meaningful score."""
         return self.n_scored < MIN_SLICE
 
 
@@ -32,14 +32,14 @@ class Ledger(Frozen):
     """What a task cost and what was lost on the way; shares are of all its samples."""
 
     cut_off: float
-    """Share of the completions that reached the token limit, whatever became of them."""
+    """Share of the completions that reached the token limit, whatever their outcome."""
     empty: float
     refused: float
     rejected: float
     failed: float
     """Request failed, judge failed or skipped."""
     completion_tokens: int | None
-    """Null where the model's server or file counts none; so are the two below."""
+    """Null if the model's server or file does not count them; so are the two below."""
     tokens_per_sample: float | None
     tokens_per_correct: float | None
     """Tokens written for each full mark."""
@@ -54,7 +54,7 @@ class YesNo(Frozen):
     n: int
     score: float | None
     majority: float
-    """What a model scores that always gives the more frequent answer."""
+    """The score of always giving the more frequent answer."""
     majority_answer: str
     reference_yes: float
     answered_yes: float | None
@@ -92,7 +92,7 @@ class TaskScore(Frozen):
     stderr: float | None
     """Robust to clusters; without them it is the plain one, as lm-eval gives it."""
     rules_score: float | None
-    """Mean over the samples that the rules can decide, whoever scored the task."""
+    """Mean over the samples that the rules can decide, whatever scored the task."""
     rules_n: int
     outcomes: dict[str, int]
     bounds: tuple[float, float] | None
@@ -115,7 +115,7 @@ class TaskScore(Frozen):
     chance: float | None = None
     """What guessing among the options scores."""
     corrected: Corrected | None = None
-    """Null: uncalibrated, nobody has labelled answers of this run."""
+    """Null: uncalibrated, no answers of this run are labelled."""
     metrics: dict[str, float | MetricValue | None] = {}
     """What metrics from outside found, by name; left out where none is installed."""
 
@@ -134,7 +134,7 @@ class TaskScore(Frozen):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the whole task was asked, and nothing on the way failed."""
+        """Whether the complete task was asked, and nothing failed."""
         return self.limit is None and not any(self.outcomes[name] for name in FAILED)
 
     @property
@@ -144,7 +144,7 @@ class TaskScore(Frozen):
 
     @property
     def worst_slice(self) -> tuple[str, str, SliceScore] | None:
-        """Column, value and score of the lowest slice that is large enough to say so."""
+        """Column, value and score of the lowest slice that is large enough."""
         found = [
             (column, value, one)
             for column, values in self.slices.items()
@@ -172,16 +172,16 @@ class GroupScore(Frozen):
 
 
 class ControlEffect(Frozen):
-    """What a control took away: the plain run against the disturbed one, sample by sample."""
+    """The effect of a control: the plain run against the perturbed one, sample by sample."""
 
     name: Literal["vision gain", "order sensitivity"]
     plain: str
     """The plain run's judging folder."""
     tasks: dict[str, Difference]
-    """Score of the plain run minus score of the disturbed one."""
+    """Score of the plain run minus score of the perturbed one."""
     groups: dict[str, Difference]
     changed: dict[str, Share]
-    """By task: samples that score otherwise, up or down."""
+    """By task: samples with a different score, up or down."""
 
 
 class Cost(Frozen):
@@ -209,9 +209,9 @@ class Scores(Frozen):
     text_only: bool = False
     """Whether the model was asked about images without being shown them."""
     control: str | None = None
-    """How the samples were disturbed, if they were: this is no score of the model then."""
+    """How the samples were perturbed, if at all: then this is not a score of the model."""
     effect: ControlEffect | None = None
-    """Null unless the plain run lies beside a control."""
+    """Null unless the plain run of a control exists next to it."""
     labels: dict[str, Any] | None = None
     """The file of people's labels that corrected scores come from: its hash, how many labels,
     how many people, how far they agree."""
@@ -223,5 +223,5 @@ class Scores(Frozen):
 
     @property
     def num_failures(self) -> int:
-        """Samples that failed on the way: they make the exit code 1."""
+        """Samples that failed: they make the exit code 1."""
         return sum(task.outcomes[name] for task in self.tasks.values() for name in FAILED)

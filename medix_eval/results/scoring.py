@@ -40,7 +40,7 @@ from medix_eval.results.statistics import (
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, newest
 
 IMAGES_LEFT_OUT = {"images": "left out"}
-"""What marks the identity of a model that cannot see and was asked about images all the same."""
+"""Marks the identity of a text-only model that was asked about images anyway."""
 
 
 def score_run(
@@ -190,7 +190,7 @@ def _task(line: Mapping[str, Any]) -> str:
 
 
 class Answered(NamedTuple):
-    """What counts of a completion's line."""
+    """The parts of a completion's line that scoring uses."""
 
     requests: int
     prompt_tokens: int
@@ -223,7 +223,7 @@ class Answered(NamedTuple):
 
 
 class JudgedAs(NamedTuple):
-    """What counts of a verdict's line."""
+    """The parts of a verdict's line that scoring uses."""
 
     outcome: Outcome
     score: float | None
@@ -268,7 +268,7 @@ class Tally:
         self._rows = None if self.entry.rows is None else frozenset(self.entry.rows)
 
     def wants(self, row: int) -> bool:
-        """Whether a row belongs to the run as it was asked for last."""
+        """Whether a row belongs to the run as last requested."""
         return self._rows is None or row in self._rows
 
     def scored(self) -> list[tuple[Answered, float]]:
@@ -286,7 +286,7 @@ class Tally:
         return clustered([score for _, score in scored], names)
 
     def labelled(self, labels: Mapping[str, float]) -> list[LabelledScore]:
-        """Put people's labels beside the scores."""
+        """Pair human labels with the scores."""
         return [
             LabelledScore(
                 score=one.score,

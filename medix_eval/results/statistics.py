@@ -35,7 +35,7 @@ Numbers = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """Where the true value lies with 95 % confidence, and how that was worked out."""
+    """A 95 % confidence interval, and the method that gave it."""
 
     low: float
     high: float
@@ -118,7 +118,7 @@ def numbered(names: Sequence[str]) -> Numbers:
 
 
 def task_interval(scores: Clusters) -> Interval | None:
-    """Return the interval of one task's score; None where nothing can be said.
+    """Return the interval of one task's score; None if it is undefined.
 
     Right-or-wrong scores get Wilson's interval, with the number of independent samples that the
     clusters are worth; graded ones a bootstrap over clusters.
@@ -188,7 +188,7 @@ def average_interval(tasks: Sequence[Clusters]) -> Interval | None:
 def group_interval(tasks: Sequence[Clusters]) -> Interval | None:
     """Return the interval of a group's average.
 
-    A bootstrap knows nothing of a task whose samples all scored the same; there the closed form
+    A bootstrap is uninformative for a task whose samples all scored the same; there the closed form
     stands in.
     """
     if any(task.stderr == 0 for task in tasks if task.num_clusters):
@@ -232,7 +232,7 @@ def resampled_means(scores: Clusters, random: np.random.Generator) -> Floats:
 
 
 def is_varied(num_distinct: int, num: int) -> bool:
-    """Tell whether so many of the values differ that to count equal ones saves nothing."""
+    """Tell whether too many values differ for counting equal ones to save time."""
     return num_distinct > max(_MANY, num / 25)
 
 
@@ -294,12 +294,12 @@ class Difference(Frozen):
     interval: tuple[float, float] | None
     """95 %, from resampled clusters; null below two clusters."""
     p: float | None
-    """Chance of a difference as large if the runs were equally good; null for a group."""
+    """Probability of a difference as large if the runs were equal; null for a group."""
     test: str
     p_holm: float | None = None
-    """The same, for having looked at several tasks."""
+    """The same, corrected for several tasks."""
     minimum_detectable: float | None
-    """The true difference that this many samples would show in four comparisons of five; null
+    """The true difference that this many samples would detect with 80 % power; null
     where the samples do not vary."""
 
     @property
@@ -316,7 +316,7 @@ class Share(Frozen):
 
 
 def changed_share(differences: Sequence[float] | Floats, clusters: Numbers | None) -> Share:
-    """Return how many samples score otherwise, up or down: gains and losses do not cancel."""
+    """Return how many samples have a different score: gains and losses do not cancel."""
     changed = clustered(np.asarray(differences) != 0, clusters)
     return Share(share=changed.mean, interval=limits_of(task_interval(changed)))
 
@@ -441,11 +441,11 @@ def _are_flips(differences: Clusters) -> bool:
 MIN_LABELS = 20
 """With fewer labels than this a task stays uncalibrated."""
 _HOPELESS = 0.1
-"""A judge whose hits and false alarms differ by less tells next to nothing."""
+"""A judge whose hits and false alarms differ by less is uninformative."""
 
 
 class Corrected(Frozen):
-    """A score with the judge's errors taken out, by people's labels on part of its answers."""
+    """A score corrected for the judge's errors, by human labels on part of its answers."""
 
     score: float
     interval: tuple[float, float]
@@ -583,7 +583,7 @@ class Agreement(Frozen):
     n: int
     """Samples that every one of them rated."""
     agree: float | None
-    """Share of these on which all say the same; the rest is the flip rate."""
+    """Share of these on which all agree; the rest is the flip rate."""
     cohen_kappa: float | None
     """Mean over the pairs of raters; graded ratings with squared distances as weights."""
     fleiss_kappa: float | None

@@ -4,7 +4,7 @@
     OUT/<model>/<generation8>/judged/<judging8>/  judging.json  verdicts.jsonl  scores.json ...
 
 Generation and judging have a digest each, so saved completions can be judged again. A sample's
-newest line counts: a failure that is tried again gets a second line, nothing is ever rewritten.
+newest line counts: a retried failure gets a second line, nothing is ever rewritten.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class RunManifest(_Manifest):
     model: str
     generation_digest: str
     generation: dict[str, Any]
-    """Everything that can move a completion; the digest is of this."""
+    """Everything that can affect a completion; the digest is of this."""
     tasks: dict[str, TaskEntry]
     limits: dict[str, Any]
-    """Time-outs, tries and prompts in flight: they move no score."""
+    """Time-outs, tries and prompts in flight: they do not affect a score."""
     versions: dict[str, str]
     hardware: dict[str, Any]
     started: str
@@ -89,7 +89,7 @@ class RunManifest(_Manifest):
         """Refuse what no run of ours says, in a file that may come from anywhere."""
         is_text = isinstance(generation.get("control"), str | None)
         if not (is_text and isinstance(generation.get("generation", {}), dict)):
-            raise ValueError("control or generation in it is of another shape")
+            raise ValueError("control or generation has the wrong type")
         return generation
 
 
@@ -104,7 +104,7 @@ class JudgingManifest(_Manifest):
     prompt_names: dict[str, str] = {}
     """How votes name the prompts, by role; empty in a run of 0.1, which kept paths instead."""
     egress_reason: str | None = None
-    """Why restricted samples were sent to a foreign judge, if they were."""
+    """Why restricted samples were sent to a judge on another host, if they were."""
     tasks: list[str]
     """The tasks of the run that were judged this way."""
 
@@ -127,7 +127,7 @@ class Seen:
     row: int
     line: int
     answered: bool
-    """Whether the completion stands; a failed request is asked again."""
+    """Whether the completion is valid; a failed request is retried."""
 
 
 @dataclass(slots=True)
@@ -151,11 +151,11 @@ class RunFolder:
         _write(self.path / "run.json", self.manifest.model_dump(mode="json"))
 
     def answered_rows(self, task: str) -> set[int]:
-        """Return the rows of a task whose completions stand."""
+        """Return the rows of a task with valid completions."""
         return {seen.row for (name, _), seen in self.seen.items() if name == task and seen.answered}
 
     def answered_ids(self, task: str) -> set[str]:
-        """Return the ids of a task whose completions stand."""
+        """Return the ids of a task with valid completions."""
         return {name for (key, name), seen in self.seen.items() if key == task and seen.answered}
 
     def _index(self, task: str, sample_id: str, row: int, *, failed: bool) -> None:
@@ -174,7 +174,7 @@ def slug(name: str) -> str:
 
 @contextmanager
 def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Iterator[RunFolder]:
-    """Begin a run folder, or go on with the one of equal settings, or with the one `at` a path.
+    """Create a run folder, or resume the one with equal settings, or the one `at` a path.
 
     Raises `RunMismatch` naming the keys where the folder was made with other settings, other
     task files or other data, and `ConfigError` where another process writes to it.
@@ -187,7 +187,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
         except OSError as error:
             raise ConfigError(
                 f"--out {out} cannot be written to: {error.strerror}",
-                hint="name a folder that you may write to",
+                hint="choose a writable folder",
             ) from error
         if (path / "run.json").exists():
             manifest = _continued(load_run_manifest(path), manifest, path=path)
@@ -207,7 +207,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
 
 @dataclass(slots=True)
 class Judging:
-    """An open `judged/` folder: one writer, and which samples have a verdict that stands."""
+    """An open `judged/` folder: one writer, and which samples have a valid verdict."""
 
     path: Path
     manifest: JudgingManifest
@@ -215,7 +215,7 @@ class Judging:
     judged: set[tuple[str, str]] = field(default_factory=set)
     """Samples whose completion was judged."""
     rejected: set[tuple[str, str]] = field(default_factory=set)
-    """Samples that had no completion to judge; a later completion makes that verdict void."""
+    """Samples that had no completion to judge; a later completion voids that verdict."""
 
     def append(self, verdict: VerdictRecord) -> None:
         """Keep one verdict."""
@@ -234,7 +234,7 @@ class Judging:
 
 @contextmanager
 def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]:
-    """Begin the folder of one judging of a run, or go on with it."""
+    """Create or resume the folder of one judging of a run."""
     path = run.path / "judged" / manifest.judging_digest[:_SHORT]
     path.mkdir(parents=True, exist_ok=True)
     if (path / "judging.json").exists():
@@ -317,9 +317,9 @@ def load_judging_manifest(path: Path) -> JudgingManifest:
 
 
 def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
-    """Give accepted changes of the data a run of their own, named old and new in its settings.
+    """Give accepted data changes their own run, with old and new values in its settings.
 
-    Without this the run that was made with the old data would go on with the new.
+    Without this the run made with the old data would be resumed with the new.
     """
     path = folder_of(out, manifest)
     if not (path / "run.json").exists():
@@ -334,7 +334,7 @@ def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
 
 
 def folder_of(out: Path, manifest: RunManifest) -> Path:
-    """Return where a run of these settings lies."""
+    """Return the folder of a run with these settings."""
     return out / slug(manifest.model) / manifest.generation_digest[:_SHORT]
 
 
@@ -359,9 +359,9 @@ def _continued(old: RunManifest, new: RunManifest, *, path: Path) -> RunManifest
             differ += differences(getattr(before, key), getattr(now, key), at=f"tasks.{name}.{key}")
     data = _data_changes(old, new)
     if differ or data:
-        hint = "choose another --out, or the settings it was made with"
+        hint = "choose another --out, or use the settings it was made with"
         if not differ:
-            hint = "get the data it was made with; --accept-data-change begins another run"
+            hint = "get the data it was made with; --accept-data-change starts another run"
         raise RunMismatch(
             f"{path} was made with other {'settings' if differ else 'data'}: "
             f"{'; '.join((differ + data)[:5])}",
@@ -439,7 +439,7 @@ class JudgedRun:
 
     @property
     def control(self) -> str | None:
-        """How its samples were disturbed, by the file that the digest is of; None: not at all."""
+        """How its samples were perturbed, by the file that the digest is of; None: not at all."""
         return self.manifest.generation.get("control")
 
     @property
@@ -494,13 +494,13 @@ def _record(kind: type[_Line], file: BinaryIO, at: int) -> _Line:
 def read_run(path: Path) -> JudgedRun:
     """Read the run that a RUN argument names; of a run folder its newest judging.
 
-    Raises `ConfigError` for a folder that is no run, has no verdicts or no scores yet, or whose
+    Raises `ConfigError` for a folder that is not a run, has no verdicts or no scores yet, or whose
     files are damaged.
     """
     folder, judged = find_run(path)
     if judged is None:
         raise ConfigError(f"{path} has no verdicts yet", hint="run the evaluation to its end first")
-    hint = f"`medix-eval score {path}` writes it anew"
+    hint = f"`medix-eval score {path}` writes it again"
     scores = load_record(Scores, judged / "scores.json", hint=hint)
     return JudgedRun(
         folder=folder,

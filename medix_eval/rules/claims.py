@@ -2,7 +2,7 @@
 
 An answer is read clause by clause. A clause may give a choice: alone ("B.", "B) warfarin"), in a
 frame ("The answer is warfarin") or before one ("B is correct"). All clauses that give one must give
-the same, and nothing else in the answer may take it back. To name a choice is not to give it:
+the same, and nothing else in the answer may take it back. Naming a choice is not giving it:
 "Aspirin is tempting" gives nothing. Whatever is not understood leaves the answer undecided.
 """
 
@@ -77,7 +77,7 @@ REFUTED = re.compile(
     rf"{_IS} (?:incorrect|wrong|false|not (?:correct|right"
     r"|the (?:correct|right|best) (?:answer|option|choice))) "
 )
-"""What denies the option before it, and says nothing of another one."""
+"""What denies the option before it, and says nothing about another one."""
 GIVES_ANSWER = re.compile(rf"\b(?:answer|option|choice) (?:{_IS}|:) ")
 """The heart of a strong frame; where it stands outside one, the text is not plain."""
 

@@ -1,7 +1,7 @@
 """Judge answers without a language model: only what is certain, and never a guess.
 
 `decide` asks the rules of a kind of task one after the other; the first that is certain decides.
-What none is certain of stays unjudged, which costs a judge's call but never the truth of a score.
+What none is certain of stays unjudged, which costs a judge call but never makes a score wrong.
 
 A new rule is one function `(answer, expected) -> RuleVerdict | None` and its name in `_RULES`: of
 answers that are one of a few, of open answers, of reports. A new wording in which answers are given
@@ -204,7 +204,7 @@ def _is_count(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
 
 _NOTHING = frozenset({"", "0", "none", "no"})
 _OF_A_FINDING = frozenset({"count", "side", "size"})
-"""Facts about what is found; they say nothing of an image on which nothing is found."""
+"""Facts about what is found; they say nothing about an image without findings."""
 _RETRACTED = re.compile(
     r"\b(?:wrong|false|incorrect|untrue|opposite|actually|rather|anything|sorry|wait|correction"
     r"|ignore|disregard|disagree|reference)\b"

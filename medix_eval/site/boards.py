@@ -1,9 +1,9 @@
 """Which runs may stand in one table, in which order, and why a rank is withheld.
 
 A board holds one protocol, one judge and, for each benchmark, one state of the data; a run that
-differs in any of them opens another board. A seed is luck and no other protocol: of repetitions the
-one with the lowest seed stands, not the luckiest. Real, imported, synthetic and demo results never
-meet.
+differs in any of them opens another board. A seed is not another protocol: of repetitions the
+one with the lowest seed is shown, not the best one. Real, imported, synthetic and demo results
+never share a board.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Standing(StrEnum):
 
     REAL = "real"
     IMPORTED = "imported"
-    """Scored elsewhere: judge and settings are the submitter's word."""
+    """Scored elsewhere: judge and settings are as stated by the submitter."""
     SYNTHETIC = "synthetic"
     DEMO = "demo"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What one run says of one model on one board."""
+    """One run of one model on one board."""
 
     run: JudgedRun
     standing: Standing
@@ -72,7 +72,7 @@ class Entry:
 
     @property
     def seed(self) -> int | None:
-        """The seed of its sampling; None where nobody told it."""
+        """The seed of its sampling; None if unknown."""
         sampling = self.run.manifest.generation.get("generation")
         seed = sampling.get("seed") if isinstance(sampling, dict) else None
         return seed if isinstance(seed, int) else None
@@ -92,7 +92,7 @@ class Entry:
 
     @property
     def tokens_per_sample(self) -> float | None:
-        """Tokens that the model wrote for a sample, on average; None where nobody counted."""
+        """Tokens that the model wrote per sample, on average; None if not counted."""
         ledgers = [self.score(task).ledger for task in self.tasks]
         written = [ledger.completion_tokens for ledger in ledgers if ledger is not None]
         counted = [number for number in written if number is not None]
@@ -105,14 +105,14 @@ class Entry:
 
     @property
     def unscored_share(self) -> float:
-        """Which part of its samples is outside the denominator."""
+        """The share of its samples outside the denominator."""
         scores = [self.score(task) for task in self.tasks]
         num_samples = sum(score.n for score in scores)
         return 1 - sum(score.n_scored for score in scores) / num_samples if num_samples else 1.0
 
     @cached_property
     def identity(self) -> str:
-        """Digest of who answered: a newer run of equal identity takes the place of an older."""
+        """Digest of what answered: a newer run of equal identity replaces an older one."""
         return digest([self.name, self.run.manifest.generation.get("model")])
 
 
@@ -135,7 +135,7 @@ class Board:
 
     @property
     def all_runs(self) -> list[Entry]:
-        """Those that stand and those that do not."""
+        """Those that are shown and those that are not."""
         return [*self.entries, *self.earlier, *self.repetitions]
 
     @property
@@ -147,7 +147,7 @@ class Board:
     def groups(self) -> dict[str, tuple[str, ...]]:
         """The averages of this board and their benchmarks, the headline first.
 
-        That is the largest that some model has whole: where nobody ran all 17 benchmarks, the
+        That is the largest that some model has completed: if no model ran all 17 benchmarks, the
         answers to the images alone still have an order.
         """
         found = {name: one.tasks for entry in self.entries for name, one in entry.groups.items()}
@@ -174,7 +174,7 @@ class Board:
         return [task for task in order if task in self.fingerprints]
 
     def takes(self, entry: Entry, fingerprints: Mapping[str, str]) -> bool:
-        """Tell whether an entry may stand here."""
+        """Tell whether an entry may be on this board."""
         return (
             self.standing == entry.standing
             and _is_same_protocol(self.entries[0], entry)
@@ -211,7 +211,7 @@ def make_boards(entries: Iterable[Entry]) -> list[Board]:
     """Put entries on as few boards as their settings allow; the fullest runs come first.
 
     The order does not depend on the order of the arguments. Of two runs of one model the newer
-    one stands on the board.
+    one is shown on the board.
     """
     boards: list[Board] = []
     for entry in sorted(entries, key=_fullest_first):
@@ -275,17 +275,17 @@ def _name(boards: Iterable[Board]) -> None:
 
 
 def _prove_names(run: JudgedRun) -> None:
-    """Refuse a benchmark whose name is no file name: its page would be written anywhere."""
+    """Refuse a benchmark whose name is not a file name: its page could be written anywhere."""
     for task in run.scores.tasks:
         if not _TASK_NAME.fullmatch(task):
             raise ConfigError(
-                f"{run.judged / 'scores.json'}: {task[:80]!r} is no name of a benchmark",
-                hint="letters, digits, `_`, `-` and `.` make one",
+                f"{run.judged / 'scores.json'}: {task[:80]!r} is not a benchmark name",
+                hint="use letters, digits, `_`, `-` and `.`",
             )
 
 
 def _prove_groups(run: JudgedRun) -> None:
-    """Refuse an average that its own benchmarks do not give."""
+    """Refuse an average that does not follow from its benchmarks."""
     for name, group in run.scores.groups.items():
         found = [run.scores.tasks[task].score for task in group.tasks if task in run.scores.tasks]
         average = mean(score for score in found if score is not None)
@@ -314,7 +314,7 @@ def _judges(judges: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _conditions(run: JudgedRun) -> dict[str, Any]:
-    """Everything that made the completions but the model itself and its luck."""
+    """Everything that made the completions except the model and its sampling seed."""
     own = {"model", _FILES}
     made = {key: value for key, value in run.manifest.generation.items() if key not in own}
     sampling = made.get("generation")
@@ -377,7 +377,7 @@ def _read(path: Path) -> _File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a board demands before it gives a rank."""
+    """What a board requires for a rank."""
 
     max_unscored: float = 0.05
     """Largest part of the samples that may be outside the denominator."""
@@ -396,7 +396,7 @@ class Ranked:
     withheld: tuple[str, ...]
     """Why there is no rank."""
     ties_with_best: bool | None
-    """Whether a paired comparison leaves it open who is better; None if there was none."""
+    """Whether a paired comparison cannot tell which is better; None if there was none."""
 
 
 def rank_entries(board: Board, *, rules: Rules, aligned: Mapping[str, Aligned]) -> list[Ranked]:
@@ -467,19 +467,19 @@ def find_scorecard(board: Board) -> Scorecard | None:
 def _reasons(entry: Entry, board: Board, *, rules: Rules, has_scorecard: bool) -> tuple[str, ...]:
     found = []
     if board.standing is Standing.IMPORTED:
-        found.append("imported: who judged it, and how, is the submitter’s word")
+        found.append("imported: its judge and settings are stated by the submitter")
     group = entry.groups.get(board.headline or "")
     if group is None:
-        found.append("its benchmarks are in no group that ranks")
+        found.append("its benchmarks are in no ranked group")
     else:
         missing = [task for task in group.tasks if task not in entry.tasks]
         if missing:
             found.append(f"{len(missing)} of {len(group.tasks)} benchmarks not run")
         limited = [task for task in entry.tasks if entry.score(task).limit is not None]
         if limited:
-            found.append(f"only part of the samples was asked in {len(limited)} benchmarks")
+            found.append(f"only part of the samples was run in {len(limited)} benchmarks")
         if not missing and not limited and not (group.complete and group.score is not None):
-            found.append(f"{entry.run.scores.num_failures} samples failed on the way")
+            found.append(f"{entry.run.scores.num_failures} samples failed")
     if entry.unscored_share > rules.max_unscored:
         share = f"{100 * entry.unscored_share:.1f} %"
         found.append(f"{share} of the samples have no score")

@@ -1,6 +1,6 @@
 """From run folders to a site: read, sort into boards, rank, write.
 
-A site that is written again replaces the old one whole, so no page of a withdrawn run stays.
+A new build replaces the old site completely, so no page of a withdrawn run remains.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read_boards(
     found = {run.judged: run for run in read_runs(_runs(paths))}
     runs = {path: run for path, run in found.items() if run.control is None}
     for path in found.keys() - runs.keys():
-        _LOG.warning("%s is left out: a control is no score of a model", path)
+        _LOG.warning("%s is left out: a control is not a score of a model", path)
     demo_tasks = catalogue.groups.get(DEMO_GROUP, ())
     entries: list[Entry] = []
     for run in runs.values():
@@ -78,7 +78,7 @@ def read_boards(
 def write_site(
     boards: Sequence[Board], out: Path, *, catalogue: Catalogue, rules: Rules
 ) -> Written:
-    """Write the whole site beside its place, then put it there."""
+    """Write the complete site next to its target, then move it there."""
     _check_place(out)
     measured = [measure(board, catalogue, rules=rules) for board in boards]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -155,8 +155,8 @@ def _check_place(out: Path) -> None:
     """Refuse to replace a folder that this command has not made."""
     if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
         raise ConfigError(
-            f"--out {out} holds files that are no site of ours",
-            hint="name a new folder, or one that an earlier build has made",
+            f"--out {out} is not a medix-eval site, refusing to overwrite it",
+            hint="choose a new folder, or the site of an earlier build",
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file", hint="name a folder")
@@ -174,7 +174,7 @@ _OF_ONE_TASK = {
 }  # fmt: skip
 _OF_A_GROUP = {"tasks", "complete", "score", "stderr", "interval", "closed_form"}
 _TOLERANCE = 1e-6
-"""Another release of numpy may end a sum in another digit."""
+"""Another release of numpy may differ in the last digit of a sum."""
 
 
 def problems_of(

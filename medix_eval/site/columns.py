@@ -51,7 +51,7 @@ class Column:
     """The averages that this benchmark is part of."""
     is_text: bool = False
     is_hidden: bool = False
-    """Whether a reader must ask for it."""
+    """Whether it is hidden at first."""
 
 
 def group_label(name: str) -> str:
@@ -60,7 +60,7 @@ def group_label(name: str) -> str:
 
 
 def task_label(name: str) -> str:
-    """Return a benchmark's name as people write it, with places where it may break.
+    """Return a benchmark's name for display, with places where it may break.
 
     >>> task_label("mimic_cxr_report_generation")
     'MIMIC CXR report generation'
@@ -128,7 +128,7 @@ def _facts(entries: Sequence[Entry], *, num_tasks: int) -> list[Column]:
 
 
 def size_cell(billions: float | None) -> Cell:
-    """Write a number of parameters as people say it.
+    """Write a number of parameters in short form.
 
     >>> [size_cell(size).text for size in (8, 0.5, 0.00044, None)]
     ['8B', '500M', '440k', '–']

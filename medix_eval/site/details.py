@@ -14,7 +14,7 @@ from medix_eval.site.measured import Measured
 _MOST_SLICES = 40
 _DATA_CLASSES = {
     "public": "public",
-    "gated": "behind a click",
+    "gated": "gated (terms to accept)",
     "dua": "under a data use agreement",
 }
 
@@ -24,7 +24,7 @@ def heading(board: Board) -> str:
     return {
         Standing.REAL: "Which model answers medical questions best?",
         Standing.IMPORTED: "Results that others submitted",
-        Standing.SYNTHETIC: "A board of invented data",
+        Standing.SYNTHETIC: "A board of synthetic data",
         Standing.DEMO: "The phantom benchmark",
     }[board.standing]
 
@@ -33,8 +33,8 @@ def lede(board: Board) -> str:
     """Say what the figures of a board have in common."""
     if board.standing is Standing.IMPORTED:
         return (
-            "Every figure is scored again from the samples that were handed in. Whose judge gave "
-            "the verdicts, and under which settings, could not be checked."
+            "Every score is recomputed from the submitted samples. Which judge gave the "
+            "verdicts, and with which settings, could not be checked."
         )
     return (
         "Every figure on this page was made by one protocol, one judge and one state of the data."
@@ -44,21 +44,21 @@ def lede(board: Board) -> str:
 def rules_text(rules: Rules, standing: Standing) -> str:
     """Say when a rank is withheld."""
     if standing is Standing.IMPORTED:
-        return "an imported result has no rank: who judged it, and how, is the submitter’s word"
+        return "an imported result has no rank: its judge and settings are stated by the submitter"
     text = (
-        "the model has not run all benchmarks whole, samples failed on the way, or more than "
+        "the model has not completed all benchmarks, samples failed, or more than "
         f"{100 * rules.max_unscored:g} % of the samples have no score"
     )
     return f"{text}, or the judge has not been measured" if rules.needs_scorecard else text
 
 
 def scorecard_text(board: Board) -> str:
-    """Say what is known of the judge."""
+    """Say what is known about the judge."""
     if not board.judges:
         return "not needed: rules decide, or leave a sample unjudged"
     card = find_scorecard(board)
     if card is None:
-        return "none: how far this judge can be believed was not measured"
+        return "none: the reliability of this judge was not measured"
     overall = card.overall
     said = [f"{overall.n_decided:,} labelled answers"]
     if overall.accuracy.value is not None:
@@ -106,7 +106,7 @@ def score_texts(score: TaskScore | GroupScore | None) -> dict[str, Any]:
 
 
 def model_facts(entry: Entry, *, num_tasks: int) -> list[tuple[str, str]]:
-    """Return what is known of a model, for reading."""
+    """Return what is known about a model, as text."""
     facts = entry.facts
     words = {True: "open", False: "closed", None: "not known"}
     training = facts.training_samples
@@ -117,16 +117,16 @@ def model_facts(entry: Entry, *, num_tasks: int) -> list[tuple[str, str]]:
         ("Base model", facts.base or NOTHING),
         ("Training samples", NOTHING if training is None else f"{training:,}"),
         (
-            "Reads",
+            "Input",
             {"image+text": "images and text", "text": "text"}.get(facts.inputs or "", NOTHING),
         ),
         ("Weights", words[facts.open_weights]),
         ("Training data", words[facts.open_data]),
         ("Licence", facts.licence or NOTHING),
-        ("These facts are from", facts.source or NOTHING),
-        ("Coverage", f"{coverage_text(entry, num_tasks)} benchmarks whole"),
+        ("Source of these facts", facts.source or NOTHING),
+        ("Coverage", f"{coverage_text(entry, num_tasks)} benchmarks complete"),
         ("Tokens per answer", NOTHING if tokens is None else f"{tokens:.0f}"),
-        ("Run begun", entry.date),
+        ("Run started", entry.date),
     ]
 
 
@@ -161,16 +161,16 @@ def task_facts(
     groups = [group_label(name) for name, tasks in measured.board.groups.items() if task in tasks]
     facts = [
         ("Asks for", line["kind"]),
-        ("Reads", line["modality"]),
+        ("Input", line["modality"]),
         ("Samples", line["num_rows"]),
-        ("Counts in", ", ".join(groups) or "no average"),
+        ("Part of", ", ".join(groups) or "no average"),
         ("Data", _DATA_CLASSES.get(line["data_class"], NOTHING)),
         ("Licence", line["licence"]),
     ]
     if entry is not None:
         source = entry.run.entry(task).source
         facts += [
-            ("Dataset", source.get("path") or "made when it is run"),
+            ("Dataset", source.get("path") or "generated when it is run"),
             ("Revision", source.get("revision") or "not pinned"),
             ("Task version", entry.run.entry(task).version),
         ]

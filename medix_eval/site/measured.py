@@ -22,7 +22,7 @@ _LONGEST_TEXT = 1500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One sample as it came: prompt and completion, cut where they are long."""
+    """One unselected sample: prompt and completion, cut if long."""
 
     task: str
     prompt: str
@@ -109,7 +109,7 @@ class Measured:
 
 
 def measure(board: Board, catalogue: Catalogue, *, rules: Rules) -> Measured:
-    """Read the samples of a board's runs, prove their scores and rank them."""
+    """Read the samples of a board's runs, check their scores and rank them."""
     tasks = tuple(board.ordered_tasks(catalogue.tasks))
     read = {entry.identity: read_sample_scores(entry.run) for entry in board.entries}
     fullest = sorted(board.entries, key=lambda entry: -len(entry.tasks))

@@ -21,7 +21,7 @@ def bundled(kind: Kind) -> Path:
 
     A wheel carries them under `medix_eval/_bundled`; an editable install reads the repository's
     own top-level folder, so an edit is live. The wheel is always unpacked on disk (`zip-safe` is
-    not a thing for us: lm-eval reads task folders by path).
+    not an option: lm-eval reads task folders by path).
     """
     for folder in (_PACKAGE / "_bundled" / kind, _PACKAGE.parent / _CHECKOUT.get(kind, kind)):
         if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Images as stored bytes: they are passed on untouched, and only looked at by their header."""
+"""Images as stored bytes: they are passed on unchanged, and only their header is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIGNATURES = {
 
 
 def media_type(image: bytes) -> str | None:
-    """Return the media type of an encoded image, or None if the bytes are no image we know.
+    """Return the media type of an encoded image, or None if the format is unknown.
 
     >>> media_type(b"GIF89a...")
     'image/gif'

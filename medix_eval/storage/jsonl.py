@@ -58,7 +58,7 @@ class JsonLines:
             raise
 
     def restrict(self) -> None:
-        """Take the file from everybody but its owner."""
+        """Make the file accessible only to its owner."""
         os.fchmod(self._file, 0o600)
 
 
@@ -79,7 +79,7 @@ def parsed(text: bytes) -> Any:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield every line of a JSONL file, one at a time; a torn last line is left out.
+    """Yield every line of a JSONL file, one at a time; an incomplete last line is left out.
 
     Raises `ConfigError` naming the line where a line in the middle is not JSON.
     """
@@ -104,7 +104,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def newest_lines(path: Path) -> dict[tuple[str, str], int]:
     """Return where the newest line of each sample begins, by task and sample id, in file order.
 
-    A line of ours begins with these two, so that it need not be parsed to be found.
+    Each line begins with these two keys, so it can be found without parsing.
     """
     found: dict[tuple[str, str], int] = {}
     if not path.exists():
@@ -135,7 +135,7 @@ def _key(line: bytes, *, path: Path, number: int) -> tuple[str, str]:
 
 
 def _repair(path: Path) -> None:
-    """Cut off a last line that a kill has torn."""
+    """Cut off an incomplete last line, as left by a kill."""
     if not path.exists():
         return
     with path.open("r+b") as file:
@@ -152,7 +152,7 @@ def _repair(path: Path) -> None:
 
 
 def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text, or its parts, whole or not at all."""
+    """Write a text, or its parts, atomically."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with part.open("w", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
 """A local copy of a dataset and its manifest: what was copied, from where, and whether it is real.
 
-The manifest is what tells invented rows from real ones, so a score on a stand-in can be marked.
+The manifest distinguishes synthetic rows from real ones, so a score on a stand-in can be marked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class MirrorFile(Frozen):
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Describe a file as it lies on the disk."""
+        """Describe a file on disk."""
         return cls(sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
@@ -45,7 +45,7 @@ class Mirror(Frozen):
     """Whether the rows only stand in for the real ones."""
 
     def write(self, folder: Path) -> None:
-        """Write the manifest whole or not at all."""
+        """Write the manifest atomically."""
         part = folder / f".{MIRROR_FILE}.{os.getpid()}"
         part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         part.replace(folder / MIRROR_FILE)
@@ -67,7 +67,7 @@ def load_manifest(folder: Path) -> Mirror | None:
 def read_mirror(folder: Path) -> Mirror | None:
     """Return a mirror's manifest, or None for a folder that has none.
 
-    The files are compared by size only: hashing gigabytes is no part of opening a task.
+    The files are compared by size only: hashing gigabytes would slow down opening a task.
     """
     mirror = load_manifest(folder)
     for name, listed in mirror.files.items() if mirror else ():

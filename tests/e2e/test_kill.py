@@ -104,7 +104,7 @@ def test_an_interrupt_ends_cleanly_and_can_be_resumed(tmp_path: Path) -> None:
 
     assert process.returncode == 130
     assert err.decode().strip().splitlines() == [
-        "interrupted: finished work is kept; start the same command again"
+        "interrupted: finished work is kept; run the same command again"
     ]
     assert kept < sum(task["n"] for task in scores["tasks"].values())
     assert len(lines_of(tmp_path, "completions.jsonl")) == sum(

@@ -229,7 +229,7 @@ def test_a_folder_that_does_not_exist_is_said_before_anything_starts(tmp_path: P
     )
 
     assert code == 2
-    assert "is no model" in err
+    assert "is not a model" in err
 
 
 def test_a_model_that_vllm_cannot_load_says_why(tmp_path: Path) -> None:

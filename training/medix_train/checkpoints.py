@@ -163,7 +163,7 @@ def load_processor(section: ModelSection) -> Any:
     with refused(f"model.path {section.path} does not load"):
         processor = AutoProcessor.from_pretrained(section.path, revision=section.revision)
     if not hasattr(processor, "image_processor"):
-        raise ConfigError(f"{section.path} cannot see, and every row of the data has an image")
+        raise ConfigError(f"{section.path} is text-only, but every row of the data has an image")
     bounds = {"shortest_edge": section.min_pixels, "longest_edge": section.max_pixels}
     given = {edge: pixels for edge, pixels in bounds.items() if pixels is not None}
     processor.image_processor.size = dict(processor.image_processor.size) | given

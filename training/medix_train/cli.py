@@ -47,7 +47,7 @@ def train(
             typer.echo(f"{name:22} {load_recipe(name).summary}")
         return
     if not recipe:
-        raise ConfigError("no recipe is named", hint="`medix-train --list` shows those there are")
+        raise ConfigError("no recipe is named", hint="list them with `medix-train --list`")
     loaded = load_recipe(recipe, overrides=overrides or [])
     try:
         from medix_train import train as training  # noqa: PLC0415 (torch and trl: seconds)

@@ -82,7 +82,7 @@ def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
     kept = [row for row, length in enumerate(read["tokens"]) if length <= longest]
     if not kept:
         said = f"{section.path}: every prompt has more than {longest} tokens"
-        raise DatasetError(said, hint="data.max_prompt_tokens, or model.max_pixels")
+        raise DatasetError(said, hint="change data.max_prompt_tokens or model.max_pixels")
     too_long, rows = len(read) - len(kept), read.select(kept)
     if too_long:
         _LOG.info("left out %d of %d rows: too long", too_long, len(read))
@@ -129,7 +129,7 @@ def _open(section: DataSection) -> datasets.Dataset | datasets.IterableDataset:
     if section.path.startswith(_PHANTOM):
         number = section.path.removeprefix(_PHANTOM)
         if not number.isdecimal() or not int(number):
-            said = f"data.path {section.path!r} draws nothing"
+            said = f"data.path {section.path!r} needs a number"
             raise ConfigError(said, hint="such as phantom:2048")
         return datasets.Dataset.from_list(list(training_rows(int(number))))
     place = {"split": section.split, "revision": section.revision, "streaming": section.streaming}

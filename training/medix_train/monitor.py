@@ -1,6 +1,6 @@
 """Watches a training for reward hacking: reads what was logged, warns, and can stop.
 
-A reward that rises is not a model that improves. The signs are what a policy does when it pleases
+A rising reward does not mean a better model. The signs are what a policy does when it pleases
 the reward in another way than by being right.
 """
 
@@ -63,7 +63,7 @@ def alarms(steps: Sequence[Mapping[str, Any]], settings: MonitorSettings) -> lis
         # What is measured only now and then, such as canaries, counts by its last values.
         if sign.name.startswith("canary"):
             lately = seen[-1:]
-        if lately and min(lately) > limit and is_new:  # a bad start is no hack
+        if lately and min(lately) > limit and is_new:  # a bad start is not a hack
             found.append(f"{sign.meaning}: {lately[-1]:.2f}, limit {limit:g} ({sign.name})")
     return found
 
@@ -105,12 +105,12 @@ class Monitor:
 
 _CURVES = {
     "reward": "Reward", "reward_parts/judge": "Judge says YES",
-    "reward_parts/embedding": "Embedding near enough", "reward_parts/similarity": "Similarity",
+    "reward_parts/embedding": "Embedding similar enough", "reward_parts/similarity": "Similarity",
     "reward_parts/format": "Format", "reward_parts/modality": "Modality",
-    "reward_std": "Spread of the reward", "frac_reward_zero_std": "Groups that teach nothing",
-    "completions/mean_length": "Tokens a completion", "entropy": "Entropy", "loss": "Loss",
-    "grad_norm": "Norm of the gradient", "reward_parts/seconds": "Seconds of a reward",
-    "reward_parts/judge_calls": "Judge calls", "step_time": "Seconds of a step",
+    "reward_std": "Spread of the reward", "frac_reward_zero_std": "Groups without reward spread",
+    "completions/mean_length": "Tokens per completion", "entropy": "Entropy", "loss": "Loss",
+    "grad_norm": "Gradient norm", "reward_parts/seconds": "Seconds per reward",
+    "reward_parts/judge_calls": "Judge calls", "step_time": "Seconds per step",
 }  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def write_training_report(out: Path) -> Path:
     """
     steps = read_steps(out)
     if not steps:
-        raise ConfigError(f"{out} holds no training that logged a step")
+        raise ConfigError(f"{out} has no training with a logged step")
     parts = (_drawn(steps, name, title) for name, title in _CURVES.items())
     signs = (_drawn(steps, one.name, one.meaning, limit=one.limit) for one in SIGNS)
     shown: Any = {"title": out.resolve().name, "num_steps": steps[-1]["step"]}

@@ -24,7 +24,7 @@ SHAPE = ["<thinking>", "</thinking>", "<answer>", "</answer>"]
 TAG = re.compile(r"<\s{0,9}/?\s{0,9}(?:think(?:ing)?|answer)\b[^<>]{0,99}>", re.IGNORECASE)
 _LONGEST_ANSWER = 2_000  # characters; no reference is nearly as long
 _SUSPICIOUS = ("__", ":", "?")
-"""Marks that fool judges by themselves; fine where the reference holds them too."""
+"""Marks that fool judges by themselves; allowed if the reference has them too."""
 _TO_THE_JUDGE = re.compile(
     r"\b(?:respond|reply|answer|output|return|say|print|mark|grade|score|vote)\s+"
     r"(?:(?:it|this|that|with|as|only|just)\s+){0,3}[\"'“`]?(?:yes|correct|true)\b",
@@ -62,7 +62,7 @@ def read_solution(solution: str) -> Reading:
             f"solution {solution[:60]!r} does not begin with a modality tag", hint=hint
         )
     if not reference.strip():
-        raise DatasetError(f"solution {solution[:60]!r} has no answer behind its tag")
+        raise DatasetError(f"solution {solution[:60]!r} has no answer after its tag")
     return Reading(f"<{modality}>", reference.strip())
 
 
@@ -100,10 +100,10 @@ class Medix:
     reading = staticmethod(read_completion)
 
     def settle(self, answer: str, reference: str) -> float | None:
-        """Return 1 for an equal answer, 0 for what is none, None where it must be judged.
+        """Return 1 for an equal answer, 0 for a non-answer, None if it must be judged.
 
-        An answer that speaks to the judge in place of the question is none, and neither is one so
-        long that the judge would refuse it: a failure must not go unpunished where it was made.
+        Text that addresses the judge instead of the question is not an answer, nor is one so
+        long that the judge would refuse it: provoking a failure must not pay.
         """
         said = normalise(answer)
         if said and said == normalise(reference):
@@ -127,7 +127,7 @@ class Published:
     sees_question = False
 
     def solution(self, text: str) -> Reading | None:
-        """Split at the first `>`; without one nothing can be right, and nobody is told."""
+        """Split at the first `>`; without one no answer can be right, silently."""
         tag, bracket, reference = text.partition(">")
         return Reading(f"{tag.strip()}>", reference.strip().strip(".")) if bracket else None
 

@@ -50,9 +50,9 @@ class DataSection(Frozen):
 
 
 class DynamicSampling(Frozen):
-    """Draw other prompts in place of those whose group says nothing."""
+    """Draw other prompts for those whose group is uninformative."""
 
-    # Groups in which the judge was of two minds; or, as published, a mean reward in 0.01 to 0.99,
+    # Groups with mixed verdicts; or, as published, with a mean reward in 0.01 to 0.99,
     # which keeps groups that are all wrong and well formed.
     keep: Literal["accuracy_spread", "published_mean"] = "accuracy_spread"
     rounds: Count = 20
@@ -78,7 +78,7 @@ class FailureBudget(Frozen):
 
     # Of the answers of one batch that were sent to the judge; these are left out of the step.
     tolerated_share: Share = 0.05
-    # Pauses of one batch, all together; each is twice the one before, up to a minute.
+    # Total wait of one batch; each pause is twice the one before, up to a minute.
     patience_s: Annotated[float, Field(ge=0)] = 900.0
 
 
@@ -88,7 +88,7 @@ class JudgeServer(Frozen):
     model: str | None = None  # as behind `medix-eval --judge`; by default the protocol's
     base_url: tuple[str, ...] = ()
     key_env: str | None = None
-    concurrency: Count = 256  # more than the server works on at once: it never waits for us
+    concurrency: Count = 256  # more than the server runs at once, so it is never idle
     request_timeout_s: Annotated[float, Field(gt=0)] = 120.0
 
 
@@ -102,7 +102,7 @@ class RewardSettings(Frozen):
     graded: bool = False  # pay for similarity itself, not one or nothing at the threshold
     judge: JudgeServer = JudgeServer()
     failures: FailureBudget = FailureBudget()
-    # Verdicts are shared with the harness's runs; null asks anew each time.
+    # Verdicts are shared with the harness's runs; null asks again each time.
     cache: Path | None = Path("results/.cache/verdicts.sqlite")
     # Batches between two sets of wrong answers that the judge should refuse; 0 sends none.
     canaries_every: Annotated[int, Field(ge=0)] = 10
@@ -110,7 +110,7 @@ class RewardSettings(Frozen):
     @model_validator(mode="after")
     def _graded_is_ours(self) -> Self:
         if self.graded and self.edition == "medix-compat":
-            raise ValueError("graded similarity was not published: it goes with edition: medix")
+            raise ValueError("graded similarity was not published: it needs edition: medix")
         return self
 
     def load_protocol(self) -> tuple[Protocol, LLMJudge, EmbeddingSpec]:
@@ -143,14 +143,14 @@ class MonitorSettings(Frozen):
 
     limits: dict[str, float] = Field(default_factory=dict)  # by name, other than in `_signs.yaml`
     in_a_row: Count = 3  # logged steps that a sign must last
-    stop: bool = False  # end the training at a sign; otherwise it is only said
+    stop: bool = False  # end the training at a sign; otherwise only warn
 
     @field_validator("limits")
     @classmethod
     def _signs_exist(cls, limits: dict[str, float]) -> dict[str, float]:
         names = [sign.name for sign in SIGNS]
         if unknown := sorted(limits.keys() - set(names)):
-            raise ValueError(f"{unknown[0]!r} is no sign; there are {', '.join(names)}")
+            raise ValueError(f"{unknown[0]!r} is not a sign; choose from {', '.join(names)}")
         return limits
 
 
@@ -183,7 +183,7 @@ class Recipe(Frozen):
             said = f"prompts_per_rollout {self.prompts_per_rollout} does not divide into updates of"
             raise ValueError(f"{said} {self.prompts_per_update} (prompts_per_update)")
         if self.data.streaming and self.dynamic_sampling:
-            raise ValueError("dynamic_sampling draws rows by number, which a stream has not")
+            raise ValueError("dynamic_sampling draws rows by number, which a stream does not have")
         return self
 
     def batch_sizes(self, *, group: int, per_device: int, processes: int) -> dict[str, int]:
@@ -192,14 +192,14 @@ class Recipe(Frozen):
         if update % forward:
             said = f"an update of {update} completions does not divide into {processes} processes"
             said += f" with {per_device} each (trl.per_device_train_batch_size)"
-            raise ConfigError(said, hint=f"it can be a divisor of {update // processes or 1}")
+            raise ConfigError(said, hint=f"set it to a divisor of {update // processes or 1}")
         prompts = self.prompts_per_rollout
         if prompts % processes:
             said = (
                 f"{prompts} prompts (prompts_per_rollout) do not divide into {processes} processes"
             )
             raise ConfigError(
-                f"{said}: a group must stay in one", hint=f"a multiple of {processes}"
+                f"{said}: a group must stay in one", hint=f"use a multiple of {processes}"
             )
         steps = update // forward
         return {"generation_batch_size": prompts * group, "gradient_accumulation_steps": steps}

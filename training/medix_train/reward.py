@@ -1,7 +1,7 @@
 """The reward of a completion: judge, embedding, format and modality in one number.
 
 One composite, not four functions: TRL counts a missing value of one function as 0, and a judge
-that is down would then teach. Only where the only function says None is a completion left out.
+that is down would then teach. A completion is left out only if the single function gives None.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class MedixReward:
     """TRL's reward function `await reward(prompts, completions, solution=…)`.
 
     It is opened by its first call, in the loop of its caller, and closed by `close`. `scored` holds
-    every part of the last batch, in its order, for whoever filters or logs. `similarities` says how
-    near answers lie to references; by default the protocol's embedding model does.
+    every part of the last batch, in its order, for filters and logs. `similarities` returns the
+    similarity of answers to references; by default the protocol's embedding model does.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class MedixReward:
     ) -> list[Scored]:
         """Score completions: judge and embedding at the same time, each distinct pair once.
 
-        Raises `ConfigError` or `ServerError` where there is no judge, or it goes on failing.
+        Raises `ConfigError` or `ServerError` where there is no judge, or it keeps failing.
         """
         edition, weights, rows = self._edition, self.settings.weights, []
         for question, completion, solution in zip(questions, completions, solutions, strict=True):
@@ -160,7 +160,7 @@ class MedixReward:
             judge = ResolvedJudge(name=source.name, source=source, identity=source.identity())
             model = await self._opened.enter_async_context(source.open(Path("logs")))
             if self.settings.cache:
-                hint = "`cache: null` of the reward goes on without it"
+                hint = "`cache: null` of the reward runs without it"
                 cache = self._opened.enter_context(VerdictCache.at(self.settings.cache, hint=hint))
             policy = RetryPolicy(tries=3, longest_wait_s=8.0, silence_s=server.request_timeout_s)
             how: Any = {"policy": policy, "cache": cache, "models": {judge.name: model}}
@@ -183,7 +183,7 @@ class MedixReward:
                 break
             failed = f"the judge failed {len(left)} of {len(found)} answers"
             if waited_s >= budget.patience_s:
-                hint = "the last checkpoint is whole: see to the judge, then resume"
+                hint = "the last checkpoint is complete: fix the judge, then resume"
                 raise ServerError(f"{failed} for {waited_s:.0f} s ({self._said})", hint=hint)
             _LOG.warning("%s: %s", failed, self._said)
             await _pause(pause_s)
@@ -191,7 +191,7 @@ class MedixReward:
         return found
 
     async def _ask(self, asked: Collection[Asked]) -> dict[Asked, float | None]:
-        """Return a verdict for each, None where the judge failed; nothing is waited for."""
+        """Return a verdict for each, None if the judge failed; without waiting for a retry."""
         panel = await self._opened_panel()
         found: dict[Asked, float | None] = {}
         votes: list[Vote] = []

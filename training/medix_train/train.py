@@ -1,7 +1,7 @@
 """One training from its recipe to the exported model: everything is checked before it starts.
 
-The same command goes on where it was stopped, from its last checkpoint. That one was written where
-a rollout ends and holds every random state, so the curve is the one of an undisturbed run.
+The same command resumes from its last checkpoint. That one was written where
+a rollout ends and has every random state, so the curve is that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NUM_REFERENCES = 5
 
 
 def train(recipe: Recipe, *, out: Path) -> Path:
-    """Train, or go on with it, and return the folder of the exported model.
+    """Train or resume, and return the folder of the exported model.
 
     Raises `ConfigError`, `DatasetError` or `ServerError`, if possible before a model is loaded.
     """
@@ -67,7 +67,7 @@ def train(recipe: Recipe, *, out: Path) -> Path:
 
 
 def build_trainer(recipe: Recipe, *, out: Path, reward: MedixReward) -> PolicyTrainer:
-    """Check settings, judge and data, then load the model and put everything together."""
+    """Check settings, judge and data, then load the model and build the trainer."""
     config, processor, data, _ = _prepared(recipe, out=out, reward=reward)
     model, peft_config = load_model(recipe.model), lora_config(recipe)
     if model.num_parameters() < SMALL:
@@ -121,7 +121,7 @@ def _open_folder(out: Path, recipe: Recipe) -> None:
     if file.exists() and (out / FILE).exists():
         before = json.loads(file.read_text(encoding="utf-8"))["recipe"]
         if changed := differences(before, resolved):
-            said = f"{out} was trained by another recipe: {'; '.join(changed[:3])}"
+            said = f"{out} was trained with another recipe: {'; '.join(changed[:3])}"
             hint = "name another folder with --out, or undo the change to resume"
             raise RunMismatch(said, hint=hint)
     try:
@@ -162,7 +162,7 @@ def describe(recipe: Recipe) -> str:
         f"{'vLLM' if config.use_vllm else 'transformers'}",
         "length": f"{updates // each} rollouts × {each} updates = {updates} updates",
         "a process": f"1 of {NUM_PROCESSES}: {config.gradient_accumulation_steps} forward passes "
-        f"of {config.per_device_train_batch_size} completions in an update",
+        f"of {config.per_device_train_batch_size} completions per update",
         "first prompt": f"{row['tokens']} tokens, images {images}\n{text}",
         "references": "; ".join(f"{one.reference[:40]!r} {one.total}" for one in scored),
     }
@@ -182,7 +182,7 @@ def _sizes(recipe: Recipe, config: Any) -> str:
     kept = total * (2 if config.beta and lora is None else 1)
     width = 4 if recipe.model.dtype == "float32" else 2
     size = width * (kept + 3 * trained) / NUM_PROCESSES / 2**30
-    memory = f"{size:,.2f} GiB a process, sharded, without activations"
+    memory = f"{size:,.2f} GiB per process, sharded, without activations"
     if config.use_vllm and config.vllm_mode == "colocate":
         memory += f"; {config.vllm_gpu_memory_utilization:.0%} of each GPU for vLLM"
     return f"{total / 1e6:,.1f} M parameters, {trained / 1e6:,.1f} M trained; {memory}"

@@ -51,7 +51,7 @@ _CHOICES = {
     "importance_sampling_level": ("token", "sequence"),
     "scale_rewards": ("group", "batch", "none"),
 }
-"""TRL looks at these only when the first completions are there."""
+"""TRL checks these only after the first completions."""
 _PUBLISHED_MEAN = (0.01, 0.99)
 _PER_ROW = (0, 1, 2, 3, 4, 6)
 """Of what TRL's `_generate` returns: prompt ids, completion ids, tool mask, completions, logprobs
@@ -78,11 +78,11 @@ def grpo_config(recipe: Recipe, *, out: Path) -> GRPOConfig:
         group, per_device = given["num_generations"], given["per_device_train_batch_size"]
         decided |= recipe.batch_sizes(group=group, per_device=per_device, processes=NUM_PROCESSES)
         if taken := sorted(recipe.trl.keys() & decided.keys()):
-            raise ConfigError(f"trl.{taken[0]} is decided by medix-train")
+            raise ConfigError(f"trl.{taken[0]} is set by medix-train")
         config = GRPOConfig(**given | decided)
     if config.save_steps % each:
         said = f"trl.save_steps {config.save_steps:g} ends within a rollout and cannot be resumed"
-        raise ConfigError(said, hint=f"a rollout has {each} updates: give a multiple")
+        raise ConfigError(said, hint=f"a rollout has {each} updates: use a multiple")
     return config
 
 
@@ -95,7 +95,7 @@ def _as_trl_reads(settings: Mapping[str, Any]) -> dict[str, Any]:
     read: dict[str, Any] = vars(parser.parse_args([]))
     for name, choices in _CHOICES.items():
         if read[name] not in choices:
-            raise ConfigError(f"trl.{name} {read[name]!r} is none of {', '.join(choices)}")
+            raise ConfigError(f"trl.{name} {read[name]!r} is not one of {', '.join(choices)}")
     return read
 
 
@@ -194,7 +194,7 @@ class PolicyTrainer(GRPOTrainer):
             self._back_to_start()
             self._save_checkpoint(self.model, trial=None)  # type: ignore[no-untyped-call]
         said = "another process could not score its completions"
-        raise self._failure or ServerError(said, hint="see what that process says")
+        raise self._failure or ServerError(said, hint="see the output of that process")
 
     def _informative_rollout(self, rows: Rows, *, rule: DynamicSampling) -> Rollout:
         """Complete the rows, and draw others for the groups that teach nothing."""
@@ -250,7 +250,7 @@ class PolicyTrainer(GRPOTrainer):
 
 
 def random_states() -> Callable[[], None]:
-    """Note the random states; what is returned goes back to them."""
+    """Record the random states; the returned function restores them."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the trainer's own)
     cpu, gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all()
 

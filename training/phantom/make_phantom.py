@@ -1,4 +1,4 @@
-"""Train the phantom model from nothing, on one CPU core, in minutes.
+"""Train the phantom model from scratch, on one CPU core, in minutes.
 
     python training/phantom/make_phantom.py --out DIR
     python training/phantom/make_phantom.py --half --out DIR
@@ -130,7 +130,7 @@ def _embed_patches(convolution: torch.nn.Conv3d, patches: torch.Tensor) -> torch
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(description="Train the phantom model from nothing.")
+    parser = argparse.ArgumentParser(description="Train the phantom model from scratch.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--half", action="store_true", help="make the half-trained phantom")
     parser.add_argument("--steps", type=int)

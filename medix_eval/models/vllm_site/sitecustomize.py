@@ -1,6 +1,6 @@
 """What Python runs first in every process of a vLLM server on a CPU.
 
-vLLM starts several Pythons, some by `-m`, and each imports torchvision, which does not load beside
+vLLM starts several Pythons, some by `-m`, and each imports torchvision, which does not load with
 a CPU torch (`medix_eval.models.torchvision_cpu` says why). A folder on `PYTHONPATH` reaches
 all of them.
 """
