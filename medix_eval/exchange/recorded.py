@@ -252,7 +252,7 @@ _ONE_POINT = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class AskedAgain:
     """What the judge said this time."""
 
     what: str
@@ -262,7 +262,7 @@ class Asked:
 
 async def ask_again(
     given: Submission, judge: ResolvedJudge, *, num_samples: int, seed: int | None
-) -> Asked:
+) -> AskedAgain:
     """Judge a sample again. Raises `ConfigError` for prompts that are not bundled."""
     protocol = protocol_of(given.manifest, given.judging)
     if foreign := _foreign_prompts(protocol):
@@ -290,7 +290,7 @@ async def ask_again(
     if too_much := more > _MAY_DIFFER:
         found.insert(0, f"stated scores are {100 * more:.1f} points above what {judge.name} gives")
     is_noise = not too_much and len(found) <= _MAY_DIFFER * len(drawn)
-    return Asked(
+    return AskedAgain(
         what=f"{len(drawn)} samples judged again by {judge.name}, --seed {seed}",
         problems=[] if is_noise else found,
         within_tolerance=found if is_noise else [],
