@@ -242,7 +242,7 @@ def test_thirty_thousand_samples_open_in_three_seconds(visit: Any, tmp_path: Pat
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
 
     visited.page.reload()
-    visited.page.get_by_role("button", name="Next page").click()
+    visited.page.get_by_role("button", name="Next →").click()
     expect(visited.page.get_by_role("status")).to_have_text("Sample 2 of 30,000")
     expect(visited.page.locator(".sample h3")).to_contain_text("id-6")
 

@@ -267,6 +267,7 @@ def by_role(
         prompts[name(role, old)] = settings["prompts"][old]
         return name(role, old)
 
+    judge: Any = None
     try:
         judge = copy.deepcopy(settings["judge"])
         for kind in ("question", "report"):

@@ -116,7 +116,7 @@ class JudgingManifest(_Manifest):
     @property
     def prompts(self) -> dict[str, str]:
         """Text of each prompt of the judge, by the name that votes carry or its path."""
-        texts = self.judging.get("prompts", {})
+        texts: dict[str, str] = self.judging.get("prompts", {})
         return {self.prompt_names.get(name, name): text for name, text in texts.items()}
 
 
