@@ -47,6 +47,10 @@ settings.load_profile("house")
 
 _LOCAL = ("127.", "::1", "localhost")
 
+# A background job starts with Ctrl-C ignored, and so would every command that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     asked_for = config.option.markexpr

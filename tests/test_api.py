@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scripted_run import says
 from scripted_servers import HUB, Serve, records
@@ -186,6 +188,10 @@ def test_every_task_and_group_is_listed() -> None:
         pytest.param({"limit": 0}, ConfigError, "limit", id="limit"),
         pytest.param({"concurrency": 0}, ConfigError, "concurrency", id="concurrency"),
         pytest.param({"request_timeout": 0.0}, ConfigError, "request-timeout", id="seconds"),
+        pytest.param({"limit": 4.5}, ConfigError, "4.5 is not a whole number", id="half-a-limit"),
+        pytest.param({"seed": "x"}, ConfigError, "'x' is not a whole number", id="seed"),
+        pytest.param({"request_timeout": "soon"}, ConfigError, "'soon' is not a number", id="soon"),
+        pytest.param({"backend": "vlm"}, UnknownName, "vlm", id="backend"),
         pytest.param({"data_root": "not/here"}, ConfigError, "not/here", id="folder"),
         pytest.param({"judge": "openai:x", "judge_base_url": "http://127.0.0.1:9/v1",
                       "protocol": "medix"}, NoJudge, "127.0.0.1:9", id="judge"),
@@ -198,6 +204,50 @@ def test_errors_are_those_of_the_package(
 
     with pytest.raises(error, match=says):
         medix_eval.evaluate(**asked)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"repeat": 0}, {"repeat": 2}, {"control": "shuffle-options"}, {"limit": "x"}],
+    ids=str,
+)
+def test_a_plan_refuses_what_an_evaluation_refuses(wrong: dict[str, Any], tmp_path: Path) -> None:
+    asked: dict[str, Any] = {**RULES, "out": tmp_path, **wrong}
+    said = []
+    for call in (medix_eval.plan, medix_eval.evaluate):
+        with pytest.raises(ConfigError) as error:
+            call(**asked)
+        said.append(str(error.value))
+
+    assert said[0] == said[1]
+    assert not any(tmp_path.iterdir())
+
+
+def test_numbers_of_a_sweep_and_single_overrides_are_taken(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {**RULES, "limit": np.int64(2), "seed": np.int64(1)}
+    run = medix_eval.evaluate(**asked, overrides="generation.max_tokens=64", out=tmp_path)
+
+    assert run.scores.tasks["phantom_open"].n == 2
+    assert run.scores.protocol["name"] == "rules+generation.max_tokens=64"
+
+
+def test_two_models_are_loaded_in_two_threads(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        runs = threads.map(
+            lambda name: medix_eval.evaluate(**RULES, out=tmp_path / name), ("a", "b")
+        )
+        scores = [run.scores.tasks["phantom_open"].score for run in runs]
+
+    assert scores[0] == scores[1] is not None
+
+
+def test_one_run_is_scored_and_shown_in_several_threads(tmp_path: Path) -> None:
+    run = medix_eval.evaluate(**RULES, out=tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        pages = list(threads.map(lambda _: medix_eval.score(run).report(), range(8)))
+
+    assert {page.name for page in pages} == {"report.html"}
+    assert not list(run.path.glob(".report*"))
 
 
 def test_an_option_that_a_plan_does_not_know_is_named() -> None:

@@ -34,8 +34,11 @@ def test_no_server_outlives_its_run(
     argv = [sys.executable, "-m", "medix_eval", *command(tmp_path)]
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as harness:
         wait_until(lambda: len(running(tmp_path)) == 5)  # with supervisor and two grandchildren
-        harness.send_signal(number)
-        harness.wait(timeout=20)
+        try:
+            harness.send_signal(number)
+            harness.wait(timeout=20)
+        finally:
+            harness.kill()  # or leaving this block would wait for ever
 
     wait_until(lambda: running(tmp_path) == [], seconds=10)
 

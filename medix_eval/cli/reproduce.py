@@ -12,6 +12,7 @@ import typer
 from medix_eval.cli import flags
 from medix_eval.cli.evaluate import as_given
 from medix_eval.cli.flags import print_renderable, print_scores
+from medix_eval.errors import ConfigError
 from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
@@ -63,14 +64,23 @@ def reproduce(
 
 def _evaluated(context: typer.Context, model: str, out: Path) -> Run:
     """Evaluate with the flags that came behind the model, which are read as those of medix-eval."""
-    from medix_eval.evaluation.api import evaluate  # noqa: PLC0415
+    from medix_eval.evaluation.api import evaluate, plan  # noqa: PLC0415
 
     arguments = ["--model", model, "--out", str(out)]
     for flag, value in (("--protocol", _PROTOCOL), ("--tasks", _TASKS)):
-        if flag not in context.args:
+        if not any(one == flag or one.startswith(f"{flag}=") for one in context.args):
             arguments += [flag, value]
     root = context.find_root().command
-    given = root.make_context("medix-eval", [*arguments, *context.args]).params
+    parsed = root.make_context("medix-eval", [*arguments, *context.args])
+    given = parsed.params
+    if left := [*getattr(parsed, "_protected_args", ()), *parsed.args]:
+        raise ConfigError(
+            f"reproduce takes no argument {left[0]!r}",
+            hint="flags of an evaluation may follow MODEL",
+        )
+    if given["dry_run"]:
+        typer.echo(plan(**as_given(given)))
+        raise typer.Exit(_DONE)
     run = evaluate(progress=True, **as_given(given))
     with redirect_stdout(sys.stderr):  # stdout is for what is found
         print_scores(run.scores, as_json=False)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from medix_eval.data.tasks import Catalogue, load_tasks, mirror_at
 from medix_eval.errors import ConfigError, UnknownName
@@ -62,7 +63,7 @@ class Serving(TypedDict, total=False):
     judge_server_timeout: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """One judging of one run, as its folder holds it."""
 
@@ -110,6 +111,8 @@ class Run:
         from medix_eval.report.page import write_run_page  # noqa: PLC0415
         from medix_eval.report.pictures import read_pictures  # noqa: PLC0415
 
+        if images not in get_args(Size):
+            raise UnknownName("size of images", str(images), get_args(Size))
         pictures = read_pictures(
             self.judged, tasks(include_path), data_root=mirror_at(data_root), size=images
         )
@@ -156,7 +159,8 @@ def evaluate(
     if repeat is not None:
         from medix_eval.evaluation.repeats import evaluate_repeatedly  # noqa: PLC0415
 
-        return load_run(evaluate_repeatedly(settings, catalogue, times=repeat).runs[0])
+        times = _number("--repeat", repeat) or 0
+        return load_run(evaluate_repeatedly(settings, catalogue, times=times).runs[0])
     return load_run((evaluate_beside_plain if control else once)(settings, catalogue).run)
 
 
@@ -165,7 +169,9 @@ def plan(*, as_json: bool = False, **options: Any) -> str:
 
     Raises what `evaluate` would raise before its first request.
     """
+    from medix_eval.evaluation.controls import refuse_unfit  # noqa: PLC0415
     from medix_eval.evaluation.dry_run import estimate  # noqa: PLC0415
+    from medix_eval.evaluation.repeats import refuse_equal  # noqa: PLC0415
 
     try:
         bound = inspect.signature(evaluate).bind(**options)
@@ -173,8 +179,14 @@ def plan(*, as_json: bool = False, **options: Any) -> str:
         raise ConfigError(f"invalid options: {error}") from error
     bound.apply_defaults()
     settings, catalogue = _settings(**bound.arguments)
-    repetitions = bound.arguments["repeat"] or 1
-    return estimate(settings, catalogue, repetitions=repetitions, as_json=as_json)
+    if settings.control:
+        refuse_unfit(
+            settings.control, {name: catalogue.tasks[name].settings for name in settings.tasks}
+        )
+    repetitions = _number("--repeat", bound.arguments["repeat"])
+    if repetitions is not None:
+        refuse_equal(settings, times=repetitions)
+    return estimate(settings, catalogue, repetitions=repetitions or 1, as_json=as_json)
 
 
 def judge(run: Run | AnyPath, **options: Any) -> Run:
@@ -205,9 +217,12 @@ def judge_all(
     from medix_eval.evaluation.rejudging import Rejudging, judge_again  # noqa: PLC0415
     from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
 
+    named = tuple(_path(run) for run in runs)
+    if not named:
+        raise ConfigError("no run is named", hint="name one or more run folders")
     asked = Rejudging(
-        runs=tuple(_path(run) for run in runs),
-        protocol=load_protocol(protocol, overrides=overrides),
+        runs=named,
+        protocol=load_protocol(str(protocol), overrides=_listed(overrides)),
         judges=judge_choices(judge, serving),
         use_cache=not no_cache,
         allow_partial=allow_partial,
@@ -296,8 +311,9 @@ def judge_choices(
     from medix_eval.evaluation.panel import JudgeChoice  # noqa: PLC0415
 
     _refuse_unknown(serving)
-    judges: list[str | None] = [*_listed(names)] or [None]
-    urls: list[Any] = [_listed(serving.get("judge_base_url"))]
+    judges: list[str | None] = [*map(str, _listed(names))] or [None]
+    serving = {**serving, "judge_base_url": _listed(serving.get("judge_base_url"))}
+    urls: list[Any] = [serving["judge_base_url"]]
     if len(judges) > 1:  # else all addresses are of the one judge, and share its load
         shared = _shared_out("judge_base_url", serving, judges, takes=("openai",))
         urls = [() if url is None else (url,) for url in shared]
@@ -328,6 +344,7 @@ def _catalogue(include_path: AnyPath | Sequence[AnyPath] | None) -> Catalogue:
 
 def positive(flag: str, number: int | None) -> int | None:
     """Return a count, or raise `ConfigError` for one below 1."""
+    number = _number(flag, number)
     if number is not None and number < 1:
         raise ConfigError(f"{flag} {number} is too small", hint="use 1 or more")
     return number
@@ -348,6 +365,7 @@ def _settings(
     allow_egress: str | None,
     no_cache: bool,
     limit: int | None,
+    seed: int,
     serving: Mapping[str, Any] | None = None,
     **kept: Any,
 ) -> tuple[Settings, Catalogue]:
@@ -359,11 +377,12 @@ def _settings(
     serving = serving or {}
     if not model:
         raise ConfigError("--model is missing", hint="for example --model phantom")
+    limit = _number("--limit", limit)
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit {limit} is too small", hint="1 or more; omit it to run all")
     judges = judge_choices(judge, serving)
     catalogue = _catalogue(include_path)
-    fixed = load_protocol(protocol, overrides=overrides)
+    fixed = load_protocol(str(protocol), overrides=_listed(overrides))
     flags = {
         "base_urls": _listed(serving.get("base_url")),
         "key_env": serving.get("api_key_env"),
@@ -372,12 +391,13 @@ def _settings(
     }
     del kept["repeat"]
     return Settings(
-        model=model,
+        model=str(model),
         model_flags=_flags("model", serving, flags),
         tasks=catalogue.select(_listed(tasks), twins=fixed.twins),
         protocol=fixed,
         judges=judges,
         limit=limit,
+        seed=_number("--seed", seed) or 0,
         out=Path(out),
         data_root=mirror_at(data_root),
         use_cache=not no_cache,
@@ -392,14 +412,19 @@ def _flags(
     role: Literal["model", "judge"], serving: Mapping[str, Any], given: Mapping[str, Any]
 ) -> ModelFlags:
     flags = ModelFlags(role=role, **{name: one for name, one in given.items() if one is not None})
+    if flags.backend is not None and flags.backend not in get_args(Engine):
+        raise UnknownName("backend", str(flags.backend), get_args(Engine))
     seconds = {
         f"{name}_s": serving.get(flags.prefix[2:].replace("-", "_") + name)
         for name in ("request_timeout", "server_timeout")
     }
-    changed = {name: value for name, value in seconds.items() if value is not None}
-    for name, value in changed.items():
-        if not value > 0:
-            flag = f"{flags.prefix}{name.removesuffix('_s').replace('_', '-')}"
+    changed = {}
+    for name, value in seconds.items():
+        flag = f"{flags.prefix}{name.removesuffix('_s').replace('_', '-')}"
+        if value is None:
+            continue
+        changed[name] = _number(flag, value, whole=False)
+        if not changed[name] > 0:
             raise ConfigError(f"{flag} {value} must be positive", hint="seconds, such as 600")
     return replace(flags, keep_server=bool(serving.get("keep_server")), **changed)
 
@@ -439,7 +464,18 @@ def _listed(value: Any) -> tuple[Any, ...]:
     """Return one value, several or none as a tuple."""
     if value is None:
         return ()
-    return (value,) if isinstance(value, str | Path | int) else tuple(value)
+    if isinstance(value, str | Path) or not isinstance(value, Iterable):
+        return (value,)
+    return tuple(value)
+
+
+def _number(flag: str, value: Any, *, whole: bool = True) -> Any:
+    """Return a number of Python's own, or raise `ConfigError`; None stays None."""
+    try:
+        return value if value is None else index(value) if whole else float(value)
+    except (TypeError, ValueError) as error:
+        what = "a whole number" if whole else "a number"
+        raise ConfigError(f"{flag} {value!r} is not {what}") from error
 
 
 def _path(run: Run | AnyPath) -> Path:

@@ -133,7 +133,7 @@ class Repeats(Frozen):
 
 def evaluate_repeatedly(settings: Settings, catalogue: Catalogue, *, times: int) -> Repeats:
     """Run an evaluation with `times` seeds, one after the other, and write `repeats.json`."""
-    _refuse_equal(settings, times=times)
+    refuse_equal(settings, times=times)
     first = settings.protocol.generation.seed
     seeds = tuple(range(first, first + times))
     folders = [
@@ -220,7 +220,7 @@ def _seeded(protocol: Protocol, seed: int) -> Protocol:
     )
 
 
-def _refuse_equal(settings: Settings, *, times: int) -> None:
+def refuse_equal(settings: Settings, *, times: int) -> None:
     """Refuse repetitions that cannot differ."""
     if times < 2:  # noqa: PLR2004
         raise ConfigError(f"--repeat {times} is too small", hint="use 2 or more")

@@ -280,7 +280,8 @@ def run_to_end(work: Coroutine[Any, Any, _Result]) -> _Result:
         done = thread.submit(asyncio.run, told())
         try:
             return done.result()
-        except KeyboardInterrupt:
-            loop, task = begun.result()
-            loop.call_soon_threadsafe(task.cancel)
+        except BaseException:
+            if not done.done():  # interrupted here, while the work goes on there
+                loop, task = begun.result()
+                loop.call_soon_threadsafe(task.cancel)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from medix_eval.models.checkpoint import (
 )
 from medix_eval.records import IMAGE_MARK
 
+_LOADING = threading.Lock()
 _DEFAULT_CONTEXT = 32_768
 _GATHER_S = 0.01
 SMALL = 50_000_000  # weights: with fewer, threads only wait for each other
@@ -155,6 +157,12 @@ def _dtype() -> str:
 
 
 def _load(location: str) -> _Loaded:
+    """Load a model, one at a time: transformers cannot load two in two threads."""
+    with _LOADING:
+        return _loaded(location)
+
+
+def _loaded(location: str) -> _Loaded:
     """Load processor and weights; a vision-language class first, a text model otherwise."""
     from medix_eval.models.torchvision_cpu import declare_missing_operators  # noqa: PLC0415
 

@@ -51,13 +51,12 @@ def _value(
 ) -> float | MetricValue | None:
     try:
         found = metric.load()(samples)
-    except Exception as error:  # noqa: BLE001 (somebody else's code)
-        said = f"{type(error).__name__}: {one_line(error)}"
-    else:
         number = found.value if isinstance(found, MetricValue) else found
         is_number = isinstance(number, Real) and not isinstance(number, bool)
         if number is None or (is_number and math.isfinite(number)):
             return found if found is None or isinstance(found, MetricValue) else float(found)
         said = f"{number!r:.60} is not a number"
+    except Exception as error:  # noqa: BLE001 (somebody else's code)
+        said = f"{type(error).__name__}: {one_line(error)}"
     _LOG.warning("metric %s on %s: %s", metric.name, task, said)
     return None

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -153,7 +154,7 @@ def _repair(path: Path) -> None:
 
 def write_text(path: Path, text: str | Iterable[str]) -> None:
     """Write a text, or its parts, atomically."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with part.open("w", encoding="utf-8") as file:
             file.writelines((text,) if isinstance(text, str) else text)
