@@ -78,6 +78,7 @@ def test_a_metric_from_outside_shows_in_every_file_and_table(
         pytest.param(("return float('nan')", "nan is not a number"), id="not-a-number"),
         pytest.param(("return 'many'", "'many' is not a number"), id="text"),
         pytest.param(("return True", "True is not a number"), id="yes"),
+        pytest.param(("return 10**400", "OverflowError: int too large"), id="too-large"),
         pytest.param(("import no_such_module", "ModuleNotFoundError: No module"), id="import"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_servers import Run
 
 from medix_eval.cli.app import main
 from medix_eval.data.tasks import load_tasks
@@ -171,6 +172,31 @@ def sample(
             votes=(Vote(judge=judge, prompt="p", key="k", points=points),),
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("behind", "code", "said"),
+    [
+        pytest.param(["--tasks=phantom_open", "--dry-run"], 0, "", id="nothing-is-sent"),
+        pytest.param(
+            ["--tasks", "phantom_open", "phantom_closed"], 2, "'phantom_closed'", id="left"
+        ),
+    ],
+)
+def test_what_stands_behind_the_model_is_read_as_flags_and_nothing_else(
+    run: Run, tmp_path: Path, behind: list[str], code: int, said: str
+) -> None:
+    named = ("phantom", "--as", "MediX-R1 8B", "--protocol", "rules", "--limit", "2")
+    ended, out, err = run("reproduce", *named, "--out", tmp_path / "out", *behind)
+
+    assert ended == code, err
+    assert not (tmp_path / "out").exists()
+    if code:
+        assert said in err
+    else:
+        assert [line.split()[0] for line in out.splitlines() if " requests" in line] == [
+            "phantom_open", "model",
+        ]  # fmt: skip
 
 
 def reproduced(capsys: pytest.CaptureFixture[str], model: str, run: Path) -> tuple[int, Any]:
