@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medix_eval.storage.bundled import bundled
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -316,9 +314,9 @@ def family(name: Literal["judge", "evaluation"]) -> Callable[[Command], Command]
 
 def open_catalogue(include_path: list[Path] | None) -> Catalogue:
     """Read the bundled task files and the user's own."""
-    from medix_eval.data.tasks import load_tasks  # noqa: PLC0415
+    from medix_eval.data.tasks import open_catalogue as opened  # noqa: PLC0415
 
-    return load_tasks([bundled("tasks"), *(include_path or [])])
+    return opened(include_path or ())
 
 
 def print_scores(scores: Scores, *, as_json: bool) -> None:

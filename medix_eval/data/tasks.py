@@ -19,6 +19,7 @@ from pydantic import PositiveInt, ValidationError, model_validator
 
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.records import Frozen, Kind
+from medix_eval.storage.bundled import bundled
 from medix_eval.storage.digests import digest
 
 _ALIASES = {"all": "medix"}
@@ -184,6 +185,11 @@ def mirror_at(path: str | Path | None) -> Path | None:
             hint="expected a copy of each dataset as ORG/NAME",
         )
     return None if path is None else Path(path)
+
+
+def open_catalogue(include_path: Iterable[str | Path] = ()) -> Catalogue:
+    """Read the bundled task files, and those of folders of the user's own."""
+    return load_tasks([bundled("tasks"), *map(Path, include_path)])
 
 
 def load_tasks(folders: Iterable[Path]) -> Catalogue:

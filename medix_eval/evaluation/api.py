@@ -15,11 +15,10 @@ from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
-from medix_eval.data.tasks import Catalogue, load_tasks, mirror_at
+from medix_eval.data.tasks import Catalogue, mirror_at, open_catalogue
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.models.resolve import ModelFlags, kind_of
 from medix_eval.results.store import JudgedRun, JudgedSample, find_run, read_runs
-from medix_eval.storage.bundled import bundled
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -298,7 +297,7 @@ def tasks(include_path: AnyPath | Sequence[AnyPath] | None = None) -> Catalogue:
     `.tasks` maps names to task files, `.groups` names to the tasks they stand for. Raises
     `ConfigError` for a task file that cannot be used.
     """
-    return _catalogue(include_path)
+    return open_catalogue(_listed(include_path))
 
 
 def judge_choices(
@@ -336,10 +335,6 @@ def judge_choices(
         )
         for at, name in enumerate(judges)
     )
-
-
-def _catalogue(include_path: AnyPath | Sequence[AnyPath] | None) -> Catalogue:
-    return load_tasks([bundled("tasks"), *map(Path, _listed(include_path))])
 
 
 def positive(flag: str, number: int | None) -> int | None:
@@ -381,7 +376,7 @@ def _settings(
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit {limit} is too small", hint="1 or more; omit it to run all")
     judges = judge_choices(judge, serving)
-    catalogue = _catalogue(include_path)
+    catalogue = open_catalogue(_listed(include_path))
     fixed = load_protocol(str(protocol), overrides=_listed(overrides))
     flags = {
         "base_urls": _listed(serving.get("base_url")),

@@ -24,7 +24,6 @@ from medix_eval.results.store import JudgedRun, JudgedSample, slug
 from medix_eval.storage.jsonl import read_lines, write_text
 from medix_eval.storage.mirror import sha256_of
 
-_SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:+-]+)\.jsonl")
 _EXACT = 1e-4
 """Claims are full numbers here, or have four digits."""
 _METRICS = ("score", "acc", "exact_match", "em", "accuracy")
