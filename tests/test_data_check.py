@@ -189,6 +189,21 @@ def test_the_fixture_mirror_is_clean_and_every_task_was_looked_at(run: Run) -> N
     assert found["tasks"]["slake_vqa"]["num_rows"] == 12
 
 
+@pytest.mark.parametrize("linked", [".", RAD, "cais", f"{MEDQA}/test.json"])
+def test_a_mirror_and_its_parts_may_be_links(
+    run: Run, mirror: Path, tmp_path: Path, linked: str
+) -> None:
+    place = mirror / linked
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+
+    tasks = "medqa,mmlu_anatomy,rad_vqa,slake_vqa"
+
+    code, out, _ = run("data", "check", "--data-root", mirror, "--tasks", tasks, "--json")
+
+    assert (code, json.loads(out)["faults"]) == (0, [])
+
+
 def test_a_mirror_need_not_hold_every_benchmark(run: Run, tmp_path: Path) -> None:
     shutil.copytree(HUB / MEDQA, tmp_path / MEDQA)
 

@@ -313,9 +313,12 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
 
     @cached_property
     def _folder(self) -> Path | None:
-        """The local folder that stands for the dataset, found as `datasets` finds it."""
+        """The local folder that stands for the dataset, found as `datasets` finds it.
+
+        A link is followed: `datasets` follows some, and would name files outside of the folder.
+        """
         folder = Path(self.DATASET_PATH) if self.DATASET_PATH else None
-        return folder.absolute() if folder and folder.is_dir() else None
+        return folder.resolve() if folder and folder.is_dir() else None
 
     @cached_property
     def _image_columns(self) -> list[str]:
