@@ -21,6 +21,7 @@ from fake_servers import FAKE_VLLM, Habits, running
 from hypothesis import settings
 from invented_runs import InventedRuns
 from invented_site import site_of, six_models
+from raw_rows import place_of_real_rows
 from scripted_run import Submitted, submission
 
 from medix_eval.cli.app import main
@@ -157,6 +158,15 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Habit
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def real_rows() -> Path:
+    """The folder of real rows, which nobody may commit, in the layout of `--data-root`."""
+    folder = place_of_real_rows()
+    if folder is None:
+        pytest.skip("needs real rows: set MEDIX_REAL_DATA to their folder (`make real` says how)")
+    return folder
 
 
 @pytest.fixture(scope="session")
