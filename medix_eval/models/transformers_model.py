@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medix_eval.errors import ConfigError, RequestRejected, how_to_install
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
@@ -22,10 +24,15 @@ from medix_eval.models.checkpoint import (
 )
 from medix_eval.records import IMAGE_MARK
 
+if TYPE_CHECKING:
+    from medix_eval.models.continuous_batch import ContinuousBatch, Row
+
+_LOG = logging.getLogger(__name__)
 _LOADING = threading.Lock()
 _DEFAULT_CONTEXT = 32_768
 _GATHER_S = 0.01
 SMALL = 50_000_000  # weights: with fewer, threads only wait for each other
+_COUNT_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +78,10 @@ class TransformersModel:
     @asynccontextmanager
     async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
         """Load the checkpoint; one thread computes, prompts wait for their batch."""
+        threads = _Threads(self.name)
         loaded = await asyncio.to_thread(_load, self.location)
-        batcher = _Batcher(loaded, batch_size=self.concurrency)
+        threads.none_spare = loaded.model.num_parameters() < SMALL
+        batcher = _Batcher(loaded, batch_size=self.concurrency, threads=threads)
         worker = asyncio.create_task(batcher.work())
         try:
             yield batcher
@@ -88,6 +97,49 @@ class _Loaded:
     processor: Any
     takes_images: bool
     context: int
+    ends: frozenset[int]
+    """The tokens that end an answer."""
+
+    @property
+    def tokenizer(self) -> Any:
+        return getattr(self.processor, "tokenizer", self.processor)
+
+
+class _Threads:
+    """Computes with as many threads as cores are free; asked again before every batch."""
+
+    def __init__(self, name: str) -> None:
+        from medix_eval.models.free_cores import FreeCores  # noqa: PLC0415
+
+        self._name = name
+        self._cores = FreeCores()
+        self._most: int | None = None
+        self._now: int | None = None
+        self.none_spare = False
+        """Whether the model is too small for a second thread."""
+
+    def follow(self) -> None:
+        """Set the number for the thread that calls; nothing is counted where a GPU computes."""
+        import torch  # noqa: PLC0415
+
+        if torch.cuda.is_available():
+            return
+        if self._most is None:
+            self._most = 1 if self.none_spare else _torch_threads()
+        if self._now is None or self._cores.seconds > _COUNT_AGAIN_S:
+            number = min(self._most, self._cores.count())
+            if number != self._now and self._most > 1:
+                _LOG.info("%s computes on %d of %d cores", self._name, number, self._most)
+            self._now = number
+        torch.set_num_threads(self._now)
+
+
+@functools.cache
+def _torch_threads() -> int:
+    """Return torch's own choice, which OMP_NUM_THREADS can lower; asked before it is changed."""
+    import torch  # noqa: PLC0415
+
+    return torch.get_num_threads()
 
 
 @dataclass(slots=True)
@@ -96,6 +148,7 @@ class _Batcher:
 
     loaded: _Loaded
     batch_size: int
+    threads: _Threads
     _waiting: asyncio.Queue[_Job] = field(default_factory=asyncio.Queue)
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
@@ -106,20 +159,76 @@ class _Batcher:
         return await done
 
     async def work(self) -> None:
+        from medix_eval.models.continuous_batch import supports  # noqa: PLC0415
+
+        continuous = not self.loaded.takes_images and supports(self.loaded.model)
         while True:
-            jobs = [await self._waiting.get()]
-            # Prompts arrive one by one as earlier ones finish; a moment's patience fills a batch.
-            await asyncio.sleep(_GATHER_S)
-            while len(jobs) < self.batch_size and not self._waiting.empty():
-                jobs.append(self._waiting.get_nowait())
-            for sampling in dict.fromkeys(job[1] for job in jobs):
-                await self._answer([job for job in jobs if job[1] == sampling], sampling)
+            jobs = [await self._waiting.get(), *await self._more(self.batch_size - 1)]
+            greedy = [job for job in jobs if continuous and not job[1].temperature]
+            await self._together([job for job in jobs if job not in greedy])
+            if greedy:
+                await self._flow(greedy)
+
+    async def _more(self, most: int) -> list[_Job]:
+        """Return up to so many prompts that wait; they come one by one as earlier ones finish."""
+        await asyncio.sleep(_GATHER_S)
+        return [self._waiting.get_nowait() for _ in range(min(most, self._waiting.qsize()))]
+
+    async def _flow(self, joining: list[_Job]) -> None:
+        """Answer greedily, and let prompts that come meanwhile join, until none is left."""
+        from medix_eval.models.continuous_batch import ContinuousBatch  # noqa: PLC0415
+
+        batch = ContinuousBatch(
+            model=self.loaded.model, ends=self.loaded.ends, pad=self.loaded.tokenizer.pad_token_id
+        )
+        while joining or batch.rows:
+            places = self.batch_size - len(batch.rows) - len(joining)
+            try:
+                answers = await asyncio.to_thread(self._advance, batch, joining, places)
+            except Exception as error:  # noqa: BLE001 (of which row, only another try can tell)
+                jobs = [*(row.job for row in batch.rows if row.job not in joining), *joining]
+                _LOG.debug("answered again, in halves: %s", error)
+                if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+                    self.batch_size = max(1, len(jobs) // 2)
+                    _LOG.warning("out of memory: from now on %d prompts a batch", self.batch_size)
+                return await self._together(jobs)
+            for (_, _, done), answer in answers:
+                _resolve(done, answer)
+            more = await self._more(self.batch_size - len(batch.rows))
+            joining = [job for job in more if not job[1].temperature]
+            await self._together([job for job in more if job[1].temperature])
+        return None
+
+    def _advance(
+        self, batch: ContinuousBatch, jobs: list[_Job], places: int
+    ) -> list[tuple[_Job, Completion | RequestRejected]]:
+        """Let prompts join the batch, and return what has been answered since."""
+        self.threads.follow()
+        answers: list[tuple[_Job, Completion | RequestRejected]] = []
+        rows = []
+        for job in jobs:
+            try:
+                rows.append(_row(self.loaded, job))
+            except Exception as error:  # noqa: BLE001 (a template may fail in any way)
+                answers.append((job, _rejection(error)))
+        if rows or batch.rows:
+            done = batch.advance(rows, wanted=lambda: places > 0 and not self._waiting.empty())
+            answers += [
+                (row.job, _completion(self.loaded, row.tokens, num_read=len(row.prompt)))
+                for row in done
+            ]
+        return answers
+
+    async def _together(self, jobs: list[_Job]) -> None:
+        """Answer each group of prompts that are sampled alike as one batch."""
+        for sampling in dict.fromkeys(job[1] for job in jobs):
+            await self._answer([job for job in jobs if job[1] == sampling], sampling)
 
     async def _answer(self, jobs: list[_Job], sampling: Sampling) -> None:
         """Run one batch; an error is every row's error, so a batch is halved to find its cause."""
         try:
             prompts = [prompt for prompt, _, _ in jobs]
-            answers = await asyncio.to_thread(_generate, self.loaded, prompts, sampling)
+            answers = await asyncio.to_thread(self._generate, prompts, sampling)
         except Exception as error:  # noqa: BLE001 (a batch fails as a whole; found by halving)
             if len(jobs) > 1:
                 half = len(jobs) // 2
@@ -130,6 +239,10 @@ class _Batcher:
             return
         for (_, _, done), answer in zip(jobs, answers, strict=True):
             _resolve(done, answer)
+
+    def _generate(self, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
+        self.threads.follow()
+        return _generate(self.loaded, prompts, sampling)
 
 
 _Job = tuple[Prompt, Sampling, "asyncio.Future[Completion]"]
@@ -200,8 +313,6 @@ def _loaded(location: str) -> _Loaded:
     text = getattr(model.config, "text_config", model.config)
     context = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if model.num_parameters() < SMALL:
-        torch.set_num_threads(1)  # five times faster
     model.eval()
     model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` untyped
     return _Loaded(
@@ -209,6 +320,7 @@ def _loaded(location: str) -> _Loaded:
         processor=processor,
         takes_images=takes_images,
         context=context,
+        ends=_end_tokens(model, tokenizer),
     )
 
 
@@ -238,7 +350,6 @@ def _generate(loaded: _Loaded, prompts: list[Prompt], sampling: Sampling) -> lis
     """Answer one batch; greedy at temperature 0, else seeded sampling."""
     import torch  # noqa: PLC0415
 
-    tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
     tensors = {"return_tensors": "pt", "padding": True}
     batch = loaded.processor.apply_chat_template(
         [_messages(prompt, takes_images=loaded.takes_images) for prompt in prompts],
@@ -250,9 +361,7 @@ def _generate(loaded: _Loaded, prompts: list[Prompt], sampling: Sampling) -> lis
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     room = loaded.context - batch["input_ids"].shape[1]
     if room < 1:
-        raise RequestRejected(
-            f"the prompt has {max(lengths)} tokens, the model takes {loaded.context}"
-        )
+        raise _too_long(max(lengths), loaded)
     how: dict[str, Any] = {"do_sample": False}
     if sampling.temperature:
         torch.manual_seed(sampling.seed)
@@ -267,24 +376,46 @@ def _generate(loaded: _Loaded, prompts: list[Prompt], sampling: Sampling) -> lis
             **batch, **how, max_new_tokens=min(sampling.max_tokens, room)
         )
     fresh = tokens[:, batch["input_ids"].shape[1] :]
-    ends = _end_tokens(loaded.model, tokenizer)
-    completions = []
-    for row, length in zip(fresh, lengths, strict=True):
-        ids = row.tolist()
-        stop = next((at for at, token in enumerate(ids) if token in ends), None)
-        kept = ids if stop is None else ids[:stop]
-        completions.append(
-            Completion(
-                text=tokenizer.decode(kept, skip_special_tokens=True),
-                finish_reason="length" if stop is None else "stop",
-                prompt_tokens=int(length),
-                completion_tokens=len(kept) + (stop is not None),
-            )
-        )
-    return completions
+    return [
+        _completion(loaded, row.tolist(), num_read=int(length))
+        for row, length in zip(fresh, lengths, strict=True)
+    ]
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def _row(loaded: _Loaded, job: _Job) -> Row:
+    """Read one prompt of text into tokens."""
+    from medix_eval.models.continuous_batch import Row  # noqa: PLC0415
+
+    prompt, sampling, _ = job
+    tokens = loaded.processor.apply_chat_template(
+        _messages(prompt, takes_images=False),
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=False,
+    )
+    room = loaded.context - len(tokens)
+    if room < 1:
+        raise _too_long(len(tokens), loaded)
+    return Row(job=job, prompt=tokens, room=min(room, sampling.max_tokens))
+
+
+def _too_long(length: int, loaded: _Loaded) -> RequestRejected:
+    return RequestRejected(f"the prompt has {length} tokens, the model takes {loaded.context}")
+
+
+def _completion(loaded: _Loaded, tokens: list[int], *, num_read: int) -> Completion:
+    """Return what was generated, up to its end token, as text."""
+    stop = next((at for at, token in enumerate(tokens) if token in loaded.ends), None)
+    kept = tokens if stop is None else tokens[:stop]
+    return Completion(
+        text=loaded.tokenizer.decode(kept, skip_special_tokens=True),
+        finish_reason="length" if stop is None else "stop",
+        prompt_tokens=num_read,
+        completion_tokens=len(kept) + (stop is not None),
+    )
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
-    ends = set(configured if isinstance(configured, list) else [configured])
-    return {token for token in ends | {tokenizer.eos_token_id} if token is not None}
+    ends = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
+    return frozenset(ends - {None})
