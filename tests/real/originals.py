@@ -6,15 +6,35 @@ shown is computed with numpy, by what the colour modes mean.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import pydicom
-from pictures import Array, Picture, Pixels
+from pictures import BY_TEXT, COLLECTION, Array, Arrived, Picture, Pixels, differences
 from PIL import Image
 from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_windowing
 
 
-def original(picture: Picture) -> Pixels:
-    """Decode the file that a picture refers to."""
+def differing(
+    arrived: Arrived, expected: Callable[[Pixels], Pixels], *, tolerance: float = 0.0
+) -> dict[str, list[str]]:
+    """Compare what arrived with its sources; by question, and only where it differs."""
+    compared = {
+        text: differences(
+            pictures,
+            [expected(source(name)) for name in BY_TEXT[text].pictures],
+            tolerance=tolerance,
+        )
+        for text, pictures in arrived.items()
+    }
+    return {text: said for text, said in compared.items() if said}
+
+
+@cache
+def source(name: str) -> Pixels:
+    """Decode the file behind a name of `pictures.yaml`."""
+    picture = COLLECTION.pictures[name]
     if not picture.is_dicom:
         return Pixels.of(Image.open(picture.path))
     scan = pydicom.dcmread(picture.path)
@@ -32,8 +52,6 @@ def _values(scan: pydicom.Dataset, picture: Picture) -> Array:
     if picture.window is None:
         return np.asarray(scan.pixel_array)
     scan.WindowCenter, scan.WindowWidth = picture.window
-    for optional in ("VOILUTFunction", "VOILUTSequence"):
-        assert optional not in scan
     shades = apply_windowing(apply_rescale(scan.pixel_array, scan), scan)
     darkest, brightest = apply_windowing(np.array([-1e6, 1e6]), scan)
     top = 65535 if picture.mode == "I;16" else 255

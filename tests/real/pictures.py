@@ -8,9 +8,10 @@ same everywhere; `originals.py` decodes the same files on its own, so that tests
 
 from __future__ import annotations
 
+import base64
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -23,9 +24,11 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from medix_eval.data.rows import quiet
 from medix_eval.errors import DatasetError
 from medix_eval.records import Frozen
 from medix_eval.storage.mirror import Mirror, MirrorFile, sha256_of
+from medix_eval.testing import prompt_text
 
 HERE = Path(__file__).resolve().parent
 TASKS = HERE / "tasks"
@@ -154,8 +157,9 @@ class Collection(Frozen):
         file = "data/test-00000-of-00001.parquet"
         folder = root / NAME
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        table = datasets.Dataset.from_list(rows, features=datasets.Features(features))
-        table.to_parquet(folder / file)
+        with quiet():
+            table = datasets.Dataset.from_list(rows, features=datasets.Features(features))
+            table.to_parquet(folder / file)
         Mirror(
             source="the wheels of pydicom and scikit-image, by tests/real/pictures.yaml",
             revision=None,
@@ -163,6 +167,10 @@ class Collection(Frozen):
             rows={"default/test": len(rows)},
             synthetic=False,
         ).write(folder)
+
+
+COLLECTION = Collection.read()
+BY_TEXT = {one.question: one for one in COLLECTION.questions}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,6 +197,28 @@ class Pixels:
         if self.values.shape != other.shape:
             return float("inf")
         return float(np.abs(self.values.astype(float) - other).mean())
+
+
+Arrived = dict[str, list[Pixels]]
+"""Decoded pictures by the text of their question, which no other has."""
+
+
+def asked(prompt: str) -> str:
+    """Return the text of the question that a prompt asks."""
+    return prompt.replace("<image>", "").partition("\n\nChoices")[0].strip()
+
+
+def in_request(body: Mapping[str, Any]) -> tuple[str, list[Pixels]]:
+    """Return the question of a chat request and its pictures, decoded as most servers do."""
+    images = [Image.open(io.BytesIO(image)) for image in images_of(body)]
+    return asked(prompt_text(body)), [Pixels.of(image) for image in images]
+
+
+def images_of(body: Mapping[str, Any]) -> list[bytes]:
+    """Return the encoded images of a chat request, in their order."""
+    parts = [part for part in body["messages"][-1]["content"] if part["type"] == "image_url"]
+    urls = [part["image_url"]["url"].partition(";base64,")[2] for part in parts]
+    return [base64.b64decode(url, validate=True) for url in urls]
 
 
 def differences(
@@ -230,6 +260,6 @@ def differences(
 
 if __name__ == "__main__":
     try:
-        Collection.read().write_mirror(Path(sys.argv[1]))
+        COLLECTION.write_mirror(Path(sys.argv[1]))
     except DatasetError as error:
         sys.exit(f"error: {error}")

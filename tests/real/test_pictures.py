@@ -5,24 +5,23 @@ The fourth, vLLM, is in tests/vllm. Planted faults show that the comparison sees
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
-from originals import original, sent, shown
-from pictures import HERE, NAME, TASKS, Collection, Pixels, differences
+from originals import differing, sent, shown, source
+from pictures import BY_TEXT, COLLECTION, HERE, NAME, TASKS, Arrived, Pixels, asked, in_request
 from PIL import Image
 
 import medix_eval
@@ -36,38 +35,9 @@ from medix_eval.records import Outcome
 from medix_eval.storage import images
 from medix_eval.testing import ScriptedServer, prompt_text
 
-COLLECTION = Collection.read()
-BY_TEXT = {one.question: one for one in COLLECTION.questions}
 NUM_QUESTIONS = 34
 JPEG_COSTS = 4.0
 """Grey levels, on average over a picture, that JPEG of quality 75 may cost."""
-Arrived = dict[str, list[Pixels]]
-"""By the text of the question, which is the only one with that text."""
-
-
-@cache
-def source(name: str) -> Pixels:
-    return original(COLLECTION.pictures[name])
-
-
-def differing(
-    arrived: Arrived, expected: Callable[[Pixels], Pixels], *, tolerance: float = 0.0
-) -> dict[str, list[str]]:
-    """Compare what arrived with its sources; by question, and only where it differs."""
-    compared = {
-        text: differences(
-            pictures,
-            [expected(source(name)) for name in BY_TEXT[text].pictures],
-            tolerance=tolerance,
-        )
-        for text, pictures in arrived.items()
-    }
-    return {text: said for text, said in compared.items() if said}
-
-
-def asked(prompt: str) -> str:
-    """Return the text of the question that a prompt asks."""
-    return prompt.replace("<image>", "").partition("\n\nChoices")[0].strip()
 
 
 def reply(prompt: str, *, is_right: bool = True) -> str:
@@ -108,17 +78,7 @@ def through_server(mirror: Path, out: Path, **options: Any) -> Evaluated:
     """Ask a scripted server that is always right, and decode the pictures in its requests."""
     with ScriptedServer(lambda body: reply(prompt_text(body))) as server:
         run = evaluate(mirror, out, model="openai:scripted", base_url=server.url, **options)
-    return Evaluated(run, {asked(prompt_text(one)): in_request(one) for one in server.requests})
-
-
-def in_request(body: Mapping[str, Any]) -> list[Pixels]:
-    urls = [
-        part["image_url"]["url"]
-        for part in body["messages"][-1]["content"]
-        if part["type"] == "image_url"
-    ]
-    stored = [base64.b64decode(url.partition(";base64,")[2], validate=True) for url in urls]
-    return [Pixels.of(Image.open(io.BytesIO(one))) for one in stored]
+    return Evaluated(run, dict(map(in_request, server.requests)))
 
 
 @pytest.fixture(scope="module")
