@@ -1,7 +1,7 @@
 """Images as stored bytes: they are passed on unchanged, and only their header is read.
 
-Where they are decoded they become what a viewer shows. Pillow alone would turn 16-bit greys white
-and black lines on a transparent ground all black.
+Where they are decoded they become what a viewer shows. Pillow alone would turn 16-bit greys white,
+which is why servers get these in 8 bits, and black lines on a transparent ground all black.
 """
 
 from __future__ import annotations
