@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import io
 import logging
 import threading
 from collections.abc import AsyncIterator
@@ -23,6 +22,7 @@ from medix_eval.models.checkpoint import (
     visible_gpus,
 )
 from medix_eval.records import IMAGE_MARK
+from medix_eval.storage.images import as_rgb
 
 if TYPE_CHECKING:
     from medix_eval.models.continuous_batch import ContinuousBatch, Row
@@ -326,7 +326,6 @@ def _loaded(location: str) -> _Loaded:
 
 def _messages(prompt: Prompt, *, takes_images: bool) -> list[dict[str, Any]]:
     """Return the dialogue in the form of chat templates, images decoded to RGB."""
-    from PIL import Image  # noqa: PLC0415
 
     def turn(role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": [{"type": "text", "text": text}] if takes_images else text}
@@ -339,8 +338,7 @@ def _messages(prompt: Prompt, *, takes_images: bool) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = []
     for index, text in enumerate(prompt.text.split(IMAGE_MARK, len(prompt.images))):
         if index:
-            image = Image.open(io.BytesIO(prompt.images[index - 1])).convert("RGB")
-            content.append({"type": "image", "image": image})
+            content.append({"type": "image", "image": as_rgb(prompt.images[index - 1])})
         if text.strip():
             content.append({"type": "text", "text": text.strip("\n")})
     return [*messages, {"role": "user", "content": content}]

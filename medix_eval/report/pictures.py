@@ -14,7 +14,7 @@ from typing import Literal
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.results.store import JudgedRun
-from medix_eval.storage.images import data_url, media_type
+from medix_eval.storage.images import data_url, media_type, shown
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_SIDE = 384
@@ -105,15 +105,15 @@ def _thumbnail(image: bytes) -> str:
 
 
 def _encoded(image: bytes, *, form: Literal["PNG", "JPEG"], longest: int | None) -> str:
-    from PIL import Image, ImageOps  # noqa: PLC0415 (20 ms, only with images)
+    from PIL import Image  # noqa: PLC0415 (20 ms, only with images)
 
     out = io.BytesIO()
     with Image.open(io.BytesIO(image)) as opened:
         if longest:
             opened.draft("RGB", (longest, longest))  # a JPEG is decoded at half its size or less
-        shown = ImageOps.exif_transpose(opened).convert("RGB")
+        picture = shown(opened)
         if longest:
-            shown.thumbnail((longest, longest))
-        shown.save(out, format=form, quality=_QUALITY)
+            picture.thumbnail((longest, longest))
+        picture.save(out, format=form, quality=_QUALITY)
     kind = form.lower()
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode('ascii')}"

@@ -11,19 +11,28 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
+from originals import differing, sent, shown
+from pictures import COLLECTION, TASKS, Pixels, images_of, in_request
 
 from medix_eval.errors import RequestRejected
 from medix_eval.models.chat import Completion, Prompt, Sampling
+from medix_eval.models.server_process import HOST
+from medix_eval.models.torchvision_cpu import declare_missing_operators
 from medix_eval.models.vllm_args import parse_vllm_args
-from medix_eval.models.vllm_server import VLLMServer, kept_servers
+from medix_eval.models.vllm_server import VLLMServer, kept_servers, remember
 from medix_eval.phantom.dataset import model_folder, png, questions
 from medix_eval.phantom.dataset import prompt as prompt_of
 from medix_eval.records import Kind
+from medix_eval.testing import serving
 
 pytestmark = pytest.mark.vllm
 
@@ -220,6 +229,62 @@ def test_a_judge_that_vllm_serves_gives_votes_that_can_be_read(
     assert all(vote["points"] is not None and vote["calls"] == 1 for vote in votes)
     assert "stays up on port" in err
     assert not list(out.rglob("vllm-judge.log"))
+
+
+@contextmanager
+def recording(port: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Pass requests on to a server on this machine and keep their bodies; yields the own port."""
+    bodies: list[bytes] = []
+
+    async def pass_on(request: web.Request) -> web.Response:
+        body = await request.read()
+        bodies.extend([body] if body else [])
+        address = f"http://{HOST}:{port}{request.path_qs}"
+        headers = {"Content-Type": request.content_type}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(request.method, address, data=body, headers=headers) as reply,
+        ):
+            said = await reply.read()
+            return web.Response(body=said, status=reply.status, content_type=reply.content_type)
+
+    app = web.Application(client_max_size=2**26)
+    app.router.add_route("*", "/{path:.*}", pass_on)
+    with serving(app) as own:
+        yield own, bodies
+
+
+def test_vllm_sees_real_pictures_as_they_are(served: Served, tmp_path: Path) -> None:
+    """The run finds the server that is up already, behind a proxy that keeps what it is sent."""
+    COLLECTION.write_mirror(tmp_path / "mirror")
+    argv = ["--model", "phantom", "--tasks", "real_pictures", "--protocol", "rules"]
+    argv += ["--include-path", str(TASKS), "--data-root", str(tmp_path / "mirror")]
+    argv += ["--set", "generation.max_tokens=48"]
+    (kept,) = kept_servers(served.out / ".servers")
+    with recording(kept.port) as (port, bodies):
+        out = tmp_path / "vllm"
+        remember(out / ".servers", replace(kept, port=port))
+        server = ["--backend", "vllm", "--vllm-args", LONG, "--keep-server", "--out", str(out)]
+        code, _, err = run(*argv, *server)
+    hf_code, _, hf_err = run(*argv, "--backend", "hf", "--out", tmp_path / "hf")
+    assert (code, hf_code) == (0, 0), (err, hf_err)
+
+    ours, theirs = completions(out), completions(tmp_path / "hf")
+    differ = {key: (ours.get(key), said) for key, said in theirs.items() if ours.get(key) != said}
+    sys.stdout.write(f"{len(theirs) - len(differ)} of {len(theirs)} answers are the same\n")
+    requests = [json.loads(body) for body in bodies]
+    in_vllm = {in_request(one)[0]: decoded_by_vllm(images_of(one)) for one in requests}
+    assert len(in_vllm) == len(COLLECTION.questions)
+    assert differing(dict(map(in_request, requests)), sent) == {}
+    assert differing(in_vllm, shown) == {}
+    assert len(differ) <= 1, differ
+
+
+def decoded_by_vllm(images: list[bytes]) -> list[Pixels]:
+    """Decode as the server does, with its own code."""
+    declare_missing_operators()
+    reader = import_module("vllm.multimodal.media.image").ImageMediaIO()
+    return [Pixels.of(reader.load_bytes(image).media) for image in images]
 
 
 def test_a_folder_that_does_not_exist_is_said_before_anything_starts(tmp_path: Path) -> None:
