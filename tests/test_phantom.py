@@ -184,7 +184,7 @@ def fresh(kind: Kind) -> tuple[Question, ...]:
 
 @cache
 def loaded() -> tuple[Any, Any]:
-    from medix_eval.models.torchvision_cpu import declare_missing_operators  # noqa: PLC0415
+    from medix_eval.models.torch_cpu import declare_missing_operators  # noqa: PLC0415
 
     declare_missing_operators()
     from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415

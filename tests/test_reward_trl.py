@@ -23,7 +23,7 @@ import medix_eval
 from medix_eval.errors import ConfigError
 from medix_eval.judging.embedding import Embedder
 from medix_eval.judging.protocol import EmbeddingSpec
-from medix_eval.models.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.testing import Reply, ScriptedServer, prompt_text
 from medix_train import rewards
 from medix_train.data import TrainingData

@@ -12,7 +12,7 @@ import pytest
 from medix_eval.errors import ConfigError, RequestRejected
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.checkpoint import folder_identity, split_revision
-from medix_eval.models.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.models.transformers_model import TransformersModel
 from medix_eval.phantom.dataset import model_folder, png, questions
 from medix_eval.phantom.dataset import prompt as prompt_of

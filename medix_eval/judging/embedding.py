@@ -8,7 +8,7 @@ from typing import Any
 
 from medix_eval.errors import ConfigError
 from medix_eval.judging.protocol import EmbeddingSpec
-from medix_eval.models.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torch_cpu import declare_missing_operators
 
 Pair = tuple[str, str]
 """An answer and its reference."""

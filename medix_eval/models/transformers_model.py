@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import threading
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ from medix_eval.models.checkpoint import (
     split_revision,
     visible_gpus,
 )
+from medix_eval.models.torch_cpu import FreeCores, declare_missing_operators, threads_for
 from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import as_rgb
 
@@ -31,8 +31,6 @@ _LOG = logging.getLogger(__name__)
 _LOADING = threading.Lock()
 _DEFAULT_CONTEXT = 32_768
 _GATHER_S = 0.01
-SMALL = 50_000_000  # weights: with fewer, threads only wait for each other
-_COUNT_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +76,9 @@ class TransformersModel:
     @asynccontextmanager
     async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
         """Load the checkpoint; one thread computes, prompts wait for their batch."""
-        threads = _Threads(self.name)
+        cores = FreeCores(self.name)
         loaded = await asyncio.to_thread(_load, self.location)
-        threads.none_spare = loaded.model.num_parameters() < SMALL
-        batcher = _Batcher(loaded, batch_size=self.concurrency, threads=threads)
+        batcher = _Batcher(loaded, batch_size=self.concurrency, cores=cores)
         worker = asyncio.create_task(batcher.work())
         try:
             yield batcher
@@ -99,47 +96,12 @@ class _Loaded:
     context: int
     ends: frozenset[int]
     """The tokens that end an answer."""
+    threads: int
+    """How many to compute with, at most; 0 where a GPU computes."""
 
     @property
     def tokenizer(self) -> Any:
         return getattr(self.processor, "tokenizer", self.processor)
-
-
-class _Threads:
-    """Computes with as many threads as cores are free; asked again before every batch."""
-
-    def __init__(self, name: str) -> None:
-        from medix_eval.models.free_cores import FreeCores  # noqa: PLC0415
-
-        self._name = name
-        self._cores = FreeCores()
-        self._most: int | None = None
-        self._now: int | None = None
-        self.none_spare = False
-        """Whether the model is too small for a second thread."""
-
-    def follow(self) -> None:
-        """Set the number for the thread that calls; nothing is counted where a GPU computes."""
-        import torch  # noqa: PLC0415
-
-        if torch.cuda.is_available():
-            return
-        if self._most is None:
-            self._most = 1 if self.none_spare else _torch_threads()
-        if self._now is None or self._cores.seconds > _COUNT_AGAIN_S:
-            number = min(self._most, self._cores.count())
-            if number != self._now and self._most > 1:
-                _LOG.info("%s computes on %d of %d cores", self._name, number, self._most)
-            self._now = number
-        torch.set_num_threads(self._now)
-
-
-@functools.cache
-def _torch_threads() -> int:
-    """Return torch's own choice, which OMP_NUM_THREADS can lower; asked before it is changed."""
-    import torch  # noqa: PLC0415
-
-    return torch.get_num_threads()
 
 
 @dataclass(slots=True)
@@ -148,7 +110,7 @@ class _Batcher:
 
     loaded: _Loaded
     batch_size: int
-    threads: _Threads
+    cores: FreeCores
     _waiting: asyncio.Queue[_Job] = field(default_factory=asyncio.Queue)
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
@@ -203,7 +165,7 @@ class _Batcher:
         self, batch: ContinuousBatch, jobs: list[_Job], places: int
     ) -> list[tuple[_Job, Completion | RequestRejected]]:
         """Let prompts join the batch, and return what has been answered since."""
-        self.threads.follow()
+        self._follow_cores()
         answers: list[tuple[_Job, Completion | RequestRejected]] = []
         rows = []
         for job in jobs:
@@ -241,8 +203,12 @@ class _Batcher:
             _resolve(done, answer)
 
     def _generate(self, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
-        self.threads.follow()
+        self._follow_cores()
         return _generate(self.loaded, prompts, sampling)
+
+    def _follow_cores(self) -> None:
+        if self.loaded.threads:
+            self.cores.follow(most=self.loaded.threads)
 
 
 _Job = tuple[Prompt, Sampling, "asyncio.Future[Completion]"]
@@ -277,8 +243,6 @@ def _load(location: str) -> _Loaded:
 
 def _loaded(location: str) -> _Loaded:
     """Load processor and weights; a vision-language class first, a text model otherwise."""
-    from medix_eval.models.torchvision_cpu import declare_missing_operators  # noqa: PLC0415
-
     declare_missing_operators()
     import torch  # noqa: PLC0415
     from transformers import (  # noqa: PLC0415
@@ -321,6 +285,7 @@ def _loaded(location: str) -> _Loaded:
         takes_images=takes_images,
         context=context,
         ends=_end_tokens(model, tokenizer),
+        threads=0 if device == "cuda" else threads_for(model.num_parameters()),
     )
 
 

@@ -11,9 +11,10 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.models.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torch_cpu import declare_missing_operators, threads_for
 from medix_eval.models.transformers_model import TransformersModel
 
 BATCH = 16
@@ -35,11 +36,12 @@ def bare(model: str, texts: list[str], most: int) -> tuple[int, float]:
 
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    torch.set_num_threads(threads_for(loaded.num_parameters()))
     chats = [[{"role": "user", "content": text}] for text in texts]
     tokens = 0
     began = time.perf_counter()
     for start in range(0, len(chats), BATCH):
-        inputs = tokenizer.apply_chat_template(
+        inputs: Any = tokenizer.apply_chat_template(
             chats[start : start + BATCH],
             add_generation_prompt=True,
             return_dict=True,

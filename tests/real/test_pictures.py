@@ -29,7 +29,7 @@ from medix_eval.data import lm_task, rows
 from medix_eval.errors import DatasetError
 from medix_eval.evaluation import pipeline
 from medix_eval.models import openai_server, transformers_model
-from medix_eval.models.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.phantom.dataset import model_folder
 from medix_eval.records import Outcome
 from medix_eval.storage import images

@@ -26,7 +26,7 @@ from pictures import COLLECTION, TASKS, Pixels, images_of, in_request
 from medix_eval.errors import RequestRejected
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.server_process import HOST
-from medix_eval.models.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.models.vllm_args import parse_vllm_args
 from medix_eval.models.vllm_server import VLLMServer, kept_servers, remember
 from medix_eval.phantom.dataset import model_folder, png, questions

@@ -19,7 +19,7 @@ from medix_eval.errors import ConfigError
 from medix_eval.evaluation.api import evaluate, plan
 from medix_eval.judging.protocol import RulesOnly, load_protocol
 from medix_eval.models.checkpoint import refused
-from medix_eval.models.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.records import Frozen, Outcome
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.digests import digest

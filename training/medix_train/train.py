@@ -19,7 +19,7 @@ import torch
 
 from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.models.checkpoint import refused
-from medix_eval.models.transformers_model import SMALL
+from medix_eval.models.torch_cpu import threads_for
 from medix_eval.storage.digests import differences, digest
 from medix_train.checkpoints import (
     HarnessEvaluation,
@@ -70,8 +70,7 @@ def build_trainer(recipe: Recipe, *, out: Path, reward: MedixReward) -> PolicyTr
     """Check settings, judge and data, then load the model and build the trainer."""
     config, processor, data, _ = _prepared(recipe, out=out, reward=reward)
     model, peft_config = load_model(recipe.model), lora_config(recipe)
-    if model.num_parameters() < SMALL:
-        torch.set_num_threads(1)  # five times faster
+    torch.set_num_threads(threads_for(model.num_parameters()))
     models: Any = {"model": model, "peft_config": peft_config, "processing_class": processor}
     with refused(f"recipe {recipe.name}"):
         trainer = PolicyTrainer(recipe, data=data, reward=reward, args=config, **models)

@@ -24,7 +24,7 @@ import torch
 
 from medix_eval.errors import ConfigError, ServerError, UnknownName
 from medix_eval.models.checkpoint import refused
-from medix_eval.models.torchvision_cpu import declare_missing_operators
+from medix_eval.models.torch_cpu import declare_missing_operators
 
 declare_missing_operators()
 

@@ -1,7 +1,7 @@
 """What Python runs first in every process of a vLLM server on a CPU.
 
 vLLM starts several Pythons, some by `-m`, and each imports torchvision, which does not load with
-a CPU torch (`medix_eval.models.torchvision_cpu` says why). A folder on `PYTHONPATH` reaches
+a CPU torch (`medix_eval.models.torch_cpu` says why). A folder on `PYTHONPATH` reaches
 all of them.
 """
 
@@ -18,7 +18,7 @@ class _BeforeTorchvision:
     def find_spec(self, name: str, *_: object) -> None:
         if name == "torchvision" and self in sys.meta_path:
             sys.meta_path.remove(self)
-            from medix_eval.models.torchvision_cpu import declare_missing_operators  # noqa: PLC0415
+            from medix_eval.models.torch_cpu import declare_missing_operators  # noqa: PLC0415
 
             declare_missing_operators()
 

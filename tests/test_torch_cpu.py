@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from medix_eval.models import torchvision_cpu
-from medix_eval.models.torchvision_cpu import declare_missing_operators
+from medix_eval.models import torch_cpu
+from medix_eval.models.torch_cpu import declare_missing_operators
 
 torch = pytest.importorskip("torch")
 
 LOAD_A_VISION_MODEL = "from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor"
 DECLARE = (
-    "from medix_eval.models.torchvision_cpu import declare_missing_operators as declare\n"
+    "from medix_eval.models.torch_cpu import declare_missing_operators as declare\n"
     "assert declare() is declare()\n"
 )
 
@@ -61,7 +61,7 @@ def test_nothing_is_declared_where_nothing_can_be_missing(
     monkeypatch: pytest.MonkeyPatch, *, has_torchvision: bool, cuda: str | None
 ) -> None:
     spec = SimpleNamespace(submodule_search_locations=[]) if has_torchvision else None
-    monkeypatch.setattr(torchvision_cpu, "find_spec", lambda _name: spec)
+    monkeypatch.setattr(torch_cpu, "find_spec", lambda _name: spec)
     monkeypatch.setattr(torch.version, "cuda", cuda)
 
     # The function under its cache: the process's own answer stays as it is.
