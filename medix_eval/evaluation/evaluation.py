@@ -19,12 +19,12 @@ from typing import Any
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.evaluation.controls import NO_IMAGE, Control, refuse_unfit
+from medix_eval.evaluation.kinship import Known, kinship_warnings
 from medix_eval.evaluation.panel import (
     JudgeChoice,
     Panel,
     judge_sources,
     judging_manifest,
-    kinship_warnings,
     resolve_judges,
 )
 from medix_eval.evaluation.pipeline import JudgingStage, OpenedTask, Pipeline, shown_progress
@@ -106,7 +106,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     controls = _controls(candidate, settings, catalogue)
     generation = _generation(candidate, settings, controls)
     judges = resolve_judges(sources)
-    for warning in kinship_warnings(candidate.name, [judge.name for judge in judges]):
+    known = (Known(judge.name, judge.identity) for judge in judges)
+    for warning in kinship_warnings(Known(candidate.name, generation["model"]), known):
         _LOG.warning("%s", warning)
     template = settings.protocol.prompt.template
     policy = _policy(settings.model_flags, quotes=not restricted)

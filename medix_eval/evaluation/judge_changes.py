@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medix_eval.evaluation.panel import kinship_warnings
+from medix_eval.evaluation.kinship import Known, kinship_warnings
 from medix_eval.evaluation.rejudging import Rejudged
 from medix_eval.records import Frozen
 from medix_eval.report.format import decimal, percent, stacked, strong, table
@@ -226,8 +226,10 @@ def _kendall_tau(means: Sequence[tuple[float | None, float | None]]) -> float | 
 def _warnings(pairs: Sequence[tuple[JudgedRun | None, JudgedRun]]) -> list[str]:
     said: list[str] = []
     for _, new in pairs:
-        judges = [str(judge["id"]) for judge in new.judging.judges]
-        said += kinship_warnings(new.manifest.model, judges)
+        candidate = Known(new.manifest.model, new.manifest.generation.get("model", {}))
+        names = [str(judge["id"]) for judge in new.judging.judges]
+        identities = new.judging.judging.get("judges", [])
+        said += kinship_warnings(candidate, map(Known, names, identities))
     if len({_described(old) for old, _ in pairs if old is not None}) > 1:
         said.append("the runs were judged differently before: the old ranks are not comparable")
     return said
