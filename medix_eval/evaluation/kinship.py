@@ -58,16 +58,13 @@ def kinship_warnings(candidate: Known, judges: Iterable[Known]) -> list[str]:
     said = []
     family, teacher = _family(candidate.name), _trained_with(candidate.name)
     for judge in judges:
+        judging = f"{judge.name} judges {candidate.name}"
         if same := _said_of_one_checkpoint(candidate, judge):
             said.append(f"{judge.name} judges {same}")
         elif teacher is not None and _parts(Known(teacher))[-1] == _parts(judge)[-1]:
-            said.append(
-                f"{judge.name} judges {candidate.name}, which was trained to please this judge"
-            )
+            said.append(f"{judging}, which was trained to please this judge")
         elif family is not None and family == _family(judge.name):
-            said.append(
-                f"{judge.name} judges {candidate.name}, and both are of the {family} family"
-            )
+            said.append(f"{judging}, and both are of the {family} family")
     return said
 
 
@@ -112,8 +109,7 @@ def _weights(identity: Mapping[str, Any]) -> set[object]:
 def _is_one_name(first: Known, second: Known) -> bool:
     """Tell whether one name is the end of the other: `qwen3-14b` of `Qwen/Qwen3-14B`."""
     ours, theirs = _parts(first), _parts(second)
-    shorter = min(len(ours), len(theirs))
-    return ours[-shorter:] == theirs[-shorter:]
+    return ours[-len(theirs) :] == theirs[-len(ours) :]
 
 
 def _parts(model: Known) -> list[str]:
