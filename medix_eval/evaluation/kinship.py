@@ -15,23 +15,10 @@ from typing import Any
 from medix_eval.errors import ConfigError
 from medix_eval.judging.protocol import RulesOnly, load_protocol
 from medix_eval.models.checkpoint import cached_identity, describe
+from medix_eval.storage.bundled import read_mapping
 from medix_eval.storage.digests import digest
 
-_FAMILIES = {
-    "Qwen": r"qwen|qwq|medix-?r1|lingshu|fleming-vl|medmo|huatuogpt-(o1|vision)",
-    "Llama": r"llama|bimedix|med42|aloe",
-    "Gemma": r"gemma",
-    "Mistral": r"mistral|mixtral|ministral|biomistral",
-    "GPT": r"gpt-?\d|gpt-oss|chatgpt|\bo[134](-mini)?\b",
-    "Claude": r"claude",
-    "Gemini": r"gemini",
-    "DeepSeek": r"deepseek",
-    "Phi": r"\bphi-?\d",
-    "InternVL": r"intern(vl|lm)",
-}
-"""Base models and what is known to be trained from them, by parts of their names."""
-_TRAINED_WITH = {r"medix-?r1": "Qwen/Qwen3-4B-Instruct-2507"}
-"""The judge behind the published reward."""
+_FILE = Path(__file__).with_name("families.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +118,7 @@ def _family(name: str) -> str | None:
         except ConfigError:
             config = {}
         text = f"{Path(name).name} {config.get('model_type', '')}"
-    found = (one for one, names in _FAMILIES.items() if re.search(names, text.lower()))
-    return next(found, None)
+    return _listed("families", text)
 
 
 def _trained_with(name: str) -> str | None:
@@ -141,8 +127,7 @@ def _trained_with(name: str) -> str | None:
     for file in (folder / "recipe.json", folder.parent / "recipe.json"):
         if folder.is_dir() and file.is_file():
             return _judge_of_recipe(file)
-    known = (judge for names, judge in _TRAINED_WITH.items() if re.search(names, name.lower()))
-    return next(known, None)
+    return _listed("trained_with", name)
 
 
 def _judge_of_recipe(file: Path) -> str | None:
@@ -154,3 +139,10 @@ def _judge_of_recipe(file: Path) -> str | None:
         return None
     default = None if isinstance(spec, RulesOnly) else spec.model
     return named if isinstance(named, str) else default
+
+
+def _listed(what: str, name: str) -> str | None:
+    """Return the first entry of `families.yaml` whose pattern is found in a name."""
+    entries: dict[str, str] = read_mapping(_FILE, what="list of families")[what]
+    found = (one for one, pattern in entries.items() if re.search(pattern, name.lower()))
+    return next(found, None)

@@ -12,7 +12,6 @@ import hashlib
 import sys
 import threading
 import time
-import typing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -252,26 +251,14 @@ def _record(sample: Sample, **result: Any) -> CompletionRecord:
     )
 
 
-class Progress(typing.Protocol):
-    """What the pipeline tells as it goes."""
+class Progress:
+    """What the pipeline tells as it goes; this one keeps it to itself."""
 
     def begin(self, stage: str, totals: Mapping[str, int]) -> None:
         """Report that a stage begins, with so many samples of each task to go."""
-        ...
 
     def done(self, stage: str, task: str, *, failed: bool) -> None:
         """Report that a sample is through; this counts in a stage that has begun."""
-        ...
-
-
-class Silent:
-    """Reports nothing."""
-
-    def begin(self, stage: str, totals: Mapping[str, int]) -> None:
-        """Tell nothing."""
-
-    def done(self, stage: str, task: str, *, failed: bool) -> None:
-        """Tell nothing."""
 
 
 @contextmanager
@@ -283,33 +270,27 @@ def shown_progress(
 ) -> Iterator[Progress]:
     """Return silence if nothing is wanted, a bar in a terminal, and lines for any other stderr."""
     if not wanted:
-        yield Silent()
+        yield Progress()
         return
     if not sys.stderr.isatty():
         with _Lines(every_s, clock).told() as lines:
             yield lines
         return
+    from rich import progress as rich  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars  # noqa: PLC0415
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=24),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[note]}"),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
         yield _Bars(bars)
 
 
-class _Bars:
+class _Bars(Progress):
     def __init__(self, bars: object) -> None:
         self._bars: Any = bars
         self._ids: dict[str, int] = {}
@@ -334,7 +315,7 @@ class _Count:
     failed: int = 0
 
 
-class _Lines:
+class _Lines(Progress):
     """Whole lines for a log: as a task begins and ends, and meanwhile from time to time."""
 
     def __init__(self, every_s: float, clock: Callable[[], float]) -> None:

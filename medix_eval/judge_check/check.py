@@ -182,16 +182,12 @@ def kappa_of(card: Scorecard) -> str:
 
 
 def _row(name: str, group: Confusion) -> tuple[str, ...]:
-    return (
-        name,
-        str(group.n),
-        str(group.n_decided),
-        str(group.n_abstained),
-        str(group.n_failed),
-        percent(group.accuracy.value),
-        percent(group.false_accept.value),
-        percent(group.false_reject.value),
-    )
+    counts = (group.n, group.n_decided, group.n_abstained, group.n_failed)
+    return (name, *map(str, counts), *(percent(rate.value) for rate in _rates(group)))
+
+
+def _rates(group: Confusion) -> tuple[Rate, Rate, Rate]:
+    return group.accuracy, group.false_accept, group.false_reject
 
 
 def _notes(card: Scorecard) -> list[str]:
@@ -269,23 +265,14 @@ def draw(card: Scorecard, path: Path) -> None:
 
 
 def _counts(group: Confusion) -> tuple[int, ...]:
-    return (
-        group.accuracy.k,
-        group.false_accept.k,
-        group.false_reject.k,
-        group.n_abstained,
-        group.n_failed,
-    )
+    return (*(rate.k for rate in _rates(group)), group.n_abstained, group.n_failed)
 
 
 def _summary(card: Scorecard) -> str:
     overall = card.overall
     parts = [f"{overall.n} answers, {overall.n_decided} decided"]
-    for name, share in (
-        ("accuracy", overall.accuracy),
-        ("false accept", overall.false_accept),
-        ("false reject", overall.false_reject),
-    ):
+    names = ("accuracy", "false accept", "false reject")
+    for name, share in zip(names, _rates(overall), strict=True):
         if share.value is not None:
             parts.append(f"{name} {percent(share.value)} %")
     return " · ".join([*parts, f"kappa {kappa_of(card)}"])
