@@ -55,7 +55,8 @@ def check_mirror(
         try:
             task = open_task(file, data_root=root)
         except MedixError as error:
-            faults.append(Fault(where=file.name, message=str(error)))
+            hint = f" ({error.hint})" if error.hint else ""
+            faults.append(Fault(where=file.name, message=f"{error}{hint}"))
             continue
         messages, num_images = _row_faults(task, file)
         faults += [Fault(where=file.name, message=message) for message in messages]

@@ -12,8 +12,8 @@ import ast
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,6 +68,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         self.changes: list[str] = []
         """How the data differs from what the task file pins, if the user accepted that."""
         self._splits: dict[str, datasets.Dataset] = {}
+        self._has_plain_index = False
         try:
             # lm-eval hands over its own `class` field too, and then refuses it.
             super().__init__(config={key: config[key] for key in config if key != "class"})
@@ -76,6 +77,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             # like any other row it is reported when it is read.
             if not hasattr(self, "features"):
                 raise DatasetError(f"task {self.name}: {one_line(error)}") from error
+        if self._has_plain_index:
+            self._check_plain_index(str(self.config.doc_to_target))
 
     # What lm-eval calls
 
@@ -96,7 +99,10 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         settings = self.settings
         needed = (*self._template_columns, *self._image_columns, *settings.keep_rows)
         features = self.dataset[self._test_split].features
-        check_columns(self.name, settings, features, needed=needed)
+        index = None if self.config.doc_to_choice is None else self.config.doc_to_target
+        self._has_plain_index = check_columns(
+            self.name, settings, features, needed=needed, index=index
+        )
         self._check_size()
         # A missing zip is found now, not after the first requests.
         self._image_files = self._open_image_files()
@@ -374,6 +380,27 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             check_size(self.name, expected=expected, found=len(self.rows), where="the task file")
         if not len(self.rows):
             raise DatasetError(f"task {self.name}: split {split!r} has no rows")
+
+    def _check_plain_index(self, column: str) -> None:
+        """Refuse plain numbers in place of labels unless all of them must count from 0."""
+        if doubt := next(self._doubts(column), None):
+            files = ", ".join([*self.fingerprint()][:_NAMED])
+            raise DatasetError(
+                f"task {self.name}: {files}: {doubt}",
+                hint=f"subtract 1 if it counts from 1, else store {column!r} as a ClassLabel",
+            )
+
+    def _doubts(self, column: str) -> Iterator[str]:
+        """Look at every row: 1 to 4 without a 4 would be read as other options, unnoticed."""
+        values = set()
+        for row, doc in enumerate(self.rows.select_columns(list(self._template_columns))):
+            values.add(value := doc[column])
+            with suppress(BadRow):  # of its options: reported when the row is read
+                last = len(self.options(doc)) - 1
+                if value is not None and not 0 <= value <= last:
+                    yield f"row {row}: {column!r} is {value}, but options count from 0 to {last}"
+        if 0 not in values:
+            yield f"{column!r} is 0 in no row, so it may count from 1"
 
     def _compiled(self, source: Any, read: Callable[[str], Any]) -> Any:
         if isinstance(source, str) and source not in self.features:

@@ -28,21 +28,33 @@ _CHANGED = "a changed dataset gives a different score: check what changed"
 
 
 def check_columns(
-    task: str, settings: TaskSettings, features: Mapping[str, Any], *, needed: Collection[str]
-) -> None:
-    """Raise `DatasetError` for the first column that is missing or of another type."""
+    task: str,
+    settings: TaskSettings,
+    features: Mapping[str, Any],
+    *,
+    needed: Collection[str],
+    index: object,
+) -> bool:
+    """Raise `DatasetError` for the first column that is missing or of another type.
+
+    Return whether `index`, the column of the right option, has plain numbers in place of labels.
+    """
     for column in (*needed, *settings.facts, *settings.row_columns, *settings.columns):
         if column not in features:
             raise DatasetError(
                 f"task {task}: the dataset has no column {column!r}, only {', '.join(features)}"
             )
+    is_plain = False
     for column, expected in settings.columns.items():
-        found = type_of(features[column])
-        if found not in [one.strip() for one in expected.split("|")]:
-            raise DatasetError(
-                f"task {task}: column {column!r} is {found}, but the task file says {expected}",
-                hint=_CHANGED,
-            )
+        found, known = type_of(features[column]), [one.strip() for one in expected.split("|")]
+        if found not in known:
+            is_plain = found == "int" and "label" in known and column == index
+            if not is_plain:
+                raise DatasetError(
+                    f"task {task}: column {column!r} is {found}, but the task file says {expected}",
+                    hint=_CHANGED,
+                )
+    return is_plain
 
 
 def check_size(task: str, *, expected: int | None, found: int, where: str) -> None:
