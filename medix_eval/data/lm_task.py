@@ -31,6 +31,7 @@ from medix_eval.data.hub import offline_if_out_of_reach
 from medix_eval.data.rows import (
     ImageFiles,
     ScoredSplit,
+    cache_of,
     changes_since_pinned,
     check_columns,
     check_size,
@@ -84,8 +85,9 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         """Load the dataset and see that it is what the task file says."""
+        kept = {"cache_dir": cache_of(self._folder)} if self._folder else {}
         try:
-            super().download(dataset_kwargs)
+            super().download({**(dataset_kwargs or {}), **kept})
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetError(
                 f"task {self.name}: cannot load {self.DATASET_PATH}: {whole_story(error)}",

@@ -57,6 +57,17 @@ def check_columns(
     return is_plain
 
 
+def cache_of(folder: Path) -> str:
+    """Return the folder in which `datasets` keeps its reading of a local copy, as it is now.
+
+    Left alone it would take rows read earlier from another copy, or from files changed since, if
+    the card names files: then its cache is known by name and card only.
+    """
+    files = sorted((str(path), path.stat()) for path in folder.rglob("*.*") if path.is_file())
+    state = digest([(name, found.st_size, found.st_mtime_ns) for name, found in files])
+    return str(Path(datasets.config.HF_DATASETS_CACHE, "medix-eval", state[:16]))
+
+
 def check_size(task: str, *, expected: int | None, found: int, where: str) -> None:
     """Raise `DatasetError` if the number of rows is not the stated one."""
     if expected not in {None, found}:
