@@ -51,7 +51,7 @@ def test_a_missing_split_is_named_with_those_there_are(open_rows: Open) -> None:
 
 
 def test_another_number_of_rows_than_the_task_file_says_is_an_error(open_rows: Open) -> None:
-    with pytest.raises(DatasetError, match="task mine: 1 rows, but the task file says 2"):
+    with pytest.raises(DatasetError, match="task mine: rows 1, but the task file says 2"):
         open_rows([{"question": "q", "answer": "a"}], settings={"num_samples": 2})
 
 
@@ -180,13 +180,13 @@ def test_a_copy_with_other_rows_than_its_manifest_lists_is_an_error(
     open_rows(rows)
     write_manifest(tmp_path, rows={"default/test": 9})
 
-    with pytest.raises(DatasetError, match="1 rows, but the mirror's manifest says 9"):
+    with pytest.raises(DatasetError, match="rows 1, but the mirror's manifest says 9"):
         open_rows(rows)
 
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("data/test-00000-of-00001.parquet", "but the manifest lists 1 bytes"), ("x.zip", "missing")],
+    [("data/test-00000-of-00001.parquet", "but the manifest lists 1 B"), ("x.zip", "missing")],
 )
 def test_a_copy_with_a_torn_or_missing_file_is_an_error(
     open_rows: Open, tmp_path: Path, name: str, problem: str

@@ -69,7 +69,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         self.changes: list[str] = []
         """How the data differs from what the task file pins, if the user accepted that."""
         self._splits: dict[str, datasets.Dataset] = {}
-        self._has_plain_index = False
+        self._plain_index = False
         try:
             # lm-eval hands over its own `class` field too, and then refuses it.
             super().__init__(config={key: config[key] for key in config if key != "class"})
@@ -78,7 +78,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             # like any other row it is reported when it is read.
             if not hasattr(self, "features"):
                 raise DatasetError(f"task {self.name}: {one_line(error)}") from error
-        if self._has_plain_index:
+        if self._plain_index:
             self._check_plain_index(str(self.config.doc_to_target))
 
     # What lm-eval calls
@@ -102,9 +102,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         needed = (*self._template_columns, *self._image_columns, *settings.keep_rows)
         features = self.dataset[self._test_split].features
         index = None if self.config.doc_to_choice is None else self.config.doc_to_target
-        self._has_plain_index = check_columns(
-            self.name, settings, features, needed=needed, index=index
-        )
+        self._plain_index = check_columns(self.name, settings, features, needed=needed, index=index)
         self._check_size()
         # A missing zip is found now, not after the first requests.
         self._image_files = self._open_image_files()
@@ -644,7 +642,7 @@ def _complete(file: TaskFile, data_root: Path | None, *, accept_change: bool) ->
         rest = len(missing) - _NAMED
         named = ", ".join(missing[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
         raise DatasetError(
-            f"task {file.name}: {len(missing)} images are missing: {named}",
+            f"task {file.name}: missing images: {named}",
             hint=f"`medix-eval data pull --tasks {file.name} --to DIR` fetches them",
         )
     return task

@@ -71,7 +71,7 @@ def cache_of(folder: Path) -> str:
 def check_size(task: str, *, expected: int | None, found: int, where: str) -> None:
     """Raise `DatasetError` if the number of rows is not the stated one."""
     if expected not in {None, found}:
-        raise DatasetError(f"task {task}: {found} rows, but {where} says {expected}", hint=_CHANGED)
+        raise DatasetError(f"task {task}: rows {found}, but {where} says {expected}", hint=_CHANGED)
 
 
 def changes_since_pinned(

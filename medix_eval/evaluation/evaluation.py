@@ -258,7 +258,7 @@ def _controls(
     if settings.allow_text_only and not any(control.disturbs == "images" for control in given):
         return (NO_IMAGE, *given)
     raise ConfigError(
-        f"{candidate.name} is text-only, but {', '.join(with_images)} asks about images",
+        f"{candidate.name} is text-only, but images are asked about in {', '.join(with_images)}",
         hint="--allow-text-only asks without them and marks the result",
     )
 
@@ -288,16 +288,9 @@ def open_tasks(settings: Settings, catalogue: Catalogue) -> list[OpenedTask]:
     ):
         slices = task.slice_values()
         rows = select_rows(slices, limit=settings.limit, seed=settings.seed, task=file.name)
-        opened.append(
-            OpenedTask(
-                file=file,
-                task=task,
-                rows=side_by_side(
-                    range(len(task.rows)) if rows is None else rows, task.cluster_values()
-                ),
-                is_limited=rows is not None,
-            )
-        )
+        every = range(len(task.rows)) if rows is None else rows
+        asked = side_by_side(every, task.cluster_values())
+        opened.append(OpenedTask(file=file, task=task, rows=asked, is_limited=rows is not None))
     return opened
 
 
