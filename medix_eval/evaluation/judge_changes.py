@@ -113,13 +113,14 @@ def changes_table(changes: JudgeChanges) -> RenderableType:
         before = run.judged_before or "not judged before"
         parts.append(strong(f"{run.model} · {before} -> {run.judged_after}"))
         parts += [_tasks_table(run)] if run.tasks else []
+    tau = decimal(changes.kendall_tau, "is not defined: too few runs have both scores, or all tie")
     if len(changes.runs) > 1 and changes.ranked_by:
-        parts += [_ranks_table(changes), f"Kendall's tau {decimal(changes.kendall_tau)}"]
+        parts += [_ranks_table(changes), f"Kendall's tau {tau}"]
     tasks = [task for run in changes.runs for task in run.tasks.values()]
     if any(min(task.scored_before, task.scored_after) < task.n for task in tasks):
         parts.append("† the mean of some of the samples: the others have no verdict")
     if changes.num_failures:
-        parts.append(f"{changes.num_failures} samples failed; run the same command to retry them")
+        parts.append(f"failed samples: {changes.num_failures}; run the same command to retry")
     return stacked(*parts, *(f"warning: {said}" for said in changes.warnings))
 
 
