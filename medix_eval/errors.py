@@ -123,15 +123,6 @@ class BadRow(DatasetError):
     """One row that cannot be asked; the sample is skipped, its reason names task and row."""
 
 
-def counted(num: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun, for a message.
-
-    >>> counted(1, "row"), counted(1200, "row"), counted(2, "image is", "images are")
-    ('1 row', '1,200 rows', '2 images are')
-    """
-    return f"{num:,} {noun if num == 1 else plural or f'{noun}s'}"
-
-
 def how_to_install(extra: str) -> str:
     """Return the hint where a package is missing that one of our extras brings.
 

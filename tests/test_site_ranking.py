@@ -93,7 +93,7 @@ def test_the_site_and_compare_agree_on_who_ties_with_the_best(
     ("other", "reason"),
     [
         pytest.param({"tasks": VQA[:4]}, "1 of 5 benchmarks not run", id="coverage"),
-        pytest.param({"limit": 40}, "only a part was run", id="limit"),
+        pytest.param({"limit": 40}, "only part of the samples", id="limit"),
     ],
 )
 def test_an_incomplete_model_gets_no_rank_and_the_reason_is_given(

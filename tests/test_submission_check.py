@@ -141,7 +141,7 @@ def test_an_edited_reply_is_found_by_asking_the_judge_again(
 
     assert (unasked, asked, honest) == (0, 5, 0)
     assert any("openai:scripted says" in problem for problem in found["problems"])
-    assert any("judged again by openai:scripted, --seed " in line for line in same["done"])
+    assert any("judged again by openai:scripted: " in line for line in same["done"])
 
 
 def test_a_judge_asked_again_may_write_as_much_as_the_protocol_says(

@@ -447,6 +447,6 @@ def test_a_dry_run_shows_what_would_be_done(capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr().out
 
     assert done.value.code == 0
-    for part in ("0.4 M parameters", "32 rows, 0 too long", "2 prompts × 4 completions",
+    for part in ("0.4 M parameters", "rows 32, too long 0", "prompts 2 × completions 4",
                  "<|im_start|>user", "'2' 1.0"):  # fmt: skip
         assert part in shown

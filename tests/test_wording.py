@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 from scripted_servers import Run, Serve, candidate, judge
 
-from medix_eval.errors import counted
 from medix_eval.evaluation.judge_changes import JudgeChanges, RunChange, changes_table
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
 from medix_eval.report.exports import methods
+from medix_eval.report.format import counted
 from medix_eval.report.tables import notes, yes_no_text
 from medix_eval.results.scores import Cost, MetricValue, YesNo
 from medix_eval.results.store import read_run
@@ -158,7 +158,7 @@ def test_shares_that_were_not_measured_are_said_in_words(
     )
 
     always = "always “yes” would score 75.0. References say yes in 75.0 %"
-    assert yes_no_text(asked) == f"4, {scored}; {always}; {answers}."
+    assert yes_no_text(asked) == f"4, {scored}; {always}, {answers}."
 
 
 def test_reports_say_in_words_that_no_answer_was_yes_or_no(tmp_path: Path) -> None:

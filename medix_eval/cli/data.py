@@ -12,7 +12,8 @@ import typer
 
 from medix_eval.cli import flags
 from medix_eval.cli.flags import open_catalogue
-from medix_eval.errors import ConfigError, DatasetError, counted
+from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.report.format import counted
 
 app = typer.Typer(
     help="Where the benchmarks' data is, how to get it, and whether it is right.",

@@ -9,7 +9,8 @@ import typer
 
 from medix_eval.cli import flags
 from medix_eval.cli.flags import open_catalogue
-from medix_eval.errors import ConfigError, counted
+from medix_eval.errors import ConfigError
+from medix_eval.report.format import counted
 
 _CHECK_NOT_MET = 5
 

@@ -106,8 +106,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     controls = _controls(candidate, settings, catalogue)
     generation = _generation(candidate, settings, controls)
     judges = resolve_judges(sources)
-    known = (Known(judge.name, judge.identity) for judge in judges)
-    for warning in kinship_warnings(Known(candidate.name, generation["model"]), known):
+    known = [Known(judge.name, judge.identity) for judge in judges]
+    for warning in known and kinship_warnings(Known(candidate.name, generation["model"]), known):
         _LOG.warning("%s", warning)
     template = settings.protocol.prompt.template
     policy = _policy(settings.model_flags, quotes=not restricted)

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from medix_eval.data.tasks import Catalogue
-from medix_eval.errors import ConfigError, RequestFailed, counted, first_error
+from medix_eval.errors import ConfigError, RequestFailed, first_error
 from medix_eval.evaluation.panel import Panel, ResolvedJudge
 from medix_eval.exchange.submission import Submission
 from medix_eval.judging.judge import SEEDS_APART, Grader, grader_for
@@ -291,7 +291,7 @@ async def ask_again(
         found.insert(0, f"stated scores are {100 * more:.1f} points above what {judge.name} gives")
     is_noise = not too_much and len(found) <= _MAY_DIFFER * len(drawn)
     return AskedAgain(
-        what=f"{counted(len(drawn), 'sample')} judged again by {judge.name}, --seed {seed}",
+        what=f"samples judged again by {judge.name}: {len(drawn)}, --seed {seed}",
         problems=[] if is_noise else found,
         within_tolerance=found if is_noise else [],
     )

@@ -152,7 +152,6 @@ def _grouped(judged: Sequence[JudgedAnswer], names: Sequence[str]) -> dict[str, 
 
 _HEADER = ("class", "n", "decided", "open", "failed", "right", "false\naccept", "false\nreject")
 """Broken in two where the table would else be wider than a terminal of 80 columns."""
-
 _UNKNOWN = "not measured"
 """What a sentence says in place of a number that there is not."""
 

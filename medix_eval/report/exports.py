@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medix_eval.errors import counted
 from medix_eval.records import Outcome
+from medix_eval.report.format import counted
 from medix_eval.results.store import JudgedRun, JudgedSample
 
 if TYPE_CHECKING:

@@ -17,6 +17,15 @@ _Show = Callable[[float | None], str]
 _Ends = tuple[float, float] | None
 
 
+def counted(num: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, for a message.
+
+    >>> counted(1, "row"), counted(1200, "row"), counted(2, "image is", "images are")
+    ('1 row', '1,200 rows', '2 images are')
+    """
+    return f"{num:,} {noun if num == 1 else plural or f'{noun}s'}"
+
+
 def percent(value: float | None, none: str = "-") -> str:
     """Return a share from 0 to 1 in percent.
 

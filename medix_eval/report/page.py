@@ -22,9 +22,8 @@ import jinja2
 from markupsafe import Markup
 from pydantic_core import to_json
 
-from medix_eval.errors import counted
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, Outcome, VerdictRecord
-from medix_eval.report.format import NOTHING, decimal, p_value, percent, points, span
+from medix_eval.report.format import NOTHING, counted, decimal, p_value, percent, points, span
 from medix_eval.report.tables import notes, yes_no_text
 from medix_eval.results.gate import Check, Policy
 from medix_eval.results.scoring import slices_of

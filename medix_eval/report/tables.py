@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from medix_eval.errors import counted
 from medix_eval.records import Outcome
 from medix_eval.report.format import (
+    counted,
     decimal,
     p_value,
     percent,
@@ -218,7 +218,7 @@ def notes(scores: Scores) -> list[str]:
     said += [_SYNTHETIC] * scores.synthetic
     said += [_TEXT_ONLY] * scores.text_only
     if scores.control:
-        said.append(f"CONTROL {scores.control}: samples were perturbed; not a score of the model.")
+        said += [f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."]
     if effect := scores.effect:
         num = sum(scores.tasks[name].n - one.n for name, one in effect.tasks.items())
         left_out = f"Samples not scored in both runs, and not in the {effect.name}: {num}. Answers"
@@ -277,7 +277,7 @@ def yes_no_text(asked: YesNo) -> str:
         answers = f"answers in {percent(asked.answered_yes)} %"
     always = f"always “{asked.majority_answer}” would score {percent(asked.majority)}"
     references = f"References say yes in {percent(asked.reference_yes)} %"
-    return f"{asked.n}, {score}; {always}. {references}; {answers}."
+    return f"{asked.n}, {score}; {always}. {references}, {answers}."
 
 
 def _value(value: str, one: SliceScore) -> str:

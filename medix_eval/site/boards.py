@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, ValidationError
 
-from medix_eval.errors import ConfigError, counted, first_error
+from medix_eval.errors import ConfigError, first_error
 from medix_eval.records import Frozen
+from medix_eval.report.format import counted
 from medix_eval.results.align import Aligned, tie
 from medix_eval.results.scorecard import Scorecard
 from medix_eval.results.scores import GroupScore, TaskScore
@@ -477,7 +478,7 @@ def _reasons(entry: Entry, board: Board, *, rules: Rules, has_scorecard: bool) -
             found.append(f"{len(missing)} of {counted(len(group.tasks), 'benchmark')} not run")
         limited = [task for task in entry.tasks if entry.score(task).limit is not None]
         if limited:
-            found.append(f"benchmarks of which only a part was run: {len(limited)}")
+            found.append(f"only part of the samples ran in {counted(len(limited), 'benchmark')}")
         if not missing and not limited and not (group.complete and group.score is not None):
             found.append(f"{counted(entry.run.scores.num_failures, 'sample')} failed")
     if entry.unscored_share > rules.max_unscored:

@@ -14,8 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medix_eval.errors import counted
-from medix_eval.report.format import NOTHING, percent, short
+from medix_eval.report.format import NOTHING, counted, percent, short
 from medix_eval.results.scores import MIN_SLICE, TaskScore
 from medix_eval.site.boards import Board, Entry, Ranked, Rules, Standing
 from medix_eval.site.columns import group_label, task_label

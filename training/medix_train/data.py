@@ -20,7 +20,7 @@ import datasets
 from PIL import Image
 
 from medix_eval.data.rows import column_images, quiet, undecoded
-from medix_eval.errors import ConfigError, DatasetError, counted, one_line
+from medix_eval.errors import ConfigError, DatasetError, one_line
 from medix_eval.evaluation.evaluation import template_around
 from medix_eval.models.checkpoint import refused
 from medix_eval.phantom.dataset import training_rows
@@ -85,7 +85,7 @@ def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
         raise DatasetError(said, hint="change data.max_prompt_tokens or model.max_pixels")
     too_long, rows = len(read) - len(kept), read.select(kept)
     if too_long:
-        _LOG.info("left out %d of %s: too long", too_long, counted(len(read), "row"))
+        _LOG.info("rows left out as too long: %d of %d", too_long, len(read))
     return TrainingData(rows=rows, stored=opened, folder=folder, num_too_long=too_long)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from medix_eval.errors import RequestFailed, ServerError, counted
+from medix_eval.errors import RequestFailed, ServerError
 from medix_eval.evaluation.panel import JudgeChoice, Panel, ResolvedJudge, judge_sources
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.canaries import Asked, accept_rates, canaries
@@ -181,7 +181,7 @@ class MedixReward:
             left = [pair for pair, verdict in found.items() if verdict is None]
             if len(left) <= budget.tolerated_share * len(found):
                 break
-            failed = f"the judge failed {len(left)} of {counted(len(found), 'answer')}"
+            failed = f"answers that the judge failed: {len(left)} of {len(found)}"
             if waited_s >= budget.patience_s:
                 hint = "the last checkpoint is complete: fix the judge, then resume"
                 raise ServerError(f"{failed} for {waited_s:.0f} s ({self._said})", hint=hint)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from medix_eval.errors import ConfigError, RunMismatch, counted
+from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.models.checkpoint import refused
 from medix_eval.models.transformers_model import SMALL
 from medix_eval.storage.digests import differences, digest
@@ -143,7 +143,7 @@ def describe(recipe: Recipe) -> str:
     config, processor, data, updates = _prepared(recipe, out=Path("dry-run"), reward=None)
     rows, each = "a stream", recipe.updates_per_rollout
     if data.stored is not None:
-        rows = f"{counted(len(data.rows), 'row')}, {data.num_too_long} too long"
+        rows = f"rows {len(data.rows)}, too long {data.num_too_long}"
     first = list(islice(iter(data.rows), _NUM_REFERENCES))
     (row,) = data.with_images(first[:1])
     images = ", ".join(f"{image.width}×{image.height}" for image in row["images"])
@@ -157,12 +157,12 @@ def describe(recipe: Recipe) -> str:
         "recipe": f"{recipe.name}: {recipe.summary}",
         "model": f"{recipe.model.path}, {_sizes(recipe, config)}",
         "data": f"{recipe.data.path} ({recipe.data.split}): {rows}",
-        "rollout": f"{counted(recipe.prompts_per_rollout, 'prompt')} × {config.num_generations} "
-        f"completions of at most {config.max_completion_length} tokens, by "
+        "rollout": f"prompts {recipe.prompts_per_rollout} × completions {config.num_generations} "
+        f"of at most {config.max_completion_length} tokens, by "
         f"{'vLLM' if config.use_vllm else 'transformers'}",
-        "length": f"{counted(updates // each, 'rollout')} × {counted(each, 'update')} = {updates}",
-        "a process": f"1 of {NUM_PROCESSES}: forward passes: {config.gradient_accumulation_steps} "
-        f"per update, of {counted(config.per_device_train_batch_size, 'completion')}",
+        "length": f"rollouts {updates // each} × updates {each} = {updates}",
+        "a process": f"1 of {NUM_PROCESSES}: forward passes {config.gradient_accumulation_steps} × "
+        f"completions {config.per_device_train_batch_size} = an update",
         "first prompt": f"{row['tokens']} tokens, images {images}\n{text}",
         "references": "; ".join(f"{one.reference[:40]!r} {one.total}" for one in scored),
     }
