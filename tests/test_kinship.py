@@ -114,6 +114,17 @@ def test_a_fine_tune_of_the_same_base_stays_of_one_family(save: Saved) -> None:
     assert "both are of the Qwen family" in said[0]
 
 
+def test_a_folder_that_was_trained_again_in_place_is_another_checkpoint(save: Saved) -> None:
+    folder = save("qwen", "weights")
+    before = local(folder)
+    (folder / "model.safetensors").unlink()
+    save("more", "others").joinpath("model.safetensors").rename(folder / "model.safetensors")
+
+    said = kinship_warnings(before, [local(folder)])
+
+    assert said == [f"{folder} judges {folder}, and both are of the Qwen family"]
+
+
 @pytest.mark.parametrize(
     ("candidate", "judge", "said"),
     [
