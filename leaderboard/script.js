@@ -382,7 +382,7 @@
       result.textContent = "";
       result.appendChild(table);
       result.hidden = !shared;
-      status.textContent = shared ? shared.toLocaleString("en") + " shared samples" : "These two models share no sample.";
+      status.textContent = shared ? shared.toLocaleString("en") + (shared === 1 ? " shared sample" : " shared samples") : "These two models share no sample.";
     }
 
     function compare() {

@@ -168,7 +168,7 @@ def test_samples_come_one_by_one_with_their_verdicts(tmp_path: Path) -> None:
 def test_a_plan_says_what_would_be_sent_and_sends_nothing(judged: Judged, tmp_path: Path) -> None:
     said = medix_eval.plan(**RULES, out=tmp_path / "planned")
 
-    assert "4 requests" in said
+    assert "requests 4" in said
     assert not (tmp_path / "planned").exists()
 
 

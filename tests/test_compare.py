@@ -174,7 +174,7 @@ def test_a_slice_on_which_runs_differ_is_named(run: Run, runs: InventedRuns) -> 
 
     by_type = json.loads(found)["pairs"][0]["slices"]["slake_vqa"]["answer_type"]
     assert {value: one["difference"] for value, one in by_type.items()} == {"A": 0, "B": -0.625}
-    assert "B differs on 1 of 2 slices" in out
+    assert "slices on which B differs: 1 of 2" in out
     assert "slake_vqa, answer_type B, n 40: -62.5 (" in out
 
 

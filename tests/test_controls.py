@@ -270,7 +270,7 @@ def test_compare_pairs_a_control_with_its_plain_run(
     ("blind", "said"),
     [
         pytest.param("no" * 3, "nothing to compare: no sample was scored in both", id="none"),
-        pytest.param("no", "samples not scored in both runs", id="some"),
+        pytest.param("no", "Samples not scored in both runs", id="some"),
     ],
 )
 def test_samples_that_not_both_runs_scored_are_told(

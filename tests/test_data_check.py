@@ -153,7 +153,7 @@ DEFECTS = [
     (damage_inside_a_zip, "slake_vqa", "no image imgs/"),
     (lose_a_column, "rad_vqa", "no column 'answer', only image, question, reply"),
     (change_a_type, "rad_vqa", "column 'answer' is int, but the task file says string"),
-    (lose_a_row, "rad_vqa", "9 rows, but the mirror's manifest says 10"),
+    (lose_a_row, "rad_vqa", "rows 9, but the mirror's manifest says 10"),
     (spoil_an_image, "rad_vqa", "row 3: image does not decode"),
     (withhold_a_label, "medmcqa", "row 2: the answer index is -1: the label is withheld"),
     (name_a_missing_image, "slake_vqa", "row 0: no image imgs/xmlap"),
@@ -281,7 +281,7 @@ def test_one_other_pixel_is_found_although_the_manifest_vouches_for_it(
     assert code == 3
     assert found["medqa"] == []
     assert any(f"files.{file}" in line for line in found["rad_vqa"])
-    assert any("5 of 5 samples differ from what was asked" in line for line in found["rad_vqa"])
+    assert any("samples unlike those asked: 5 of 5" in line for line in found["rad_vqa"])
     assert "the local data is not what was scored" in err
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import pytest
+import yaml
 from opened_tasks import CATALOGUE, HUB, Open, open_fixture
 
 from medix_eval.data.lm_task import open_task
@@ -50,7 +51,7 @@ def test_a_missing_split_is_named_with_those_there_are(open_rows: Open) -> None:
 
 
 def test_another_number_of_rows_than_the_task_file_says_is_an_error(open_rows: Open) -> None:
-    with pytest.raises(DatasetError, match="task mine: 1 rows, but the task file says 2"):
+    with pytest.raises(DatasetError, match="task mine: rows 1, but the task file says 2"):
         open_rows([{"question": "q", "answer": "a"}], settings={"num_samples": 2})
 
 
@@ -98,6 +99,27 @@ def test_a_dataset_that_was_downloaded_before_opens_offline_and_tells_its_commit
     task = open_task(load_tasks([tmp_path / "tasks"]).tasks["mine"])
 
     assert (len(task.rows), task.revision, task.mirror) == (1, commit, None)
+
+
+@pytest.mark.parametrize("place", ["hub", "copy"])
+def test_rows_come_from_the_files_that_are_there_whatever_the_card_says(
+    open_rows: Open, tmp_path: Path, place: str
+) -> None:
+    """With a card that names files, `datasets` knows a cache by name and card alone."""
+    dataset = tmp_path / "hub" / "org" / "name"
+    dataset.mkdir(parents=True)
+    listed = [{"config_name": "default", "data_files": "data/test-*"}]
+    (dataset / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': listed})}---\n")
+    before = open_rows([{"question": "q", "answer": "a"}], test_split="train")
+    if place == "copy":
+        shutil.copytree(tmp_path / "hub", tmp_path / "copy")
+    changed = datasets.Dataset.from_list([{"question": "q", "answer": "b"}])
+    changed.to_parquet(tmp_path / place / "org/name/data/test-00000-of-00001.parquet")
+
+    file = load_tasks([tmp_path / "tasks"]).tasks["mine"]
+    after = open_task(file, data_root=tmp_path / place)
+
+    assert [task.rows[0]["answer"] for task in (before, after)] == ["a", "b"]
 
 
 def test_a_missing_zip_is_found_before_any_row_is_read(tmp_path: Path) -> None:
@@ -158,13 +180,13 @@ def test_a_copy_with_other_rows_than_its_manifest_lists_is_an_error(
     open_rows(rows)
     write_manifest(tmp_path, rows={"default/test": 9})
 
-    with pytest.raises(DatasetError, match="1 rows, but the mirror's manifest says 9"):
+    with pytest.raises(DatasetError, match="rows 1, but the mirror's manifest says 9"):
         open_rows(rows)
 
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("data/test-00000-of-00001.parquet", "but the manifest lists 1 bytes"), ("x.zip", "missing")],
+    [("data/test-00000-of-00001.parquet", "but the manifest lists 1 B"), ("x.zip", "missing")],
 )
 def test_a_copy_with_a_torn_or_missing_file_is_an_error(
     open_rows: Open, tmp_path: Path, name: str, problem: str

@@ -162,9 +162,7 @@ async def test_what_is_no_image_is_not_kept_and_the_others_are(
 ) -> None:
     server.files["3.jpg"] = b"<html>log in, please</html>"
 
-    with pytest.raises(
-        DatasetError, match=r"1 of 6 images were not fetched: 3\.jpg: .* not an image"
-    ):
+    with pytest.raises(DatasetError, match=r"images not fetched: 1 of 6: 3\.jpg: .* not an image"):
         await xrays(tmp_path).fetch([server.address(name) for name in server.files])
 
     manifest = load_manifest(tmp_path)

@@ -83,7 +83,7 @@ def test_a_missed_rule_says_by_how_much(
     gate(tmp_path, "floors: [{task: first, at_least: 0.875}]", run)
     said = capsys.readouterr().out.splitlines()
 
-    assert said[0] == "scripted: 2 of 3 rules met"
+    assert said[0] == "scripted: rules met: 2 of 3"
     assert said[1] == "NOT MET  first: score ≥ 0.875: 0.800, short by 0.075"
 
 

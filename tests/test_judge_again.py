@@ -268,7 +268,7 @@ def test_a_mean_of_some_of_the_samples_is_marked_and_failures_are_counted(
     twice, _, err = run("judge", judged, judged.parent.parent, "--protocol", "rules")
 
     assert code == 1
-    assert f"{n} samples failed; run the same command to retry them" in table
+    assert f"failed samples: {n}; run the same command to retry" in table
     assert scores["tasks"]["medqa"]["n_scored"] == 0
     assert "† the mean of some of the samples" in table
     assert twice == 2

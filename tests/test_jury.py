@@ -84,7 +84,7 @@ def test_one_address_serves_a_whole_jury() -> None:
 
 
 def test_flags_that_do_not_go_round_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--judge-base-url is given 2 times for 3 judges"):
+    with pytest.raises(ConfigError, match="--judge-base-url is given 2 times; judges: 3"):
         choices(["openai:a", "openai:b", "openai:c"], base_url=["http://x/v1", "http://y/v1"])
 
 

@@ -82,7 +82,7 @@ def test_many_failed_connections_in_a_row_stop_the_run() -> None:
     policy = RetryPolicy(tries=50)
     model = Failing(*(Unreachable("refused") for _ in range(50)))
 
-    with pytest.raises(ServerError, match="20 connections to the model failed in a row"):
+    with pytest.raises(ServerError, match="connections to the model that failed in a row: 20"):
         ask(model, policy)
 
     assert model.calls == 20

@@ -151,7 +151,7 @@ def test_an_outage_is_waited_for_and_only_what_failed_is_asked_again(pauses: lis
 def test_patience_ends_in_one_clear_line(pauses: list[float]) -> None:
     with ScriptedServer(lambda _: Reply(drop=True)) as server:
         reward = a_reward(server, failures={"patience_s": 5})
-        with pytest.raises(ServerError, match=r"failed 2 of 2 answers for 7 s") as error:
+        with pytest.raises(ServerError, match=r"judge failed: 2 of 2 for 7 s") as error:
             ask(reward, ["heart", "kidney"], ["left lung"] * 2)
 
     assert error.value.exit_code == 4

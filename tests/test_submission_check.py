@@ -63,7 +63,7 @@ def test_a_foreign_prompt_is_never_filled_in(submitted: Submitted, tmp_path: Pat
     [
         ("run.json", lambda run: run.update(generation={"model": 1}), "does not name its model"),
         ("run.json", lambda run: run["tasks"].pop("medqa"), "which run.json does not list"),
-        ("run.json", lambda run: run["tasks"]["medqa"].update(num_rows=10**12), "samples of the"),
+        ("run.json", lambda run: run["tasks"]["medqa"].update(num_rows=10**12), "samples: "),
         ("judging.json", lambda j: j.update(protocol={}), "names no protocol"),
         ("judging.json", lambda j: j["judging"].update(judge=[1]), "settings differ"),
         ("judging.json", lambda j: j.update(judges=[{}]), "a judge without a name"),
@@ -141,7 +141,7 @@ def test_an_edited_reply_is_found_by_asking_the_judge_again(
 
     assert (unasked, asked, honest) == (0, 5, 0)
     assert any("openai:scripted says" in problem for problem in found["problems"])
-    assert any("judged again by openai:scripted, --seed " in line for line in same["done"])
+    assert any("judged again by openai:scripted: " in line for line in same["done"])
 
 
 def test_a_judge_asked_again_may_write_as_much_as_the_protocol_says(

@@ -132,7 +132,7 @@ def test_saved_runs_are_ranked(run: Run, tmp_path: Path) -> None:
     code, out, err = run("leaderboard", *ranked, "--allow-synthetic", "--out", tmp_path / "site")
 
     assert code == 0, err
-    assert out.count("1 models") == 4
+    assert out.count("1 model,") == 4
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_each_model_has_its_own_gpus_where_there_are_enough(
 
 
 def test_more_gpus_asked_for_than_named_is_refused() -> None:
-    with pytest.raises(ConfigError, match="names 1 GPUs, --vllm-args asks for 2"):
+    with pytest.raises(ConfigError, match="is too few: --vllm-args asks for 2"):
         resolved("some/model", gpus="0", vllm_args="--tensor-parallel-size 2")
 
 

@@ -118,7 +118,7 @@ def test_a_model_that_cannot_see_is_refused_for_images(
     code, _, err = run(*command(tmp_path / "out", "--model", str(blind)))
 
     assert code == 2
-    assert "is text-only, but rad_vqa asks about images" in err
+    assert "is text-only, but images are asked about in rad_vqa" in err
     assert not (tmp_path / "journal").exists()
 
 

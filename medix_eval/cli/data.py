@@ -13,6 +13,7 @@ import typer
 from medix_eval.cli import flags
 from medix_eval.cli.flags import open_catalogue
 from medix_eval.errors import ConfigError, DatasetError
+from medix_eval.report.format import counted
 
 app = typer.Typer(
     help="Where the benchmarks' data is, how to get it, and whether it is right.",
@@ -85,7 +86,7 @@ def pull_data(
         return
     for one in pulled:
         typer.echo(
-            f"{one.repository} at {one.revision[:8]}: {one.num_files} files, "
+            f"{one.repository} at {one.revision[:8]}: {counted(one.num_files, 'file')}, "
             f"{size_text(one.num_bytes)}, {one.num_fetched} of them new"
         )
     typer.echo(f"use it with --data-root {to}")
@@ -131,7 +132,8 @@ def check_data(
         for name, one in checked.items():
             num = sum(fault.where == name for fault in faults)
             state = f"problems: {num}" if num else "ok"
-            typer.echo(f"{name}: {one.num_rows} rows, {one.num_images} images, {state}")
+            images = counted(one.num_images, "image")
+            typer.echo(f"{name}: {counted(one.num_rows, 'row')}, {images}, {state}")
         for fault in faults:
             typer.echo(f"{fault.where}: {fault.message}")
         if absent:
@@ -211,5 +213,5 @@ def new_data(
         typer.echo(json.dumps({**asdict(made), "command": command}, indent=2, default=str))
         return
     for task, num in made.tasks.items():
-        typer.echo(f"{task}: {num} questions")
+        typer.echo(f"{task}: {counted(num, 'question')}")
     typer.echo(command)

@@ -10,6 +10,7 @@ import typer
 from medix_eval.cli import flags
 from medix_eval.cli.flags import open_catalogue
 from medix_eval.errors import ConfigError
+from medix_eval.report.format import counted
 
 _CHECK_NOT_MET = 5
 
@@ -67,7 +68,7 @@ def leaderboard(
     written = write_site(boards, out, catalogue=catalogue, rules=rules)
     for board in written.boards:
         typer.echo(
-            f"{board.protocol['name']} · {board.judge}: {len(board.entries)} models, "
-            f"{len(board.fingerprints)} benchmarks ({board.standing})"
+            f"{board.protocol['name']} · {board.judge}: {counted(len(board.entries), 'model')}, "
+            f"{counted(len(board.fingerprints), 'benchmark')} ({board.standing})"
         )
     typer.echo(f"site: {written.front}")

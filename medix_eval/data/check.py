@@ -55,7 +55,8 @@ def check_mirror(
         try:
             task = open_task(file, data_root=root)
         except MedixError as error:
-            faults.append(Fault(where=file.name, message=str(error)))
+            message = f"{error} ({error.hint})".removesuffix(" ()")
+            faults.append(Fault(where=file.name, message=message))
             continue
         messages, num_images = _row_faults(task, file)
         faults += [Fault(where=file.name, message=message) for message in messages]
@@ -84,7 +85,7 @@ def _check_dataset(name: str, folder: Path) -> tuple[dict[str, Any], list[Fault]
         if not path.is_file():
             faults.append(Fault(where=name, message=f"{file} is missing"))
         elif path.stat().st_size != listed.bytes:
-            message = f"{file}: {path.stat().st_size} bytes, but the manifest lists {listed.bytes}"
+            message = f"{file}: {path.stat().st_size} B, but the manifest lists {listed.bytes} B"
             faults.append(Fault(where=name, message=message))
         elif (found := sha256_of(path)) != listed.sha256:
             message = f"{file}: SHA-256 {found}, but the manifest lists {listed.sha256}"

@@ -12,8 +12,8 @@ import ast
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from medix_eval.data.hub import offline_if_out_of_reach
 from medix_eval.data.rows import (
     ImageFiles,
     ScoredSplit,
+    cache_of,
     changes_since_pinned,
     check_columns,
     check_size,
@@ -68,6 +69,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         self.changes: list[str] = []
         """How the data differs from what the task file pins, if the user accepted that."""
         self._splits: dict[str, datasets.Dataset] = {}
+        self._plain_index = False
         try:
             # lm-eval hands over its own `class` field too, and then refuses it.
             super().__init__(config={key: config[key] for key in config if key != "class"})
@@ -76,13 +78,16 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             # like any other row it is reported when it is read.
             if not hasattr(self, "features"):
                 raise DatasetError(f"task {self.name}: {one_line(error)}") from error
+        if self._plain_index:
+            self._check_plain_index(str(self.config.doc_to_target))
 
     # What lm-eval calls
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         """Load the dataset and see that it is what the task file says."""
+        kept = {"cache_dir": cache_of(self._folder)} if self._folder else {}
         try:
-            super().download(dataset_kwargs)
+            super().download({**(dataset_kwargs or {}), **kept})
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetError(
                 f"task {self.name}: cannot load {self.DATASET_PATH}: {whole_story(error)}",
@@ -96,7 +101,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         settings = self.settings
         needed = (*self._template_columns, *self._image_columns, *settings.keep_rows)
         features = self.dataset[self._test_split].features
-        check_columns(self.name, settings, features, needed=needed)
+        index = None if self.config.doc_to_choice is None else self.config.doc_to_target
+        self._plain_index = check_columns(self.name, settings, features, needed=needed, index=index)
         self._check_size()
         # A missing zip is found now, not after the first requests.
         self._image_files = self._open_image_files()
@@ -378,6 +384,27 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         if not len(self.rows):
             raise DatasetError(f"task {self.name}: split {split!r} has no rows")
 
+    def _check_plain_index(self, column: str) -> None:
+        """Refuse plain numbers in place of labels unless all of them must count from 0."""
+        if doubt := next(self._doubts(column), None):
+            files = ", ".join([*self.fingerprint()][:_NAMED])
+            raise DatasetError(
+                f"task {self.name}: {files}: {doubt}",
+                hint=f"subtract 1 if it counts from 1, else store {column!r} as a ClassLabel",
+            )
+
+    def _doubts(self, column: str) -> Iterator[str]:
+        """Look at every row: 1 to 4 without a 4 would be read as other options, unnoticed."""
+        values = set()
+        for row, doc in enumerate(self.rows.select_columns(list(self._template_columns))):
+            values.add(value := doc[column])
+            with suppress(BadRow):  # of its options: reported when the row is read
+                last = len(self.options(doc)) - 1
+                if value is not None and not 0 <= value <= last:
+                    yield f"row {row}: {column!r} is {value}, but options count from 0 to {last}"
+        if 0 not in values:
+            yield f"{column!r} is 0 in no row, so it may count from 1"
+
     def _compiled(self, source: Any, read: Callable[[str], Any]) -> Any:
         if isinstance(source, str) and source not in self.features:
             compiled = template(source)
@@ -618,7 +645,7 @@ def _complete(file: TaskFile, data_root: Path | None, *, accept_change: bool) ->
         rest = len(missing) - _NAMED
         named = ", ".join(missing[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
         raise DatasetError(
-            f"task {file.name}: {len(missing)} images are missing: {named}",
+            f"task {file.name}: missing images: {named}",
             hint=f"`medix-eval data pull --tasks {file.name} --to DIR` fetches them",
         )
     return task

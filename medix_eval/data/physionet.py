@@ -75,7 +75,7 @@ class XRays:
         if self._failed:
             named = "; ".join(f"{name}: {why}" for name, why in list(self._failed.items())[:_NAMED])
             raise DatasetError(
-                f"{len(self._failed)} of {len(missing)} images were not fetched: {named}",
+                f"images not fetched: {len(self._failed)} of {len(missing)}: {named}",
                 hint="fetched images are kept: pull again for the rest",
             )
 

@@ -28,27 +28,50 @@ _CHANGED = "a changed dataset gives a different score: check what changed"
 
 
 def check_columns(
-    task: str, settings: TaskSettings, features: Mapping[str, Any], *, needed: Collection[str]
-) -> None:
-    """Raise `DatasetError` for the first column that is missing or of another type."""
+    task: str,
+    settings: TaskSettings,
+    features: Mapping[str, Any],
+    *,
+    needed: Collection[str],
+    index: object,
+) -> bool:
+    """Raise `DatasetError` for the first column that is missing or of another type.
+
+    Return whether `index`, the column of the right option, has plain numbers in place of labels.
+    """
     for column in (*needed, *settings.facts, *settings.row_columns, *settings.columns):
         if column not in features:
             raise DatasetError(
                 f"task {task}: the dataset has no column {column!r}, only {', '.join(features)}"
             )
+    is_plain = False
     for column, expected in settings.columns.items():
-        found = type_of(features[column])
-        if found not in [one.strip() for one in expected.split("|")]:
-            raise DatasetError(
-                f"task {task}: column {column!r} is {found}, but the task file says {expected}",
-                hint=_CHANGED,
-            )
+        found, known = type_of(features[column]), [one.strip() for one in expected.split("|")]
+        if found not in known:
+            is_plain = found == "int" and "label" in known and column == index
+            if not is_plain:
+                raise DatasetError(
+                    f"task {task}: column {column!r} is {found}, but the task file says {expected}",
+                    hint=_CHANGED,
+                )
+    return is_plain
+
+
+def cache_of(folder: Path) -> str:
+    """Return the folder in which `datasets` keeps its reading of a local copy, as it is now.
+
+    Left alone it would take rows read earlier from another copy, or from files changed since, if
+    the card names files: then its cache is known by name and card only.
+    """
+    files = sorted((str(path), path.stat()) for path in folder.rglob("*.*") if path.is_file())
+    state = digest([(name, found.st_size, found.st_mtime_ns) for name, found in files])
+    return str(Path(datasets.config.HF_DATASETS_CACHE, "medix-eval", state[:16]))
 
 
 def check_size(task: str, *, expected: int | None, found: int, where: str) -> None:
     """Raise `DatasetError` if the number of rows is not the stated one."""
     if expected not in {None, found}:
-        raise DatasetError(f"task {task}: {found} rows, but {where} says {expected}", hint=_CHANGED)
+        raise DatasetError(f"task {task}: rows {found}, but {where} says {expected}", hint=_CHANGED)
 
 
 def changes_since_pinned(

@@ -120,8 +120,8 @@ def _sample(
     # A question may quote the mark; only where texts name images does each mark stand for one.
     if num_marks < len(images) or (task.settings.image_order and num_marks > len(images)):
         raise BadRow(
-            f"task {task.name}, row {row}: {len(images)} images, "
-            f"but {num_marks} {IMAGE_MARK} marks in the prompt"
+            f"task {task.name}, row {row}: images: {len(images)}, "
+            f"but {IMAGE_MARK} marks in the prompt: {num_marks}"
         )
     return Sample(
         id=_unique(_sample_id(task.name, fields, images=images), taken),

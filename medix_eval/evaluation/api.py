@@ -440,7 +440,7 @@ def _shared_out(
     takers = takers or [*range(len(judges))]
     if len(values) not in {1, len(takers)}:
         raise ConfigError(
-            f"--{name.replace('_', '-')} is given {len(values)} times for {len(takers)} judges",
+            f"--{name.replace('_', '-')} is given {len(values)} times; judges: {len(takers)}",
             hint="give it once for all, or once for each, in the order of --judge",
         )
     found: list[Any] = [None] * len(judges)

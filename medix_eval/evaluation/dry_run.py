@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.errors import BadRow
 from medix_eval.evaluation.controls import NO_IMAGE
-from medix_eval.evaluation.evaluation import Settings, refuse_foreign_hosts, resolve_models
+from medix_eval.evaluation.evaluation import (
+    Settings,
+    open_tasks,
+    refuse_foreign_hosts,
+    resolve_models,
+)
+from medix_eval.evaluation.pipeline import OpenedTask
 from medix_eval.records import Kind
-
-if TYPE_CHECKING:
-    from medix_eval.data.lm_task import MedixTask
 
 _CHARACTERS_PER_TOKEN = 4
 """A rule of thumb; the model's own tokenizer is not loaded for an estimate."""
@@ -27,20 +30,10 @@ def estimate(
 
     What the evaluation would refuse to send is refused in the same words.
     """
-    from medix_eval.data.lm_task import open_all  # noqa: PLC0415 (datasets: seconds)
-
     candidate, judges = resolve_models(settings)
-    opened = open_all(
-        settings.tasks,
-        catalogue,
-        data_root=settings.data_root,
-        accept_change=settings.accept_data_change,
-        allow_fallback=settings.allow_fallback,
-    )
-    controls = (settings.control,) if settings.control else ()
     tasks = {
-        file.name: _measured(file, task, limit=settings.limit, shows=NO_IMAGE not in controls)
-        for file, task in opened
+        one.file.name: _measured(one, shows=settings.control != NO_IMAGE)
+        for one in open_tasks(settings, catalogue)
     }
     hosts = sorted({host for model in (candidate, *judges) for host in model.hosts})
     refuse_foreign_hosts(
@@ -77,15 +70,15 @@ def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> s
     for row in range(min(num, len(task.rows))):
         fields = task.rows[row]
         images = len(task.stored_images(fields, row=row))
-        head = f"--- {task_file.key}, row {row}" + (f", {images} image(s)" if images else "")
+        head = f"--- {task_file.key}, row {row}" + (f", images: {images}" if images else "")
         reference = task.reference(fields, row=row)
         parts += [head, task.prompt_text(fields, row=row), f"--- reference: {reference}"]
     return "\n".join(parts)
 
 
-def _measured(file: TaskFile, task: MedixTask, *, limit: int | None, shows: bool) -> dict[str, Any]:
+def _measured(opened: OpenedTask, *, shows: bool) -> dict[str, Any]:
     """Measure one task: the first rows stand for all, so no image is read for nothing."""
-    num = len(task.rows) if limit is None else min(limit, len(task.rows))
+    task, settings, num = opened.task, opened.file.settings, len(opened.rows)
     lengths, images = [], []
     for row in range(min(_MEASURED_ROWS, len(task.rows))):
         fields = task.rows[row]
@@ -96,8 +89,8 @@ def _measured(file: TaskFile, task: MedixTask, *, limit: int | None, shows: bool
             continue
     measured = len(lengths) or 1
     return {
-        "kind": file.settings.kind.value,
-        "data_class": file.settings.data_class,
+        "kind": settings.kind.value,
+        "data_class": settings.data_class,
         "requests": num,
         "images": round(num * sum(images) / measured) if shows else 0,
         "prompt_tokens": round(num * sum(lengths) / measured / _CHARACTERS_PER_TOKEN),
@@ -107,8 +100,8 @@ def _measured(file: TaskFile, task: MedixTask, *, limit: int | None, shows: bool
 def _text(result: dict[str, Any]) -> str:
     width = max(map(len, result["tasks"]))
     lines = [
-        f"{name:<{width}}  {task['requests']:>6} requests  {task['images']:>6} images  "
-        f"~{task['prompt_tokens']} prompt tokens  {task['data_class']}"
+        f"{name:<{width}}  requests {task['requests']:>6}  images {task['images']:>6}  "
+        f"prompt tokens ~{task['prompt_tokens']}  {task['data_class']}"
         for name, task in result["tasks"].items()
     ]
     judges = ", ".join(result["judges"]) or "no language model"
@@ -119,10 +112,10 @@ def _text(result: dict[str, Any]) -> str:
         lines += ["", f"control {control}; plus the same requests without it, unless already done"]
     lines += [
         "",
-        f"model {result['model']}: {result['requests']} requests, {result['images']} images",
-        f"about {result['prompt_tokens']} tokens sent",
-        f"at most {result['max_completion_tokens']} completion tokens per request",
-        f"judged by {judges}: at most {result['max_judge_calls']} calls",
+        f"model {result['model']}: requests {result['requests']}, images {result['images']}",
+        f"tokens sent: about {result['prompt_tokens']}",
+        f"completion tokens per request: at most {result['max_completion_tokens']}",
+        f"judged by {judges}: judge calls: at most {result['max_judge_calls']}",
         f"hosts contacted: {hosts}",
     ]
     return "\n".join(lines)

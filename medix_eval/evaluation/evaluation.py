@@ -19,12 +19,12 @@ from typing import Any
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.evaluation.controls import NO_IMAGE, Control, refuse_unfit
+from medix_eval.evaluation.kinship import Known, kinship_warnings
 from medix_eval.evaluation.panel import (
     JudgeChoice,
     Panel,
     judge_sources,
     judging_manifest,
-    kinship_warnings,
     resolve_judges,
 )
 from medix_eval.evaluation.pipeline import JudgingStage, OpenedTask, Pipeline, shown_progress
@@ -106,7 +106,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     controls = _controls(candidate, settings, catalogue)
     generation = _generation(candidate, settings, controls)
     judges = resolve_judges(sources)
-    for warning in kinship_warnings(candidate.name, [judge.name for judge in judges]):
+    known = [Known(judge.name, judge.identity) for judge in judges]
+    for warning in known and kinship_warnings(Known(candidate.name, generation["model"]), known):
         _LOG.warning("%s", warning)
     template = settings.protocol.prompt.template
     policy = _policy(settings.model_flags, quotes=not restricted)
@@ -257,7 +258,7 @@ def _controls(
     if settings.allow_text_only and not any(control.disturbs == "images" for control in given):
         return (NO_IMAGE, *given)
     raise ConfigError(
-        f"{candidate.name} is text-only, but {', '.join(with_images)} asks about images",
+        f"{candidate.name} is text-only, but images are asked about in {', '.join(with_images)}",
         hint="--allow-text-only asks without them and marks the result",
     )
 
@@ -287,16 +288,9 @@ def open_tasks(settings: Settings, catalogue: Catalogue) -> list[OpenedTask]:
     ):
         slices = task.slice_values()
         rows = select_rows(slices, limit=settings.limit, seed=settings.seed, task=file.name)
-        opened.append(
-            OpenedTask(
-                file=file,
-                task=task,
-                rows=side_by_side(
-                    range(len(task.rows)) if rows is None else rows, task.cluster_values()
-                ),
-                is_limited=rows is not None,
-            )
-        )
+        every = range(len(task.rows)) if rows is None else rows
+        asked = side_by_side(every, task.cluster_values())
+        opened.append(OpenedTask(file=file, task=task, rows=asked, is_limited=rows is not None))
     return opened
 
 

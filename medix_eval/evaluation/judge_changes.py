@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medix_eval.evaluation.panel import kinship_warnings
+from medix_eval.evaluation.kinship import Known, kinship_warnings
 from medix_eval.evaluation.rejudging import Rejudged
 from medix_eval.records import Frozen
 from medix_eval.report.format import decimal, percent, stacked, strong, table
@@ -113,13 +113,14 @@ def changes_table(changes: JudgeChanges) -> RenderableType:
         before = run.judged_before or "not judged before"
         parts.append(strong(f"{run.model} · {before} -> {run.judged_after}"))
         parts += [_tasks_table(run)] if run.tasks else []
+    tau = decimal(changes.kendall_tau, "is not defined: too few runs have both scores, or all tie")
     if len(changes.runs) > 1 and changes.ranked_by:
-        parts += [_ranks_table(changes), f"Kendall's tau {decimal(changes.kendall_tau)}"]
+        parts += [_ranks_table(changes), f"Kendall's tau {tau}"]
     tasks = [task for run in changes.runs for task in run.tasks.values()]
     if any(min(task.scored_before, task.scored_after) < task.n for task in tasks):
         parts.append("† the mean of some of the samples: the others have no verdict")
     if changes.num_failures:
-        parts.append(f"{changes.num_failures} samples failed; run the same command to retry them")
+        parts.append(f"failed samples: {changes.num_failures}; run the same command to retry")
     return stacked(*parts, *(f"warning: {said}" for said in changes.warnings))
 
 
@@ -226,8 +227,10 @@ def _kendall_tau(means: Sequence[tuple[float | None, float | None]]) -> float | 
 def _warnings(pairs: Sequence[tuple[JudgedRun | None, JudgedRun]]) -> list[str]:
     said: list[str] = []
     for _, new in pairs:
-        judges = [str(judge["id"]) for judge in new.judging.judges]
-        said += kinship_warnings(new.manifest.model, judges)
+        candidate = Known(new.manifest.model, new.manifest.generation.get("model", {}))
+        names = [str(judge["id"]) for judge in new.judging.judges]
+        identities = new.judging.judging.get("judges", [])
+        said += kinship_warnings(candidate, map(Known, names, identities))
     if len({_described(old) for old, _ in pairs if old is not None}) > 1:
         said.append("the runs were judged differently before: the old ranks are not comparable")
     return said

@@ -10,11 +10,13 @@ from __future__ import annotations
 import gc
 import hashlib
 import sys
-import typing
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.samples import BadSample, read_samples
@@ -25,13 +27,15 @@ from medix_eval.evaluation.panel import Panel
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource, Prompt, Sampling
 from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
-from medix_eval.records import CompletionRecord, Failure, Sample, VerdictRecord
+from medix_eval.records import CompletionRecord, Failure, Sample
 from medix_eval.results.store import Judging, RunFolder, newest_completions
 from medix_eval.storage.images import as_jpeg
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
 
+LINE_EVERY_S = 30.0
+"""How often progress is told where stderr is a file."""
 _JPEG_QUALITY = 75
 _GARBAGE = 10_000
 """Net new objects before a collection: 256 samples in flight are some 7,000."""
@@ -74,30 +78,31 @@ class Pipeline:
         A judge that takes nothing the candidate needs is opened first and judges as completions
         come in. A judge on the same GPU is loaded after the candidate has stopped.
         """
-        num_left = sum(len(opened.rows) - len(self._done(opened)) for opened in self.tasks)
-        if not num_left and not self._unjudged():
+        numbers = {one.file.key: len(one.rows) - len(self._done(one)) for one in self.tasks}
+        left = {task: number for task, number in numbers.items() if number}
+        if not left and not self._unjudged():
             return
         async with AsyncExitStack() as stack:
             stack.enter_context(_collecting_less())
             if self.stage.panel.devices.isdisjoint(self.candidate.devices):
                 await self.stage.open(stack)
-            if num_left:
-                await self._answer_all(num_left)
+            if left:
+                await self._answer_all(left)
             if wanted := self._unjudged():
                 if not self.stage.panel.is_open:
                     await self.stage.open(stack)
                 await self.stage.score_saved(wanted)
 
-    async def _answer_all(self, num_left: int) -> None:
+    async def _answer_all(self, left: Mapping[str, int]) -> None:
         """Open the candidate and send it every sample that has no completion yet."""
         async with AsyncExitStack() as stack:
             model = await stack.enter_async_context(self.candidate.open(self.run.path / "logs"))
             gate = gate_for(concurrency=self.candidate.concurrency, adapts=self.candidate.adapts)
             self._asker = RetryingModel(model=model, policy=self.policy, role="model", gate=gate)
-            self.progress.begin("answering", num_left)
+            self.progress.begin("answering", left)
             in_judging = 0
             if self.stage.panel.judges and self.stage.panel.is_open:
-                self.progress.begin("judging", num_left)
+                self.progress.begin("judging", left)
                 in_judging = self.stage.panel.concurrency
             room = self.candidate.concurrency + in_judging
             await each(self._samples(), self._follow, limit=room)
@@ -106,7 +111,7 @@ class Pipeline:
         """Take one sample all the way, or as far as it can go already."""
         record = sample.record if isinstance(sample, BadSample) else await self._answer(sample)
         self.run.append(record)
-        self.progress.answered(record)
+        self.progress.done("answering", record.task, failed=record.failure is not None)
         if self.stage.panel.is_open:
             await self.stage.score(record)
 
@@ -187,11 +192,11 @@ class JudgingStage:
         # Only now: a kill between the two must not make a vote look as if it had been free.
         task = self.run.manifest.tasks[record.task.partition("@")[0]]
         self.panel.keep(verdict.votes, restricted=task.data_class == "dua")
-        self.progress.judged(verdict)
+        self.progress.done("judging", verdict.task, failed=verdict.outcome.is_failure)
 
     async def score_saved(self, wanted: Mapping[tuple[str, str], int]) -> None:
         """Score completions that the run folder holds, by the number of their line."""
-        self.progress.begin("judging", len(wanted))
+        self.progress.begin("judging", Counter(task for task, _ in wanted))
         records = newest_completions(self.run.path, wanted=wanted)
         await each(records, self.score, limit=self.panel.concurrency)
 
@@ -246,79 +251,129 @@ def _record(sample: Sample, **result: Any) -> CompletionRecord:
     )
 
 
-class Progress(typing.Protocol):
-    """What the pipeline tells as it goes."""
+class Progress:
+    """What the pipeline tells as it goes; this one keeps it to itself."""
 
-    def begin(self, stage: str, total: int) -> None:
-        """Report that a stage begins, with so many samples to go."""
-        ...
+    def begin(self, stage: str, totals: Mapping[str, int]) -> None:
+        """Report that a stage begins, with so many samples of each task to go."""
 
-    def answered(self, record: CompletionRecord) -> None:
-        """Report one completion."""
-        ...
-
-    def judged(self, verdict: VerdictRecord) -> None:
-        """Report one verdict."""
-        ...
-
-
-class Silent:
-    """Reports nothing."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """Tell nothing."""
-
-    def answered(self, record: CompletionRecord) -> None:
-        """Tell nothing."""
-
-    def judged(self, verdict: VerdictRecord) -> None:
-        """Tell nothing."""
+    def done(self, stage: str, task: str, *, failed: bool) -> None:
+        """Report that a sample is through; this counts in a stage that has begun."""
 
 
 @contextmanager
-def shown_progress(*, wanted: bool) -> Iterator[Progress]:
-    """Return a progress bar if it is wanted and stderr is a terminal, else silence."""
-    if not wanted or not sys.stderr.isatty():
-        yield Silent()
+def shown_progress(
+    *,
+    wanted: bool,
+    every_s: float = LINE_EVERY_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Progress]:
+    """Return silence if nothing is wanted, a bar in a terminal, and lines for any other stderr."""
+    if not wanted:
+        yield Progress()
         return
+    if not sys.stderr.isatty():
+        with _Lines(every_s, clock).told() as lines:
+            yield lines
+        return
+    from rich import progress as rich  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars  # noqa: PLC0415
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=24),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[note]}"),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
         yield _Bars(bars)
 
 
-class _Bars:
+class _Bars(Progress):
     def __init__(self, bars: object) -> None:
         self._bars: Any = bars
         self._ids: dict[str, int] = {}
         self._outcomes: Counter[str] = Counter()
 
-    def begin(self, stage: str, total: int) -> None:
-        self._ids[stage] = self._bars.add_task(stage, total=total, note="")
+    def begin(self, stage: str, totals: Mapping[str, int]) -> None:
+        self._ids[stage] = self._bars.add_task(stage, total=sum(totals.values()), note="")
 
-    def answered(self, record: CompletionRecord) -> None:
-        self._advance("answering", failed=record.failure is not None)
-
-    def judged(self, verdict: VerdictRecord) -> None:
-        self._advance("judging", failed=verdict.outcome.is_failure)
-
-    def _advance(self, stage: str, *, failed: bool) -> None:
+    def done(self, stage: str, task: str, *, failed: bool) -> None:
         if stage not in self._ids:
             return
         self._outcomes[stage] += failed
         note = f"{self._outcomes[stage]} failed" if self._outcomes[stage] else ""
         self._bars.update(self._ids[stage], advance=1, note=note)
+
+
+@dataclass(slots=True)
+class _Count:
+    begun: float
+    total: int
+    done: int = 0
+    failed: int = 0
+
+
+class _Lines(Progress):
+    """Whole lines for a log: as a task begins and ends, and meanwhile from time to time."""
+
+    def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
+        self._every_s, self._clock, self._begun = every_s, clock, clock()
+        self._left: dict[tuple[str, str], _Count] = {}
+        """How far each task is that has samples left, by stage and task."""
+        self._is_over = threading.Event()
+
+    @contextmanager
+    def told(self) -> Iterator[_Lines]:
+        """Tell from another thread how far it is, so that a long wait shows life, too."""
+        thread = threading.Thread(target=self._tell_until_over, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._is_over.set()
+            thread.join()
+            if any(count.done for count in self._left.values()):  # it was stopped
+                self._tell_all()
+
+    def begin(self, stage: str, totals: Mapping[str, int]) -> None:
+        begun = self._clock()
+        counts = {(stage, task): _Count(begun, total) for task, total in totals.items()}
+        self._left |= counts
+        for first in list(counts.items())[:1]:
+            self._tell(*first)
+
+    def done(self, stage: str, task: str, *, failed: bool) -> None:
+        if (count := self._left.get((stage, task))) is None:
+            return
+        count.done += 1
+        count.failed += failed
+        if count.done == count.total:
+            self._left.pop((stage, task))
+            self._tell((stage, task), count)
+
+    def _tell_until_over(self) -> None:
+        while not self._is_over.wait(self._every_s):
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Tell in each stage of the tasks under way, or else of the one it waits for."""
+        left = list(self._left.items())
+        for stage in dict.fromkeys(place[0] for place, _ in left):
+            here = [one for one in left if one[0][0] == stage]
+            for place, count in [one for one in here if one[1].done] or here[:1]:
+                self._tell(place, count)
+        if not left:
+            self._write("no sample under way", self._begun)
+
+    def _tell(self, place: tuple[str, str], count: _Count) -> None:
+        stage, task = place[0].removesuffix("ing") + "ed", place[1].partition("@")[0]
+        said = f"{task}  {count.done} of {count.total} {stage}, {count.failed} failed"
+        self._write(said, count.begun)
+
+    def _write(self, said: str, begun: float) -> None:
+        # A log that takes no more lines is no reason to stop a run.
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{said}, {timedelta(seconds=int(self._clock() - begun))}\n")
+            sys.stderr.flush()

@@ -68,4 +68,4 @@ def _changed_samples(task: MedixTask, records: list[CompletionRecord], *, key: s
     if not changed:
         return []
     named = ", ".join(map(str, changed[:_NAMED])) + (", …" if len(changed) > _NAMED else "")
-    return [f"{len(changed)} of {len(by_row)} samples differ from what was asked: rows {named}"]
+    return [f"samples unlike those asked: {len(changed)} of {len(by_row)}, in rows {named}"]

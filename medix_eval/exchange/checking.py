@@ -184,7 +184,7 @@ def _coverage(given: Submission) -> list[str]:
     for name in given.judging.tasks:
         expected = given.manifest.tasks[name].num_selected
         if rows[name] != expected:
-            problems.append(f"{name}: {rows[name]} samples of the {expected} that run.json states")
+            problems.append(f"{name}: samples: {rows[name]}, but run.json states {expected}")
     return problems
 
 
@@ -315,7 +315,7 @@ def _unlike_source(task: MedixTask, entry: TaskEntry) -> Iterator[str]:
         if stated.get(name, sha256) != sha256:
             yield f"{task.name}: run.json and the dataset have different hashes of {name}"
     if entry.num_rows != len(task.rows):
-        yield f"{task.name}: run.json says {entry.num_rows} rows, the dataset has {len(task.rows)}"
+        yield f"{task.name}: rows by run.json: {entry.num_rows}, in the dataset: {len(task.rows)}"
 
 
 def _unlike(mine: CompletionRecord, read: Sample, *, has_text: bool) -> Iterator[str]:

@@ -291,7 +291,7 @@ async def ask_again(
         found.insert(0, f"stated scores are {100 * more:.1f} points above what {judge.name} gives")
     is_noise = not too_much and len(found) <= _MAY_DIFFER * len(drawn)
     return AskedAgain(
-        what=f"{len(drawn)} samples judged again by {judge.name}, --seed {seed}",
+        what=f"samples judged again by {judge.name}: {len(drawn)}, --seed {seed}",
         problems=[] if is_noise else found,
         within_tolerance=found if is_noise else [],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -101,9 +102,11 @@ async def ask_panel(
     """
     async with AsyncExitStack() as stack:
         await panel.open(stack, logs=logs)
-        progress.begin("judging", len(items))
+        progress.begin("judging", Counter(item.record.task for item in items))
         verdicts = await panel.verdicts(
-            [item.record for item in items], restricted=restricted, told=progress.judged
+            [item.record for item in items],
+            restricted=restricted,
+            told=lambda one: progress.done("judging", one.task, failed=one.outcome.is_failure),
         )
         return [
             JudgedAnswer(item=one, verdict=said) for one, said in zip(items, verdicts, strict=True)

@@ -152,6 +152,8 @@ def _grouped(judged: Sequence[JudgedAnswer], names: Sequence[str]) -> dict[str, 
 
 _HEADER = ("class", "n", "decided", "open", "failed", "right", "false\naccept", "false\nreject")
 """Broken in two where the table would else be wider than a terminal of 80 columns."""
+_UNKNOWN = "not measured"
+"""What a sentence says in place of a number that there is not."""
 
 
 def scorecard_table(card: Scorecard) -> RenderableType:
@@ -176,30 +178,26 @@ def labels_of(card: Scorecard) -> str:
 
 
 def kappa_of(card: Scorecard) -> str:
-    """Return the kappa with its interval, or a dash."""
+    """Return the kappa with its interval, as part of a sentence."""
     kappa = card.overall.kappa
-    return with_span(kappa.value, _ends(kappa), show=decimal)
+    return with_span(kappa.value, _ends(kappa), "not defined", show=decimal)
 
 
 def _row(name: str, group: Confusion) -> tuple[str, ...]:
-    return (
-        name,
-        str(group.n),
-        str(group.n_decided),
-        str(group.n_abstained),
-        str(group.n_failed),
-        percent(group.accuracy.value),
-        percent(group.false_accept.value),
-        percent(group.false_reject.value),
-    )
+    counts = (group.n, group.n_decided, group.n_abstained, group.n_failed)
+    return (name, *map(str, counts), *(percent(rate.value) for rate in _rates(group)))
+
+
+def _rates(group: Confusion) -> tuple[Rate, Rate, Rate]:
+    return group.accuracy, group.false_accept, group.false_reject
 
 
 def _notes(card: Scorecard) -> list[str]:
     overall, usage = card.overall, card.usage
     rates = (
         f"accuracy {_with_interval(overall.accuracy)}, "
-        f"balanced {percent(overall.balanced_accuracy)}, "
-        f"macro F1 {percent(overall.macro_f1)}, kappa {kappa_of(card)}"
+        f"balanced {percent(overall.balanced_accuracy, _UNKNOWN)}, "
+        f"macro F1 {percent(overall.macro_f1, _UNKNOWN)}, kappa {kappa_of(card)}"
     )
     errors = (
         f"false accept {_with_interval(overall.false_accept)}, "
@@ -209,8 +207,8 @@ def _notes(card: Scorecard) -> list[str]:
     if card.labels.get("annotators", 0) > 1:
         alpha, num_split = card.labels["alpha"], card.labels["n_split"]
         notes.append(
-            f"labels of {card.labels['annotators']} people, alpha {decimal(alpha)}; "
-            f"{num_split} more answers without a majority"
+            f"labels of {card.labels['annotators']} people, alpha {decimal(alpha, 'not defined')}; "
+            f"without a majority, and left out: {num_split}"
         )
     if card.length_bias is not None:
         bias = card.length_bias
@@ -225,21 +223,19 @@ def _notes(card: Scorecard) -> list[str]:
         )
     letters = card.position_bias.accuracy_by_letter
     if letters:
-        said = ", ".join(f"{letter} {percent(share.value)}" for letter, share in letters.items())
+        said = ", ".join(f"{one} {percent(rate.value, _UNKNOWN)}" for one, rate in letters.items())
         notes.append(f"accuracy by the letter of the right option: {said}")
     if card.parse_failures.n:
         notes.append(
             f"first two votes agree {_with_interval(card.consistency)}; unreadable votes "
             f"{_with_interval(card.parse_failures)}"
         )
-    notes.append(
-        f"{usage.calls} judge calls, {usage.cached} votes from the cache, {usage.seconds:.1f} s"
-    )
-    return notes
+    cost = f"judge calls: {usage.calls}, cached votes: {usage.cached}, {usage.seconds:.1f} s"
+    return [*notes, cost]
 
 
 def _with_interval(share: Rate) -> str:
-    return with_span(share.value, _ends(share))
+    return with_span(share.value, _ends(share), _UNKNOWN)
 
 
 def _ends(found: Rate | Kappa | ShareDifference) -> tuple[float, float] | None:
@@ -248,7 +244,7 @@ def _ends(found: Rate | Kappa | ShareDifference) -> tuple[float, float] | None:
 
 def _in_points(found: ShareDifference) -> str:
     ends = _ends(found)
-    return f"{points(found.value)} points ({span(ends, show=points)})" if ends else "-"
+    return f"{points(found.value)} points ({span(ends, show=points)})" if ends else _UNKNOWN
 
 
 _PARTS = (
@@ -269,23 +265,14 @@ def draw(card: Scorecard, path: Path) -> None:
 
 
 def _counts(group: Confusion) -> tuple[int, ...]:
-    return (
-        group.accuracy.k,
-        group.false_accept.k,
-        group.false_reject.k,
-        group.n_abstained,
-        group.n_failed,
-    )
+    return (*(rate.k for rate in _rates(group)), group.n_abstained, group.n_failed)
 
 
 def _summary(card: Scorecard) -> str:
     overall = card.overall
-    parts = [f"{overall.n} answers, {overall.n_decided} decided"]
-    for name, share in (
-        ("accuracy", overall.accuracy),
-        ("false accept", overall.false_accept),
-        ("false reject", overall.false_reject),
-    ):
+    parts = [f"answers: {overall.n}, decided: {overall.n_decided}"]
+    names = ("accuracy", "false accept", "false reject")
+    for name, share in zip(names, _rates(overall), strict=True):
         if share.value is not None:
             parts.append(f"{name} {percent(share.value)} %")
     return " · ".join([*parts, f"kappa {kappa_of(card)}"])

@@ -183,6 +183,18 @@ def hub_identity(repo: str, revision: str | None) -> dict[str, Any]:
     return {"kind": "hub", "repo": repo, "commit": Path(found).parent.name}
 
 
+def cached_identity(hub: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity, as of a folder, of a hub's model; empty if its weights are not here."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
+
+    name, commit = str(hub.get("repo")), hub.get("commit")
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=commit)
+        return folder_identity(Path(found).parent) if isinstance(found, str) else {}
+    except (OSError, ValueError, ConfigError):  # a name that is none, a shard that is not there
+        return {}
+
+
 def _small_file(repo: str, revision: str | None, name: str) -> Path | None:
     """Return one file of a checkpoint, from the hub if need be; None if there is none."""
     if Path(repo).is_dir():

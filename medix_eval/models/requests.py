@@ -233,7 +233,7 @@ class RetryingModel:
             self._failures_in_a_row += 1
         silence_s = time.monotonic() - self._last_answer_at
         if self._failures_in_a_row >= self.policy.connection_failures:
-            said = f"{self._failures_in_a_row} connections to the {self.role} failed in a row"
+            said = f"connections to the {self.role} that failed in a row: {self._failures_in_a_row}"
         elif silence_s > self.policy.silence_s and self._failed_since + self.gate.under_way > 1:
             said = f"the {self.role} has not answered for {silence_s:.0f} s"
         else:

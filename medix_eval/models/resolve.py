@@ -184,7 +184,7 @@ def _vllm(
     gpus = split_gpus(flags.gpus or "")
     if flags.gpus is not None and len(gpus) < args.num_gpus:
         raise ConfigError(
-            f"{flags.prefix}gpus {flags.gpus} names {len(gpus)} GPUs, {flags.prefix}vllm-args "
+            f"{flags.prefix}gpus {flags.gpus} is too few: {flags.prefix}vllm-args "
             f"asks for {args.num_gpus}",
             hint=f"{flags.prefix}gpus takes numbers such as 0,1",
         )

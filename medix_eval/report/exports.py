@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.records import Outcome
+from medix_eval.report.format import counted
 from medix_eval.results.store import JudgedRun, JudgedSample
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _judging(run: JudgedRun) -> str:
 
 def _votes(spec: dict[str, Any]) -> str:
     if spec.get("scorer") == "dialogue":
-        return f", asked again within one dialogue of {spec['turns']} turns"
+        return f", asked again within one dialogue of {counted(spec['turns'], 'turn')}"
     first = spec.get("rules") == "first"
     said = ", after rules had settled what they are certain of" if first else ""
     for name, what in (("question", "questions"), ("report", "reports")):
@@ -133,13 +134,10 @@ def _outcomes(run: JudgedRun) -> str:
         for outcome in Outcome
         if not outcome.is_scored and totals[outcome.value]
     ]
-    said = f"Of {totals.total()} samples"
-    said += (
-        f" {_counts(lost)} and count as wrong"
-        if lost
-        else " none was truncated, empty, refused or rejected"
-    )
-    said += f"; {_counts(outside)} and are excluded from the scores" if outside else ""
+    wrong = f"{_counts(lost)}, counted as wrong"
+    wrong = wrong if lost else "none was truncated, empty, refused or rejected"
+    said = f"Of {counted(totals.total(), 'sample')} {wrong}"
+    said += f"; {_counts(outside)}, outside of the scores" if outside else ""
     return f"{said}."
 
 

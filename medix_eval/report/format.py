@@ -14,6 +14,16 @@ NOTHING = "–"
 """What a page shows where there is no number; plain text has `-` or nothing."""
 _TINY = 0.001
 _Show = Callable[[float | None], str]
+_Ends = tuple[float, float] | None
+
+
+def counted(num: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, for a message.
+
+    >>> counted(1, "row"), counted(1200, "row"), counted(2, "image is", "images are")
+    ('1 row', '1,200 rows', '2 images are')
+    """
+    return f"{num:,} {noun if num == 1 else plural or f'{noun}s'}"
 
 
 def percent(value: float | None, none: str = "-") -> str:
@@ -48,7 +58,7 @@ def p_value(value: float | None, none: str = "") -> str:
     return none if value is None else "<.001" if value < _TINY else f"{value:.3f}"
 
 
-def span(ends: tuple[float, float] | None, none: str = "", *, show: _Show = percent) -> str:
+def span(ends: _Ends, none: str = "", *, show: _Show = percent) -> str:
     """Return an interval.
 
     >>> span((0.61, 0.735)), span((-0.01, 0.02), show=points)
@@ -57,15 +67,14 @@ def span(ends: tuple[float, float] | None, none: str = "", *, show: _Show = perc
     return f"{show(ends[0])} to {show(ends[1])}" if ends else none
 
 
-def with_span(
-    value: float | None, ends: tuple[float, float] | None, *, show: _Show = percent
-) -> str:
-    """Return a number with its interval, if it has one.
+def with_span(value: float | None, ends: _Ends, none: str = "-", *, show: _Show = percent) -> str:
+    """Return a number with its interval, if it has one; a sentence needs words for `none`.
 
-    >>> with_span(0.7, (0.61, 0.735))
-    '70.0 (61.0 to 73.5)'
+    >>> with_span(0.7, (0.61, 0.735)), with_span(None, None, "not measured")
+    ('70.0 (61.0 to 73.5)', 'not measured')
     """
-    return f"{show(value)} ({span(ends, show=show)})" if ends else show(value)
+    shown = none if value is None else show(value)
+    return f"{shown} ({span(ends, show=show)})" if ends else shown
 
 
 def quantity(value: float) -> str:

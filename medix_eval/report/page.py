@@ -23,8 +23,8 @@ from markupsafe import Markup
 from pydantic_core import to_json
 
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, Outcome, VerdictRecord
-from medix_eval.report.format import NOTHING, decimal, p_value, percent, points, span
-from medix_eval.report.tables import notes
+from medix_eval.report.format import NOTHING, counted, decimal, p_value, percent, points, span
+from medix_eval.report.tables import notes, yes_no_text
 from medix_eval.results.gate import Check, Policy
 from medix_eval.results.scoring import slices_of
 from medix_eval.results.store import JudgedRun, JudgedSample
@@ -74,7 +74,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {one.__name__: one for one in (decimal, p_value, points)}
+    environment.filters |= {f.__name__: f for f in (counted, decimal, p_value, points, yes_no_text)}
     environment.filters |= {one.__name__: partial(one, none=NOTHING) for one in (percent, span)}
     return environment
 

@@ -68,7 +68,7 @@ def _of_task(
             if name in rows[row] and name not in found:
                 found[name] = encode(image)
     if missing := len(frozenset().union(*rows.values()) - found.keys()):
-        _LOG.warning("task %s: the data has changed: %d images are missing", task, missing)
+        _LOG.warning("task %s: the data has changed; missing images: %d", task, missing)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from medix_eval.records import Outcome
 from medix_eval.report.format import (
+    counted,
     decimal,
     p_value,
     percent,
@@ -22,13 +23,16 @@ from medix_eval.report.format import (
     with_span,
 )
 from medix_eval.results.comparison import ChangedSample, Comparison, Contest, Pair
-from medix_eval.results.scores import Scores, SliceScore, TaskScore
+from medix_eval.results.scores import Scores, SliceScore, TaskScore, YesNo
 from medix_eval.results.statistics import Difference
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+_SYNTHETIC = "SYNTHETIC: made-up rows stand in for a benchmark; numbers say nothing about it."
+_TEXT_ONLY = "TEXT ONLY: the model accepts no images; it was asked about them without seeing them."
+_PARTIAL = "A group has a score only when all its tasks are complete (--allow-partial prints it)."
 _SHOWN_APART = ("correct", "wrong", "partial")
 """Outcomes that the score itself tells; the others are listed behind it."""
 _WARN_ABOVE = 0.05
@@ -137,7 +141,7 @@ def _rows(scores: Scores) -> _Table:
             *([_corrected(task)] if scores.labels else []),
             str(task.n),
             str(task.n_scored),
-            *([f"{percent(task.rules_score)} of {task.rules_n}"] if judged else []),
+            *([f"{percent(task.rules_score)} of {task.rules_n}" if task.rules_n else "-"] * judged),
             _others(task),
         )
         for name, task in scores.tasks.items()
@@ -146,7 +150,7 @@ def _rows(scores: Scores) -> _Table:
     for name, group in scores.groups.items():
         here = [scores.tasks[task] for task in group.tasks if task in scores.tasks]
         missing = len(group.tasks) - len(here)
-        said = [f"mean of {len(group.tasks)} tasks"]
+        said = [f"mean of {counted(len(group.tasks), 'task')}"]
         said += [f"{missing} not run"] if missing else []
         said += ["incomplete"] if not group.complete and not missing else []
         mark = "†" if any(task.mark for task in here) or not group.complete else ""
@@ -206,36 +210,22 @@ def notes(scores: Scores) -> list[str]:
     if note := scores.protocol.get("note"):
         said.append(f"{scores.protocol['name']}: {note}")
     if cost := scores.cost:
-        each = "-" if cost.per_correct is None else f"{cost.per_correct:.4g}"
+        each = "no" if cost.per_correct is None else f"{cost.per_correct:.4g} for each"
         said.append(
             f"Cost: {cost.candidate:.4g} {cost.currency} for the model, {cost.judge:.4g} for the "
-            f"judge; {each} for each fully correct answer."
+            f"judge; {each} fully correct answer."
         )
-    if scores.synthetic:
-        said.append(
-            "SYNTHETIC: made-up rows stand in for a benchmark; numbers say nothing about it."
-        )
-    if scores.text_only:
-        said.append(
-            "TEXT ONLY: the model accepts no images; it was asked about them without seeing them."
-        )
+    said += [_SYNTHETIC] * scores.synthetic
+    said += [_TEXT_ONLY] * scores.text_only
     if scores.control:
-        said.append(
-            f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."
-        )
+        said += [f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."]
     if effect := scores.effect:
-        left_out = sum(scores.tasks[name].n - one.n for name, one in effect.tasks.items())
-        if left_out:
-            said.append(
-                f"The {effect.name} leaves out {left_out} samples not scored in both runs: "
-                "answers that are missing because of the control are not counted."
-            )
+        num = sum(scores.tasks[name].n - one.n for name, one in effect.tasks.items())
+        left_out = f"Samples not scored in both runs, and not in the {effect.name}: {num}. Answers"
+        said += [f"{left_out} that are missing because of the control are not counted."] * bool(num)
     if any(task.mark for task in scores.tasks.values()):
         said.append("† some samples have no score; the bounds show how far the score could move.")
-    if any(not group.complete for group in scores.groups.values()):
-        said.append(
-            "A group has a score only when all its tasks are complete (--allow-partial prints it)."
-        )
+    said += [_PARTIAL] * any(not group.complete for group in scores.groups.values())
     return said
 
 
@@ -273,16 +263,21 @@ def _slices(name: str, task: TaskScore) -> list[str]:
         column, value, one = worst
         lines += [f"Worst slice: {column} {value}, {with_span(one.score, one.interval)}.", ""]
     if asked := task.yes_no:
-        said = (
-            f"Yes-or-no questions: {asked.n}, score {percent(asked.score)}; always "
-            f"“{asked.majority_answer}” would score {percent(asked.majority)}. "
-            f"References say yes in {percent(asked.reference_yes)} %, "
-            f"answers in {percent(asked.answered_yes)} %."
-        )
-        lines += [said, ""]
+        lines += [f"Yes-or-no questions: {yes_no_text(asked)}", ""]
     if rows:
         lines += [*_markdown(("slice", "value", "score", "95 %", "n"), rows), ""]
     return lines
+
+
+def yes_no_text(asked: YesNo) -> str:
+    """Say how yes-or-no questions were answered, and what needs no knowledge to score on them."""
+    score = "none was scored" if asked.score is None else f"score {percent(asked.score)}"
+    answers = "no answer begins with yes or no"
+    if asked.answered_yes is not None:
+        answers = f"answers in {percent(asked.answered_yes)} %"
+    always = f"always “{asked.majority_answer}” would score {percent(asked.majority)}"
+    references = f"References say yes in {percent(asked.reference_yes)} %"
+    return f"{asked.n}, {score}; {always}. {references}, {answers}."
 
 
 def _value(value: str, one: SliceScore) -> str:
@@ -342,9 +337,8 @@ def _head(comparison: Comparison) -> list[str]:
 
 
 def _stamps(comparison: Comparison) -> list[str]:
-    synthetic = "SYNTHETIC: made-up rows stand in for a benchmark; numbers say nothing about it."
     forced = [f"FORCED, not comparable: {found}" for found in comparison.mismatches]
-    return [*([synthetic] if comparison.synthetic else []), *forced]
+    return [*([_SYNTHETIC] if comparison.synthetic else []), *forced]
 
 
 def _contests(comparison: Comparison) -> Table:
@@ -389,7 +383,7 @@ def _clear_slices(pair: Pair) -> list[str]:
         f"  {name}, n {one.n}: {with_span(one.difference, one.interval, show=points)}"
         for name, one in clear
     ]
-    said = f"{pair.letter} differs on {len(clear)} of {len(every)} slices; 1 of 20 by chance"
+    said = f"slices on which {pair.letter} differs: {len(clear)} of {len(every)}; 1 of 20 by chance"
     return [said + (":" if lines else ""), *lines] if every else []
 
 

@@ -74,7 +74,7 @@ class MetricValue(Frozen):
     def shown(self, name: str) -> str:
         """Return label and number as text."""
         if self.value is None:
-            return f"{self.label or name} -"
+            return f"{self.label or name} not measured"
         number = f"{100 * self.value:.1f} %" if self.percent else f"{self.value:.4g}"
         return f"{self.label or name} {number}"
 

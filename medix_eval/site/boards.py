@@ -21,6 +21,7 @@ from pydantic import NonNegativeInt, PositiveFloat, ValidationError
 
 from medix_eval.errors import ConfigError, first_error
 from medix_eval.records import Frozen
+from medix_eval.report.format import counted
 from medix_eval.results.align import Aligned, tie
 from medix_eval.results.scorecard import Scorecard
 from medix_eval.results.scores import GroupScore, TaskScore
@@ -474,12 +475,12 @@ def _reasons(entry: Entry, board: Board, *, rules: Rules, has_scorecard: bool) -
     else:
         missing = [task for task in group.tasks if task not in entry.tasks]
         if missing:
-            found.append(f"{len(missing)} of {len(group.tasks)} benchmarks not run")
+            found.append(f"{len(missing)} of {counted(len(group.tasks), 'benchmark')} not run")
         limited = [task for task in entry.tasks if entry.score(task).limit is not None]
         if limited:
-            found.append(f"only part of the samples was run in {len(limited)} benchmarks")
+            found.append(f"only part of the samples ran in {counted(len(limited), 'benchmark')}")
         if not missing and not limited and not (group.complete and group.score is not None):
-            found.append(f"{entry.run.scores.num_failures} samples failed")
+            found.append(f"{counted(entry.run.scores.num_failures, 'sample')} failed")
     if entry.unscored_share > rules.max_unscored:
         share = f"{100 * entry.unscored_share:.1f} %"
         found.append(f"{share} of the samples have no score")

@@ -60,7 +60,7 @@ def scorecard_text(board: Board) -> str:
     if card is None:
         return "none: the reliability of this judge was not measured"
     overall = card.overall
-    said = [f"{overall.n_decided:,} labelled answers"]
+    said = [f"labelled answers: {overall.n_decided:,}"]
     if overall.accuracy.value is not None:
         said.append(f"accuracy {overall.accuracy.value:.3f}")
     if overall.false_accept.value is not None:
@@ -124,7 +124,7 @@ def model_facts(entry: Entry, *, num_tasks: int) -> list[tuple[str, str]]:
         ("Training data", words[facts.open_data]),
         ("Licence", facts.licence or NOTHING),
         ("Source of these facts", facts.source or NOTHING),
-        ("Coverage", f"{coverage_text(entry, num_tasks)} benchmarks complete"),
+        ("Complete benchmarks", coverage_text(entry, num_tasks)),
         ("Tokens per answer", NOTHING if tokens is None else f"{tokens:.0f}"),
         ("Run started", entry.date),
     ]
@@ -148,7 +148,7 @@ def settings_of(entry: Entry, board: Board) -> list[tuple[str, str]]:
     repeated = [one for one in board.repetitions if one.identity == entry.identity]
     if repeated:
         told = [
-            f"{percent(one.mean_score, NOTHING)} with seed {one.seed}" for one in (entry, *repeated)
+            f"{percent(one.mean_score, 'none')} with seed {one.seed}" for one in (entry, *repeated)
         ]
         lines.append(("Mean of its benchmarks", f"{told[0]}, shown here; {', '.join(told[1:])}"))
     return [(key, short(value, 400)) for key, value in lines]

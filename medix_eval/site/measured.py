@@ -54,10 +54,10 @@ def cut(text: str) -> str:
     """Cut a text that is too long for a page, and say so.
 
     >>> cut("a" * 2000).lstrip("a")
-    ' … (500 more characters)'
+    ' … (and 500 more)'
     """
     more = len(text) - _LONGEST_TEXT
-    return text if more <= 0 else f"{text[:_LONGEST_TEXT]} … ({more:,} more characters)"
+    return text if more <= 0 else f"{text[:_LONGEST_TEXT]} … (and {more:,} more)"
 
 
 _NUM_EXAMPLES = 3

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medix_eval.report.format import NOTHING, percent, short
+from medix_eval.report.format import NOTHING, counted, percent, short
 from medix_eval.results.scores import MIN_SLICE, TaskScore
 from medix_eval.site.boards import Board, Entry, Ranked, Rules, Standing
 from medix_eval.site.columns import group_label, task_label
@@ -52,7 +52,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["short"] = lambda text, length=_NAME_LENGTH: short(text, length)
-    made.filters["label"] = task_label
+    made.filters |= {"counted": counted, "label": task_label}
     made.filters["percent"] = partial(percent, none=NOTHING)
     made.filters["pc"] = lambda value: f"{100 * value:.0f}"
     made.globals["version"] = __version__
@@ -217,7 +217,7 @@ class BoardPages:
             num_ranked=sum(other.rank is not None for other in measured.ranked),
             num_models=len(measured.ranked),
             headline_label=group_label(board.headline or "score"),
-            headline_score=percent(headline.score) if headline and headline.score else "",
+            headline_score=percent(headline.score, "") if headline else "",
             facts=model_facts(entry, num_tasks=len(measured.tasks)),
             profile=profile,
             has_rules=any(line["rules"] for line in profile),

@@ -46,7 +46,7 @@ def damage(image: bytes) -> str:
         with Image.open(io.BytesIO(image)) as opened:
             width, height = opened.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        return f"image does not decode ({len(image)} bytes: {type(error).__name__})"
+        return f"image does not decode ({len(image)} B: {type(error).__name__})"
     return "" if width and height else "image has no pixels"
 
 

@@ -73,9 +73,9 @@ def read_mirror(folder: Path) -> Mirror | None:
     for name, listed in mirror.files.items() if mirror else ():
         copied = folder / name
         if not copied.is_file() or copied.stat().st_size != listed.bytes:
-            found = f"{copied.stat().st_size} bytes" if copied.is_file() else "missing"
+            found = f"{copied.stat().st_size} B" if copied.is_file() else "missing"
             raise DatasetError(
-                f"{copied}: {found}, but the manifest lists {listed.bytes} bytes",
+                f"{copied}: {found}, but the manifest lists {listed.bytes} B",
                 hint="copy the dataset again",
             )
     return mirror

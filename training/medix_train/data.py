@@ -85,7 +85,7 @@ def load_training_data(section: DataSection, *, processor: Any) -> TrainingData:
         raise DatasetError(said, hint="change data.max_prompt_tokens or model.max_pixels")
     too_long, rows = len(read) - len(kept), read.select(kept)
     if too_long:
-        _LOG.info("left out %d of %d rows: too long", too_long, len(read))
+        _LOG.info("rows left out as too long: %d of %d", too_long, len(read))
     return TrainingData(rows=rows, stored=opened, folder=folder, num_too_long=too_long)
 
 

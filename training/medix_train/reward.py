@@ -181,7 +181,7 @@ class MedixReward:
             left = [pair for pair, verdict in found.items() if verdict is None]
             if len(left) <= budget.tolerated_share * len(found):
                 break
-            failed = f"the judge failed {len(left)} of {len(found)} answers"
+            failed = f"answers that the judge failed: {len(left)} of {len(found)}"
             if waited_s >= budget.patience_s:
                 hint = "the last checkpoint is complete: fix the judge, then resume"
                 raise ServerError(f"{failed} for {waited_s:.0f} s ({self._said})", hint=hint)

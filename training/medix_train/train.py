@@ -102,7 +102,7 @@ def num_updates(recipe: Recipe, config: Any, *, num_rows: int) -> int:
     """Return how many updates TRL will do. Raises `ConfigError` where there is not one rollout."""
     per_epoch = num_rows // recipe.prompts_per_rollout * recipe.updates_per_rollout
     if not per_epoch:
-        said = f"{recipe.data.path} has {num_rows} usable rows, fewer than one rollout takes"
+        said = f"usable rows of {recipe.data.path}: {num_rows}, fewer than one rollout takes"
         raise ConfigError(said, hint=f"prompts_per_rollout is {recipe.prompts_per_rollout}")
     return config.max_steps if config.max_steps > 0 else int(per_epoch * config.num_train_epochs)
 
@@ -142,7 +142,7 @@ def describe(recipe: Recipe) -> str:
     config, processor, data, updates = _prepared(recipe, out=Path("dry-run"), reward=None)
     rows, each = "a stream", recipe.updates_per_rollout
     if data.stored is not None:
-        rows = f"{len(data.rows)} rows, {data.num_too_long} too long"
+        rows = f"rows {len(data.rows)}, too long {data.num_too_long}"
     first = list(islice(iter(data.rows), _NUM_REFERENCES))
     (row,) = data.with_images(first[:1])
     images = ", ".join(f"{image.width}×{image.height}" for image in row["images"])
@@ -156,12 +156,12 @@ def describe(recipe: Recipe) -> str:
         "recipe": f"{recipe.name}: {recipe.summary}",
         "model": f"{recipe.model.path}, {_sizes(recipe, config)}",
         "data": f"{recipe.data.path} ({recipe.data.split}): {rows}",
-        "rollout": f"{recipe.prompts_per_rollout} prompts × {config.num_generations} completions "
+        "rollout": f"prompts {recipe.prompts_per_rollout} × completions {config.num_generations} "
         f"of at most {config.max_completion_length} tokens, by "
         f"{'vLLM' if config.use_vllm else 'transformers'}",
-        "length": f"{updates // each} rollouts × {each} updates = {updates} updates",
-        "a process": f"1 of {NUM_PROCESSES}: {config.gradient_accumulation_steps} forward passes "
-        f"of {config.per_device_train_batch_size} completions per update",
+        "length": f"rollouts {updates // each} × updates {each} = {updates}",
+        "a process": f"1 of {NUM_PROCESSES}: forward passes {config.gradient_accumulation_steps} × "
+        f"completions {config.per_device_train_batch_size} = an update",
         "first prompt": f"{row['tokens']} tokens, images {images}\n{text}",
         "references": "; ".join(f"{one.reference[:40]!r} {one.total}" for one in scored),
     }

@@ -195,7 +195,7 @@
     answer.reason === "" || answer.reason === answer.failure ? null : part("Reason", make("p", { textContent: answer.reason })),
     part(
       "Completion",
-      answer.thinking ? folded(`Reasoning, ${answer.thinking.length.toLocaleString("en")} characters`, answer.thinking) : null,
+      answer.thinking ? folded(`Reasoning, ${answer.thinking.length.toLocaleString("en")} character${answer.thinking.length === 1 ? "" : "s"}`, answer.thinking) : null,
       ...longText(answer.said.trim() || "(nothing)"),
     ),
     answer.answer === null ? null : part("Answer that was judged", ...longText(answer.answer || "(empty)")),
