@@ -1,7 +1,9 @@
 # Every target first makes or completes .venv with what it needs (.ci/venv).
 .DEFAULT_GOAL := help
+REAL_TASKS = pubmedqa,medqa,medmcqa,mmlu_medical
+LIMIT = 4
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo demo-train test coverage docs test-vllm lint check bench build clean dev
+.PHONY: help demo real demo-train test coverage docs test-vllm lint check bench build clean dev
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -11,6 +13,13 @@ demo: ## evaluate the model that ships with the package on its own benchmark, an
 	@.ci/venv hf
 	.venv/bin/medix-eval --model phantom --tasks phantom --protocol rules --out results
 	.venv/bin/medix-eval leaderboard results/phantom/* --out results/site
+
+real: ## ask a real language model real questions (36; LIMIT=16 asks more)
+	@.ci/venv hf
+	@set -e; model=$$(.ci/real-model); rows=$$(.ci/real-rows $(REAL_TASKS)); \
+	set -x; .venv/bin/medix-eval --model $$model --backend hf --tasks $(REAL_TASKS) \
+	    --limit $(LIMIT) --protocol rules --set generation.max_tokens=512 \
+	    --data-root $$rows --out results/real
 
 demo-train: dev ## train a half-trained model with GRPO, and compare it with what it was
 	rm -rf results/demo-train
