@@ -170,6 +170,15 @@ def real_rows() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_model(repository: Path) -> Path:
+    """A real language model of 135 million parameters, as a checkpoint."""
+    folder = repository / ".cache" / "SmolLM2-135M-Instruct"
+    if not (folder / "config.json").is_file():
+        pytest.skip("needs the model that `make real` makes")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
     """Every task that is bundled."""
     return load_tasks([bundled("tasks")])

@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import side_by_side as stock
 from aiohttp import web
 from originals import differing, sent, shown
 from pictures import COLLECTION, TASKS, Pixels, images_of, in_request
@@ -32,7 +33,7 @@ from medix_eval.models.vllm_server import VLLMServer, kept_servers, remember
 from medix_eval.phantom.dataset import model_folder, png, questions
 from medix_eval.phantom.dataset import prompt as prompt_of
 from medix_eval.records import Kind
-from medix_eval.testing import serving
+from medix_eval.testing import prompt_text, serving
 
 pytestmark = pytest.mark.vllm
 
@@ -278,6 +279,54 @@ def test_vllm_sees_real_pictures_as_they_are(served: Served, tmp_path: Path) -> 
     assert differing(dict(map(in_request, requests)), sent) == {}
     assert differing(in_vllm, shown) == {}
     assert len(differ) <= 1, differ
+
+
+def test_vllm_is_asked_and_answers_as_in_stock_lm_eval(
+    real_model: Path, real_rows: Path, tmp_path: Path
+) -> None:
+    """16 real rows, one at a time in 32 bits: what else is in a batch may turn a close choice."""
+    source = VLLMServer(
+        name="smollm2",
+        location=str(real_model),
+        role="model",
+        max_tokens=32,
+        args=parse_vllm_args("--max-model-len 2048 --dtype float32", flag="--vllm-args"),
+        keep_in=tmp_path / ".servers",
+    )
+    Served(tmp_path, source).ask(Prompt(text="Are you there?"))
+    (kept,) = kept_servers(tmp_path / ".servers")
+    try:
+        with recording(kept.port) as (port, bodies):
+            url = f"http://{HOST}:{port}/v1"
+            argv = ["--model", f"openai:{kept.id}", "--base-url", url, "--concurrency", "1"]
+            found = stock.ours(tmp_path / "ours", rows=real_rows, argv=argv, max_tokens=32)
+            asked = by_prompt(bodies)
+            bodies.clear()
+            args = f"model={kept.id},base_url={url}/chat/completions,seed=0,num_concurrent=1"
+            theirs = stock.stock(
+                tmp_path / "stock",
+                rows=real_rows,
+                picked=stock.picked_rows(tmp_path / "ours"),
+                argv=("--model", "local-chat-completions", "--model_args", args),
+                cut=32,
+            )
+            by_stock = by_prompt(bodies)
+    finally:
+        os.kill(kept.pid, signal.SIGTERM)
+        os.waitpid(kept.pid, 0)
+
+    assert len(asked) == 2 * stock.NUM_ROWS
+    assert asked.keys() == by_stock.keys()
+    for prompt, body in asked.items():
+        mine, other = stock.compared(body, by_stock[prompt])
+        assert mine == other
+    answers, expected = ([(one.task, one.completion) for one in run] for run in (found, theirs))
+    assert sorted(answers) == sorted(expected)
+    assert len(set(answers)) > stock.NUM_ROWS
+
+
+def by_prompt(bodies: list[bytes]) -> dict[str, dict[str, Any]]:
+    return {prompt_text(body): body for body in map(json.loads, bodies)}
 
 
 def decoded_by_vllm(images: list[bytes]) -> list[Pixels]:

@@ -12,17 +12,6 @@ from importlib import import_module
 from pathlib import Path
 
 
-class _BeforeTorchvision:
-    """Declares what torchvision misses when it is about to be imported, and not before."""
-
-    def find_spec(self, name: str, *_: object) -> None:
-        if name == "torchvision" and self in sys.meta_path:
-            sys.meta_path.remove(self)
-            from medix_eval.models.torch_cpu import declare_missing_operators  # noqa: PLC0415
-
-            declare_missing_operators()
-
-
 def _give_way() -> None:
     """Run the module of this name that the machine may have of its own: Python runs only one."""
     sys.path = [path for path in sys.path if Path(path) != Path(__file__).parent]
@@ -34,5 +23,5 @@ def _give_way() -> None:
 
 
 if __name__ == "sitecustomize":
-    sys.meta_path.insert(0, _BeforeTorchvision())
+    import_module("medix_eval.models.before_torchvision")
     _give_way()
