@@ -17,7 +17,6 @@ import math
 import os
 import time
 from importlib.machinery import PathFinder
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,8 @@ def declare_missing_operators() -> torch.library.Library | None:
     broken installation, and should say so. A declaration lives as long as the returned object,
     which the cache keeps.
     """
-    torchvision = find_spec("torchvision")
+    # Not `importlib.util.find_spec`: it would ask `before_torchvision`, which calls this.
+    torchvision = PathFinder.find_spec("torchvision")
     if torchvision is None:
         return None
     import torch  # noqa: PLC0415 (seconds, and not in the core install)
