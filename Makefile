@@ -55,6 +55,7 @@ lint: dev ## check format, style, the direction of imports, and types
 check: lint test ## lint and test: what a change must pass
 
 bench: dev ## measure speed and memory
+	@.ci/real-model >/dev/null
 	.venv/bin/python tests/bench/run.py
 
 build: dev ## make the wheel and the sdist in dist/

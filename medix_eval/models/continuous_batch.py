@@ -4,9 +4,9 @@ A batch that is generated as a whole waits for its longest answer: rows that are
 computing, and nobody takes their place. Here `generate` stops when a quarter of the rows are done;
 those leave, waiting prompts take their places, and it goes on with the keys and values it has.
 
-transformers has a continuous batching of its own. On a CPU it computes every row's attention over
-the keys of all rows: measured at 16 rows on two cores, it reached 0.7 of the speed of a plain
-`generate` on answers of one length and 1.2 on mixed ones, where this one reaches 1.0 and 1.6.
+transformers has a continuous batching of its own. On a CPU it computes each row's attention over
+the keys of all rows: with 16 rows of a model of 135 million parameters it reached 0.7 of the speed
+of a plain `generate` on answers of one length and 1.2 on mixed ones, this one 0.97 and 1.6.
 """
 
 from __future__ import annotations

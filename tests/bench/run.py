@@ -23,6 +23,7 @@ from server import VERDICT, BenchServer
 from workplace import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / ".cache" / "SmolLM2-135M-Instruct"
 _REPEATS = 3
 
 
@@ -296,6 +297,26 @@ def rewards(place: Workplace) -> list[Figure]:
     ]
 
 
+def answers(place: Workplace) -> list[Figure]:
+    """Tokens a second of the transformers backend, beside a bare loop over batches of 16."""
+    if not (MODEL / "config.json").is_file():
+        raise FileNotFoundError(f"{MODEL}: `make real` makes this model")
+    figures = []
+    for length, what, bound in (("even", "one length", 0.95), ("mixed", "mixed lengths", 1.1)):
+        found = place.answers(MODEL, length)
+        per_s = {name: statistics.median(turns) for name, turns in found["per_s"].items()}
+        figures.append(
+            Figure(
+                name=f"tokens a second, transformers backend / bare loop, answers of {what}",
+                value=per_s["ours"] / per_s["bare"],
+                at_least=bound,
+                detail=f"{per_s['ours']:.0f}, {per_s['bare']:.0f}; {found['answers']} answers, "
+                f"{found['tokens']['ours']} tokens, in turns on one core",
+            )
+        )
+    return figures
+
+
 BENCHES: dict[str, Callable[[Workplace], list[Figure]]] = {
     "start": start_up,
     "memory": memory,
@@ -304,6 +325,7 @@ BENCHES: dict[str, Callable[[Workplace], list[Figure]]] = {
     "judging": judging,
     "servers": servers,
     "rewards": rewards,
+    "answers": answers,
 }
 
 

@@ -103,8 +103,14 @@ class Workplace:
         self.mirror.mkdir(exist_ok=True)
         return self._measured("rewards.py", server.url, str(num), str(distinct), *argv)
 
-    def _measured(self, script: str, *argv: str) -> Any:
-        environment = os.environ | {
+    def answers(self, model: Path, length: str) -> Any:
+        """Let a checkpoint answer on one core: a bare `generate` loop and ours, in turns."""
+        self.mirror.mkdir(exist_ok=True)
+        return self._measured("answers.py", str(model), length, OMP_NUM_THREADS="1")
+
+    def _measured(self, script: str, *argv: str, **more: str) -> Any:
+        environment = os.environ | more
+        environment |= {
             "HF_DATASETS_CACHE": str(self.folder / "cache"),
             "HF_HUB_OFFLINE": "1",
             "OPENAI_API_KEY": "none",
