@@ -35,7 +35,7 @@ from medix_eval.storage.images import as_jpeg
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
 
-LINE_EVERY_S = 30.0
+_LINE_EVERY_S = 30.0
 """How often progress is told where stderr is a file."""
 _JPEG_QUALITY = 75
 _GARBAGE = 10_000
@@ -266,7 +266,7 @@ class Progress:
 def shown_progress(
     *,
     wanted: bool,
-    every_s: float = LINE_EVERY_S,
+    every_s: float = _LINE_EVERY_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Progress]:
     """Return silence if nothing is wanted, a bar in a terminal, and lines for any other stderr."""
