@@ -13,7 +13,8 @@ import yaml
 from opened_tasks import CATALOGUE, HUB, Open, open_fixture
 
 from medix_eval.data.lm_task import open_task
-from medix_eval.data.tasks import load_tasks
+from medix_eval.data.rows import cache_of
+from medix_eval.data.tasks import ImageSource, load_tasks
 from medix_eval.errors import ConfigError, DatasetError
 
 
@@ -120,6 +121,24 @@ def test_rows_come_from_the_files_that_are_there_whatever_the_card_says(
     after = open_task(file, data_root=tmp_path / place)
 
     assert [task.rows[0]["answer"] for task in (before, after)] == ["a", "b"]
+
+
+def test_images_that_are_fetched_do_not_make_the_rows_be_read_again(tmp_path: Path) -> None:
+    images = ImageSource(folder="files", member="{image}")
+    for name in ("rows.jsonl", "files/1.jpg", ".git/index"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    first = cache_of(tmp_path, images=images)
+
+    for name in ("files/2.jpg", ".git/HEAD"):
+        (tmp_path / name).touch()
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nothing")
+    fetched = cache_of(tmp_path, images=images)
+    (tmp_path / "rows.jsonl").write_text("{}")
+    changed = cache_of(tmp_path, images=images)
+
+    assert first == fetched != changed
+    assert cache_of(tmp_path, images=None) != changed
 
 
 def test_a_missing_zip_is_found_before_any_row_is_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medix_eval.report.pictures import _thumbnail
-from medix_eval.storage.images import as_jpeg, as_rgb, in_8_bits
+from medix_eval.storage.images import as_jpeg, as_rgb, damage, in_8_bits
 
+Decode = Callable[[bytes], Image.Image]
 Pixels = NDArray[Any]
 RAMP = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
 EIGHT = (RAMP >> 8).astype(np.uint8)
@@ -45,16 +47,48 @@ def test_16_bit_greys_keep_their_shades(kind: str, pixels: Pixels) -> None:
     assert abs(grey(as_jpeg(image, quality=75)).astype(int) - EIGHT).max() <= 3
 
 
-def test_a_16_bit_png_is_sent_in_8_bits_since_servers_would_see_white() -> None:
-    image = encoded(Image.fromarray(RAMP))
+@pytest.mark.parametrize(
+    ("kind", "pixels"),
+    [
+        pytest.param("PNG", RAMP, id="png"),
+        pytest.param("TIFF", RAMP, id="little-endian-tiff"),
+        pytest.param("TIFF", RAMP.astype(">u2"), id="big-endian-tiff"),
+        pytest.param("JPEG2000", RAMP, id="jpeg-2000"),
+    ],
+)
+def test_16_bit_greys_are_sent_in_8_bits_since_servers_would_see_white(
+    kind: str, pixels: Pixels
+) -> None:
+    image = encoded(Image.fromarray(pixels), kind)
 
     assert (grey(image)[1:] == 255).all()
     assert np.array_equal(grey(in_8_bits(image)), EIGHT)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-def test_every_other_image_is_sent_as_it_is_stored(mode: str) -> None:
-    image = encoded(Image.fromarray(EIGHT).convert(mode))
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_greys_without_a_range_are_no_picture_to_ask_about(kind: Any) -> None:
+    image = encoded(Image.fromarray(RAMP.astype(kind)), "TIFF")
+
+    assert damage(image).endswith("store it in 8 or 16 bits")
+    assert damage(encoded(Image.fromarray(RAMP), "TIFF")) == ""
+
+
+def test_a_picture_too_large_to_open_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = encoded(Image.new("L", (64, 64)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+
+    assert "DecompressionBombError" in damage(image)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *[(mode, "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA")],
+        *[("L", kind) for kind in ("JPEG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000")],
+    ],
+)
+def test_every_other_image_is_sent_as_it_is_stored(mode: str, kind: str) -> None:
+    image = encoded(Image.fromarray(EIGHT).convert(mode), kind)
 
     assert in_8_bits(image) is image
 
@@ -101,17 +135,28 @@ def test_the_published_encoding_drops_transparency() -> None:
     assert grey(as_jpeg(encoded(black_dot("RGBA")), quality=75)).max() == 0
 
 
-def test_a_photograph_taken_sideways_stands_upright() -> None:
+def published(image: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(as_jpeg(image, quality=75)))
+
+
+@pytest.mark.parametrize("decode", [as_rgb, published])
+def test_a_photograph_taken_sideways_stands_upright(decode: Decode) -> None:
     sideways = Image.Exif()
     sideways[0x0112] = 6
     image = Image.new("RGB", (16, 8))
     image.paste((255, 255, 255), (0, 0, 8, 8))
 
-    upright = as_rgb(encoded(image, "JPEG", exif=sideways))
+    upright = decode(encoded(image, "JPEG", exif=sideways))
 
     assert upright.size == (8, 16)
     assert np.asarray(upright)[:6].min() > 200
     assert np.asarray(upright)[10:].max() < 50
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF", b"Exif\0\0II*\0"], ids=["no", "cut"])
+@pytest.mark.parametrize("decode", [as_rgb, published])
+def test_damaged_exif_turns_nothing_and_hides_no_picture(decode: Decode, exif: bytes) -> None:
+    assert decode(encoded(Image.new("RGB", (16, 8)), exif=exif)).size == (16, 8)
 
 
 def test_a_thumbnail_of_a_report_shows_what_the_model_saw() -> None:

@@ -161,6 +161,7 @@ def test_a_folder_that_was_trained_again_in_place_is_another_checkpoint(save: Sa
             "org/base judges its own checkpoint, as far as the name replay:Base tells",
         ),
         (HUB, Known("elsewhere/base"), None),
+        (HUB, Known("base", {"kind": "hub", "repo": "base", "commit": "b" * 40}), None),
         (HUB, Known("openai:base-awq"), None),
         (Known("plain:a", {"kind": "plain"}), Known("plain:b", {"kind": "plain"}), None),
     ],
@@ -201,4 +202,4 @@ def test_one_of_several_jurors_is_named_in_an_evaluation_and_judging_again(
 
     assert logged[0] == own
     assert "#2 judges its own checkpoint, as far as the name" in logged[1]
-    assert json.loads(again)["warnings"] == [own]
+    assert json.loads(again)["warnings"] == [f"{own}, as far as the name openai:scripted tells"]

@@ -40,7 +40,9 @@ class Clock:
         return self.now
 
 
-def test_a_task_is_told_of_as_it_begins_and_as_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_is_told_of_as_it_begins_and_each_task_as_it_ends(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     clock = Clock()
     with shown_progress(wanted=True, every_s=NEVER_S, clock=clock) as progress:
         progress.begin("answering", {"medqa@1": 2, "medmcqa@2": 1})
@@ -56,7 +58,7 @@ def test_a_task_is_told_of_as_it_begins_and_as_it_ends(capsys: pytest.CaptureFix
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.splitlines() == [
-        "medqa  0 of 2 answered, 0 failed, 0:00:00",
+        "2 tasks  0 of 3 answered, 0 failed, 0:00:00",
         "medqa  2 of 2 answered, 1 failed, 0:01:05",
         "medmcqa  1 of 1 answered, 0 failed, 1:02:05",
         "medqa  0 of 1 judged, 0 failed, 0:00:00",
@@ -75,7 +77,7 @@ def test_a_wait_for_the_first_answer_shows_life(monkeypatch: pytest.MonkeyPatch)
         assert log.full.wait(30)
     lines = set(log.getvalue().splitlines()) - {"no sample under way, 0:00:00"}
     assert lines == {
-        "medqa  0 of 36 answered, 0 failed, 0:00:00",
+        "2 tasks  0 of 41 answered, 0 failed, 0:00:00",
         "medqa  0 of 36 judged, 0 failed, 0:00:00",
     }
 
@@ -90,29 +92,33 @@ def test_a_model_that_takes_long_to_start_shows_life(monkeypatch: pytest.MonkeyP
     assert set(log.getvalue().splitlines()) == {"no sample under way, 0:00:00"}
 
 
-def test_every_task_under_way_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_tasks_share_one_line_however_many_are_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     log = Log(wanted=200)
     monkeypatch.setattr(sys, "stderr", log)
 
     with shown_progress(wanted=True, every_s=0.001, clock=Clock()) as progress:
-        progress.begin("answering", {"medqa@1": 2, "medmcqa@1": 2, "rad_vqa@1": 2})
-        progress.done("answering", "medqa@1", failed=False)
+        progress.begin("answering", {"medqa@1": 2, "medmcqa@1": 1, "rad_vqa@1": 2})
+        progress.done("answering", "medqa@1", failed=True)
         progress.done("answering", "medmcqa@1", failed=False)
         assert log.full.wait(30)
 
-    assert {line for line in log.getvalue().splitlines() if " 1 of 2 " in line} == {
-        "medqa  1 of 2 answered, 0 failed, 0:00:00",
-        "medmcqa  1 of 2 answered, 0 failed, 0:00:00",
-    }
-    assert "rad_vqa" not in log.getvalue()
+    lines = log.getvalue().splitlines()
+    assert lines[0] == "3 tasks  0 of 5 answered, 0 failed, 0:00:00"
+    assert lines[-1] == "3 tasks  2 of 5 answered, 1 failed, 0:00:00"
+    assert [line for line in lines if not line.startswith("3 tasks  ")] == [
+        "medmcqa  1 of 1 answered, 0 failed, 0:00:00"
+    ]
 
 
 def test_where_a_run_was_stopped_is_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
     with shown_progress(wanted=True, every_s=NEVER_S, clock=Clock()) as progress:
-        progress.begin("answering", {"medqa@1": 36})
+        progress.begin("answering", {"medqa@1": 36, "medmcqa@1": 36})
         progress.done("answering", "medqa@1", failed=False)
+        progress.begin("judging", {"medqa@1": 36})
 
-    assert capsys.readouterr().err.endswith("medqa  1 of 36 answered, 0 failed, 0:00:00\n")
+    assert capsys.readouterr().err.endswith("2 tasks  1 of 72 answered, 0 failed, 0:00:00\n")
 
 
 def test_a_log_that_cannot_be_written_does_not_stop_the_run(
@@ -149,8 +155,8 @@ def test_an_evaluation_writes_whole_lines_to_stderr_and_results_alone_to_stdout(
     lines = [line for line in err.splitlines() if not line.startswith("report: ")]
     assert all(LINE.fullmatch(line) for line in lines)
     assert sorted(re.sub(", 0:.*", "", line) for line in lines) == [
-        "medmcqa  0 of 3 answered, 0 failed",
-        "medmcqa  0 of 3 judged, 0 failed",
+        "2 tasks  0 of 6 answered, 0 failed",
+        "2 tasks  0 of 6 judged, 0 failed",
         "medmcqa  3 of 3 answered, 0 failed",
         "medmcqa  3 of 3 judged, 0 failed",
         "rad_vqa  3 of 3 answered, 0 failed",

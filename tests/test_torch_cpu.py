@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,6 +131,23 @@ def test_cores_are_free_that_others_do_not_use(
     processors.pass_time(10.0, own=own, others=others)
 
     assert cores.count() == free
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param({"user": 6.0, "idle": 4.0, "iowait": 2.0, "guest": 5.0}, id="linux"),
+        pytest.param({"user": 2.0, "nice": 1.0, "system": 3.0, "idle": 4.0}, id="macos"),
+    ],
+)
+def test_a_core_is_used_once_by_a_virtual_machine_and_not_by_waiting(
+    monkeypatch: pytest.MonkeyPatch, times: dict[str, float]
+) -> None:
+    core = namedtuple("core", times)(**times)  # noqa: PYI024 (as psutil's)
+    monkeypatch.setattr("psutil.cpu_times", lambda *, percpu: [core] * (2 if percpu else 0))
+    monkeypatch.setattr(torch_cpu, "_own_cores", lambda: CORES)
+
+    assert torch_cpu._processor_times()[1] == 12.0  # noqa: SLF001
 
 
 def test_threads_follow_the_free_cores_and_that_is_said(

@@ -85,9 +85,11 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         """Load the dataset and see that it is what the task file says."""
-        kept = {"cache_dir": cache_of(self._folder)} if self._folder else {}
+        options = dict(dataset_kwargs or {})
         try:
-            super().download({**(dataset_kwargs or {}), **kept})
+            if self._folder:
+                options["cache_dir"] = cache_of(self._folder, images=self.settings.image_source)
+            super().download(options)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetError(
                 f"task {self.name}: cannot load {self.DATASET_PATH}: {whole_story(error)}",

@@ -7,11 +7,12 @@ number and their bytes are their own. Images are passed on as they are stored: n
 from __future__ import annotations
 
 import logging
+import os
 import re
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,27 @@ def check_columns(
     return is_plain
 
 
-def cache_of(folder: Path) -> str:
+def cache_of(folder: Path, *, images: ImageSource | None) -> str:
     """Return the folder in which `datasets` keeps its reading of a local copy, as it is now.
 
     Left alone it would take rows read earlier from another copy, or from files changed since, if
-    the card names files: then its cache is known by name and card only.
+    the card names files: then its cache is known by name and card only. A folder of image files
+    is not looked at: there may be 100,000, and no row changes with them.
     """
-    files = sorted((str(path), path.stat()) for path in folder.rglob("*.*") if path.is_file())
-    state = digest([(name, found.st_size, found.st_mtime_ns) for name, found in files])
+    beside = folder / images.folder if images and images.folder else None
+    state = digest(sorted(_states(folder, beside=beside)))
     return str(Path(datasets.config.HF_DATASETS_CACHE, "medix-eval", state[:16]))
+
+
+def _states(folder: Path, *, beside: Path | None) -> Iterator[tuple[str, int, int]]:
+    """Yield each file with its size and time, but for hidden ones, which `datasets` skips too."""
+    for place, folders, names in os.walk(folder):
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in shown if Path(place, name) != beside]
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            with suppress(FileNotFoundError):  # a link to nothing
+                found = path.stat()
+                yield str(path), found.st_size, found.st_mtime_ns
 
 
 def check_size(task: str, *, expected: int | None, found: int, where: str) -> None:

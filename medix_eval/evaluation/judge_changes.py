@@ -227,7 +227,10 @@ def _kendall_tau(means: Sequence[tuple[float | None, float | None]]) -> float | 
 def _warnings(pairs: Sequence[tuple[JudgedRun | None, JudgedRun]]) -> list[str]:
     said: list[str] = []
     for _, new in pairs:
-        candidate = Known(new.manifest.model, new.manifest.generation.get("model", {}))
+        identity = new.manifest.generation.get("model", {})
+        if identity.get("kind") == "openai":  # what an address serves may have changed since
+            identity = {}
+        candidate = Known(new.manifest.model, identity)
         names = [str(judge["id"]) for judge in new.judging.judges]
         identities = new.judging.judging.get("judges", [])
         said += kinship_warnings(candidate, map(Known, names, identities))

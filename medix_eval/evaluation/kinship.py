@@ -67,6 +67,8 @@ def _said_of_one_checkpoint(candidate: Known, judge: Known) -> str | None:
     if candidate.kind == judge.kind == "folder" or not _is_one_name(candidate, judge):
         return None
     if candidate.kind == judge.kind == "hub":
+        if candidate.identity.get("repo") != judge.identity.get("repo"):
+            return None
         return f"{candidate.name}, another revision of the same model"
     return f"its own checkpoint, as far as the name {candidate.name} tells"
 

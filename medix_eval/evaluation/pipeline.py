@@ -28,13 +28,14 @@ from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource, Prompt, Sampling
 from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
 from medix_eval.records import CompletionRecord, Failure, Sample
+from medix_eval.report.format import counted
 from medix_eval.results.store import Judging, RunFolder, newest_completions
 from medix_eval.storage.images import as_jpeg
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
 
-LINE_EVERY_S = 30.0
+_LINE_EVERY_S = 30.0
 """How often progress is told where stderr is a file."""
 _JPEG_QUALITY = 75
 _GARBAGE = 10_000
@@ -265,7 +266,7 @@ class Progress:
 def shown_progress(
     *,
     wanted: bool,
-    every_s: float = LINE_EVERY_S,
+    every_s: float = _LINE_EVERY_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Progress]:
     """Return silence if nothing is wanted, a bar in a terminal, and lines for any other stderr."""
@@ -308,20 +309,23 @@ class _Bars(Progress):
 
 
 @dataclass(slots=True)
-class _Count:
+class _Stage:
     begun: float
-    total: int
-    done: int = 0
-    failed: int = 0
+    totals: Mapping[str, int]
+    done: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_over(self) -> bool:
+        return all(self.done[task] == total for task, total in self.totals.items())
 
 
 class _Lines(Progress):
-    """Whole lines for a log: as a task begins and ends, and meanwhile from time to time."""
+    """Whole lines for a log: one as a stage begins, as a task ends, and one from time to time."""
 
     def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
         self._every_s, self._clock, self._begun = every_s, clock, clock()
-        self._left: dict[tuple[str, str], _Count] = {}
-        """How far each task is that has samples left, by stage and task."""
+        self._stages: dict[str, _Stage] = {}
         self._is_over = threading.Event()
 
     @contextmanager
@@ -334,43 +338,45 @@ class _Lines(Progress):
         finally:
             self._is_over.set()
             thread.join()
-            if any(count.done for count in self._left.values()):  # it was stopped
-                self._tell_all()
+            for name in self._under_way():  # it was stopped
+                if any(self._stages[name].done.values()):
+                    self._tell(name, *self._stages[name].totals)
 
     def begin(self, stage: str, totals: Mapping[str, int]) -> None:
-        begun = self._clock()
-        counts = {(stage, task): _Count(begun, total) for task, total in totals.items()}
-        self._left |= counts
-        for first in list(counts.items())[:1]:
-            self._tell(*first)
+        self._stages[stage] = _Stage(self._clock(), totals)
+        if totals:
+            self._tell(stage, *totals)
 
     def done(self, stage: str, task: str, *, failed: bool) -> None:
-        if (count := self._left.get((stage, task))) is None:
+        found = self._stages.get(stage)
+        if found is None or task not in found.totals:
             return
-        count.done += 1
-        count.failed += failed
-        if count.done == count.total:
-            self._left.pop((stage, task))
-            self._tell((stage, task), count)
+        found.done[task] += 1
+        found.failed[task] += failed
+        if found.done[task] == found.totals[task]:
+            self._tell(stage, task)
+
+    def _under_way(self) -> list[str]:
+        return [name for name, stage in [*self._stages.items()] if not stage.is_over]
 
     def _tell_until_over(self) -> None:
         while not self._is_over.wait(self._every_s):
-            self._tell_all()
+            under_way = self._under_way()
+            for name in under_way:
+                self._tell(name, *self._stages[name].totals)
+            if not under_way:
+                self._write("no sample under way", self._begun)
 
-    def _tell_all(self) -> None:
-        """Tell in each stage of the tasks under way, or else of the one it waits for."""
-        left = list(self._left.items())
-        for stage in dict.fromkeys(place[0] for place, _ in left):
-            here = [one for one in left if one[0][0] == stage]
-            for place, count in [one for one in here if one[1].done] or here[:1]:
-                self._tell(place, count)
-        if not left:
-            self._write("no sample under way", self._begun)
-
-    def _tell(self, place: tuple[str, str], count: _Count) -> None:
-        stage, task = place[0].removesuffix("ing") + "ed", place[1].partition("@")[0]
-        said = f"{task}  {count.done} of {count.total} {stage}, {count.failed} failed"
-        self._write(said, count.begun)
+    def _tell(self, name: str, *tasks: str) -> None:
+        """Tell of a task, or of several in one line, how far a stage is with them."""
+        stage = self._stages[name]
+        done, total, failed = (
+            sum(numbers[task] for task in tasks)
+            for numbers in (stage.done, stage.totals, stage.failed)
+        )
+        what = tasks[0].partition("@")[0] if len(tasks) == 1 else counted(len(tasks), "task")
+        said = f"{what}  {done} of {total} {name.removesuffix('ing')}ed, {failed} failed"
+        self._write(said, stage.begun)
 
     def _write(self, said: str, begun: float) -> None:
         # A log that takes no more lines is no reason to stop a run.

@@ -1,7 +1,8 @@
-"""Imported when Python starts, it lets torchvision import in programs that are not ours.
+"""Imported when Python starts, it lets torchvision import in any program, as in `lm_eval`.
 
 `medix_eval.models.torch_cpu` says what is missing and why. It is declared when torchvision is
-about to be imported, and not before: that takes torch, which most programs never import.
+about to be imported, and not before: that takes torch, which most programs never import. For the
+same reason `.ci/venv-functions` installs a copy of this file, which imports nothing of medix_eval.
 """
 
 from __future__ import annotations

@@ -133,8 +133,10 @@ def _processor_times() -> tuple[float, float, float]:
     """Return the clock and the processor time used: by all on our cores, and by this process."""
     import psutil  # noqa: PLC0415 (comes with the extra `hf`)
 
+    # Time in a virtual machine is in `user` already.
+    not_used = ("idle", "iowait", "guest", "guest_nice")
     cores = psutil.cpu_times(percpu=True)
-    used = [sum(core) - core.idle - getattr(core, "iowait", 0.0) for core in cores]
+    used = [sum(core) - sum(getattr(core, name, 0.0) for name in not_used) for core in cores]
     busy = sum(seconds for core, seconds in enumerate(used) if core in _own_cores())
     return time.monotonic(), busy, time.process_time()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,15 @@ _SIGNATURES = {
     b"II*\x00": "image/tiff",
     b"MM\x00*": "image/tiff",
 }
+_NEVER_WIDE = frozenset({"image/jpeg", "image/gif", "image/webp"})
+"""Types that have 8 bits a channel at most, as Pillow reads them."""
 _PNG_DEPTH = 24
 """Where a PNG says its bits a channel, followed by its kind of colour."""
-_GREY_16_BITS = b"\x10\x00"
+_PNG_GREY_16 = b"\x10\x00"
+_GREYS_16_BITS = "I;16"
+"""How Pillow's modes of such an image begin, in either order of bytes."""
+_WITHOUT_RANGE = frozenset({"I", "F"})
+"""Pillow's modes whose greys are whole numbers or fractions of any size."""
 
 
 def media_type(image: bytes) -> str | None:
@@ -40,13 +47,15 @@ def media_type(image: bytes) -> str | None:
 
 def damage(image: bytes) -> str:
     """Say what is wrong with an encoded image, or nothing: its header is read, no pixel decoded."""
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 (20 ms, only with images)
+    from PIL import Image  # noqa: PLC0415 (20 ms, only with images)
 
     try:
         with Image.open(io.BytesIO(image)) as opened:
-            width, height = opened.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            (width, height), mode = opened.size, opened.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"image does not decode ({len(image)} B: {type(error).__name__})"
+    if mode in _WITHOUT_RANGE:  # which of its values are black and white, only its maker knows
+        return f"image has greys without a range (mode {mode}): store it in 8 or 16 bits"
     return "" if width and height else "image has no pixels"
 
 
@@ -57,26 +66,34 @@ def data_url(image: bytes) -> bytes:
 
 
 def in_8_bits(image: bytes) -> bytes:
-    """Return a 16-bit grey PNG in 8 bits, for a server that decodes with Pillow; others as is."""
-    is_png = media_type(image) == "image/png"
-    if not is_png or image[_PNG_DEPTH : _PNG_DEPTH + 2] != _GREY_16_BITS:
+    """Return 16-bit greys as an 8-bit PNG, for a server that decodes with Pillow; others as is."""
+    kind = media_type(image)
+    is_narrow_png = kind == "image/png" and image[_PNG_DEPTH : _PNG_DEPTH + 2] != _PNG_GREY_16
+    if is_narrow_png or kind in _NEVER_WIDE:
         return image
+    from PIL import Image  # noqa: PLC0415
+
     out = io.BytesIO()
-    with suppress(OSError, SyntaxError, ValueError):  # the server says what is wrong with it
-        as_rgb(image).convert("L").save(out, format="PNG")
+    with (
+        suppress(OSError, SyntaxError, ValueError),  # the server says what is wrong with it
+        Image.open(io.BytesIO(image)) as opened,
+    ):
+        if opened.mode.startswith(_GREYS_16_BITS):
+            shown(opened).convert("L").save(out, format="PNG")
     return out.getvalue() or image
 
 
 def as_jpeg(image: bytes, *, quality: int) -> bytes:
     """Encode an image again as RGB JPEG, as the published evaluation does (4:2:0 chroma).
 
-    Transparency is dropped as there, and with it what only transparency tells apart.
+    Transparency is dropped as there, and with it what only transparency tells apart. There too a
+    photograph stands upright: `datasets` turns it.
     """
     from PIL import Image  # noqa: PLC0415
 
     out = io.BytesIO()
     with Image.open(io.BytesIO(image)) as opened:
-        _narrowed(opened).convert("RGB").save(out, format="JPEG", quality=quality)
+        _upright(opened).convert("RGB").save(out, format="JPEG", quality=quality)
     return out.getvalue()
 
 
@@ -90,9 +107,9 @@ def as_rgb(image: bytes) -> Image.Image:
 
 def shown(opened: Image.Image) -> Image.Image:
     """Return an open image as a viewer shows it: RGB, upright, on white, 16-bit greys in 8 bits."""
-    from PIL import Image, ImageOps  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
 
-    upright = ImageOps.exif_transpose(_narrowed(opened))
+    upright = _upright(opened)
     if not upright.has_transparency_data:
         return upright.convert("RGB")
     layer = upright.convert("RGBA")
@@ -101,8 +118,21 @@ def shown(opened: Image.Image) -> Image.Image:
     return ground
 
 
+def _upright(opened: Image.Image) -> Image.Image:
+    """Return an open image turned as its EXIF says, 16-bit greys in 8 bits.
+
+    vLLM decodes alike, also in that it ignores EXIF that is damaged.
+    """
+    from PIL import ImageOps  # noqa: PLC0415
+
+    image = _narrowed(opened)
+    with suppress(SyntaxError, ValueError, struct.error):
+        return ImageOps.exif_transpose(image)
+    return image
+
+
 def _narrowed(image: Image.Image) -> Image.Image:
     """Return 16-bit greys in 8 bits: Pillow would clip all above 255 to white."""
-    if not image.mode.startswith("I;16"):
+    if not image.mode.startswith(_GREYS_16_BITS):
         return image
     return image.convert("I").point(lambda value: value / 256).convert("L")

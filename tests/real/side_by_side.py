@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripted_servers import records
+
 from medix_eval.storage.bundled import bundled
 
 TASKS = "medmcqa,pubmedqa"
@@ -38,14 +40,8 @@ def ours(out: Path, *, rows: Path, argv: Sequence[str], max_tokens: int) -> list
             prompt=record["prompt"],
             completion=record["completion"],
         )
-        for record in records(out)
+        for record in records(out, "completions.jsonl")
     )
-
-
-def records(out: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's `completions.jsonl`."""
-    (path,) = out.rglob("completions.jsonl")
-    return _lines(path)
 
 
 def stock(
@@ -68,14 +64,14 @@ def stock(
             completion=line["resps"][0][0],
         )
         for path in out.rglob("samples_*.jsonl")
-        for line in _lines(path)
+        for line in records(out, path.name)
     )
 
 
 def picked_rows(out: Path) -> dict[str, list[int]]:
     """Return which rows of each task a run of ours has asked."""
     picked: dict[str, list[int]] = {}
-    for record in records(out):
+    for record in records(out, "completions.jsonl"):
         picked.setdefault(record["task"].partition("@")[0], []).append(record["row"])
     return {task: sorted(numbers) for task, numbers in picked.items()}
 
@@ -112,7 +108,3 @@ def _run(module: str, *argv: str, cwd: Path | None = None) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

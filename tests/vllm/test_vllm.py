@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -22,7 +23,8 @@ import pytest
 import side_by_side as stock
 from aiohttp import web
 from originals import differing, sent, shown
-from pictures import COLLECTION, TASKS, Pixels, images_of, in_request
+from pictures import COLLECTION, TASKS, Pixels, differences, images_of, in_request
+from PIL import ExifTags, Image
 
 from medix_eval.errors import RequestRejected
 from medix_eval.models.chat import Completion, Prompt, Sampling
@@ -33,6 +35,7 @@ from medix_eval.models.vllm_server import VLLMServer, kept_servers, remember
 from medix_eval.phantom.dataset import model_folder, png, questions
 from medix_eval.phantom.dataset import prompt as prompt_of
 from medix_eval.records import Kind
+from medix_eval.storage.images import as_rgb, in_8_bits
 from medix_eval.testing import prompt_text, serving
 
 pytestmark = pytest.mark.vllm
@@ -279,6 +282,34 @@ def test_vllm_sees_real_pictures_as_they_are(served: Served, tmp_path: Path) -> 
     assert differing(dict(map(in_request, requests)), sent) == {}
     assert differing(in_vllm, shown) == {}
     assert len(differ) <= 1, differ
+
+
+SIDEWAYS = Image.Exif()
+SIDEWAYS[ExifTags.Base.Orientation] = 6
+SHADES = Image.linear_gradient("L").crop((0, 0, 16, 256))
+WIDE = SHADES.convert("I").point(lambda value: value * 257).convert("I;16")
+UNUSUAL: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+    "sideways": (SHADES, "JPEG", {"exif": SIDEWAYS}),
+    "damaged-exif": (SHADES, "PNG", {"exif": b"Exif\0\0no TIFF"}),
+    "16-bit-png": (WIDE, "PNG", {}),
+    "16-bit-tiff": (WIDE, "TIFF", {}),
+    "transparent": (Image.merge("LA", (SHADES, SHADES)), "PNG", {}),
+    "transparent-colour": (SHADES, "PNG", {"transparency": 7}),
+    "palette": (SHADES.convert("P"), "GIF", {"transparency": 7}),
+    "cmyk": (SHADES.convert("CMYK"), "JPEG", {}),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_vllm_decodes_an_unusual_picture_as_transformers_is_shown_it(name: str) -> None:
+    image, kind, options = UNUSUAL[name]
+    out = io.BytesIO()
+    image.save(out, format=kind, **options)
+    stored = out.getvalue()
+
+    (seen,) = decoded_by_vllm([in_8_bits(stored)])
+
+    assert differences([seen], [Pixels.of(as_rgb(stored))]) == []
 
 
 def test_vllm_is_asked_and_answers_as_in_stock_lm_eval(
