@@ -11,7 +11,8 @@ of a plain `generate` on answers of one length and 1.2 on mixed ones, this one 0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 _DONE_SHARE = 4  # `generate` stops when one row of so many is done
 _PADDING = 1.2  # at most so many times the tokens when prompts of unequal length are read
+_ALIBI = frozenset({"bloom", "mpt"})  # they take no positions: distances are enough
+_SAME_IN_PIECES = frozenset(
+    (
+        *("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"),
+        *("max_length", "max_new_tokens"),  # overridden
+        *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),  # sampling
+        *("epsilon_cutoff", "eta_cutoff", "repetition_penalty", "suppress_tokens"),
+    )
+)
+"""Settings of a checkpoint that mean the same when an answer is generated in pieces."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -54,12 +65,18 @@ class _Read:
     """Rows as the model has read them: all tokens but the last are in `layers`.
 
     Shapes: `ids` and `mask` [rows, tokens], padded on the left; each layer's keys and values
-    [rows, heads, tokens - 1, size].
+    [rows, heads, tokens - 1, size]. A row is padded with its own first token, so that a penalty on
+    repeated tokens sees the same tokens as in the row alone.
     """
 
     ids: Tensor
     mask: Tensor
     layers: list[tuple[Tensor, Tensor]]
+
+    def taken(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each layer and forget it: what is made of it needs the room."""
+        while self.layers:
+            yield self.layers.pop(0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,21 +97,24 @@ class ContinuousBatch:
         import torch  # noqa: PLC0415
 
         with torch.inference_mode():
-            parts = [] if self._read is None else [self._read]
-            for group in _of_like_length(joining):
-                parts.append(self._read_prompts(group))
-                self.rows += group
-            self._read = parts[0] if len(parts) == 1 else self._together(parts)
+            self._join(joining)
             if not any(row.is_done for row in self.rows):
                 self._generate(wanted)
             return self._leave()
+
+    def _join(self, joining: Sequence[Row]) -> None:
+        parts = [] if self._read is None else [self._read]
+        for group in _of_like_length(joining):
+            parts.append(self._read_prompts(group))
+            self.rows += group
+        self._read = parts[0] if len(parts) == 1 else self._together(parts)
 
     def _read_prompts(self, rows: list[Row]) -> _Read:
         import torch  # noqa: PLC0415
 
         width = max(len(row.prompt) for row in rows)
         gaps = [width - len(row.prompt) for row in rows]
-        ids = [[self.pad] * gap + row.prompt for gap, row in zip(gaps, rows, strict=True)]
+        ids = [row.prompt[:1] * gap + row.prompt for gap, row in zip(gaps, rows, strict=True)]
         mask = [[0] * gap + [1] * len(row.prompt) for gap, row in zip(gaps, rows, strict=True)]
         start = _Read(
             ids=torch.tensor(ids, device=self.model.device),
@@ -125,7 +145,7 @@ class ContinuousBatch:
         out = self.model.generate(
             input_ids=read.ids,
             attention_mask=read.mask,
-            past_key_values=DynamicCache(read.layers) if read.layers else None,
+            past_key_values=DynamicCache(read.taken()) if read.layers else None,
             do_sample=False,
             eos_token_id=sorted(self.ends),
             pad_token_id=self.pad,
@@ -144,7 +164,6 @@ class ContinuousBatch:
         """Take the rows out that are done, and the padding that none of the others needs."""
         done = [row for row in self.rows if row.is_done]
         kept = [number for number, row in enumerate(self.rows) if not row.is_done]
-        self.rows = [self.rows[number] for number in kept]
         if not kept:
             self._read = None
         elif done and self._read is not None:
@@ -155,9 +174,10 @@ class ContinuousBatch:
                 mask=mask[:, spare:],
                 layers=[
                     (keys[kept, :, spare:], values[kept, :, spare:])
-                    for keys, values in self._read.layers
+                    for keys, values in self._read.taken()
                 ],
             )
+        self.rows = [self.rows[number] for number in kept]
         return done
 
     def _together(self, parts: list[_Read]) -> _Read:
@@ -167,24 +187,21 @@ class ContinuousBatch:
 
         width = max(part.ids.shape[1] for part in parts)
         gaps = [width - part.ids.shape[1] for part in parts]
+        both = list(zip(parts, gaps, strict=True))
 
-        def joined(tensors: Iterator[Tensor], *, behind: tuple[int, ...], value: int) -> Tensor:
-            padded = [
-                pad(tensor, (*behind, gap, 0), value=value)
-                for tensor, gap in zip(tensors, gaps, strict=True)
-            ]
-            return torch.cat(padded)
+        def joined(tensors: Iterable[Tensor]) -> Tensor:
+            """Join one layer's keys or values; there is one more dimension behind the tokens."""
+            padded = zip(tensors, gaps, strict=True)
+            return torch.cat([pad(tensor, (0, 0, gap, 0)) for tensor, gap in padded])
 
-        size = (0, 0)  # keys and values have one more dimension behind the tokens
         return _Read(
-            ids=joined((part.ids for part in parts), behind=(), value=self.pad),
-            mask=joined((part.mask for part in parts), behind=(), value=0),
+            ids=torch.cat(
+                [torch.cat([part.ids[:, :1].expand(-1, gap), part.ids], 1) for part, gap in both]
+            ),
+            mask=torch.cat([pad(part.mask, (gap, 0)) for part, gap in both]),
             layers=[
-                (
-                    joined((part.layers[number][0] for part in parts), behind=size, value=0),
-                    joined((part.layers[number][1] for part in parts), behind=size, value=0),
-                )
-                for number in range(len(parts[0].layers))
+                (joined(keys for keys, _ in layer), joined(values for _, values in layer))
+                for layer in zip(*(part.taken() for part in parts), strict=True)
             ],
         )
 
@@ -208,7 +225,15 @@ class _Stop:
 
 
 def supports(model: Any) -> bool:
-    """Tell whether a model's rows can be read apart: it keeps plain keys and values, all of them.
+    """Tell whether a model's rows can be read apart, and its answers be generated in pieces."""
+    try:
+        return _can_be_padded(model) and _has_no_other_setting(model.generation_config)
+    except Exception:  # noqa: BLE001 (an architecture that is not known may lack anything)
+        return False
+
+
+def _can_be_padded(model: Any) -> bool:
+    """Tell whether a model keeps plain keys and values, all of them, and is told positions.
 
     A window of the last tokens, a recurrent state or positions of images cannot be padded.
     """
@@ -217,8 +242,24 @@ def supports(model: Any) -> bool:
 
     if model.config.is_encoder_decoder or getattr(model, "_is_stateful", False):
         return False
+    takes = inspect.signature(model.forward).parameters
+    if "position_ids" not in takes and model.config.model_type not in _ALIBI:
+        return False
     layers = DynamicCache(config=model.config).layers
-    return all(type(layer) is DynamicLayer for layer in layers)
+    return "past_key_values" in takes and {type(layer) for layer in layers} == {DynamicLayer}
+
+
+def _has_no_other_setting(config: Any) -> bool:
+    """Tell whether a checkpoint's settings of `generate` mean the same for a piece of an answer.
+
+    A least length counts from the piece's begin, a forced end token comes at the piece's end, beams
+    have each their keys, and so on: whatever is not known to be the same counts as different.
+    """
+    usual = config._get_default_generation_params()  # noqa: SLF001
+    return all(
+        name in _SAME_IN_PIECES or name.startswith("_") or value in (None, usual.get(name, False))
+        for name, value in config.to_dict().items()
+    )
 
 
 def _of_like_length(rows: Sequence[Row]) -> Iterator[list[Row]]:

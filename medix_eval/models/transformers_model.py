@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +83,7 @@ class TransformersModel:
         try:
             yield batcher
         finally:
+            batcher.ended.set()
             worker.cancel()
             with suppress(asyncio.CancelledError):
                 await worker
@@ -111,6 +112,8 @@ class _Batcher:
     loaded: _Loaded
     batch_size: int
     cores: FreeCores
+    ended: threading.Event = field(default_factory=threading.Event)
+    """No prompt waits any more: what is being generated stops at its next token."""
     _waiting: asyncio.Queue[_Job] = field(default_factory=asyncio.Queue)
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
@@ -129,37 +132,42 @@ class _Batcher:
             greedy = [job for job in jobs if continuous and not job[1].temperature]
             await self._together([job for job in jobs if job not in greedy])
             if greedy:
-                await self._flow(greedy)
+                await self._together(await self._flow(greedy))
 
     async def _more(self, most: int) -> list[_Job]:
         """Return up to so many prompts that wait; they come one by one as earlier ones finish."""
         await asyncio.sleep(_GATHER_S)
         return [self._waiting.get_nowait() for _ in range(min(most, self._waiting.qsize()))]
 
-    async def _flow(self, joining: list[_Job]) -> None:
-        """Answer greedily, and let prompts that come meanwhile join, until none is left."""
+    async def _flow(self, joining: list[_Job]) -> list[_Job]:
+        """Answer greedily, and let prompts that come meanwhile join, until none is left.
+
+        Return those that an error left without one: when this has returned, their memory is free.
+        """
         from medix_eval.models.continuous_batch import ContinuousBatch  # noqa: PLC0415
 
         batch = ContinuousBatch(
             model=self.loaded.model, ends=self.loaded.ends, pad=self.loaded.tokenizer.pad_token_id
         )
-        while joining or batch.rows:
-            places = self.batch_size - len(batch.rows) - len(joining)
+        inside: list[_Job] = []
+        while joining or inside:
+            places = self.batch_size - len(inside) - len(joining)
+            inside += joining
             try:
                 answers = await asyncio.to_thread(self._advance, batch, joining, places)
             except Exception as error:  # noqa: BLE001 (of which row, only another try can tell)
-                jobs = [*(row.job for row in batch.rows if row.job not in joining), *joining]
                 _LOG.debug("answered again, in halves: %s", error)
                 if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
-                    self.batch_size = max(1, len(jobs) // 2)
+                    self.batch_size = max(1, len(inside) // 2)
                     _LOG.warning("out of memory: from now on %d prompts a batch", self.batch_size)
-                return await self._together(jobs)
+                return inside
             for (_, _, done), answer in answers:
                 _resolve(done, answer)
-            more = await self._more(self.batch_size - len(batch.rows))
+            inside = [job for job in inside if not job[2].done()]
+            more = await self._more(self.batch_size - len(inside))
             joining = [job for job in more if not job[1].temperature]
             await self._together([job for job in more if job[1].temperature])
-        return None
+        return []
 
     def _advance(
         self, batch: ContinuousBatch, jobs: list[_Job], places: int
@@ -173,8 +181,14 @@ class _Batcher:
                 rows.append(_row(self.loaded, job))
             except Exception as error:  # noqa: BLE001 (a template may fail in any way)
                 answers.append((job, _rejection(error)))
+        for row in batch.rows:
+            if row.job[2].done():  # what it is for was interrupted
+                row.room = 0
         if rows or batch.rows:
-            done = batch.advance(rows, wanted=lambda: places > 0 and not self._waiting.empty())
+            done = batch.advance(
+                rows,
+                wanted=lambda: self.ended.is_set() or (places > 0 and not self._waiting.empty()),
+            )
             answers += [
                 (row.job, _completion(self.loaded, row.tokens, num_read=len(row.prompt)))
                 for row in done
@@ -188,23 +202,23 @@ class _Batcher:
 
     async def _answer(self, jobs: list[_Job], sampling: Sampling) -> None:
         """Run one batch; an error is every row's error, so a batch is halved to find its cause."""
+        answers: Sequence[Completion | RequestRejected]
+        half = 0
         try:
             prompts = [prompt for prompt, _, _ in jobs]
             answers = await asyncio.to_thread(self._generate, prompts, sampling)
         except Exception as error:  # noqa: BLE001 (a batch fails as a whole; found by halving)
-            if len(jobs) > 1:
-                half = len(jobs) // 2
-                await self._answer(jobs[:half], sampling)
-                await self._answer(jobs[half:], sampling)
-                return
-            _resolve(jobs[0][2], _rejection(error))
+            answers, half = [_rejection(error)], len(jobs) // 2
+        if half:  # tried here, as an error that is being handled keeps what filled the memory
+            await self._answer(jobs[:half], sampling)
+            await self._answer(jobs[half:], sampling)
             return
         for (_, _, done), answer in zip(jobs, answers, strict=True):
             _resolve(done, answer)
 
     def _generate(self, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
         self._follow_cores()
-        return _generate(self.loaded, prompts, sampling)
+        return _generate(self.loaded, prompts, sampling, ended=self.ended.is_set)
 
     def _follow_cores(self) -> None:
         if self.loaded.threads:
@@ -277,6 +291,7 @@ def _loaded(location: str) -> _Loaded:
     text = getattr(model.config, "text_config", model.config)
     context = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.generation_config.max_length = None  # with `max_new_tokens`, a warning at every call
     model.eval()
     model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` untyped
     return _Loaded(
@@ -309,7 +324,9 @@ def _messages(prompt: Prompt, *, takes_images: bool) -> list[dict[str, Any]]:
     return [*messages, {"role": "user", "content": content}]
 
 
-def _generate(loaded: _Loaded, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
+def _generate(
+    loaded: _Loaded, prompts: list[Prompt], sampling: Sampling, *, ended: Callable[[], bool]
+) -> list[Completion]:
     """Answer one batch; greedy at temperature 0, else seeded sampling."""
     import torch  # noqa: PLC0415
 
@@ -336,7 +353,12 @@ def _generate(loaded: _Loaded, prompts: list[Prompt], sampling: Sampling) -> lis
         }
     with torch.inference_mode():
         tokens = loaded.model.generate(
-            **batch, **how, max_new_tokens=min(sampling.max_tokens, room)
+            **batch,
+            **how,
+            max_new_tokens=min(sampling.max_tokens, room),
+            stopping_criteria=[
+                lambda ids, _: torch.full_like(ids[:, -1], ended(), dtype=torch.bool)
+            ],
         )
     fresh = tokens[:, batch["input_ids"].shape[1] :]
     return [
