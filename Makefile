@@ -3,7 +3,7 @@
 REAL_TASKS = pubmedqa,medqa,medmcqa,mmlu_medical
 LIMIT = 4
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo real demo-train test coverage docs test-vllm lint check bench build clean dev
+.PHONY: help demo real demo-train test test-long coverage docs test-vllm lint check bench build clean dev
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ demo-train: dev ## train a half-trained model with GRPO, and compare it with wha
 
 test: dev ## run the tests
 	.venv/bin/python -m pytest -n 2
+
+test-long: dev ## run the tests that take long: kills, simulations, training, all real rows
+	.venv/bin/python -m pytest -n 2 -m long
 
 coverage: dev ## run the tests and measure how much of medix_eval they reach, branches included
 	.venv/bin/python -m pytest -n 2 --cov=medix_eval

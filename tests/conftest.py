@@ -58,6 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("network") and "network" not in asked_for:
             item.add_marker(pytest.mark.skip(reason="needs the network: ask with `-m network`"))
+        if item.get_closest_marker("long") and "long" not in asked_for:
+            item.add_marker(pytest.mark.skip(reason="takes long: `make test-long`"))
         if item.get_closest_marker("vllm") and vllm_version() is None:
             item.add_marker(pytest.mark.skip(reason="needs vLLM: `make test-vllm`"))
         if item.get_closest_marker("gpu") and not _has_cuda():

@@ -16,7 +16,7 @@ import pytest
 
 from medix_eval.errors import RequestRejected
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.models.continuous_batch import ContinuousBatch, Row, supports
+from medix_eval.models.continuous_batch import BatchRow, ContinuousBatch, supports
 from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.models.transformers_model import TransformersModel
 
@@ -65,10 +65,10 @@ def llama(**settings: Any) -> Any:
     return model
 
 
-def rows() -> list[Row]:
+def rows() -> list[BatchRow]:
     drawn = Random(1)  # noqa: S311
     return [
-        Row(job=number, prompt=[drawn.randrange(9, 60) for _ in range(length)], room=room)
+        BatchRow(job=number, prompt=[drawn.randrange(9, 60) for _ in range(length)], room=room)
         for number, (length, room) in enumerate(zip(LENGTHS, ROOMS, strict=True))
     ]
 
@@ -299,7 +299,7 @@ def test_keys_are_in_memory_once_and_leave_with_their_rows() -> None:
 
     keys = seen(model, look)
     batch = ContinuousBatch(model=model, ends=ENDS, pad=END)
-    long, short = Row(job=0, prompt=[9] * 40, room=3), Row(job=1, prompt=[10] * 5, room=9)
+    long, short = BatchRow(job=0, prompt=[9] * 40, room=3), BatchRow(job=1, prompt=[10] * 5, room=9)
     batch.advance([long, short], wanted=lambda: True)
     batch.advance([], wanted=lambda: False)
     batch.advance([], wanted=lambda: False)
@@ -314,7 +314,7 @@ def test_keys_are_in_memory_once_and_leave_with_their_rows() -> None:
 
 def test_a_waiting_prompt_stops_the_piece_at_its_next_token() -> None:
     batch = ContinuousBatch(model=llama(suppress_tokens=sorted(ENDS)), ends=ENDS, pad=END)
-    row = Row(job=0, prompt=[9, 10], room=50)
+    row = BatchRow(job=0, prompt=[9, 10], room=50)
 
     assert batch.advance([row], wanted=lambda: True) == []
     assert len(row.tokens) == 2  # one of the prompt's reading, one of the piece
@@ -496,7 +496,7 @@ def test_an_error_once_rows_have_left_loses_none(
     leave = ContinuousBatch._leave  # noqa: SLF001
     calls: list[int] = []
 
-    def fails_after(batch: ContinuousBatch) -> list[Row]:
+    def fails_after(batch: ContinuousBatch) -> list[BatchRow]:
         done = leave(batch)
         calls.append(len(done))
         if len(calls) in (2, 5):

@@ -91,6 +91,7 @@ def test_an_interval_that_takes_each_question_as_independent_does_not() -> None:
     assert share < 0.9
 
 
+@pytest.mark.long
 def test_a_graded_tasks_interval_covers_the_truth() -> None:
     share = covered(
         lambda random: task_interval(clustered(*graded_by_image(random, images=60, mean=0.6))),
@@ -108,6 +109,7 @@ def group(random: np.random.Generator) -> list[tuple[Floats, list[str] | None]]:
     ]
 
 
+@pytest.mark.long
 def test_a_groups_interval_covers_the_truth() -> None:
     def draw(random: np.random.Generator) -> Interval | None:
         graded = graded_by_image(random, images=20, mean=0.6)

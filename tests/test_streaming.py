@@ -10,7 +10,7 @@ import pytest
 SCRIPT = Path(__file__).parent / "bench" / "stream_images.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fifty_times_the_images_take_hardly_more_memory(tmp_path: Path) -> None:
     peaks = {}
     for num in (1_000, 50_000):

@@ -34,7 +34,7 @@ _SAME_IN_PIECES = frozenset(
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Row:
+class BatchRow:
     """One prompt in the batch, and what has been answered so far."""
 
     job: Any
@@ -86,10 +86,10 @@ class ContinuousBatch:
     model: Any
     ends: frozenset[int]
     pad: int
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BatchRow] = field(default_factory=list)
     _read: _Read | None = None
 
-    def advance(self, joining: Sequence[Row], *, wanted: Callable[[], bool]) -> list[Row]:
+    def advance(self, joining: Sequence[BatchRow], *, wanted: Callable[[], bool]) -> list[BatchRow]:
         """Let rows join, generate until enough rows are done, and return those, who leave.
 
         `wanted` says whether another prompt could join now; then it stops after the next token.
@@ -102,14 +102,14 @@ class ContinuousBatch:
                 self._generate(wanted)
             return self._leave()
 
-    def _join(self, joining: Sequence[Row]) -> None:
+    def _join(self, joining: Sequence[BatchRow]) -> None:
         parts = [] if self._read is None else [self._read]
         for group in _of_like_length(joining):
             parts.append(self._read_prompts(group))
             self.rows += group
         self._read = parts[0] if len(parts) == 1 else self._together(parts)
 
-    def _read_prompts(self, rows: list[Row]) -> _Read:
+    def _read_prompts(self, rows: list[BatchRow]) -> _Read:
         import torch  # noqa: PLC0415
 
         width = max(len(row.prompt) for row in rows)
@@ -136,7 +136,7 @@ class ContinuousBatch:
             stopping_criteria=StoppingCriteriaList([stop]),
         )
 
-    def _extend(self, read: _Read, rows: list[Row], **how: Any) -> _Read:
+    def _extend(self, read: _Read, rows: list[BatchRow], **how: Any) -> _Read:
         """Call `generate` on rows as far as they are read; they take what comes out."""
         from torch.nn.functional import pad  # noqa: PLC0415
         from transformers import DynamicCache  # noqa: PLC0415
@@ -160,7 +160,7 @@ class ContinuousBatch:
             layers=[(layer.keys, layer.values) for layer in out.past_key_values.layers],
         )
 
-    def _leave(self) -> list[Row]:
+    def _leave(self) -> list[BatchRow]:
         """Take the rows out that are done, and the padding that none of the others needs."""
         done = [row for row in self.rows if row.is_done]
         kept = [number for number, row in enumerate(self.rows) if not row.is_done]
@@ -262,9 +262,9 @@ def _has_no_other_setting(config: Any) -> bool:
     )
 
 
-def _of_like_length(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _of_like_length(rows: Sequence[BatchRow]) -> Iterator[list[BatchRow]]:
     """Group prompts to be read at once, so that little of what is read is padding."""
-    group: list[Row] = []
+    group: list[BatchRow] = []
     for row in sorted(rows, key=lambda row: len(row.prompt)):
         tokens = sum(len(other.prompt) for other in group) + len(row.prompt)
         if group and len(row.prompt) * (len(group) + 1) > _PADDING * tokens:

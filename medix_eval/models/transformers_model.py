@@ -25,7 +25,7 @@ from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import as_rgb
 
 if TYPE_CHECKING:
-    from medix_eval.models.continuous_batch import ContinuousBatch, Row
+    from medix_eval.models.continuous_batch import BatchRow, ContinuousBatch
 
 _LOG = logging.getLogger(__name__)
 _LOADING = threading.Lock()
@@ -367,9 +367,9 @@ def _generate(
     ]
 
 
-def _row(loaded: _Loaded, job: _Job) -> Row:
+def _row(loaded: _Loaded, job: _Job) -> BatchRow:
     """Read one prompt of text into tokens."""
-    from medix_eval.models.continuous_batch import Row  # noqa: PLC0415
+    from medix_eval.models.continuous_batch import BatchRow  # noqa: PLC0415
 
     prompt, sampling, _ = job
     tokens = loaded.processor.apply_chat_template(
@@ -381,7 +381,7 @@ def _row(loaded: _Loaded, job: _Job) -> Row:
     room = loaded.context - len(tokens)
     if room < 1:
         raise _too_long(len(tokens), loaded)
-    return Row(job=job, prompt=tokens, room=min(room, sampling.max_tokens))
+    return BatchRow(job=job, prompt=tokens, room=min(room, sampling.max_tokens))
 
 
 def _too_long(length: int, loaded: _Loaded) -> RequestRejected:

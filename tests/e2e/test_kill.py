@@ -66,7 +66,7 @@ def finished(argv: list[str]) -> dict[str, Any]:
     return scores
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:
     with ScriptedServer(answer) as candidate, ScriptedServer(grade) as judge:
         undisturbed = finished(command(candidate, judge, tmp_path / "whole"))
@@ -103,9 +103,10 @@ def test_an_interrupt_ends_cleanly_and_can_be_resumed(tmp_path: Path) -> None:
         scores = finished(argv)
 
     assert process.returncode == 130
-    assert err.decode().strip().splitlines() == [
+    assert "Traceback" not in err.decode()
+    assert err.decode().strip().splitlines()[-1] == (
         "interrupted: finished work is kept; run the same command again"
-    ]
+    )
     assert kept < sum(task["n"] for task in scores["tasks"].values())
     assert len(lines_of(tmp_path, "completions.jsonl")) == sum(
         task["n"] for task in scores["tasks"].values()

@@ -89,7 +89,7 @@ def test_answers_beside_real_rationales_are_read_as_often_as_before(real_rows: P
     assert not worse, "\n".join(worse)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("measure", [every_option, with_why])
 def test_of_all_rows_no_answer_is_read_falsely(real_rows: Path, measure: Measure) -> None:
     tallies = measure(real_rows, num_rows=None)
