@@ -35,7 +35,7 @@ def bare(model: str, texts: list[str], most: int) -> tuple[int, float]:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     torch.set_num_threads(threads_for(loaded.num_parameters()))
     chats = [[{"role": "user", "content": text}] for text in texts]
     tokens = 0
