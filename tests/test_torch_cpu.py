@@ -97,6 +97,7 @@ class Processors:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.busy = self.own = 0.0
+        monkeypatch.setattr(torch_cpu, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(torch_cpu, "_processor_times", lambda: (self.now, self.busy, self.own))
         monkeypatch.setattr(torch_cpu, "_own_cores", lambda: CORES)
         monkeypatch.setattr(torch_cpu, "cores_granted", lambda: math.inf)

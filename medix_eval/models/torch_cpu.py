@@ -93,7 +93,7 @@ class FreeCores:
         """Set the number of the thread that calls; what is counted lies since the last count."""
         import torch  # noqa: PLC0415
 
-        if self._threads is None or _processor_times()[0] - self._seen[0] > _COUNT_AGAIN_S:
+        if self._threads is None or time.monotonic() - self._seen[0] > _COUNT_AGAIN_S:
             threads = min(most, self.count())
             if most > 1 and threads != self._threads:
                 _LOG.info("%s computes on %d of %d cores", self._name, threads, most)
