@@ -129,10 +129,15 @@ class _Batcher:
         continuous = not self.loaded.takes_images and supports(self.loaded.model)
         while True:
             jobs = [await self._waiting.get(), *await self._more(self.batch_size - 1)]
-            greedy = [job for job in jobs if continuous and not job[1].temperature]
-            await self._together([job for job in jobs if job not in greedy])
-            if greedy:
+            if not continuous:
+                await self._together(jobs)
+            elif greedy := await self._greedy(jobs):
                 await self._together(await self._flow(greedy))
+
+    async def _greedy(self, jobs: list[_Job]) -> list[_Job]:
+        """Answer the prompts that are sampled, and return the others."""
+        await self._together([job for job in jobs if job[1].temperature])
+        return [job for job in jobs if not job[1].temperature]
 
     async def _more(self, most: int) -> list[_Job]:
         """Return up to so many prompts that wait; they come one by one as earlier ones finish."""
@@ -164,9 +169,7 @@ class _Batcher:
             for (_, _, done), answer in answers:
                 _resolve(done, answer)
             inside = [job for job in inside if not job[2].done()]
-            more = await self._more(self.batch_size - len(inside))
-            joining = [job for job in more if not job[1].temperature]
-            await self._together([job for job in more if job[1].temperature])
+            joining = await self._greedy(await self._more(self.batch_size - len(inside)))
         return []
 
     def _advance(
