@@ -134,10 +134,13 @@ def _outcomes(run: JudgedRun) -> str:
         for outcome in Outcome
         if not outcome.is_scored and totals[outcome.value]
     ]
-    wrong = f"{_counts(lost)}, counted as wrong"
-    wrong = wrong if lost else "none was truncated, empty, refused or rejected"
-    said = f"Of {counted(totals.total(), 'sample')} {wrong}"
-    said += f"; {_counts(outside)}, outside of the scores" if outside else ""
+    said = f"Of {counted(totals.total(), 'sample')} "
+    if lost:
+        said += f"{_counts(lost)}, counted as wrong"
+    else:
+        said += "none was truncated, empty, refused or rejected"
+    if outside:
+        said += f"; {_counts(outside)}, outside of the scores"
     return f"{said}."
 
 

@@ -215,17 +215,25 @@ def notes(scores: Scores) -> list[str]:
             f"Cost: {cost.candidate:.4g} {cost.currency} for the model, {cost.judge:.4g} for the "
             f"judge; {each} fully correct answer."
         )
-    said += [_SYNTHETIC] * scores.synthetic
-    said += [_TEXT_ONLY] * scores.text_only
+    if scores.synthetic:
+        said.append(_SYNTHETIC)
+    if scores.text_only:
+        said.append(_TEXT_ONLY)
     if scores.control:
-        said += [f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."]
+        said.append(
+            f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."
+        )
     if effect := scores.effect:
-        num = sum(scores.tasks[name].n - one.n for name, one in effect.tasks.items())
-        left_out = f"Samples not scored in both runs, and not in the {effect.name}: {num}. Answers"
-        said += [f"{left_out} that are missing because of the control are not counted."] * bool(num)
+        num_left_out = sum(scores.tasks[name].n - one.n for name, one in effect.tasks.items())
+        if num_left_out:
+            said.append(
+                f"Samples not scored in both runs, and not in the {effect.name}: {num_left_out}. "
+                "Answers that are missing because of the control are not counted."
+            )
     if any(task.mark for task in scores.tasks.values()):
         said.append("† some samples have no score; the bounds show how far the score could move.")
-    said += [_PARTIAL] * any(not group.complete for group in scores.groups.values())
+    if any(not group.complete for group in scores.groups.values()):
+        said.append(_PARTIAL)
     return said
 
 
