@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,11 @@ def _judge_of_recipe(file: Path) -> str | None:
 
 def _listed(what: str, name: str) -> str | None:
     """Return the first entry of `families.yaml` whose pattern is found in a name."""
-    entries: dict[str, str] = read_mapping(_FILE, what="list of families")[what]
+    entries: dict[str, str] = _lists()[what]
     found = (one for one, pattern in entries.items() if re.search(pattern, name.lower()))
     return next(found, None)
+
+
+@cache
+def _lists() -> dict[str, Any]:
+    return read_mapping(_FILE, what="list of families")

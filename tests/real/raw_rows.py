@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -118,17 +118,26 @@ def _choice(question: str, options: list[str], right: int, **more: Any) -> RawRo
 
 def _pubmedqa(folder: Path) -> list[RawRow]:
     return [
-        RawRow(
-            question=row["QUESTION"],
-            options=_YES_NO_MAYBE,
-            right=_YES_NO_MAYBE.index(row["final_decision"]),
-            reference=row["final_decision"],
-            above=tuple(map("{}: {}".format, row["LABELS"], row["CONTEXTS"])),
-            slices=(row["final_decision"],),
+        _decision(
+            row["QUESTION"],
+            row["final_decision"],
+            above=map("{}: {}".format, row["LABELS"], row["CONTEXTS"]),
             rationale=row["LONG_ANSWER"],
         )
         for row in _table(folder, "sahalshajim/medix-eval-sets/pubmedqa/test-*.parquet")
     ]
+
+
+def _decision(question: str, said: str, *, above: Iterable[str], rationale: str) -> RawRow:
+    return RawRow(
+        question=question,
+        options=_YES_NO_MAYBE,
+        right=_YES_NO_MAYBE.index(said),
+        reference=said,
+        above=tuple(above),
+        slices=(said,),
+        rationale=rationale,
+    )
 
 
 def _pubmedqa_compat(folder: Path) -> list[RawRow]:
@@ -150,13 +159,10 @@ def _pubmedqa_first_release(folder: Path) -> list[RawRow]:
     """Keep the official test set by its questions: the task file lists its numbers."""
     official = {row.question for row in raw_rows("pubmedqa", folder)}
     return [
-        RawRow(
-            question=row["question"],
-            options=_YES_NO_MAYBE,
-            right=_YES_NO_MAYBE.index(row["final_decision"]),
-            reference=row["final_decision"],
-            above=tuple(map("{}: {}".format, row["context"]["labels"], row["context"]["contexts"])),
-            slices=(row["final_decision"],),
+        _decision(
+            row["question"],
+            row["final_decision"],
+            above=map("{}: {}".format, row["context"]["labels"], row["context"]["contexts"]),
             rationale=row["long_answer"],
         )
         for row in _table(folder, "qiaojin/PubMedQA/pqa_labeled/train-*.parquet")
