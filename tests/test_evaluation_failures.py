@@ -154,13 +154,17 @@ def test_an_odd_reply_costs_at_most_its_sample(
 
 
 def test_a_refusal_that_no_file_can_hold_costs_only_its_sample(evaluate: Run, serve: Serve) -> None:
-    refusal = Reply(status=400, body=json.dumps({"error": {"message": "not \ud83d"}}))
-    answering = serve(lambda _: refusal)
+    refusal = Reply(
+        status=400, body=json.dumps({"error": {"message": "prompt is too long: \ud83d"}})
+    )
+    answering = serve(lambda _: refusal if len(answering.requests) > 1 else "A")
 
-    _, out, _ = evaluate(*candidate(answering), "--tasks", "medqa", "--protocol", "rules")
+    _, out, _ = evaluate(
+        *candidate(answering), "--tasks", "medqa", "--protocol", "rules", "--concurrency", "1"
+    )
 
     task = json.loads(out)["tasks"]["medqa"]
-    assert task["outcomes"]["rejected"] == task["n"] > 0
+    assert task["outcomes"]["rejected"] == task["n"] - 1 > 0
 
 
 @pytest.mark.parametrize("url", ["http://bob:secret@host/v1", "http://[::1/v1", "ftp://host", "x"])

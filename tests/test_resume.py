@@ -20,7 +20,7 @@ def test_a_failed_sample_is_asked_again_by_the_next_run_and_no_other(
 
     def script(body: dict[str, Any]) -> str | Reply:
         if broken and len(answering.requests) == 3:
-            return Reply(body="[]")
+            return Reply(text=None)
         return "A"
 
     answering = serve(script)
@@ -137,15 +137,20 @@ def test_a_sample_that_is_answered_after_all_is_judged_after_all(
     evaluate: Run, serve: Serve
 ) -> None:
     refusing = True
-    answering = serve(lambda _: Reply(status=400, text="no") if refusing else "A")
-    argv = [*candidate(answering), "--tasks", "medqa"]
+
+    def script(_: dict[str, Any]) -> str | Reply:
+        refused = refusing and len(answering.requests) > 1
+        return Reply(status=400, text="prompt is too long") if refused else "A"
+
+    answering = serve(script)
+    argv = [*candidate(answering), "--tasks", "medqa", "--concurrency", "1"]
     _, out, _ = evaluate(*argv, "--protocol", "rules")
     refusing = False
     evaluate(*argv, *judge(serve(strict)))
     _, again, _ = evaluate(*argv, "--protocol", "rules")
 
     first, last = (json.loads(text)["tasks"]["medqa"]["outcomes"] for text in (out, again))
-    assert first["rejected"] == sum(first.values())
+    assert first["rejected"] == sum(first.values()) - 1
     assert last["rejected"] == 0
 
 

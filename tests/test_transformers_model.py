@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medix_eval.errors import ConfigError, RequestRejected
+from medix_eval.errors import ConfigError, RequestRejected, ServerError
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.checkpoint import folder_identity, split_revision
 from medix_eval.models.torch_cpu import declare_missing_operators
@@ -120,7 +120,7 @@ def test_a_text_model_answers_text_and_refuses_images(text_model: Path) -> None:
     text, image = answers(text_model, prompts, batch=2, max_tokens=3)
 
     assert isinstance(text, Completion)
-    assert isinstance(image, RequestRejected)
+    assert isinstance(image, ServerError)
     assert "does not accept images" in str(image)
 
 

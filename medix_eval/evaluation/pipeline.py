@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import TaskFile
-from medix_eval.errors import BadRow, ModelError
+from medix_eval.errors import BadRow, ModelError, RequestRejected
 from medix_eval.evaluation.controls import Control, Disturb, disturbing
 from medix_eval.evaluation.panel import Panel
 from medix_eval.judging.protocol import Protocol
@@ -35,6 +36,7 @@ from medix_eval.storage.images import as_jpeg
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
 
+_LOG = logging.getLogger(__name__)
 _LINE_EVERY_S = 30.0
 """How often progress is told where stderr is a file."""
 _JPEG_QUALITY = 75
@@ -68,6 +70,8 @@ class Pipeline:
     stage: JudgingStage
     progress: Progress
     _asker: RetryingModel | None = field(init=False, default=None)
+    _served: list[str | None] = field(init=False, default_factory=list)
+    """The ids that have answered, where they are not the one asked for."""
     _sampling: Sampling = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,7 +103,13 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             model = await stack.enter_async_context(self.candidate.open(self.run.path / "logs"))
             gate = gate_for(concurrency=self.candidate.concurrency, adapts=self.candidate.adapts)
-            self._asker = RetryingModel(model=model, policy=self.policy, role="model", gate=gate)
+            self._asker = RetryingModel(
+                model=model,
+                policy=self.policy,
+                role="model",
+                gate=gate,
+                has_answered=any(seen.answered for seen in self.run.seen.values()),
+            )
             self.progress.begin("answering", left)
             in_judging = 0
             if self.stage.panel.judges and self.stage.panel.is_open:
@@ -112,6 +122,7 @@ class Pipeline:
         """Take one sample all the way, or as far as it can go already."""
         record = sample.record if isinstance(sample, BadSample) else await self._answer(sample)
         self.run.append(record)
+        self.stage.judging.rejected.discard((record.task, record.sample_id))
         self.progress.done("answering", record.task, failed=record.failure is not None)
         if self.stage.panel.is_open:
             await self.stage.score(record)
@@ -123,17 +134,27 @@ class Pipeline:
             prompt = self._prompt(sample)
             completion = await self._asker.complete(prompt, self._sampling)
         except ModelError as error:
-            failure = Failure(error=type(error).__name__, message=str(error))
+            kind = error.kind if isinstance(error, RequestRejected) else ""
+            failure = Failure(error=type(error).__name__, message=str(error), kind=kind)
             return _record(sample, failure=failure, requests=error.requests, seconds=error.seconds)
+        self._name_change(completion.served_model)
         return _record(
             sample,
             requests=completion.requests,
             seconds=completion.seconds,
             completion=completion.text,
             finish_reason=completion.finish_reason,
+            served_model=completion.served_model,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
         )
+
+    def _name_change(self, served: str | None) -> None:
+        """Warn where another release of the model goes on with the run."""
+        if served not in self._served:
+            if self._served:
+                _LOG.warning("the model has changed: %s answers now", served or self.candidate.name)
+            self._served.append(served)
 
     def _prompt(self, sample: Sample) -> Prompt:
         images = sample.images
@@ -198,7 +219,8 @@ class JudgingStage:
     async def score_saved(self, wanted: Mapping[tuple[str, str], int]) -> None:
         """Score completions that the run folder holds, by the number of their line."""
         self.progress.begin("judging", Counter(task for task, _ in wanted))
-        records = newest_completions(self.run.path, wanted=wanted)
+        newest = newest_completions(self.run.path, wanted=wanted)
+        records = (self.run.as_read(record) for record in newest)
         await each(records, self.score, limit=self.panel.concurrency)
 
     def unjudged(self, rows: Mapping[str, frozenset[int]]) -> dict[tuple[str, str], int]:

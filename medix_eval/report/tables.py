@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -204,9 +204,14 @@ def _others(task: TaskScore) -> str:
     return ", ".join(found)
 
 
+def _served(models: Mapping[str, int]) -> list[str]:
+    each = (f"{served or 'as asked for'} {number}" for served, number in models.items())
+    return [f"Answers by the id in the server's replies: {', '.join(each)}."] if models else []
+
+
 def notes(scores: Scores) -> list[str]:
     """Return what a reader must know beside the table."""
-    said = [*_warnings(scores), *_metrics(scores)]
+    said = [*_warnings(scores), *_metrics(scores), *_served(scores.served_models)]
     if note := scores.protocol.get("note"):
         said.append(f"{scores.protocol['name']}: {note}")
     if cost := scores.cost:

@@ -206,6 +206,9 @@ class Scores(Frozen):
     run: str
     limit: int | None
     synthetic: bool
+    served_models: dict[str, int] = {}
+    """Answers by the id in the reply, where servers named others than the one asked for; those
+    under the very id are under ""."""
     text_only: bool = False
     """Whether the model was asked about images without being shown them."""
     control: str | None = None

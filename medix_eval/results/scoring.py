@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from medix_eval.models.requests import ending_of
 from medix_eval.records import Kind, Outcome
 from medix_eval.results.labels import Labels, mark_of
 from medix_eval.results.scores import (
@@ -93,6 +94,7 @@ def score_run(
         run=str(judged),
         limit=max((limit for limit in limits if limit is not None), default=None),
         synthetic=any(task.synthetic for task in tasks.values()),
+        served_models=_served(tallies.values()),
         text_only=IMAGES_LEFT_OUT.items() <= manifest.generation.get("model", {}).items(),
         control=manifest.generation.get("control"),
         labels=dict(labels.source) if labels else None,
@@ -184,6 +186,13 @@ def _usage(tallies: Iterable[Tally]) -> dict[str, dict[str, float | int]]:
     }
 
 
+def _served(tallies: Iterable[Tally]) -> dict[str, int]:
+    """Count the answers of each id, where servers named others than the one asked for."""
+    answered = [one for tally in tallies for one in tally.answered.values()]
+    served = Counter(one.served or "" for one in answered)
+    return dict(sorted(served.items())) if served.keys() - {""} else {}
+
+
 def _task(line: Mapping[str, Any]) -> str:
     name: str = line["task"].partition("@")[0]
     return name
@@ -202,6 +211,8 @@ class Answered(NamedTuple):
     expects: str | None
     """`yes` or `no`, if that is the reference."""
     num_options: int
+    served: str | None
+    """The id that answered, where it is not the one asked for."""
 
     @classmethod
     def of(cls, line: Mapping[str, Any], entry: TaskEntry) -> Self:
@@ -213,12 +224,13 @@ class Answered(NamedTuple):
             int(line.get("prompt_tokens") or 0),
             None if tokens is None else int(tokens),
             float(line.get("seconds", 0.0)),
-            line.get("finish_reason") == "length",
+            ending_of(line.get("finish_reason")) == "length",
             # What has no image stands alone.
             columns.get(entry.cluster, line["sample_id"]),
             slices_of(columns, names=entry.slices, kind=entry.kind, reference=line["reference"]),
             said(line["reference"], whole=True),
             len(line.get("options", ())),
+            line.get("served_model"),
         )
 
 
