@@ -106,7 +106,14 @@ class RequestRejected(ModelError):
 
 
 class RequestRefused(ModelError):
-    """No answer, for another reason than what the sample holds: a failure, never a score."""
+    """No answer, for another reason than what the sample holds: a failure, never a score.
+
+    `is_schema`: for the JSON schema of the reply, so that asking without it may help.
+    """
+
+    def __init__(self, message: str, *, is_schema: bool = False) -> None:
+        super().__init__(message)
+        self.is_schema = is_schema
 
 
 class RequestFailed(ModelError):

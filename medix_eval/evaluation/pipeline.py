@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import logging
 import sys
 import threading
 import time
@@ -36,7 +35,6 @@ from medix_eval.storage.images import as_jpeg
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
 
-_LOG = logging.getLogger(__name__)
 _LINE_EVERY_S = 30.0
 """How often progress is told where stderr is a file."""
 _JPEG_QUALITY = 75
@@ -70,8 +68,6 @@ class Pipeline:
     stage: JudgingStage
     progress: Progress
     _asker: RetryingModel | None = field(init=False, default=None)
-    _served: list[str | None] = field(init=False, default_factory=list)
-    """The ids that have answered, where they are not the one asked for."""
     _sampling: Sampling = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,7 +133,6 @@ class Pipeline:
             kind = error.kind if isinstance(error, RequestRejected) else ""
             failure = Failure(error=type(error).__name__, message=str(error), kind=kind)
             return _record(sample, failure=failure, requests=error.requests, seconds=error.seconds)
-        self._name_change(completion.served_model)
         return _record(
             sample,
             requests=completion.requests,
@@ -148,13 +143,6 @@ class Pipeline:
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
         )
-
-    def _name_change(self, served: str | None) -> None:
-        """Warn where another release of the model goes on with the run."""
-        if served not in self._served:
-            if self._served:
-                _LOG.warning("the model has changed: %s answers now", served or self.candidate.name)
-            self._served.append(served)
 
     def _prompt(self, sample: Sample) -> Prompt:
         images = sample.images

@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from medix_eval.errors import ModelError, ReplyUnusable, RequestRejected
+from medix_eval.errors import ModelError, ReplyUnusable, RequestRefused
 from medix_eval.judging.cache import VerdictCache, remembered
 from medix_eval.judging.prompts import compiled, fence, fields_of
 from medix_eval.judging.protocol import (
@@ -38,7 +38,6 @@ from medix_eval.storage.digests import digest
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
 SEEDS_APART = 1000
 """Between the seeds of two repeats, so that their retries never share a seed."""
-_NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,8 +164,8 @@ class Judge:
         if self._structured and schema is not None:
             try:
                 return await self.ask(Prompt(text=text, schema=schema), sampling)
-            except RequestRejected as error:
-                if not any(word in str(error).lower() for word in _NO_SCHEMA):
+            except RequestRefused as error:
+                if not error.is_schema:
                     raise
                 self._structured = False
         return await self.ask(Prompt(text=text), sampling)

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -55,13 +55,15 @@ _STOPS = {
     "model": "check the model behind {where}",
 }
 _TOO_LARGE = 413
-_SCHEMA = "response_format"
-_SETTINGS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", _SCHEMA)
+_SETTINGS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed")
 """Fields of a request that are the same for every sample."""
-_NAMES = re.compile(rf"\b({'|'.join(_SETTINGS)}|json_schema)\b")
+_NAMES = re.compile(rf"\b({'|'.join(_SETTINGS)})\b", re.IGNORECASE)
+_OF_A_SCHEMA = re.compile("response_format|json_schema|structured|guided|grammar", re.IGNORECASE)
 _ECHOES = frozenset({"input", "ctx", "flagged_input", "url"})
 """Fields of an error that may repeat the prompt."""
-_MOST_WORDS = 4000
+_MOST_WORDS, _SHOWN = 4000, 300
+_REASONING = ("reasoning_content", "reasoning", "reasoning_details")
+"""Where servers put what they split off, the plainest first."""
 _DATED = re.compile(
     r"-(20\d\d-?(0[1-9]|1[0-2])-?([0-2]\d|3[01])|2\d(0[1-9]|1[0-2])|(0[1-9]|1[0-2])([0-2]\d|3[01]))"
 )
@@ -202,9 +204,7 @@ class Connected:
         body = _encoded(fields, prompt.images)
         status, reply = await self._request("POST", "/chat/completions", body)
         self._refuse(status, reply)
-        choice = _first_choice(reply)
-        self._refuse_inside(reply, choice)
-        completion = _completion(reply, choice)
+        completion = _completion(reply, self._choice(reply))
         served = reply.get("model")
         if isinstance(served, str) and served and served != self.server.model:
             if not self.server.is_served_as(served):
@@ -245,12 +245,18 @@ class Connected:
             self._refuse(status, reply, wait_s=_retry_after_s(headers.get("Retry-After")))
         return status, reply
 
-    def _refuse_inside(self, reply: Any, choice: Mapping[str, Any]) -> None:
-        """Raise what an error says that came as a success: a gateway passes one on so."""
-        for error in (reply.get("error"), choice.get("error")):
-            if error:
-                code = str(error.get("code")) if isinstance(error, dict) else ""
-                self._refuse(int(code) if re.fullmatch(r"[45]\d\d", code) else 502, error)
+    def _choice(self, reply: Any) -> dict[str, Any]:
+        """Return the first choice. Raises what an error says that a gateway passes as a success."""
+        reply = reply if isinstance(reply, dict) else {"": reply}
+        choices = reply.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        choice: dict[str, Any] = first if isinstance(first, dict) else {}
+        for error in filter(None, (reply.get("error"), choice.get("error"))):
+            code = str(error.get("code")) if isinstance(error, dict) else ""
+            self._refuse(int(code) if re.fullmatch(r"[45]\d\d", code) else 502, error)
+        if not isinstance(choice.get("message"), dict):
+            raise RequestFailed(f"the reply has no completion: {str(reply)[:200]}")
+        return choice
 
     def _refuse(self, status: int, reply: Any, *, wait_s: float | None = None) -> None:
         """Raise what an error is about: the account, the set-up, the sample, or this moment."""
@@ -262,10 +268,10 @@ class Connected:
                 f"{self.server.base_url} answered {status}: redirected",
                 hint=f"give the final address of the API in {self.server.where}",
             )
-        words = " ".join(_words(reply))[:_MOST_WORDS].lower()
+        words = " ".join(_words(reply))[:_MOST_WORDS]
         kind = refusal_kind(words)
         passes = status in _RETRYABLE or status >= 500 or kind == "rate"  # noqa: PLR2004
-        message = f"answered {status}: {_error_message(reply)}"
+        message = f"answered {status}: {words[:_SHOWN]}"
         at = f"{self.server.base_url} {message}"
         if status == _TOO_LARGE and not kind:
             kind = "too_long"
@@ -273,17 +279,15 @@ class Connected:
             raise RequestRejected(message, kind=kind)
         if passes and kind != "account":
             raise RequestFailed(at, retry_after_s=wait_s)
-        setting = _setting(reply, words)
-        if setting == _SCHEMA:  # which a judge can do without
-            raise RequestRefused(message)
+        setting, is_schema = _setting(reply, words), bool(_OF_A_SCHEMA.search(words))
         about: int | str = kind if kind in _STOPS and status not in _STOPS else status
         if about in _STOPS:
             known = {"key_env": self.server.key_env, "where": self.server.where}
             raise ServerError(at, hint=_STOPS[about].format(**known))
-        if setting:
+        if setting and not is_schema:
             hint = f"it refuses {setting!r} of every request; no sample is scored for that"
             raise ServerError(at, hint=hint)
-        raise RequestRefused(message)
+        raise RequestRefused(message, is_schema=is_schema)
 
 
 def _messages(prompt: Prompt) -> list[ChatCompletionMessageParam]:
@@ -317,29 +321,15 @@ def _encoded(fields: Mapping[str, Any], images: tuple[bytes, ...]) -> bytes:
     return body
 
 
-def _first_choice(reply: Any) -> dict[str, Any]:
-    """Return the first choice; an empty one where a reply has none but says what went wrong."""
-    if isinstance(reply, dict):
-        if reply.get("error"):
-            return {}
-        choices = reply.get("choices")
-        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-            found: dict[str, Any] = choices[0]
-            if found.get("error") or isinstance(found.get("message"), dict):
-                return found
-    raise RequestFailed(f"the reply has no completion: {str(reply)[:200]}")
-
-
 def _completion(reply: Mapping[str, Any], choice: Mapping[str, Any]) -> Completion:
     """Read a choice; reasoning that a server splits off is put back in front."""
     message, usage = choice["message"], reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     reason = choice.get("finish_reason")
-    text, thought, refusal = _parts(message.get("content"))
-    split = message.get("reasoning_content") or message.get("reasoning")
-    split = split or message.get("reasoning_details")
-    reasoning = split if isinstance(split, str) else thought + _text_of(split)
-    refusal = message.get("refusal") or refusal
+    parts = _parts(message.get("content"))
+    text, refusal = parts.get("text"), message.get("refusal") or parts.get("refusal")
+    split = next(filter(None, map(message.get, _REASONING)), None)
+    reasoning = parts.get("thinking", "") + _text_of(split)
     if refusal and not (text or "").strip():
         text, reason = str(refusal), "refusal"
     elif reasoning:
@@ -357,53 +347,38 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-def _parts(content: Any) -> tuple[str | None, str, str]:
-    """Return text, reasoning and refusal of a content, which is text or a list of parts."""
-    if isinstance(content, str | None):
-        return content, "", ""
-    if not isinstance(content, list):
+def _parts(content: Any) -> dict[str, str]:
+    """Return `text`, `thinking` and `refusal` of a content, which is text or a list of parts."""
+    if not isinstance(content, str | list | None):
         raise ReplyUnusable(f"the completion is {type(content).__name__}, not text")
     found: dict[str, str] = {}
-    for part in content:
+    for part in [content] if isinstance(content, str) else content or ():
         kind = str(part.get("type", "text")) if isinstance(part, dict) else "text"
-        sort = "thinking" if kind in {"thinking", "reasoning"} else kind.removeprefix("output_")
-        found[sort] = found.get(sort, "") + _text_of(part)
-    return found.get("text"), found.get("thinking", ""), found.get("refusal", "")
+        kind = "thinking" if kind == "reasoning" else kind.removeprefix("output_")
+        found[kind] = found.get(kind, "") + _text_of(part)
+    return found
 
 
 def _text_of(part: Any) -> str:
     """Return the text of a part of a content, however deep it lies."""
-    if isinstance(part, str):
-        return part
-    if isinstance(part, list):
-        return "".join(map(_text_of, part))
+    if not isinstance(part, dict):
+        return part if isinstance(part, str) else "".join(map(_text_of, part or ()))
     keys = ("text", "thinking", "reasoning", "refusal", "summary", "content")
-    return next((_text_of(part[key]) for key in keys if key in part), "") if part else ""
-
-
-def _error_message(reply: Any) -> str:
-    """Return the sentence of an error, whatever is around it."""
-    while True:
-        if isinstance(reply, list) and reply:
-            reply = reply[0]
-        inner = reply if isinstance(reply, dict) else {}
-        key = next((key for key in ("error", "message", "detail", "msg") if inner.get(key)), None)
-        if key is None:
-            return " ".join(str(reply).split())[:300]
-        reply = inner[key]
+    return next((_text_of(part[key]) for key in keys if key in part), "")
 
 
 def _words(error: Any) -> Iterator[str]:
     """Yield all that an error says, but for what may be the prompt."""
+    if isinstance(error, str) and error.startswith(("{", "[")):
+        with suppress(ValueError, RecursionError):
+            error = parsed(error.encode(errors="replace"))
     if isinstance(error, dict):
-        for key, value in error.items():
-            if key not in _ECHOES:
-                yield from _words(value)
-    elif isinstance(error, list):
+        error = [value for key, value in error.items() if key not in _ECHOES]
+    if isinstance(error, list):
         for one in error:
             yield from _words(one)
-    elif isinstance(error, str | int):
-        yield str(error)
+    elif error is not None:
+        yield from str(error).split()
 
 
 def _setting(reply: Any, words: str) -> str | None:
@@ -413,7 +388,7 @@ def _setting(reply: Any, words: str) -> str | None:
     if isinstance(param, str) and (name := re.split(r"[.\[]", param)[0]) in (*_SETTINGS, "model"):
         return name
     found = _NAMES.search(words)
-    return _SCHEMA if found and found[1] == "json_schema" else found[1] if found else None
+    return found[1] if found else None
 
 
 def _retry_after_s(header: str | None) -> float | None:

@@ -169,6 +169,8 @@ async def each(
         raise (known[0] if known else errors.exceptions[0]) from None
 
 
+_NO_ANSWER = "all of the reply is reasoning, without an answer"
+_PARSER = "does the server's --reasoning-parser (llama.cpp: --reasoning-format) fit the model?"
 OF_THE_SAMPLE = frozenset({"too_long", "image", "content_filter"})
 """Refusals that are the sample's own; for any other the model is not to blame."""
 
@@ -216,7 +218,7 @@ def unanswered(text: str | None, reason: str | None, *, thought_only: bool = Fal
     if text is None and ending == "stop":
         return "the reply has no text"
     if thought_only and ending == "stop":
-        return "all of the reply is reasoning, without an answer"
+        return _NO_ANSWER
     return ""
 
 
@@ -236,7 +238,8 @@ def accepted(completion: Completion) -> Completion:
         completion.text, completion.finish_reason, thought_only=completion.thought_only
     )
     if why:
-        raise RequestFailed(why) if ending == "failed" else ReplyUnusable(why)
+        hint = _PARSER if why == _NO_ANSWER else ""
+        raise RequestFailed(why) if ending == "failed" else ReplyUnusable(why, hint=hint)
     completion.finish_reason = completion.finish_reason and ending
     return completion
 
@@ -276,6 +279,7 @@ class RetryingModel:
     has_answered: bool = False
     """Whether it has ever answered in this run: then a refusal is not of every request."""
     _refused: Counter[str] = field(default_factory=Counter)
+    _is_warned: bool = False
     _failures_in_a_row: int = 0
     _last_answer_at: float = field(default_factory=time.monotonic)
     _failed_since: int = 0
@@ -302,13 +306,13 @@ class RetryingModel:
                 self._count(error)
                 if number >= self.policy.tries:
                     self._failed_since += 1
-                    self._refuse_all(error)
+                    self._heed(error)
                     raise
                 await asyncio.sleep(self._wait_s(error, number=number))
             except ModelError as error:
                 error.requests, error.seconds = number, seconds
                 self._answered()
-                self._refuse_all(error)
+                self._heed(error)
                 raise
             else:
                 self._answered()
@@ -321,9 +325,13 @@ class RetryingModel:
         self._failures_in_a_row = self._failed_since = 0
         self._last_answer_at = time.monotonic()
 
-    def _refuse_all(self, error: ModelError) -> None:
-        """Stop everything when the first requests are refused alike: so would be the others."""
-        if self.has_answered or not isinstance(error, _REFUSALS):
+    def _heed(self, error: ModelError) -> None:
+        """Warn of what a hint can mend; and stop when the first requests are all refused alike."""
+        if error.hint and not self._is_warned:
+            self._is_warned = True
+            _LOG.warning("%s; %s", error, error.hint)
+        is_schema = isinstance(error, RequestRefused) and error.is_schema
+        if self.has_answered or is_schema or not isinstance(error, _REFUSALS):
             return
         alike = f"{type(error).__name__} {re.sub('[0-9]+', '#', str(error))[:_ALIKE]}"
         self._refused[alike] += 1
