@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from medix_eval.report.page import Packing, blocks, render, with_blocks
-from medix_eval.results.comparison import sample_slices
+from medix_eval.results.scoring import sample_slices
 
 if TYPE_CHECKING:
     from medix_eval.results.comparison import Comparison
@@ -24,8 +23,10 @@ def compare_page(
     restricted = {
         task for run in runs for task in run.judging.tasks if run.entry(task).data_class == "dua"
     }
-    slices_of = partial(sample_slices, runs[0])
-    packing = Packing(is_restricted=restricted.__contains__, slices_of=slices_of)
+    packing = Packing(
+        is_restricted=restricted.__contains__,
+        slices_of=lambda one: sample_slices(runs[0].entry(one.task), one.completion),
+    )
 
     def fill() -> Iterator[None]:
         for pair, run in zip(found.pairs, runs[1:], strict=True):

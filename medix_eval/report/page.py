@@ -25,8 +25,8 @@ from pydantic_core import to_json
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, Outcome, VerdictRecord
 from medix_eval.report.format import NOTHING, counted, decimal, p_value, percent, points, span
 from medix_eval.report.tables import daggers, notes, yes_no_text
-from medix_eval.results.comparison import sample_slices
 from medix_eval.results.gate import Check, Policy
+from medix_eval.results.scoring import sample_slices
 from medix_eval.results.store import JudgedRun, JudgedSample
 from medix_eval.rules.answers import thinking_of
 from medix_eval.storage.bundled import bundled
@@ -109,7 +109,10 @@ def is_current(judged: Path) -> bool:
 def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> Iterator[str]:
     """Yield the parts of the page of one judging of one run."""
     restricted = {name for name in run.judging.tasks if run.entry(name).data_class == "dua"}
-    packing = Packing(is_restricted=restricted.__contains__, slices_of=partial(sample_slices, run))
+    packing = Packing(
+        is_restricted=restricted.__contains__,
+        slices_of=lambda one: sample_slices(run.entry(one.task), one.completion),
+    )
     tasks = run.scores.tasks.values()
     settings = {"generation": run.manifest.generation, "judging": run.judging.judging}
     page = render(

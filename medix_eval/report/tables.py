@@ -23,7 +23,7 @@ from medix_eval.report.format import (
     with_span,
 )
 from medix_eval.results.comparison import ChangedSample, Comparison, Contest, Pair
-from medix_eval.results.scores import Scores, SliceScore, TaskScore, YesNo, whose
+from medix_eval.results.scores import MAX_REJECTED, Scores, SliceScore, TaskScore, YesNo, whose
 from medix_eval.results.statistics import Difference
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def daggers(scores: Scores) -> list[str]:
     if lost := whose(tasks, scored=False):
         told = "the bounds show how far the score could move"
         said.append(f"† some samples have no score ({lost}); {told}.")
-    if any(task.mark for task in tasks if task.n_scored == task.n):
+    if any(task.ledger.rejected > MAX_REJECTED for task in tasks if task.ledger):
         said.append("† the server rejected more than 2 % of the samples; they count as wrong.")
     return said
 
@@ -254,7 +254,8 @@ def _warnings(scores: Scores) -> list[str]:
             found.append(f"WARNING {name}: {share} % of the completions hit the token limit.")
         if task.ledger and task.ledger.failed > _WARN_ABOVE:
             share = percent(task.ledger.failed)
-            found.append(f"WARNING {name}: {share} % of the samples failed ({whose([task])}).")
+            lost = whose([task], scored=False)
+            found.append(f"WARNING {name}: {share} % of the samples failed. No score: {lost}.")
     return found
 
 

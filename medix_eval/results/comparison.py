@@ -12,7 +12,7 @@ from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.records import Frozen
 from medix_eval.results.align import Shared, shared_tasks, tie
 from medix_eval.results.scores import MIN_SLICE
-from medix_eval.results.scoring import slices_of
+from medix_eval.results.scoring import sample_slices
 from medix_eval.results.statistics import (
     Difference,
     Share,
@@ -21,7 +21,7 @@ from medix_eval.results.statistics import (
     holm,
     task_difference,
 )
-from medix_eval.results.store import JudgedRun, JudgedSample
+from medix_eval.results.store import JudgedRun
 from medix_eval.storage.digests import differences
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))
@@ -120,7 +120,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
             f"these runs cannot be compared: {'; '.join(mismatches[:5])}",
             hint="run and judge them with equal settings, or compare anyway (marked) with --force",
         )
-    tasks = shared_tasks(runs, sample_slices)
+    tasks = shared_tasks(runs, lambda run, one: sample_slices(run.entry(one.task), one.completion))
     if not tasks:
         raise ConfigError("these runs share no scored sample", hint="they ran different tasks")
     groups = {
@@ -177,12 +177,6 @@ def _described(run: JudgedRun, at: int) -> ComparedRun:
         protocol=run.protocol,
         settings={name: value for name, value in settings.items() if value is not None},
     )
-
-
-def sample_slices(run: JudgedRun, sample: JudgedSample) -> _Slices:
-    """Return the slices that a sample is in, as its run's scores name them."""
-    entry, asked = run.entry(sample.task), sample.completion
-    return slices_of(asked.columns, names=entry.slices, kind=asked.kind, reference=asked.reference)
 
 
 def _by_slice(task: Shared[_Slices], run: int) -> dict[str, dict[str, Difference]]:

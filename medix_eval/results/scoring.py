@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from medix_eval.records import Kind, Outcome
+from medix_eval.records import CompletionRecord, Kind, Outcome
 from medix_eval.results.labels import Labels, mark_of
 from medix_eval.results.scores import (
     FAILED,
@@ -434,6 +434,11 @@ def slices_of(
     if kind in _ANSWERED_FREELY:
         found.append((REFERENCE, _sort_of(reference)))
     return tuple(found)
+
+
+def sample_slices(entry: TaskEntry, asked: CompletionRecord) -> tuple[tuple[str, str], ...]:
+    """Return the slices that a sample is in, as its run's scores name them."""
+    return slices_of(asked.columns, names=entry.slices, kind=asked.kind, reference=asked.reference)
 
 
 def said(text: str, *, whole: bool = False) -> str | None:

@@ -407,8 +407,9 @@ class NeededScorecard(Frozen):
         low = -1.0 if of.kappa.low is None else of.kappa.low
         missed = f"the judge's kappa may be {low:.2f}, {self.kappa:.2f} is needed"
         return [missed] * (low < self.kappa) + [
-            f"the judge's {what} is {percent(rate, 'not known')} %, {percent(most)} % is allowed"
+            f"the judge's {what} is {told}, {percent(most)} % is allowed"
             for what, (rate, most) in rates.items()
+            for told in ["not known" if rate is None else f"{percent(rate)} %"]
             if rate is None or rate > most
         ]
 
@@ -450,10 +451,7 @@ def rank_entries(board: Board, *, rules: Rules, aligned: Mapping[str, Aligned]) 
     headline = board.headline
     scorecard = find_scorecard(board)
     slugs = _slugs(board.entries)
-    reasons = {
-        entry.identity: _reasons(entry, board, rules=rules, scorecard=scorecard)
-        for entry in board.entries
-    }
+    reasons = {entry.identity: _reasons(entry, board, rules, scorecard) for entry in board.entries}
 
     def value(entry: Entry) -> float:
         group = entry.groups.get(headline or "")
@@ -509,9 +507,7 @@ def find_scorecard(board: Board) -> Scorecard | None:
     return max(cards, key=lambda card: card.overall.n_decided, default=None)
 
 
-def _reasons(
-    entry: Entry, board: Board, *, rules: Rules, scorecard: Scorecard | None
-) -> tuple[str, ...]:
+def _reasons(entry: Entry, board: Board, rules: Rules, card: Scorecard | None) -> tuple[str, ...]:
     found = []
     scores = {task: entry.score(task) for task in entry.tasks}
     num_failed = sum(one.outcomes[name] for one in scores.values() for name in FAILED)
@@ -538,7 +534,7 @@ def _reasons(
             share = percent(one.ledger.rejected)
             found.append(f"the server rejected {share} % of the samples of {task}")
     if rules.needs_scorecard and board.judges:
-        found += rules.scorecard.missed_by(scorecard)
+        found += rules.scorecard.missed_by(card)
     return tuple(found)
 
 
