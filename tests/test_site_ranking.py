@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from invented_boards import RULES, VQA, boards_of, measured, right
+from invented_boards import RULES, VQA, boards_of, built, measured, right
 from invented_runs import InventedRuns
+from rich.console import Console
 from scripted_servers import Run
 
 from medix_eval.data.tasks import Catalogue
@@ -18,6 +20,7 @@ from medix_eval.judge_check.biases import JudgedAnswer
 from medix_eval.judge_check.check import MeasuredJudge, make_scorecard, write_scorecard
 from medix_eval.judge_check.probes import load_probes
 from medix_eval.records import Failure, Outcome, VerdictRecord, Vote
+from medix_eval.report.tables import as_markdown, scores_table
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.store import read_run
 from medix_eval.site.boards import NeededScorecard, Rules, Standing
@@ -185,6 +188,46 @@ def test_more_than_two_percent_rejected_cost_the_rank_and_mark_the_average(
         assert cells[name].text.endswith("†") != is_ranked
         assert cells[name].is_best == is_ranked
     assert cells["rad_vqa"].text == "100.0"
+
+
+def test_the_dagger_of_rejected_samples_is_explained_wherever_it_stands(
+    runs: InventedRuns, catalogue: Catalogue, tmp_path: Path, visit: Any, run: Run
+) -> None:
+    answers = {**right(1.0, n=40), "slake_vqa": [1.0] * 38 + ["rejected"] * 2}
+    folder = runs.make("a", answers, groups={"medvqa": VQA})
+    site = built([folder], tmp_path / "site", catalogue)
+    scores = read_run(folder).scores
+    console = Console(width=120, no_color=True)
+    with console.capture() as shown:
+        console.print(scores_table(scores))
+    run("report", folder)
+    (page,) = folder.rglob("report.html")
+
+    note = "† the server rejected more than 2 % of the samples; they count as wrong."
+    for text in (shown.get(), as_markdown(scores)):
+        lines = [line for line in text.splitlines() if "slake_vqa@1" in line or "medvqa" in line]
+        assert note in text
+        assert ["†" in line for line in lines] == [True, True]
+        assert "rejected by the server 2" in lines[0]
+    for width in (390, 1440):
+        report = visit(page, width=width)
+        assert note in report.page.locator("#scores caption").inner_text()
+        assert "99.0†" in report.page.locator(".headline").inner_text()
+        assert report.is_clean
+        assert report.violations() == []
+        front = visit(site.front, width=width)
+        assert "99.0 †" in " ".join(front.page.locator("#ranks tbody").inner_text().split())
+        keys = front.page.locator(".keys").inner_text()
+        assert "only some were asked, or the server rejected too many" in keys
+        assert "or the server rejected more than 2 % of a benchmark" in keys
+        assert front.is_clean
+        assert front.violations() == []
+        model = visit(next(site.front.parent.rglob("models/*.html")), width=width)
+        told = model.page.locator("main").inner_text()
+        assert "No rank: the server rejected 5.0 % of the samples of slake_vqa." in told
+        assert "rejected by the server 2" in told
+        assert "99.0†" in told.replace("\n", "")
+        assert model.violations() == []
 
 
 MEASURED = {"wrong": (450, 25), "right": (20, 250)}

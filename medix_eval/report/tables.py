@@ -129,7 +129,7 @@ def _rows(scores: Scores) -> _Table:
         "n",
         "scored",
         *(["rules"] if judged else []),
-        "other outcomes",
+        "no verdict",
     ]
     tasks = [
         (
