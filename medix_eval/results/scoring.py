@@ -215,7 +215,7 @@ class Answered(NamedTuple):
     expects: str | None
     """`yes` or `no`, if that is the reference."""
     num_options: int
-    served: str | None
+    served: str | None = None
     """The id that answered, where it is not the one asked for."""
 
     @classmethod
