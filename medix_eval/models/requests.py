@@ -306,13 +306,13 @@ class RetryingModel:
                 self._count(error)
                 if number >= self.policy.tries:
                     self._failed_since += 1
-                    self._heed(error)
+                    self._heed(error, prompt)
                     raise
                 await asyncio.sleep(self._wait_s(error, number=number))
             except ModelError as error:
                 error.requests, error.seconds = number, seconds
                 self._answered()
-                self._heed(error)
+                self._heed(error, prompt)
                 raise
             else:
                 self._answered()
@@ -325,13 +325,13 @@ class RetryingModel:
         self._failures_in_a_row = self._failed_since = 0
         self._last_answer_at = time.monotonic()
 
-    def _heed(self, error: ModelError) -> None:
+    def _heed(self, error: ModelError, prompt: Prompt) -> None:
         """Warn of what a hint can mend; and stop when the first requests are all refused alike."""
         if error.hint and not self._is_warned:
             self._is_warned = True
             _LOG.warning("%s; %s", error, error.hint)
-        is_schema = isinstance(error, RequestRefused) and error.is_schema
-        if self.has_answered or is_schema or not isinstance(error, _REFUSALS):
+        can_do_without = prompt.schema is not None and getattr(error, "is_schema", False)
+        if self.has_answered or can_do_without or not isinstance(error, _REFUSALS):
             return
         alike = f"{type(error).__name__} {re.sub('[0-9]+', '#', str(error))[:_ALIKE]}"
         self._refused[alike] += 1
