@@ -35,6 +35,11 @@ Tasks = Annotated[
     typer.Option("--tasks", metavar="T[,T]", rich_help_panel=_WHAT,
                  help="Tasks and groups; commas or repeats."),
 ]
+Judging = Annotated[
+    str | None,
+    typer.Option("--judging", metavar="DIGEST",
+                 help="Which judging of a run, by the beginning of its digest; else the newest."),
+]
 Include = Annotated[
     list[Path] | None,
     typer.Option("--include-path", rich_help_panel=_WHAT,

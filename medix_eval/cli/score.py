@@ -32,6 +32,7 @@ def score(
             "judge_call: the run's cost.",
         ),
     ] = None,
+    judging: flags.Judging = None,
     as_json: flags.Json = False,
     allow_partial: flags.Partial = False,
     include_path: flags.Include = None,
@@ -40,7 +41,12 @@ def score(
     from medix_eval.evaluation import api  # noqa: PLC0415
 
     scored = api.score(
-        run, labels=labels, prices=prices, allow_partial=allow_partial, include_path=include_path
+        run,
+        judging=judging,
+        labels=labels,
+        prices=prices,
+        allow_partial=allow_partial,
+        include_path=include_path,
     )
     print_scores(scored.scores, as_json=as_json)
     raise typer.Exit(1 if scored.scores.num_failures else 0)

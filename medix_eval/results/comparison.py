@@ -120,7 +120,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
     return Comparison(
         runs=tuple(_described(run, at) for at, run in enumerate(runs)),
         mismatches=tuple(mismatches),
-        synthetic=any(run.scores.synthetic for run in runs),
+        synthetic=any(run.entry(name).synthetic for run in runs for name in tasks),
         tasks={name: _contest([shared]) for name, shared in tasks.items()},
         groups={
             name: _contest([tasks[member] for member in members])
@@ -162,7 +162,7 @@ def _described(run: JudgedRun, at: int) -> ComparedRun:
     return ComparedRun(
         letter=_letter(at),
         model=run.scores.model,
-        run=str(run.judged),
+        run=str(run.place),
         protocol=run.protocol,
         settings={name: value for name, value in settings.items() if value is not None},
     )

@@ -204,8 +204,11 @@ class Scores(Frozen):
     generation_digest: str
     judging_digest: str
     run: str
+    selection: str = ""
+    """Digest of the tasks and rows that these scores are of; empty in a run of 0.1."""
     limit: int | None
     synthetic: bool
+    """Whether any task is; each task tells for itself."""
     text_only: bool = False
     """Whether the model was asked about images without being shown them."""
     control: str | None = None
@@ -220,6 +223,13 @@ class Scores(Frozen):
     usage: dict[str, dict[str, float | int]]
     cost: Cost | None = None
     """Null unless prices were given."""
+
+    def is_synthetic(self, *names: str) -> bool:
+        """Whether one of these tasks, or of the tasks of these groups, is of synthetic data."""
+        members = [self.groups[one].tasks if one in self.groups else (one,) for one in names]
+        return any(
+            task in named and one.synthetic for named in members for task, one in self.tasks.items()
+        )
 
     @property
     def num_failures(self) -> int:
