@@ -18,14 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 from medix_eval.data.tasks import Catalogue, mirror_at, open_catalogue
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.models.resolve import ModelFlags, kind_of
-from medix_eval.results.store import (
-    JudgedRun,
-    JudgedSample,
-    find_judging,
-    judging_at,
-    read_runs,
-    read_selection,
-)
+from medix_eval.results.store import JudgedRun, JudgedSample, find_judging, read_runs
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -259,8 +252,9 @@ def score(
 
     folder, place = find_judging(_path(run), judging=judging)
     scores = write_scores(
-        *(folder, judging_at(place), tasks(include_path)),
-        selection=read_selection(folder, place),
+        folder,
+        place,
+        tasks(include_path),
         allow_partial=allow_partial,
         labels=read_labels(Path(labels)) if labels else None,
         prices=read_prices(Path(prices)) if prices else None,
@@ -285,9 +279,8 @@ def compare(*runs: Run | AnyPath, force: bool = False, judging: str | None = Non
 def load_run(run: Run | AnyPath, *, judging: str | None = None) -> Run:
     """Read a finished run: its folder, or that of a judging or of a selection.
 
-    Of a run folder it is the judging whose digest begins with `judging`, else the newest.
-
-    Raises `ConfigError` for a folder that is not a run, or whose files are damaged.
+    Of several judgings it is the one whose digest begins with `judging`, or else the newest.
+    `ConfigError` for a folder that is not a run, or whose files are damaged.
     """
     return load_runs(run, judging=judging)[0]
 

@@ -46,13 +46,13 @@ from medix_eval.results.store import (
     Selection,
     TaskEntry,
     apart_from_other_data,
+    judging_at,
     load_judging_manifest,
     load_record,
     newest_completions,
     open_judging,
     open_run,
     read_selection,
-    selection_folder,
 )
 from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
@@ -155,10 +155,9 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
             progress=progress,
         )
         run_to_end(pipeline.evaluate())
+        asked = Selection(tasks=manifest.tasks)
         scores = write_scores(
-            *(run.path, judging.path, catalogue),
-            selection=Selection(tasks=manifest.tasks),
-            allow_partial=settings.allow_partial,
+            run.path, judging.path, catalogue, asked=asked, allow_partial=settings.allow_partial
         )
     for kept in kept_servers(settings.out / ".servers") if settings.model_flags.keep_server else ():
         _LOG.info("%s stays up on port %d; `kill %d` ends it", kept.name, kept.port, kept.pid)
@@ -180,15 +179,15 @@ def evaluate_beside_plain(settings: Settings, catalogue: Catalogue) -> Scores:
 
 def write_scores(
     run: Path,
-    judged: Path,
+    place: Path,
     catalogue: Catalogue,
     *,
-    selection: Selection | None = None,
+    asked: Selection | None = None,
     allow_partial: bool = False,
     labels: Labels | None = None,
     prices: Prices | None = None,
 ) -> Scores:
-    """Score a selection, or else the one that the judging's scores are of, and write its files.
+    """Score what was asked for, or else what the scores at a place are of, and write the files.
 
     Other selections are scored again if there are new verdicts, and the judging gets the files of
     the largest complete one. Its scores are returned if they hold all that was asked for.
@@ -197,40 +196,42 @@ def write_scores(
     from medix_eval.report.page import is_current, write_run_page  # noqa: PLC0415
     from medix_eval.results.metrics import with_metrics  # noqa: PLC0415
 
-    def write(one: Selection, **given: Any) -> Scores:
-        place = selection_folder(judged, one.digest)
+    def write(one: Selection) -> Scores:
+        place = judged / "selections" / one.digest[:8]
         place.mkdir(parents=True, exist_ok=True)
         write_text(place / "selection.json", one.model_dump_json(indent=2) + "\n")
-        groups = catalogue.groups_with(load_judging_manifest(judged).judging.get("twins"))
-        how = {"groups": groups, "allow_partial": allow_partial, **given}
-        found = JudgedRun.of(run, place, one, partial(score_run, run, judged, **how))
-        changed: dict[str, Any] = {"run": str(place), "selection": one.digest}
-        scores = with_metrics(found).model_copy(update=changed)
+        score = partial(score_run, run, judged, groups=groups, allow_partial=allow_partial)
+        labelled = partial(score, labels=labels if one is asked else None)
+        found = JudgedRun.of(run, place, one, labelled)
+        more: dict[str, Any] = {"run": str(place), "selection": one.digest}
         if prices is not None:
-            scores = scores.model_copy(update={"cost": cost_of(scores, prices)})
-        if scores.control is not None:
-            scores = scores.model_copy(update={"effect": effect_of(found)})
+            more["cost"] = cost_of(found.scores, prices)
+        if found.control is not None:
+            more["effect"] = effect_of(found)
+        scores = with_metrics(found).model_copy(update=more)
         _write_tables(scores, place)
         if not is_current(place):  # it holds every sample, so writing it takes longest
             write_run_page(replace(found, scores=scores))
         return scores
 
-    asked = selection or read_selection(run, judged)
-    known = {asked.digest: (asked, write(asked, labels=labels))}
+    judged, asked = judging_at(place), asked or read_selection(run, place)
+    judging = load_judging_manifest(judged)
+    groups = catalogue.groups_with(judging.judging.get("twins"))
+    known = {asked.digest: (asked, write(asked))}
     for file in (*judged.glob("selections/*/scores.json"), *judged.glob("scores.json")):
         one, scores = read_selection(run, file.parent), load_record(Scores, file)
         if one.digest not in known:
             is_same = scores.selection == one.digest and is_current(file.parent)
             known[one.digest] = one, scores if is_same else write(one)
-    largest = _largest(known.values(), order=load_judging_manifest(judged).tasks)
+    largest = _largest(known.values(), order=judging.tasks)
     if largest.digest not in known:
         known[largest.digest] = largest, write(largest)
     standing = known[largest.digest][1].model_copy(update={"run": str(judged)})
     _write_tables(standing, judged)
     if not is_current(judged):
-        page = selection_folder(judged, largest.digest) / "report.html"
-        with page.open(encoding="utf-8", newline="") as text:
-            write_text(judged / page.name, text)
+        page = f"selections/{largest.digest[:8]}/report.html"
+        with (judged / page).open(encoding="utf-8", newline="") as text:
+            write_text(judged / "report.html", text)
     if all(largest.tasks[name].rows == one.rows for name, one in asked.tasks.items()):
         return standing
     n = counted(sum(task.n for task in standing.tasks.values()), "sample")
@@ -239,10 +240,9 @@ def write_scores(
 
 
 def _largest(known: Iterable[tuple[Selection, Scores]], *, order: Iterable[str]) -> Selection:
-    """Take each task from its largest complete selection, of equals from the newest.
+    """Take each task from its largest complete selection, or the largest; of equals the newest.
 
-    So tasks that were asked for one by one count together. Where none is complete, the largest has
-    to do.
+    So tasks that were asked for one by one count together.
     """
     found: dict[str, tuple[tuple[bool, int], TaskEntry]] = {}
     for one, scores in sorted(known, key=lambda pair: pair[0].asked):

@@ -99,13 +99,10 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
         judgings = run_to_end(_judge_all(asked, judges, runs, progress))
     done = []
     for (folder, before), manifest, judged in zip(named, manifests, judgings, strict=True):
-        selection = Selection(tasks=manifest.tasks)
-        partial = asked.allow_partial
-        scores = write_scores(folder, judged, catalogue, selection=selection, allow_partial=partial)
-        others = [before] if before else find_judgings(folder)[1]
-        old = [
-            one for one in others if judging_at(one) != judged and (one / "scores.json").is_file()
-        ]
+        what, partial = Selection(tasks=manifest.tasks), asked.allow_partial
+        scores = write_scores(folder, judged, catalogue, asked=what, allow_partial=partial)
+        others = (*find_judgings(folder)[1], before)
+        old = [one for one in others if one and judging_at(one) != judged]
         done.append(Rejudged(folder=folder, before=[None, *old][-1], after=Path(scores.run)))
     return done
 

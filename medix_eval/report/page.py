@@ -101,11 +101,8 @@ def write_run_page(run: JudgedRun, *, images: Mapping[str, str] | None = None) -
 
 def is_current(place: Path) -> bool:
     """Tell whether the page beside some scores was written after them and the last verdict."""
-    page, files = (
-        place / "report.html",
-        (judging_at(place) / "verdicts.jsonl", place / "scores.json"),
-    )
-    newest = max(file.stat().st_mtime_ns for file in files)
+    page, files = place / "report.html", [judging_at(place) / "verdicts.jsonl"]
+    newest = max(file.stat().st_mtime_ns for file in (*files, place / "scores.json"))
     return page.exists() and page.stat().st_mtime_ns >= newest
 
 

@@ -156,7 +156,7 @@ def _rows(scores: Scores) -> _Table:
     for name, group in scores.groups.items():
         here = [scores.tasks[task] for task in group.tasks if task in scores.tasks]
         missing = len(group.tasks) - len(here)
-        said = ["SYNTHETIC"] if name in stamped else []
+        said = ["SYNTHETIC"] * (name in stamped)
         said += [f"mean of {counted(len(group.tasks), 'task')}"]
         said += [f"{missing} not run"] if missing else []
         said += ["incomplete"] if not group.complete and not missing else []

@@ -208,7 +208,6 @@ class Scores(Frozen):
     """Digest of the tasks and rows that these scores are of; empty in a run of 0.1."""
     limit: int | None
     synthetic: bool
-    """Whether any task is; each task tells for itself."""
     text_only: bool = False
     """Whether the model was asked about images without being shown them."""
     control: str | None = None
@@ -226,10 +225,8 @@ class Scores(Frozen):
 
     def is_synthetic(self, *names: str) -> bool:
         """Whether one of these tasks, or of the tasks of these groups, is of synthetic data."""
-        members = [self.groups[one].tasks if one in self.groups else (one,) for one in names]
-        return any(
-            task in named and one.synthetic for named in members for task, one in self.tasks.items()
-        )
+        named = {*names}.union(*(self.groups[one].tasks for one in names if one in self.groups))
+        return any(one.synthetic for task, one in self.tasks.items() if task in named)
 
     @property
     def num_failures(self) -> int:

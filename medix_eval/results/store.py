@@ -128,16 +128,12 @@ class JudgingManifest(_Manifest):
         return {self.prompt_names.get(name, name): text for name, text in texts.items()}
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
 class Selection(_Manifest):
     """`selection.json`: the tasks and rows that one request asked for."""
 
     schema_version: int = 1
-    asked: str = Field(default_factory=_now)
-    """When it was asked for last; empty in a run of 0.1, which did not record it."""
+    asked: str = Field(default_factory=lambda: str(datetime.now(UTC)))
+    """When it was asked for last."""
     tasks: dict[str, TaskEntry]
 
     @property
@@ -216,10 +212,9 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
                 f"--out {out} cannot be written to: {error.strerror}",
                 hint="choose a writable folder",
             ) from error
-        stack.enter_context(_taken_back_if_empty(path, "run.json", "completions.jsonl"))
         if (path / "run.json").exists():
             manifest = _continued(load_run_manifest(path), manifest, path=path)
-        lines = stack.enter_context(JsonLines(path / "completions.jsonl"))
+        lines = stack.enter_context(_lines(path, "completions.jsonl", manifest="run.json"))
         if any(task.data_class == "dua" for task in manifest.tasks.values()):
             lines.restrict()
         run = RunFolder(path, manifest, lines)
@@ -269,10 +264,7 @@ def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]
         before = load_judging_manifest(path).tasks
         tasks = [*before, *(name for name in manifest.tasks if name not in before)]
         manifest = manifest.model_copy(update={"tasks": tasks})
-    with (
-        _taken_back_if_empty(path, "judging.json", "verdicts.jsonl"),
-        JsonLines(path / "verdicts.jsonl") as lines,
-    ):
+    with _lines(path, "verdicts.jsonl", manifest="judging.json") as lines:
         _write(path / "judging.json", manifest.model_dump(mode="json"))
         if any(task.data_class == "dua" for task in run.manifest.tasks.values()):
             lines.restrict()
@@ -342,38 +334,30 @@ def judging_at(place: Path) -> Path:
 def find_judgings(path: Path, *, judging: str | None = None) -> tuple[Path, list[Path]]:
     """Return the run folder and the folders of scores that a RUN argument may mean.
 
-    They are the judgings whose digest begins so, the one asked for last at the end (of 0.1: by the
-    time of its files). Those without scores are left out with a warning, if others have some.
+    They are the judgings whose digest begins so, the one asked for last at the end. Those without
+    scores are left out with a warning, if others have some.
     """
     folder, place = find_run(path)
     there = [place] if place else [one.parent for one in folder.glob("judged/*/verdicts.jsonl")]
-    made = {one: load_judging_manifest(judging_at(one)) for one in there}
-    found = [one for one in there if made[one].judging_digest.startswith(judging or "")]
-    if finished := [one for one in found if (one / "scores.json").is_file()]:
-        for one in found:
-            if one not in finished:
-                _LOG.warning("%s is left out: it was interrupted and has no scores", one)
-
-    def age(one: Path) -> tuple[str, float]:
-        return read_selection(folder, one).asked, (one / "judging.json").stat().st_mtime
-
-    found = finished or found
-    return folder, sorted(found, key=age) if len(found) > 1 else found
+    digests = {one: load_judging_manifest(judging_at(one)).judging_digest for one in there}
+    found = [one for one in there if digests[one].startswith(judging or "")]
+    finished = [one for one in found if (one / "scores.json").is_file()]
+    if finished and (left := [str(one) for one in found if one not in finished]):
+        _LOG.warning("left out, interrupted before it had scores: %s", ", ".join(left))
+    return folder, sorted(finished or found, key=lambda one: read_selection(folder, one).asked)
 
 
 def find_judging(path: Path, *, judging: str | None = None) -> tuple[Path, Path]:
     """Return the run folder and the folder of the scores that a RUN argument means.
 
-    Of several judgings it is the one asked for last, and a warning says so. Raises `ConfigError`
-    if there is none.
+    Of several judgings it is the one asked for last, and a warning says so.
     """
     folder, found = find_judgings(path, judging=judging)
-    if not found and judging:
-        known = sorted(one.parent.name for one in folder.glob("judged/*/judging.json"))
-        hint = f"its judgings: {', '.join(known) or 'none'}"
-        raise ConfigError(f"{path} has no judging {judging}", hint=hint)
     if not found:
-        raise ConfigError(f"{path} has no verdicts yet", hint="run the evaluation to its end first")
+        known = ", ".join(sorted(one.name for one in folder.glob("judged/*")))
+        hint = f"judged as {known}" if known else "run the evaluation to its end first"
+        said = f"is not judged as {judging}" if judging else "has no verdicts yet"
+        raise ConfigError(f"{path} {said}", hint=hint)
     if len(found) > 1:
         taken, *others = (
             f"{one.judging_digest[:_SHORT]} (protocol {one.protocol['name']}, "
@@ -388,32 +372,31 @@ def find_judging(path: Path, *, judging: str | None = None) -> tuple[Path, Path]
 def read_selection(folder: Path, place: Path) -> Selection:
     """Return what the scores in a folder are of; those of a judging say which selection's.
 
-    A judging of 0.1 has none: its scores are of all that the run was asked for.
+    A judging of 0.1 has none: its scores are of all that the run was asked for, and the time of
+    its file has to do.
     """
     file, scores = place / "selection.json", place / "scores.json"
     if not file.is_file() and scores.is_file():
-        file = selection_folder(place, load_record(Scores, scores).selection) / file.name
+        selection = load_record(Scores, scores).selection
+        file = place / "selections" / selection[:_SHORT] / file.name
     if file.is_file():
         return load_record(Selection, file)
     known, judged = load_run_manifest(folder).tasks, load_judging_manifest(place).tasks
-    return Selection(asked="", tasks={name: known[name] for name in judged if name in known})
-
-
-def selection_folder(judged: Path, selection: str) -> Path:
-    """Return where the scores of a selection are, by its digest."""
-    return judged / "selections" / selection[:_SHORT]
+    asked = str(datetime.fromtimestamp((place / "judging.json").stat().st_mtime, UTC))
+    return Selection(asked=asked, tasks={name: known[name] for name in judged if name in known})
 
 
 @contextmanager
-def _taken_back_if_empty(folder: Path, manifest: str, lines: str) -> Iterator[None]:
-    """Remove a new folder if its work stops before one line is kept, as with a mistyped model."""
+def _lines(folder: Path, name: str, *, manifest: str) -> Iterator[JsonLines]:
+    """Open the lines of a folder; a new one is removed if its work stops before it has any."""
     was_there = (folder / manifest).exists()
     try:
-        yield
+        with JsonLines(folder / name) as lines:
+            yield lines
     except BaseException:
-        if not was_there and not any(read_lines(folder / lines)):
-            for name in (manifest, lines, ".lock"):
-                (folder / name).unlink(missing_ok=True)
+        if not (was_there or (folder / name).stat().st_size):
+            for one in (manifest, name, ".lock"):
+                (folder / one).unlink(missing_ok=True)
             with suppress(OSError):  # the log of a server that did not start is kept
                 folder.rmdir()
                 folder.parent.rmdir()
@@ -606,10 +589,6 @@ class JudgedRun:
                 if takes[task](completion.row):
                     verdict = _record(VerdictRecord, judgements, verdicts[key])
                     yield JudgedSample(task=task, completion=completion, verdict=verdict)
-
-    def verdicts(self) -> dict[tuple[str, str], VerdictRecord]:
-        """Return the newest verdict of each sample, by task (with version) and sample id."""
-        return newest(self.judged / "verdicts.jsonl", VerdictRecord.model_validate)
 
 
 def _record(kind: type[_Line], file: BinaryIO, at: int) -> _Line:

@@ -242,22 +242,18 @@ def make_boards(entries: Iterable[Entry]) -> list[Board]:
 def _keep_one_of_each(board: Board) -> None:
     """Let one run of a model stand: the newest of those with its lowest seed."""
     runs: dict[str, list[Entry]] = {}
-    for entry in sorted(board.entries, key=_begun):
+    for entry in sorted(board.entries, key=lambda entry: entry.run.manifest.started):
         runs.setdefault(entry.identity, []).append(entry)
     board.entries = []
     for each in runs.values():
         lowest = min(each, key=_seed).seed
         its = [one for one in each if one.seed == lowest]
-        # Judgings of one run began together: the fullest stands, of equals the newest.
-        *older, standing = sorted(its, key=lambda one: (_begun(one), len(one.tasks)))
+        # Of the judgings of one run the fullest stands, and the newest of equals.
+        *older, standing = sorted(its, key=lambda one: (one.run.manifest.started, len(one.tasks)))
         board.entries.append(standing)
         board.earlier += older
         board.repetitions += sorted((one for one in each if one.seed != lowest), key=_seed)
     board.protocol = min(board.entries, key=_seed).run.protocol
-
-
-def _begun(entry: Entry) -> str:
-    return entry.run.manifest.started
 
 
 def _seed(entry: Entry) -> int:

@@ -22,7 +22,7 @@ from medix_eval.errors import ConfigError, MedixError
 from medix_eval.results.align import read_sample_scores
 from medix_eval.results.reproduction import Figure, load_published
 from medix_eval.results.scoring import score_run
-from medix_eval.results.store import JudgedRun, find_judging, find_judgings, read_runs
+from medix_eval.results.store import JudgedRun, find_judgings, read_runs
 from medix_eval.site import downloads
 from medix_eval.site.boards import (
     DEMO_GROUP,
@@ -62,7 +62,7 @@ def read_boards(
     judging: str | None = None,
 ) -> list[Board]:
     """Read all judgings of runs into boards; synthetic data is left out unless it is allowed."""
-    found = {run.place: run for run in read_runs(_runs(paths, judging))}
+    found = {run.place: run for run in read_runs(_runs(paths, judging), judging=judging)}
     runs = {path: run for path, run in found.items() if run.control is None}
     for path in found.keys() - runs.keys():
         _LOG.warning("%s is left out: a control is not a score of a model", path)
@@ -132,22 +132,17 @@ def _files(boards: Sequence[Measured], *, rules: Rules) -> Iterator[tuple[str, s
 
 
 def _runs(paths: Sequence[Path], judging: str | None) -> Iterator[Path]:
-    """Yield every judging that the arguments name; a folder of runs stands for all of them.
-
-    There, runs that never came to scores are left out with a warning.
-    """
+    """Yield every judging that the arguments name; a folder of runs stands for all with scores."""
     for path in paths:
         below = [file.parent for file in sorted(path.glob("*/*/run.json"))]
         if (path / "run.json").is_file() or (path / "judging.json").is_file() or not below:
-            found = find_judgings(path, judging=judging)[1]
-            yield from found or [find_judging(path, judging=judging)[1]]
+            yield from find_judgings(path, judging=judging)[1] or [path]
             continue
         for run in below:
             found = find_judgings(run, judging=judging)[1]
-            finished = [one for one in found if (one / "scores.json").is_file()]
-            yield from finished
+            yield from (finished := [one for one in found if (one / "scores.json").is_file()])
             if not finished:
-                _LOG.warning("%s is left out: it never came to scores", run)
+                _LOG.warning("%s is left out: it has no scores", run)
 
 
 def _real(run: JudgedRun, entries: Sequence[Entry]) -> list[Entry]:
@@ -190,26 +185,13 @@ _TOLERANCE = 1e-6
 """Another release of numpy may differ in the last digit of a sum."""
 
 
-def problems_of(
-    paths: Sequence[Path],
-    *,
-    catalogue: Catalogue,
-    facts: Mapping[str, ModelFacts],
-    allow_synthetic: bool,
-    judging: str | None = None,
-) -> list[str]:
+def problems_of(paths: Sequence[Path], *, catalogue: Catalogue, **how: Any) -> list[str]:
     """Return why these runs should not be shown, one line each; none if they may be."""
     boards: list[Board] = []
     problems = []
     for path in paths:
         try:
-            boards += read_boards(
-                [path],
-                catalogue=catalogue,
-                facts=facts,
-                allow_synthetic=allow_synthetic,
-                judging=judging,
-            )
+            boards += read_boards([path], catalogue=catalogue, **how)
         except MedixError as error:
             problems.append(str(error))
     entries = [entry for board in boards for entry in board.all_runs]
