@@ -37,8 +37,7 @@ Tasks = Annotated[
 ]
 Judging = Annotated[
     str | None,
-    typer.Option("--judging", metavar="DIGEST",
-                 help="Which judging of a run, by the beginning of its digest; else the newest."),
+    typer.Option("--judging", metavar="DIGEST", help="How the judging's digest begins."),
 ]
 Include = Annotated[
     list[Path] | None,

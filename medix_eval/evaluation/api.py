@@ -279,16 +279,15 @@ def compare(*runs: Run | AnyPath, force: bool = False, judging: str | None = Non
 def load_run(run: Run | AnyPath, *, judging: str | None = None) -> Run:
     """Read a finished run: its folder, or that of a judging or of a selection.
 
-    Of several judgings it is the one whose digest begins with `judging`, or else the newest.
-    `ConfigError` for a folder that is not a run, or whose files are damaged.
+    Of several judgings it is the one whose digest begins with `judging`, else the newest.
+    Raises `ConfigError` for a folder that is not a run, or whose files are damaged.
     """
     return load_runs(run, judging=judging)[0]
 
 
 def load_runs(*runs: Run | AnyPath, judging: str | None = None) -> list[Run]:
     """Read finished runs, as `load_run` does; those that are read already are kept as they are."""
-    paths = (Path(run) for run in runs if not isinstance(run, Run))
-    read = iter(read_runs(paths, judging=judging))
+    read = iter(read_runs((Path(one) for one in runs if not isinstance(one, Run)), judging=judging))
     return [run if isinstance(run, Run) else Run(next(read)) for run in runs]
 
 

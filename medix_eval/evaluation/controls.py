@@ -280,8 +280,7 @@ def _plain_folder(run: JudgedRun) -> Path:
     generation = {key: value for key, value in run.manifest.generation.items() if key != "control"}
     plain = run.manifest.model_copy(update={"generation_digest": digest(generation)})
     judged = folder_of(run.folder.parent.parent, plain) / "judged" / run.judged.name
-    same = judged / "selections" / run.place.name
-    return same if (same / "scores.json").is_file() else judged
+    return same if (same := judged / "selections" / run.place.name).is_dir() else judged
 
 
 def _holds_all_of(run: JudgedRun, plain: JudgedRun) -> bool:

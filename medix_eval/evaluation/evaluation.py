@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import platform
 import socket
@@ -235,7 +236,8 @@ def write_scores(
     if all(largest.tasks[name].rows == one.rows for name, one in asked.tasks.items()):
         return standing
     n = counted(sum(task.n for task in standing.tasks.values()), "sample")
-    _LOG.warning("%s keeps the scores of %s in %s", judged, n, counted(len(largest.tasks), "task"))
+    said = "%s stands for the largest complete selection: %s of %s"
+    _LOG.warning(said, judged / "scores.json", n, counted(len(largest.tasks), "task"))
     return known[asked.digest][1]
 
 
@@ -244,12 +246,12 @@ def _largest(known: Iterable[tuple[Selection, Scores]], *, order: Iterable[str])
 
     So tasks that were asked for one by one count together.
     """
-    found: dict[str, tuple[tuple[bool, int], TaskEntry]] = {}
+    found: dict[str, Any] = {}
     for one, scores in sorted(known, key=lambda pair: pair[0].asked):
-        for name, entry in one.tasks.items():
-            rank = not scores.num_failures, entry.num_selected
+        for name, chosen in one.tasks.items():
+            rank = not scores.num_failures, math.inf if chosen.rows is None else len(chosen.rows)
             if name not in found or rank >= found[name][0]:
-                found[name] = rank, entry
+                found[name] = rank, chosen
     return Selection(tasks={name: found[name][1] for name in order if name in found})
 
 

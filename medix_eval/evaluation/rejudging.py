@@ -78,9 +78,7 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
     out = folders[0].parent.parent
     judges = resolve_judges(give_gpus(judge_sources(asked.protocol, asked.judges, out=out)))
     manifests = [
-        load_run_manifest(folder).model_copy(update={"tasks": read_selection(folder, place).tasks})
-        if place and judging_at(place) != place
-        else load_run_manifest(folder)
+        load_run_manifest(folder, read_selection(folder, place) if place else None)
         for folder, place in named
     ]
     refuse_foreign_hosts(

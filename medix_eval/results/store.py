@@ -5,9 +5,8 @@
     OUT/.../judged/<judging8>/selections/<selection8>/  selection.json  scores.json ...
 
 Generation and judging have a digest each, so saved completions can be judged again. A sample's
-newest line counts: a retried failure gets a second line, nothing is ever rewritten. Requests for
-different tasks and rows share these lines, and each has its own scores; those of the judging are
-the scores of its largest complete selection.
+newest line counts: a retried failure gets a second line, nothing is ever rewritten. What one
+request asks for is a selection with its own scores; a judging has those of the largest complete.
 """
 
 from __future__ import annotations
@@ -44,10 +43,19 @@ class _Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class TaskEntry(_Manifest):
-    """One task of a run: which rows were asked, of which data."""
+class Chosen(_Manifest):
+    """The rows of a task that one request asked for."""
 
     version: str
+    limit: int | None
+    seed: int
+    rows: list[int] | None
+    """If limited; all of them otherwise."""
+
+
+class TaskEntry(Chosen):
+    """One task of a run: which rows were asked, of which data."""
+
     digest: str
     """Digest of the task file."""
     source: dict[str, Any]
@@ -57,10 +65,6 @@ class TaskEntry(_Manifest):
     data_class: str
     modality: str
     kind: str
-    limit: int | None
-    seed: int
-    rows: list[int] | None
-    """The rows that belong to the run, if limited; all of them otherwise."""
     cluster: str | None = None
     """Column that says which samples share an image or a patient."""
     slices: list[str] = []
@@ -133,8 +137,7 @@ class Selection(_Manifest):
 
     schema_version: int = 1
     asked: str = Field(default_factory=lambda: str(datetime.now(UTC)))
-    """When it was asked for last."""
-    tasks: dict[str, TaskEntry]
+    tasks: Mapping[str, Chosen]
 
     @property
     def digest(self) -> str:
@@ -304,9 +307,12 @@ def newest(path: Path, keep: Callable[[Mapping[str, Any]], _Kept]) -> dict[tuple
     return found
 
 
-def _damaged(path: Path, number: int, error: Exception) -> ConfigError:
+def _damaged(path: Path, number: int | str, error: Exception) -> ConfigError:
+    said = f"{type(error).__name__} {error}"
+    if isinstance(error, ValidationError):
+        said = first_error(error)
     return ConfigError(
-        f"{path}, line {number} is damaged: {type(error).__name__} {error}",
+        f"{path}, line {number} is damaged: {said}",
         hint="delete that line; its sample is then done again",
     )
 
@@ -403,9 +409,15 @@ def _lines(folder: Path, name: str, *, manifest: str) -> Iterator[JsonLines]:
         raise
 
 
-def load_run_manifest(path: Path) -> RunManifest:
-    """Read `run.json`."""
-    return load_record(RunManifest, path / "run.json")
+def load_run_manifest(path: Path, what: Selection | None = None) -> RunManifest:
+    """Read `run.json`, or what it would be if nothing but this selection had been asked for."""
+    manifest = load_record(RunManifest, path / "run.json")
+    tasks = {
+        name: manifest.tasks[name].model_copy(update=one.model_dump(exclude={"version"}))
+        for name, one in (what.tasks if what else {}).items()
+        if name in manifest.tasks
+    }
+    return manifest.model_copy(update={"tasks": tasks}) if what else manifest
 
 
 def load_judging_manifest(path: Path) -> JudgingManifest:
@@ -511,10 +523,7 @@ def _parsed(kind: type[_M], row: dict[str, Any], *, file: Path, number: int) -> 
     try:
         return kind.model_validate(row)
     except ValidationError as error:
-        raise ConfigError(
-            f"{file}, line {number} is damaged: {first_error(error)}",
-            hint="delete that line; its sample is then done again",
-        ) from error
+        raise _damaged(file, number, error) from error
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -550,11 +559,9 @@ class JudgedRun:
     @classmethod
     def of(cls, folder: Path, place: Path, what: Selection, score: Callable[..., Scores]) -> Self:
         """Return the run as if nothing but this selection had ever been asked for."""
-        judged, tasks = judging_at(place), what.tasks
-        manifest = load_run_manifest(folder).model_copy(update={"tasks": tasks})
-        judging = load_judging_manifest(judged).model_copy(update={"tasks": list(tasks)})
-        scores = score(manifest=manifest, judging=judging)
-        return cls(folder, judged, place, manifest, judging, scores)
+        judged, manifest = judging_at(place), load_run_manifest(folder, what)
+        made = load_judging_manifest(judged).model_copy(update={"tasks": [*manifest.tasks]})
+        return cls(folder, judged, place, manifest, made, score(manifest=manifest, judging=made))
 
     @property
     def control(self) -> str | None:
@@ -596,10 +603,7 @@ def _record(kind: type[_Line], file: BinaryIO, at: int) -> _Line:
     try:
         return kind.model_validate_json(file.readline())
     except ValidationError as error:
-        raise ConfigError(
-            f"{file.name}, byte {at}: the line is damaged: {first_error(error)}",
-            hint="delete that line; its sample is then done again",
-        ) from error
+        raise _damaged(Path(file.name), f"at byte {at}", error) from error
 
 
 def read_run(path: Path, *, judging: str | None = None) -> JudgedRun:
