@@ -371,6 +371,9 @@ def test_synthetic_tasks_do_not_spread_to_real_ones(
     (real,) = [line for line in table.splitlines() if "slake_vqa@1" in line]
     assert ("SYNTHETIC" in line, "SYNTHETIC" in real) == (True, False)
     assert not table.startswith("SYNTHETIC")
+    (place,) = folder.glob("judged/*")
+    page = (place / "report.html").read_text()
+    assert ("rad_vqa<small>@1, SYNTHETIC<" in page, "slake_vqa<small>@1<" in page) == (True, True)
     assert board.standing is Standing.REAL
     assert [entry.tasks for entry in board.entries] == [("slake_vqa",)]
     assert all(group.score is None for entry in board.entries for group in entry.groups.values())

@@ -354,10 +354,7 @@ def find_judgings(path: Path, *, judging: str | None = None) -> tuple[Path, list
 
 
 def find_judging(path: Path, *, judging: str | None = None) -> tuple[Path, Path]:
-    """Return the run folder and the folder of the scores that a RUN argument means.
-
-    Of several judgings it is the one asked for last, and a warning says so.
-    """
+    """Return the run folder and the folder that a RUN means; of several, say which was taken."""
     folder, found = find_judgings(path, judging=judging)
     if not found:
         known = ", ".join(sorted(one.name for one in folder.glob("judged/*")))
