@@ -81,6 +81,19 @@ def test_every_reader_takes_the_rows_of_the_scores_it_reads(asked: Any, run: Run
     assert json.loads(out)["tasks"]["medqa"]["n"] == 3
 
 
+def test_a_selection_is_judged_again_alone(asked: Any, run: Run, serve: Serve) -> None:
+    asked("medqa,medmcqa")
+    few, _ = asked("medqa", "--limit", "3")
+
+    code, out, _ = run("judge", few["run"], *judge(serve(strict)), "--json")
+
+    (again,) = json.loads(out)["runs"]
+    assert code == 0
+    assert {name: one["n"] for name, one in again["tasks"].items()} == {"medqa": 3}
+    assert len(records(again["run"], "verdicts.jsonl")) == 3
+    assert again["judged_before"].startswith("rules")
+
+
 def test_tasks_that_are_asked_for_one_by_one_stand_together(asked: Any) -> None:
     first, _ = asked("medqa")
     both, err = asked("medmcqa")
@@ -353,6 +366,10 @@ def test_a_run_that_never_started_does_not_block_the_others(
     assert f"{never} is left out: it has no scores" in caplog.text
     code, _, err = run("leaderboard", never, "--out", tmp_path / "site")
     assert (code, "has no verdicts yet" in err) == (2, True)
+    shutil.rmtree(runs.out / "good")
+    code, _, err = run("leaderboard", runs.out, "--out", tmp_path / "site")
+    assert (code, "none of these runs has scores" in err) == (2, True)
+    assert (tmp_path / "site" / "boards").is_dir(), "the site that was there stays"
 
 
 def test_synthetic_tasks_do_not_spread_to_real_ones(

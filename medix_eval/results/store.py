@@ -375,8 +375,7 @@ def find_judging(path: Path, *, judging: str | None = None) -> tuple[Path, Path]
 def read_selection(folder: Path, place: Path) -> Selection:
     """Return what the scores in a folder are of; those of a judging say which selection's.
 
-    A judging of 0.1 has none: its scores are of all that the run was asked for, and the time of
-    its file has to do.
+    A judging of 0.1 has none: it is what the run was asked for, at the time of its file.
     """
     file, scores = place / "selection.json", place / "scores.json"
     if not file.is_file() and scores.is_file():

@@ -63,6 +63,8 @@ def read_boards(
 ) -> list[Board]:
     """Read all judgings of runs into boards; synthetic data is left out unless it is allowed."""
     found = {run.place: run for run in read_runs(_runs(paths, judging), judging=judging)}
+    if not found:
+        raise ConfigError("none of these runs has scores", hint="run an evaluation to its end")
     runs = {path: run for path, run in found.items() if run.control is None}
     for path in found.keys() - runs.keys():
         _LOG.warning("%s is left out: a control is not a score of a model", path)
