@@ -22,13 +22,14 @@ def compare(
         bool,
         typer.Option("--force", help="Compare even if protocol, judge or data differ; marked."),
     ] = False,
+    judging: flags.Judging = None,
     as_json: flags.Json = False,
 ) -> None:
     """Compare runs on the samples they share: differences, their intervals, wins and losses."""
     from medix_eval.evaluation import api  # noqa: PLC0415
 
     paths = [*([baseline] if baseline else []), *(run for run in runs if run != baseline)]
-    found = api.compare(*paths, force=force)
+    found = api.compare(*paths, force=force, judging=judging)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
         return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from medix_eval.cli import flags
 from medix_eval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ def export(
     *,
     form: Form = "markdown",
     out: Out = None,
+    judging: flags.Judging = None,
 ) -> None:
     """Write runs as Markdown, CSV, Parquet, LaTeX, BibTeX, a methods paragraph or lm-eval files."""
     from medix_eval.results.store import read_runs  # noqa: PLC0415
 
-    finished = read_runs(runs)
+    finished = read_runs(runs, judging=judging)
     files = _files()
     if form in files:
         if out is None:

@@ -35,6 +35,10 @@ Tasks = Annotated[
     typer.Option("--tasks", metavar="T[,T]", rich_help_panel=_WHAT,
                  help="Tasks and groups; commas or repeats."),
 ]
+Judging = Annotated[
+    str | None,
+    typer.Option("--judging", metavar="DIGEST", help="How the judging's digest begins."),
+]
 Include = Annotated[
     list[Path] | None,
     typer.Option("--include-path", rich_help_panel=_WHAT,

@@ -30,23 +30,23 @@ def gate(
         Path | None,
         typer.Option("--page", metavar="FILE", help="Write a page for the committee."),
     ] = None,
+    judging: flags.Judging = None,
     as_json: flags.Json = False,
 ) -> None:
     """Check runs against a policy: floors, margins to a baseline, limits on losses."""
     from medix_eval.results.gate import check_run, load_policy  # noqa: PLC0415
-    from medix_eval.results.store import read_run  # noqa: PLC0415
+    from medix_eval.results.store import read_run, read_runs  # noqa: PLC0415
 
     policy = load_policy(policy_file)
     named = baseline or policy.baseline
-    before = read_run(named) if named else None
-    results = [
-        (run, check_run(policy, run, baseline=before)) for run in [read_run(one) for one in runs]
-    ]
+    before = read_run(named, judging=judging) if named else None
+    finished = read_runs(runs, judging=judging)
+    results = [(run, check_run(policy, run, baseline=before)) for run in finished]
     if as_json:
         listing = [
             {
                 "model": run.scores.model,
-                "run": str(run.judged),
+                "run": str(run.place),
                 "checks": [check.model_dump() for check in checks],
             }
             for run, checks in results

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medix_eval.judge_check.probes import LabelledAnswer
     from medix_eval.judging.protocol import Protocol
     from medix_eval.results.scorecard import Scorecard
+    from medix_eval.results.store import JudgedRun
 
 _RULES, _MEDIX = "rules", "medix"
 _FAILURES, _DONE = 1, 0
@@ -52,6 +53,7 @@ def judge_check(
             help="Write a blind annotation sheet from a run; with --labels, read labels back.",
         ),
     ] = None,
+    judging: flags.Judging = None,
     num: Annotated[int, typer.Option("--num", help="Answers on the sheet.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sheet's draw.")] = 0,
     options: Mapping[str, Any],
@@ -65,14 +67,16 @@ def judge_check(
     """Measure a judge on labelled answers: its errors by class, its biases, its cost."""
     logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
     from medix_eval.evaluation.api import judge_choices, positive  # noqa: PLC0415
+    from medix_eval.results.store import read_run  # noqa: PLC0415
 
-    if sheet is not None and labels is None:
+    run = read_run(sheet, judging=judging) if sheet else None
+    if run is not None and labels is None:
         if judge is not None:
             raise ConfigError("--sheet alone uses no judge", hint="leave --judge out")
         positive("--num", num)
-        _write_sheet(sheet, num=num, seed=seed)
+        _write_sheet(run, num=num, seed=seed)
         return
-    if sheet is not None and judge is None and (protocol or overrides):
+    if run is not None and judge is None and (protocol or overrides):
         raise ConfigError(
             "--sheet with --labels reads the verdicts of the run, under its own protocol",
             hint="leave --protocol and --set out, or name a judge to ask again with --judge",
@@ -82,10 +86,10 @@ def judge_check(
     _make(out / "judges")  # before anything is asked that could then not be kept
 
     (choice,) = judge_choices(judge, options)
-    if judge is None and sheet is not None and labels is not None:
-        card = _read_back(labels, sheet)
+    if judge is None and run is not None and labels is not None:
+        card = _read_back(labels, run)
     else:
-        source, items, restricted = _labelled(labels, sheet, split)
+        source, items, restricted = _labelled(labels, run, split)
         panel = _panel(
             choice if judge != _RULES else replace(choice, name=None),
             _protocol(judge, protocol, overrides or []),
@@ -114,24 +118,22 @@ def _make(folder: Path) -> None:
         raise ConfigError(f"--out {folder.parent} cannot be used: {error.strerror}") from error
 
 
-def _write_sheet(run: Path, *, num: int, seed: int) -> None:
+def _write_sheet(run: JudgedRun, *, num: int, seed: int) -> None:
     from medix_eval.judge_check.sheet import write_sheet  # noqa: PLC0415
-    from medix_eval.results.store import read_run  # noqa: PLC0415
 
-    for path in write_sheet(read_run(run), num=num, seed=seed):
+    for path in write_sheet(run, num=num, seed=seed):
         typer.echo(str(path))
 
 
-def _read_back(labels: Path, run: Path) -> Scorecard:
+def _read_back(labels: Path, run: JudgedRun) -> Scorecard:
     from medix_eval.judge_check.check import read_back  # noqa: PLC0415
     from medix_eval.results.labels import read_labels  # noqa: PLC0415
-    from medix_eval.results.store import read_run  # noqa: PLC0415
 
-    return read_back(read_labels(labels), read_run(run))
+    return read_back(read_labels(labels), run)
 
 
 def _labelled(
-    labels: Path | None, sheet: Path | None, split: Literal["held_out", "development"]
+    labels: Path | None, run: JudgedRun | None, split: Literal["held_out", "development"]
 ) -> tuple[Mapping[str, Any], Sequence[LabelledAnswer], list[str]]:
     """Return where the labels come from, the labelled answers, and which restricted tasks have."""
     from medix_eval.judge_check.answers import (  # noqa: PLC0415
@@ -141,15 +143,13 @@ def _labelled(
     )
     from medix_eval.judge_check.probes import load_probes  # noqa: PLC0415
     from medix_eval.results.labels import read_labels  # noqa: PLC0415
-    from medix_eval.results.store import read_run  # noqa: PLC0415
 
     if labels is None:
         probes = load_probes(split)
         return probes.source, probes.items, []
     given = read_labels(labels)
-    if sheet is None:
+    if run is None:
         return given.source, list(answers_of_sheet(given)), restricted_tasks(given)
-    run = read_run(sheet)
     tasks = [name for name, entry in run.manifest.tasks.items() if entry.data_class == "dua"]
     return given.source, [one.item for one in answers_of_run(given, run)], tasks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,6 +43,7 @@ def leaderboard(
         bool,
         typer.Option("--require-scorecard", help="Give ranks only where the judge did well."),
     ] = False,
+    judging: flags.Judging = None,
     include_path: flags.Include = None,
 ) -> None:
     """Build the static leaderboard from runs; it works from disk and from any web server."""
@@ -54,16 +55,16 @@ def leaderboard(
     rules = load_rules(rules_file, max_unscored=max_unscored, needs_scorecard=needs_scorecard)
     catalogue = open_catalogue(include_path)
     facts = load_facts([bundled("leaderboard") / "models.yaml", *(models or [])])
+    how: dict[str, Any] = {"catalogue": catalogue, "facts": facts, "judging": judging}
+    how |= {"allow_synthetic": allow_synthetic}
     if check:
-        problems = problems_of(
-            runs, catalogue=catalogue, facts=facts, allow_synthetic=allow_synthetic
-        )
+        problems = problems_of(runs, **how)
         for problem in problems:
             typer.echo(problem)
         raise typer.Exit(_CHECK_NOT_MET if problems else 0)
     if out is None:
         raise ConfigError("--out is missing", hint="name the folder of the site, or use --check")
-    boards = read_boards(runs, catalogue=catalogue, facts=facts, allow_synthetic=allow_synthetic)
+    boards = read_boards(runs, **how)
     written = write_site(boards, out, catalogue=catalogue, rules=rules)
     for board in written.boards:
         typer.echo(

@@ -33,6 +33,7 @@ def report(
     out: Out = Path("comparison.html"),
     images: Images = "thumbnail",
     force: Force = False,
+    judging: flags.Judging = None,
     data_root: flags.DataRoot = None,
     include_path: flags.Include = None,
 ) -> None:
@@ -40,7 +41,7 @@ def report(
     from medix_eval.evaluation import api  # noqa: PLC0415
 
     if len(runs) == 1:
-        run = api.load_run(runs[0])
+        run = api.load_run(runs[0], judging=judging)
         typer.echo(run.report(images=images, data_root=data_root, include_path=include_path))
         return
     from medix_eval.data.tasks import mirror_at  # noqa: PLC0415
@@ -48,7 +49,7 @@ def report(
     from medix_eval.report.pictures import read_pictures  # noqa: PLC0415
     from medix_eval.storage.jsonl import write_text  # noqa: PLC0415
 
-    finished = api.load_runs(*runs)
+    finished = api.load_runs(*runs, judging=judging)
     found = api.compare(*finished, force=force)
     judged = [run.judged for run in finished]
     root, catalogue = mirror_at(data_root), open_catalogue(include_path)

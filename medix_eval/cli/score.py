@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +32,7 @@ def score(
             "judge_call: the run's cost.",
         ),
     ] = None,
+    judging: flags.Judging = None,
     as_json: flags.Json = False,
     allow_partial: flags.Partial = False,
     include_path: flags.Include = None,
@@ -39,8 +40,7 @@ def score(
     """Score a run folder again from its verdicts; nothing is sent anywhere."""
     from medix_eval.evaluation import api  # noqa: PLC0415
 
-    scored = api.score(
-        run, labels=labels, prices=prices, allow_partial=allow_partial, include_path=include_path
-    )
+    how: dict[str, Any] = {"judging": judging, "labels": labels, "prices": prices}
+    scored = api.score(run, allow_partial=allow_partial, include_path=include_path, **how)
     print_scores(scored.scores, as_json=as_json)
     raise typer.Exit(1 if scored.scores.num_failures else 0)

@@ -48,6 +48,7 @@ def submit(
     judge: Annotated[
         str | None, typer.Option("--judge", metavar="J", help="Judge some answers again.")
     ] = None,
+    judging: flags.Judging = None,
     options: Mapping[str, Any],
     data_root: flags.DataRoot = None,
     include_path: flags.Include = None,
@@ -61,8 +62,9 @@ def submit(
 
         if judge or allowed_signers:
             raise ConfigError("--judge and --allowed-signers need --check")
+        run = read_run(source, judging=judging)
         written = write_submission(
-            read_run(source), out, official=official, allow_synthetic=allow_synthetic, key=sign
+            run, out, official=official, allow_synthetic=allow_synthetic, key=sign
         )
         typer.echo(str(written))
         return

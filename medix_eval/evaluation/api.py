@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 from medix_eval.data.tasks import Catalogue, mirror_at, open_catalogue
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.models.resolve import ModelFlags, kind_of
-from medix_eval.results.store import JudgedRun, JudgedSample, find_run, read_runs
+from medix_eval.results.store import JudgedRun, JudgedSample, find_judging, read_runs
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -72,8 +72,8 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """The folder of the judging; the run folder is two levels above it."""
-        return self.judged.judged
+        """Where its scores are: the folder of the judging, or of the one selection that it is."""
+        return self.judged.place
 
     @property
     def scores(self) -> Scores:
@@ -237,6 +237,7 @@ def judge_all(
 def score(
     run: Run | AnyPath,
     *,
+    judging: str | None = None,
     labels: AnyPath | None = None,
     prices: AnyPath | None = None,
     allow_partial: bool = False,
@@ -251,21 +252,19 @@ def score(
     from medix_eval.results.labels import read_labels  # noqa: PLC0415
     from medix_eval.results.prices import read_prices  # noqa: PLC0415
 
-    folder, judged = find_run(_path(run))
-    if judged is None:
-        raise ConfigError(f"{run} has no verdicts yet", hint="run the evaluation to its end first")
-    write_scores(
+    folder, place = find_judging(_path(run), judging=judging)
+    scores = write_scores(
         folder,
-        judged,
+        place,
         tasks(include_path),
         allow_partial=allow_partial,
         labels=read_labels(Path(labels)) if labels else None,
         prices=read_prices(Path(prices)) if prices else None,
     )
-    return load_run(judged)
+    return load_run(scores.run)
 
 
-def compare(*runs: Run | AnyPath, force: bool = False) -> Comparison:
+def compare(*runs: Run | AnyPath, force: bool = False, judging: str | None = None) -> Comparison:
     """Compare runs with the first one, paired sample by sample.
 
     Differences and their 95 % intervals are on scores in [0, 1]. Raises `RunMismatch` where
@@ -276,20 +275,21 @@ def compare(*runs: Run | AnyPath, force: bool = False) -> Comparison:
 
     if len(runs) < 2:  # noqa: PLR2004 (a pair)
         raise ConfigError("one run alone cannot be compared", hint="name two or more")
-    return compare_runs([run.judged for run in load_runs(*runs)], force=force)
+    return compare_runs([run.judged for run in load_runs(*runs, judging=judging)], force=force)
 
 
-def load_run(run: Run | AnyPath) -> Run:
-    """Read a finished run: a run folder (its newest judging) or the folder of a judging.
+def load_run(run: Run | AnyPath, *, judging: str | None = None) -> Run:
+    """Read a finished run: its folder, or that of a judging or of a selection.
 
+    Of several judgings it is the one whose digest begins with `judging`, else the newest.
     Raises `ConfigError` for a folder that is not a run, or whose files are damaged.
     """
-    return load_runs(run)[0]
+    return load_runs(run, judging=judging)[0]
 
 
-def load_runs(*runs: Run | AnyPath) -> list[Run]:
+def load_runs(*runs: Run | AnyPath, judging: str | None = None) -> list[Run]:
     """Read finished runs, as `load_run` does; those that are read already are kept as they are."""
-    read = iter(read_runs(Path(run) for run in runs if not isinstance(run, Run)))
+    read = iter(read_runs((Path(one) for one in runs if not isinstance(one, Run)), judging=judging))
     return [run if isinstance(run, Run) else Run(next(read)) for run in runs]
 
 

@@ -269,7 +269,7 @@ def effect_of(run: JudgedRun) -> ControlEffect | None:
         return None
     return ControlEffect(
         name=_EFFECTS[Control.named(control).disturbs],
-        plain=str(plain.judged),
+        plain=str(plain.place),
         tasks=pair.tasks,
         groups=pair.groups,
         changed=pair.changed,
@@ -279,7 +279,8 @@ def effect_of(run: JudgedRun) -> ControlEffect | None:
 def _plain_folder(run: JudgedRun) -> Path:
     generation = {key: value for key, value in run.manifest.generation.items() if key != "control"}
     plain = run.manifest.model_copy(update={"generation_digest": digest(generation)})
-    return folder_of(run.folder.parent.parent, plain) / "judged" / run.judged.name
+    judged = folder_of(run.folder.parent.parent, plain) / "judged" / run.judged.name
+    return same if (same := judged / "selections" / run.place.name).is_dir() else judged
 
 
 def _holds_all_of(run: JudgedRun, plain: JudgedRun) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import platform
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,25 @@ from medix_eval.models.chat import ModelSource
 from medix_eval.models.requests import RetryPolicy, run_to_end
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.vllm_server import kept_servers
+from medix_eval.report.format import counted
 from medix_eval.report.tables import as_csv, as_markdown
 from medix_eval.results.labels import Labels
 from medix_eval.results.prices import Prices, cost_of
 from medix_eval.results.scores import Scores, TaskScore
 from medix_eval.results.scoring import IMAGES_LEFT_OUT, score_run
 from medix_eval.results.store import (
+    JudgedRun,
     RunManifest,
+    Selection,
     TaskEntry,
     apart_from_other_data,
+    judging_at,
     load_judging_manifest,
-    load_run_manifest,
+    load_record,
     newest_completions,
     open_judging,
     open_run,
+    read_selection,
 )
 from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
@@ -150,8 +156,9 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
             progress=progress,
         )
         run_to_end(pipeline.evaluate())
+        asked = Selection(tasks=manifest.tasks)
         scores = write_scores(
-            run.path, judging.path, catalogue, allow_partial=settings.allow_partial
+            run.path, judging.path, catalogue, asked=asked, allow_partial=settings.allow_partial
         )
     for kept in kept_servers(settings.out / ".servers") if settings.model_flags.keep_server else ():
         _LOG.info("%s stays up on port %d; `kill %d` ends it", kept.name, kept.port, kept.pid)
@@ -165,10 +172,7 @@ def evaluate_beside_plain(settings: Settings, catalogue: Catalogue) -> Scores:
     if scores.effect is None:
         _LOG.info("now the same samples without the control, to compare")
         evaluate(replace(settings, control=None), catalogue)
-        judged = Path(scores.run)
-        scores = write_scores(
-            judged.parent.parent, judged, catalogue, allow_partial=settings.allow_partial
-        )
+        scores = evaluate(settings, catalogue)
     if scores.effect is None:
         _LOG.warning("nothing to compare: no sample was scored in both runs")
     return scores
@@ -176,43 +180,87 @@ def evaluate_beside_plain(settings: Settings, catalogue: Catalogue) -> Scores:
 
 def write_scores(
     run: Path,
-    judged: Path,
+    place: Path,
     catalogue: Catalogue,
     *,
+    asked: Selection | None = None,
     allow_partial: bool = False,
     labels: Labels | None = None,
     prices: Prices | None = None,
 ) -> Scores:
-    """Score what the folders hold, and write the scores and both reports."""
+    """Score what was asked for, or else what the scores at a place are of, and write the files.
+
+    Other selections are scored again if there are new verdicts, and the judging gets the files of
+    the largest complete one. Its scores are returned if they hold all that was asked for.
+    """
     from medix_eval.evaluation.controls import effect_of  # noqa: PLC0415 (only where a run has ended)
     from medix_eval.report.page import is_current, write_run_page  # noqa: PLC0415
     from medix_eval.results.metrics import with_metrics  # noqa: PLC0415
-    from medix_eval.results.store import JudgedRun, read_run  # noqa: PLC0415
 
-    manifest, judging = load_run_manifest(run), load_judging_manifest(judged)
-    scores = score_run(
-        run,
-        judged,
-        manifest=manifest,
-        judging=judging,
-        groups=catalogue.groups_with(judging.judging.get("twins")),
-        allow_partial=allow_partial,
-        labels=labels,
-    )
-    found = JudgedRun(folder=run, judged=judged, manifest=manifest, judging=judging, scores=scores)
-    scores = with_metrics(found)
-    if prices is not None:
-        scores = scores.model_copy(update={"cost": cost_of(scores, prices)})
-    if scores.control is not None:
-        scores = scores.model_copy(update={"effect": effect_of(found)})
-    file, text = judged / "scores.json", scores.model_dump_json(indent=2) + "\n"
+    def write(one: Selection) -> Scores:
+        place = judged / "selections" / one.digest[:8]
+        place.mkdir(parents=True, exist_ok=True)
+        write_text(place / "selection.json", one.model_dump_json(indent=2) + "\n")
+        score = partial(score_run, run, judged, groups=groups, allow_partial=allow_partial)
+        labelled = partial(score, labels=labels if one is asked else None)
+        found = JudgedRun.of(run, place, one, labelled)
+        more: dict[str, Any] = {"run": str(place), "selection": one.digest}
+        if prices is not None:
+            more["cost"] = cost_of(found.scores, prices)
+        if found.control is not None:
+            more["effect"] = effect_of(found)
+        scores = with_metrics(found).model_copy(update=more)
+        _write_tables(scores, place)
+        if not is_current(place):  # it holds every sample, so writing it takes longest
+            write_run_page(replace(found, scores=scores))
+        return scores
+
+    judged, asked = judging_at(place), asked or read_selection(run, place)
+    judging = load_judging_manifest(judged)
+    groups = catalogue.groups_with(judging.judging.get("twins"))
+    known = {asked.digest: (asked, write(asked))}
+    for file in (*judged.glob("selections/*/scores.json"), *judged.glob("scores.json")):
+        one, scores = read_selection(run, file.parent), load_record(Scores, file)
+        if one.digest not in known:
+            is_same = scores.selection == one.digest and is_current(file.parent)
+            known[one.digest] = one, scores if is_same else write(one)
+    largest = _largest(known.values(), order=judging.tasks)
+    if largest.digest not in known:
+        known[largest.digest] = largest, write(largest)
+    standing = known[largest.digest][1].model_copy(update={"run": str(judged)})
+    _write_tables(standing, judged)
+    if not is_current(judged):
+        page = f"selections/{largest.digest[:8]}/report.html"
+        with (judged / page).open(encoding="utf-8", newline="") as text:
+            write_text(judged / "report.html", text)
+    if all(largest.tasks[name].rows == one.rows for name, one in asked.tasks.items()):
+        return standing
+    n = counted(sum(task.n for task in standing.tasks.values()), "sample")
+    said = "%s stands for the largest complete selection: %s of %s"
+    _LOG.warning(said, judged / "scores.json", n, counted(len(largest.tasks), "task"))
+    return known[asked.digest][1]
+
+
+def _largest(known: Iterable[tuple[Selection, Scores]], *, order: Iterable[str]) -> Selection:
+    """Take each task from its largest complete selection, or the largest; of equals the newest.
+
+    So tasks that were asked for one by one count together.
+    """
+    found: dict[str, Any] = {}
+    for one, scores in sorted(known, key=lambda pair: pair[0].asked):
+        for name, chosen in one.tasks.items():
+            rank = not scores.num_failures, math.inf if chosen.rows is None else len(chosen.rows)
+            if name not in found or rank >= found[name][0]:
+                found[name] = rank, chosen
+    return Selection(tasks={name: found[name][1] for name in order if name in found})
+
+
+def _write_tables(scores: Scores, place: Path) -> None:
+    file, text = place / "scores.json", scores.model_dump_json(indent=2) + "\n"
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         write_text(file, text)
-    write_text(judged / "scores.csv", as_csv(scores))
-    write_text(judged / "report.md", as_markdown(scores))
-    if not is_current(judged):  # it holds every sample, so writing it takes longest
-        write_run_page(read_run(judged))
-    return scores
+    write_text(place / "scores.csv", as_csv(scores))
+    write_text(place / "report.md", as_markdown(scores))
 
 
 def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, ...]]:

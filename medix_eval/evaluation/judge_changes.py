@@ -89,7 +89,7 @@ def changes_of(rejudged: Sequence[Rejudged]) -> JudgeChanges:
     runs = [
         RunChange(
             model=new.manifest.model,
-            run=str(new.judged),
+            run=str(new.place),
             judged_before=_described(old) if old else None,
             judged_after=_described(new),
             tasks=_task_changes(old, new) if old else {},

@@ -29,10 +29,14 @@ from medix_eval.models.resolve import give_gpus
 from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,
+    Selection,
+    find_judgings,
     find_run,
+    judging_at,
     load_run_manifest,
     open_judging,
     open_run,
+    read_selection,
 )
 
 
@@ -73,7 +77,10 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
         raise ConfigError(f"{twice} is named twice", hint="name each run once, at either level")
     out = folders[0].parent.parent
     judges = resolve_judges(give_gpus(judge_sources(asked.protocol, asked.judges, out=out)))
-    manifests = [load_run_manifest(folder) for folder, _ in named]
+    manifests = [
+        load_run_manifest(folder, read_selection(folder, place) if place else None)
+        for folder, place in named
+    ]
     refuse_foreign_hosts(
         tasks={
             name
@@ -89,10 +96,12 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
         runs = zip(folders, manifests, strict=True)
         judgings = run_to_end(_judge_all(asked, judges, runs, progress))
     done = []
-    for (folder, before), after in zip(named, judgings, strict=True):
-        write_scores(folder, after, catalogue, allow_partial=asked.allow_partial)
-        other = before if before != after else _newest_but(folder, after)
-        done.append(Rejudged(folder=folder, before=other, after=after))
+    for (folder, before), manifest, judged in zip(named, manifests, judgings, strict=True):
+        what, partial = Selection(tasks=manifest.tasks), asked.allow_partial
+        scores = write_scores(folder, judged, catalogue, asked=what, allow_partial=partial)
+        others = (*find_judgings(folder)[1], before)
+        old = [one for one in others if one and judging_at(one) != judged]
+        done.append(Rejudged(folder=folder, before=[None, *old][-1], after=Path(scores.run)))
     return done
 
 
@@ -143,9 +152,3 @@ def _describe(asked: Rejudging, panel: Panel, manifest: RunManifest) -> JudgingM
         asked.protocol, panel.judges, tasks=list(manifest.tasks), generation=generation
     )
     return described.model_copy(update={"egress_reason": asked.egress_reason})
-
-
-def _newest_but(folder: Path, judged: Path) -> Path | None:
-    """Return the newest other judging of a run."""
-    files = sorted(folder.glob("judged/*/scores.json"), key=lambda file: file.stat().st_mtime_ns)
-    return next((file.parent for file in reversed(files) if file.parent != judged), None)

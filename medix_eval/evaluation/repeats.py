@@ -160,7 +160,7 @@ def summarise(runs: Sequence[JudgedRun], *, seeds: Sequence[int]) -> Repeats:
         model=first.scores.model,
         protocol=first.scores.protocol,
         seeds=tuple(seeds),
-        runs=tuple(str(run.judged) for run in runs),
+        runs=tuple(str(run.place) for run in runs),
         synthetic=first.scores.synthetic,
         num_failures=sum(run.scores.num_failures for run in runs),
         tasks={name: _repeated(one, first.entry(name).kind) for name, one in shared.items()},

@@ -171,7 +171,7 @@ class _Recorded:
         return Completion(text=vote.reply)
 
 
-_NOT_FROM_VERDICTS = {"schema_version", "run", "labels", "cost", "tasks", "groups"}
+_NOT_FROM_VERDICTS = {"schema_version", "run", "selection", "labels", "cost", "tasks", "groups"}
 _FROM_OUTSIDE = {"corrected", "corrected_interval", "metrics"}
 """By people's labels, or by code that is not ours."""
 _FROM_TEXT = {"slices", "yes_no", "chance", "agreement_with_rules"}

@@ -74,7 +74,7 @@ def write_submission(
     if run.scores.synthetic and not allow_synthetic:
         raise ConfigError(
             f"{run.judged} was made on synthetic data, which says nothing about the benchmarks",
-            hint="--allow-synthetic writes it anyway, marked as synthetic",
+            hint="--allow-synthetic writes it marked; or name a selection of real tasks alone",
         )
     name = f"{slug(run.scores.model)}-{run.scores.judging_digest[:8]}"
     path = out / f"{name}-{'official' if official else 'submission'}.zip"

@@ -44,7 +44,8 @@ def _sentences(run: JudgedRun) -> list[str]:
     if scores.groups:
         sentences.append("Group scores are unweighted means of their tasks.")
     if scores.synthetic:
-        sentences.insert(1, "The data is SYNTHETIC and stands in for the named benchmarks.")
+        names = ", ".join(name for name, task in scores.tasks.items() if task.synthetic)
+        sentences.insert(1, f"The data is SYNTHETIC and stands in for the benchmarks: {names}.")
     if scores.text_only:
         sentences.insert(1, "The model was asked about images without being shown them.")
     if scores.control:
@@ -184,7 +185,8 @@ def scores_csv(runs: Sequence[JudgedRun]) -> str:
     writer.writeheader()
     for run in runs:
         about = _about(run)
-        writer.writerows(about | row for row in _rows(run))
+        for row in _rows(run):
+            writer.writerow(about | row | {"synthetic": run.scores.is_synthetic(row["name"])})
     return out.getvalue()
 
 

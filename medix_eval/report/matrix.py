@@ -184,8 +184,8 @@ def _source(runs: Sequence[JudgedRun]) -> str:
     """Say what made the numbers, and what they must not be taken for."""
     scores = runs[0].scores
     judges = ", ".join(str(judge["id"]) for judge in scores.judges) or "rules alone"
-    synthetic = any(run.scores.synthetic for run in runs)
-    stamp = "SYNTHETIC DATA: says nothing about any benchmark. " if synthetic else ""
+    named = sorted({one for run in runs for one, t in run.scores.tasks.items() if t.synthetic})
+    stamp = f"SYNTHETIC DATA ({', '.join(named)}) says nothing about a benchmark. " if named else ""
     return (
         f"{stamp}Scores in percent with 95 % intervals; protocol {scores.protocol['name']} "
         f"({scores.protocol['digest'][:8]}), judged by {judges}."

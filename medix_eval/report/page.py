@@ -27,7 +27,7 @@ from medix_eval.report.format import NOTHING, counted, decimal, p_value, percent
 from medix_eval.report.tables import daggers, notes, yes_no_text
 from medix_eval.results.gate import Check, Policy
 from medix_eval.results.scoring import sample_slices
-from medix_eval.results.store import JudgedRun, JudgedSample
+from medix_eval.results.store import JudgedRun, JudgedSample, judging_at
 from medix_eval.rules.answers import thinking_of
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.jsonl import write_text
@@ -93,16 +93,16 @@ def _hash(text: str) -> str:
 
 
 def write_run_page(run: JudgedRun, *, images: Mapping[str, str] | None = None) -> Path:
-    """Write `report.html` beside the verdicts; `images` are data URLs by the image's hash."""
-    path = run.judged / "report.html"
+    """Write `report.html` beside the scores; `images` are data URLs by the image's hash."""
+    path = run.place / "report.html"
     write_text(path, run_page(run, images=images or {}))
     return path
 
 
-def is_current(judged: Path) -> bool:
-    """Tell whether the page was written after the last verdict."""
-    page = judged / "report.html"
-    newest = max((judged / name).stat().st_mtime_ns for name in ("verdicts.jsonl", "scores.json"))
+def is_current(place: Path) -> bool:
+    """Tell whether the page beside some scores was written after them and the last verdict."""
+    page, files = place / "report.html", [judging_at(place) / "verdicts.jsonl"]
+    newest = max(file.stat().st_mtime_ns for file in (*files, place / "scores.json"))
     return page.exists() and page.stat().st_mtime_ns >= newest
 
 

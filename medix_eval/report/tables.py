@@ -50,10 +50,16 @@ class _Table:
 def _title(scores: Scores) -> str:
     """Return one line that says what was measured, and by whom."""
     judges = ", ".join(str(judge["id"]) for judge in scores.judges) or "no language model"
-    stamp = "SYNTHETIC DATA · " if scores.synthetic else ""
+    stamp = "SYNTHETIC DATA · " if scores.synthetic and not _stamped(scores) else ""
     stamp += "TEXT ONLY · " if scores.text_only else ""
     stamp += f"CONTROL {scores.control} · " if scores.control else ""
     return f"{stamp}{scores.model} · protocol {scores.protocol['name']} · judged by {judges}"
+
+
+def _stamped(scores: Scores) -> list[str]:
+    """Return the tasks and groups that are of synthetic data, where others are not."""
+    found = [name for name in (*scores.tasks, *scores.groups) if scores.is_synthetic(name)]
+    return found if not all(task.synthetic for task in scores.tasks.values()) else []
 
 
 def scores_table(scores: Scores) -> RenderableType:
@@ -120,7 +126,7 @@ def _interval_columns(interval: tuple[float, float] | None) -> dict[str, float]:
 
 def _rows(scores: Scores) -> _Table:
     """Lay the scores out as text, in percent."""
-    judged = bool(scores.judges)
+    judged, stamped = bool(scores.judges), _stamped(scores)
     header = [
         "task",
         "score",
@@ -140,7 +146,7 @@ def _rows(scores: Scores) -> _Table:
             str(task.n),
             str(task.n_scored),
             *([f"{percent(task.rules_score)} of {task.rules_n}" if task.rules_n else "-"] * judged),
-            _others(task),
+            "SYNTHETIC " * (name in stamped) + _others(task),
         )
         for name, task in scores.tasks.items()
     ]
@@ -148,7 +154,8 @@ def _rows(scores: Scores) -> _Table:
     for name, group in scores.groups.items():
         here = [scores.tasks[task] for task in group.tasks if task in scores.tasks]
         missing = len(group.tasks) - len(here)
-        said = [f"mean of {counted(len(group.tasks), 'task')}"]
+        said = ["SYNTHETIC"] * (name in stamped)
+        said += [f"mean of {counted(len(group.tasks), 'task')}"]
         said += [f"{missing} not run"] if missing else []
         said += ["incomplete"] if not group.complete and not missing else []
         groups.append(
@@ -211,7 +218,7 @@ def notes(scores: Scores) -> list[str]:
             f"judge; {each} fully correct answer."
         )
     if scores.synthetic:
-        said.append(_SYNTHETIC)
+        said.append(" ".join([_SYNTHETIC, ", ".join(_stamped(scores))]).strip())
     if scores.text_only:
         said.append(_TEXT_ONLY)
     if scores.control:

@@ -129,18 +129,14 @@ def read_sample_scores(run: JudgedRun) -> dict[str, dict[str, float]]:
 
     Raises `ConfigError` where the mean of a task is not what `scores.json` says.
     """
-    rows = {name: run.entry(name).rows for name in run.judging.tasks}
-    wanted: dict[tuple[str, str], int] = {}
-    if any(selected is not None for selected in rows.values()):
-        wanted = newest(run.folder / "completions.jsonl", lambda line: int(line["row"]))
-    chosen = {name: None if picked is None else frozenset(picked) for name, picked in rows.items()}
-    found: dict[str, dict[str, float]] = {name: {} for name in rows}
+    takes = {name: run.entry(name).takes() for name in run.judging.tasks}
+    rows: dict[tuple[str, str], int] = {}
+    if any(run.entry(name).rows is not None for name in takes):
+        rows = newest(run.folder / "completions.jsonl", lambda line: int(line["row"]))
+    found: dict[str, dict[str, float]] = {name: {} for name in takes}
     for key, score in newest(run.judged / "verdicts.jsonl", lambda line: line["score"]).items():
         task = key[0].partition("@")[0]
-        if task not in found or score is None:
-            continue
-        selected = chosen[task]
-        if selected is None or wanted.get(key) in selected:
+        if task in found and score is not None and takes[task](rows.get(key, -1)):
             found[task][key[1]] = float(score)
     for task, scores in found.items():
         _prove(run, task, scores)
@@ -152,8 +148,8 @@ def _prove(run: JudgedRun, task: str, scores: Mapping[str, float]) -> None:
     found = math.fsum(scores.values()) / len(scores) if scores else None
     if said != found and (said is None or found is None or abs(said - found) > _TOLERANCE):
         raise ConfigError(
-            f"{run.judged / 'scores.json'}: {task} has score {said}, but its verdicts give {found}",
-            hint=f"`medix-eval score {run.judged}` scores it again",
+            f"{run.place / 'scores.json'}: {task} has score {said}, but its verdicts give {found}",
+            hint=f"`medix-eval score {run.place}` scores it again",
         )
 
 

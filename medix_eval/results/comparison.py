@@ -131,7 +131,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
     return Comparison(
         runs=tuple(_described(run, at) for at, run in enumerate(runs)),
         mismatches=tuple(mismatches),
-        synthetic=any(run.scores.synthetic for run in runs),
+        synthetic=any(run.entry(name).synthetic for run in runs for name in tasks),
         tasks={name: _contest({name: one}, runs, is_group=False) for name, one in tasks.items()},
         groups={
             name: _contest({one: tasks[one] for one in members}, runs, is_group=True)
@@ -173,7 +173,7 @@ def _described(run: JudgedRun, at: int) -> ComparedRun:
     return ComparedRun(
         letter=_letter(at),
         model=run.scores.model,
-        run=str(run.judged),
+        run=str(run.place),
         protocol=run.protocol,
         settings={name: value for name, value in settings.items() if value is not None},
     )

@@ -185,7 +185,8 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
         limited = [name for name, task in run.scores.tasks.items() if task.limit is not None]
         checks.append(_plain("complete tasks were asked", ok=not limited, note=", ".join(limited)))
     if not policy.allow_synthetic:
-        real = not run.scores.synthetic
+        asked = [rule.name for rule in (*policy.floors, *policy.non_inferiority)]
+        real = not run.scores.is_synthetic(*(asked or run.scores.tasks))
         checks.append(_plain("the data is real", ok=real, note="" if real else "SYNTHETIC"))
     return checks
 

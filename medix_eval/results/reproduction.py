@@ -129,11 +129,12 @@ def figures_of(figures: Sequence[Figure], model: str) -> list[Figure]:
 
 def reproduce(figures: Sequence[Figure], run: JudgedRun, published: Protocol) -> Reproduction:
     """Compare a run with the published figures of one model."""
+    findings = tuple(_finding(figure, run) for figure in figures)
     return Reproduction(
         model=figures[0].name,
-        run=str(run.judged),
-        synthetic=run.scores.synthetic,
-        findings=tuple(_finding(figure, run) for figure in figures),
+        run=str(run.place),
+        synthetic=run.scores.is_synthetic(*(one.ours for one in findings if one.ours)),
+        findings=findings,
         settings=tuple(_settings(run, published)),
     )
 

@@ -226,6 +226,8 @@ class Scores(Frozen):
     generation_digest: str
     judging_digest: str
     run: str
+    selection: str = ""
+    """Digest of the tasks and rows that these scores are of; empty in a run of 0.1."""
     limit: int | None
     synthetic: bool
     served_models: dict[str, int] = {}
@@ -251,6 +253,11 @@ class Scores(Frozen):
         members = self.groups[name].tasks if name in self.groups else (name,)
         tasks = [self.tasks.get(member) for member in members]
         return "" if all(one and one.is_complete and not one.mark for one in tasks) else "†"
+
+    def is_synthetic(self, *names: str) -> bool:
+        """Whether one of these tasks, or of the tasks of these groups, is of synthetic data."""
+        named = {*names}.union(*(self.groups[one].tasks for one in names if one in self.groups))
+        return any(one.synthetic for task, one in self.tasks.items() if task in named)
 
     @property
     def num_failures(self) -> int:

@@ -61,10 +61,12 @@ def score_run(
     `worst` case every sample without a score is wrong.
     """
     tallies = {name: Tally(manifest.tasks[name]) for name in judging.tasks}
+    takes = {name: tally.entry.takes() for name, tally in tallies.items()}
 
     def read_answered(line: Mapping[str, Any]) -> Answered | None:
-        tally = tallies.get(_task(line))
-        return Answered.of(line, tally.entry) if tally and tally.wants(int(line["row"])) else None
+        name = _task(line)
+        is_taken = name in takes and takes[name](int(line["row"]))
+        return Answered.of(line, tallies[name].entry) if is_taken else None
 
     for (task, sample_id), one in newest(run / "completions.jsonl", read_answered).items():
         if one is not None:
@@ -278,14 +280,6 @@ class Tally:
     entry: TaskEntry
     answered: dict[str, Answered] = field(default_factory=dict)
     judged: dict[str, JudgedAs] = field(default_factory=dict)
-    _rows: frozenset[int] | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._rows = None if self.entry.rows is None else frozenset(self.entry.rows)
-
-    def wants(self, row: int) -> bool:
-        """Whether a row belongs to the run as last requested."""
-        return self._rows is None or row in self._rows
 
     def count_lost_as_wrong(self) -> None:
         """Score every sample that has no score 0; one of unknown slices counts in all of them."""

@@ -2,9 +2,11 @@
 
     OUT/<model>/<generation8>/                    run.json  completions.jsonl
     OUT/<model>/<generation8>/judged/<judging8>/  judging.json  verdicts.jsonl  scores.json ...
+    OUT/.../judged/<judging8>/selections/<selection8>/  selection.json  scores.json ...
 
 Generation and judging have a digest each, so saved completions can be judged again. A sample's
-newest line counts: a retried failure gets a second line, nothing is ever rewritten.
+newest line counts: a retried failure gets a second line, nothing is ever rewritten. What one
+request asks for is a selection with its own scores; a judging has those of the largest complete.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medix_eval.errors import ConfigError, ReplyUnusable, RunMismatch, first_error
 from medix_eval.judging.protocol import JUDGING_VERSION, by_role, stamp_now
@@ -42,10 +45,19 @@ class _Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class TaskEntry(_Manifest):
-    """One task of a run: which rows were asked, of which data."""
+class Chosen(_Manifest):
+    """The rows of a task that one request asked for."""
 
     version: str
+    limit: int | None
+    seed: int
+    rows: list[int] | None
+    """If limited; all of them otherwise."""
+
+
+class TaskEntry(Chosen):
+    """One task of a run: which rows were asked, of which data."""
+
     digest: str
     """Digest of the task file."""
     source: dict[str, Any]
@@ -55,10 +67,6 @@ class TaskEntry(_Manifest):
     data_class: str
     modality: str
     kind: str
-    limit: int | None
-    seed: int
-    rows: list[int] | None
-    """The rows that belong to the run, if limited; all of them otherwise."""
     cluster: str | None = None
     """Column that says which samples share an image or a patient."""
     slices: list[str] = []
@@ -68,6 +76,10 @@ class TaskEntry(_Manifest):
     def num_selected(self) -> int:
         """How many samples the task has in this run."""
         return self.num_rows if self.rows is None else len(self.rows)
+
+    def takes(self) -> Callable[[int], bool]:
+        """Return what tells whether a row belongs to the run."""
+        return (lambda _: True) if self.rows is None else frozenset(self.rows).__contains__
 
 
 class RunManifest(_Manifest):
@@ -129,6 +141,20 @@ class JudgingManifest(_Manifest):
         """Text of each prompt of the judge, by the name that votes carry or its path."""
         texts: dict[str, str] = self.judging.get("prompts", {})
         return {self.prompt_names.get(name, name): text for name, text in texts.items()}
+
+
+class Selection(_Manifest):
+    """`selection.json`: the tasks and rows that one request asked for."""
+
+    schema_version: int = 1
+    asked: str = Field(default_factory=lambda: str(datetime.now(UTC)))
+    tasks: Mapping[str, Chosen]
+
+    @property
+    def digest(self) -> str:
+        """The digest of its tasks, with their versions, and of their rows."""
+        rows = {f"{name}@{one.version}": one.rows for name, one in self.tasks.items()}
+        return digest({name: found and sorted(found) for name, found in rows.items()})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -209,7 +235,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
             ) from error
         if (path / "run.json").exists():
             manifest = _continued(load_run_manifest(path), manifest, path=path)
-        lines = stack.enter_context(JsonLines(path / "completions.jsonl"))
+        lines = stack.enter_context(_lines(path, "completions.jsonl", manifest="run.json"))
         if any(task.data_class == "dua" for task in manifest.tasks.values()):
             lines.restrict()
         run = RunFolder(path, manifest, lines)
@@ -272,8 +298,8 @@ def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]
         before = load_judging_manifest(path).tasks
         tasks = [*before, *(name for name in manifest.tasks if name not in before)]
         manifest = manifest.model_copy(update={"tasks": tasks})
-    _write(path / "judging.json", manifest.model_dump(mode="json"))
-    with JsonLines(path / "verdicts.jsonl") as lines:
+    with _lines(path, "verdicts.jsonl", manifest="judging.json") as lines:
+        _write(path / "judging.json", manifest.model_dump(mode="json"))
         if any(task.data_class == "dua" for task in run.manifest.tasks.values()):
             lines.restrict()
         judging = Judging(path, manifest, lines)
@@ -312,34 +338,113 @@ def newest(path: Path, keep: Callable[[Mapping[str, Any]], _Kept]) -> dict[tuple
     return found
 
 
-def _damaged(path: Path, number: int, error: Exception) -> ConfigError:
+def _damaged(path: Path, number: int | str, error: Exception) -> ConfigError:
+    said = f"{type(error).__name__} {error}"
+    if isinstance(error, ValidationError):
+        said = first_error(error)
     return ConfigError(
-        f"{path}, line {number} is damaged: {type(error).__name__} {error}",
+        f"{path}, line {number} is damaged: {said}",
         hint="delete that line; its sample is then done again",
     )
 
 
 def find_run(path: Path) -> tuple[Path, Path | None]:
-    """Return the run folder and the judging folder that a RUN argument names.
+    """Return the run folder, and the folder of the scores if a RUN argument names one.
 
-    Either level is taken; of a run folder the newest judging. Raises `ConfigError` for a folder
-    that is not a run.
+    That is a judging, or one selection of it. Raises `ConfigError` for a folder that is not a run.
     """
-    if (path / "judging.json").is_file() and (path.parent.parent / "run.json").is_file():
-        return path.parent.parent, path
+    judged = judging_at(path)
+    if (judged / "judging.json").is_file() and (judged.parent.parent / "run.json").is_file():
+        return judged.parent.parent, path
     if not (path / "run.json").is_file():
         nearest = sorted(path.glob("*/run.json")) + sorted(path.glob("*/*/run.json"))
         hint = f"did you mean {nearest[0].parent}?" if nearest else "a run folder holds a run.json"
         raise ConfigError(f"{path} is not a run", hint=hint)
-    judgings = sorted(
-        path.glob("judged/*/verdicts.jsonl"), key=lambda file: file.stat().st_mtime_ns
-    )
-    return path, judgings[-1].parent if judgings else None
+    return path, None
 
 
-def load_run_manifest(path: Path) -> RunManifest:
-    """Read `run.json`."""
-    return load_record(RunManifest, path / "run.json")
+def judging_at(place: Path) -> Path:
+    """Return the folder of the judging that scores belong to."""
+    return place.parent.parent if (place / "selection.json").is_file() else place
+
+
+def find_judgings(path: Path, *, judging: str | None = None) -> tuple[Path, list[Path]]:
+    """Return the run folder and the folders of scores that a RUN argument may mean.
+
+    They are the judgings whose digest begins so, the one asked for last at the end. Those without
+    scores are left out with a warning, if others have some.
+    """
+    folder, place = find_run(path)
+    there = [place] if place else [one.parent for one in folder.glob("judged/*/verdicts.jsonl")]
+    digests = {one: load_judging_manifest(judging_at(one)).judging_digest for one in there}
+    found = [one for one in there if digests[one].startswith(judging or "")]
+    finished = [one for one in found if (one / "scores.json").is_file()]
+    if finished and (left := [str(one) for one in found if one not in finished]):
+        _LOG.warning("left out, interrupted before it had scores: %s", ", ".join(left))
+    return folder, sorted(finished or found, key=lambda one: read_selection(folder, one).asked)
+
+
+def find_judging(path: Path, *, judging: str | None = None) -> tuple[Path, Path]:
+    """Return the run folder and the folder that a RUN means; of several, say which was taken."""
+    folder, found = find_judgings(path, judging=judging)
+    if not found:
+        known = ", ".join(sorted(one.name for one in folder.glob("judged/*")))
+        hint = f"judged as {known}" if known else "run the evaluation to its end first"
+        said = f"is not judged as {judging}" if judging else "has no verdicts yet"
+        raise ConfigError(f"{path} {said}", hint=hint)
+    if len(found) > 1:
+        taken, *others = (
+            f"{one.judging_digest[:_SHORT]} (protocol {one.protocol['name']}, "
+            f"judge {' '.join(str(judge['id']) for judge in one.judges) or 'none'})"
+            for one in map(load_judging_manifest, reversed(found))
+        )
+        said = "%s has %d judgings; took %s; others: %s; choose with --judging DIGEST"
+        _LOG.warning(said, path, len(found), taken, ", ".join(others))
+    return folder, found[-1]
+
+
+def read_selection(folder: Path, place: Path) -> Selection:
+    """Return what the scores in a folder are of; those of a judging say which selection's.
+
+    A judging of 0.1 has none: it is what the run was asked for, at the time of its file.
+    """
+    file, scores = place / "selection.json", place / "scores.json"
+    if not file.is_file() and scores.is_file():
+        selection = load_record(Scores, scores).selection
+        file = place / "selections" / selection[:_SHORT] / file.name
+    if file.is_file():
+        return load_record(Selection, file)
+    known, judged = load_run_manifest(folder).tasks, load_judging_manifest(place).tasks
+    asked = str(datetime.fromtimestamp((place / "judging.json").stat().st_mtime, UTC))
+    return Selection(asked=asked, tasks={name: known[name] for name in judged if name in known})
+
+
+@contextmanager
+def _lines(folder: Path, name: str, *, manifest: str) -> Iterator[JsonLines]:
+    """Open the lines of a folder; a new one is removed if its work stops before it has any."""
+    was_there = (folder / manifest).exists()
+    try:
+        with JsonLines(folder / name) as lines:
+            yield lines
+    except BaseException:
+        if not (was_there or (folder / name).stat().st_size):
+            for one in (manifest, name, ".lock"):
+                (folder / one).unlink(missing_ok=True)
+            with suppress(OSError):  # the log of a server that did not start is kept
+                folder.rmdir()
+                folder.parent.rmdir()
+        raise
+
+
+def load_run_manifest(path: Path, what: Selection | None = None) -> RunManifest:
+    """Read `run.json`, or what it would be if nothing but this selection had been asked for."""
+    manifest = load_record(RunManifest, path / "run.json")
+    tasks = {
+        name: manifest.tasks[name].model_copy(update=one.model_dump(exclude={"version"}))
+        for name, one in (what.tasks if what else {}).items()
+        if name in manifest.tasks
+    }
+    return manifest.model_copy(update={"tasks": tasks}) if what else manifest
 
 
 def load_judging_manifest(path: Path) -> JudgingManifest:
@@ -398,8 +503,18 @@ def _continued(old: RunManifest, new: RunManifest, *, path: Path) -> RunManifest
             f"{'; '.join((differ + data)[:5])}",
             hint=hint,
         )
+    tasks = {name: _joined(old.tasks.get(name, one), one) for name, one in new.tasks.items()}
     kept = {"started": old.started, "num_untold": old.num_untold}
-    return new.model_copy(update={"tasks": old.tasks | new.tasks, **kept})
+    return new.model_copy(update={"tasks": old.tasks | tasks, **kept})
+
+
+def _joined(old: TaskEntry, new: TaskEntry) -> TaskEntry:
+    """Return the larger entry, with the rows of both."""
+    large, small = (new, old) if new.num_selected >= old.num_selected else (old, new)
+    if large.rows is None or set(small.rows or ()) <= set(large.rows):
+        return large
+    rows = list(dict.fromkeys([*large.rows, *(small.rows or ())]))
+    return large.model_copy(update={"rows": rows, "limit": len(rows)})
 
 
 @contextmanager
@@ -436,10 +551,7 @@ def _parsed(kind: type[_M], row: dict[str, Any], *, file: Path, number: int) -> 
     try:
         return kind.model_validate(row)
     except ValidationError as error:
-        raise ConfigError(
-            f"{file}, line {number} is damaged: {first_error(error)}",
-            hint="delete that line; its sample is then done again",
-        ) from error
+        raise _damaged(file, number, error) from error
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -459,15 +571,25 @@ class JudgedSample:
     verdict: VerdictRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class JudgedRun:
     """One judging of one run."""
 
     folder: Path
     judged: Path
+    place: Path
+    """Where its scores are: the folder of the judging, or that of one selection."""
     manifest: RunManifest
     judging: JudgingManifest
+    """Both know only what was selected."""
     scores: Scores
+
+    @classmethod
+    def of(cls, folder: Path, place: Path, what: Selection, score: Callable[..., Scores]) -> Self:
+        """Return the run as if nothing but this selection had ever been asked for."""
+        judged, manifest = judging_at(place), load_run_manifest(folder, what)
+        made = load_judging_manifest(judged).model_copy(update={"tasks": [*manifest.tasks]})
+        return cls(folder, judged, place, manifest, made, score(manifest=manifest, judging=made))
 
     @property
     def control(self) -> str | None:
@@ -490,26 +612,18 @@ class JudgedRun:
 
         Only where the lines begin is kept in memory.
         """
-        rows = {
-            name: None if self.entry(name).rows is None else frozenset(self.entry(name).rows or ())
-            for name in self.judging.tasks
-        }
+        takes = {name: self.entry(name).takes() for name in self.judging.tasks}
         answered, judged = self.folder / "completions.jsonl", self.judged / "verdicts.jsonl"
         verdicts = newest_lines(judged)
         with answered.open("rb") as completions, judged.open("rb") as judgements:
             for key, at in newest_lines(answered).items():
                 task = key[0].partition("@")[0]
-                if task not in rows or key not in verdicts:
+                if task not in takes or key not in verdicts:
                     continue
                 completion = _record(CompletionRecord, completions, at)
-                wanted = rows[task]
-                if wanted is None or completion.row in wanted:
+                if takes[task](completion.row):
                     verdict = _record(VerdictRecord, judgements, verdicts[key])
                     yield JudgedSample(task=task, completion=completion, verdict=verdict)
-
-    def verdicts(self) -> dict[tuple[str, str], VerdictRecord]:
-        """Return the newest verdict of each sample, by task (with version) and sample id."""
-        return newest(self.judged / "verdicts.jsonl", VerdictRecord.model_validate)
 
 
 def _record(kind: type[_Line], file: BinaryIO, at: int) -> _Line:
@@ -517,35 +631,24 @@ def _record(kind: type[_Line], file: BinaryIO, at: int) -> _Line:
     try:
         return kind.model_validate_json(file.readline())
     except ValidationError as error:
-        raise ConfigError(
-            f"{file.name}, byte {at}: the line is damaged: {first_error(error)}",
-            hint="delete that line; its sample is then done again",
-        ) from error
+        raise _damaged(Path(file.name), f"at byte {at}", error) from error
 
 
-def read_run(path: Path) -> JudgedRun:
-    """Read the run that a RUN argument names; of a run folder its newest judging.
+def read_run(path: Path, *, judging: str | None = None) -> JudgedRun:
+    """Read the run that a RUN argument names, as `find_judging` finds it.
 
     Raises `ConfigError` for a folder that is not a run, has no verdicts or no scores yet, or whose
     files are damaged.
     """
-    folder, judged = find_run(path)
-    if judged is None:
-        raise ConfigError(f"{path} has no verdicts yet", hint="run the evaluation to its end first")
+    folder, place = find_judging(path, judging=judging)
     hint = f"`medix-eval score {path}` writes it again"
-    scores = load_record(Scores, judged / "scores.json", hint=hint)
-    return JudgedRun(
-        folder=folder,
-        judged=judged,
-        manifest=load_run_manifest(folder),
-        judging=load_judging_manifest(judged),
-        scores=scores,
-    )
+    scores = load_record(Scores, place / "scores.json", hint=hint)
+    return JudgedRun.of(folder, place, read_selection(folder, place), lambda **_: scores)
 
 
-def read_runs(paths: Iterable[Path]) -> list[JudgedRun]:
+def read_runs(paths: Iterable[Path], *, judging: str | None = None) -> list[JudgedRun]:
     """Read runs, as `read_run` does; one warning names those that other judging code has judged."""
-    runs = [read_run(path) for path in paths]
+    runs = [read_run(path, judging=judging) for path in paths]
     versions = {run.judged: run.judging.judging.get("version", JUDGING_VERSION) for run in runs}
     other = {run: version for run, version in versions.items() if version != JUDGING_VERSION}
     if other:

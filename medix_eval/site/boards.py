@@ -81,9 +81,12 @@ class Entry:
     @cached_property
     def groups(self) -> dict[str, GroupScore]:
         """The groups of which this entry has at least one benchmark."""
-        here = set(self.tasks)
-        groups = self.run.scores.groups.items()
-        return {name: group for name, group in groups if here.intersection(group.tasks)}
+        here, scores = set(self.tasks), self.run.scores
+        groups = {name: one for name, one in scores.groups.items() if here.intersection(one.tasks)}
+        for name, one in groups.items():
+            if (scores.tasks.keys() - here).intersection(one.tasks):  # no mean over two boards
+                groups[name] = GroupScore(score=None, tasks=one.tasks, complete=False)
+        return groups
 
     @property
     def mean_score(self) -> float | None:
@@ -241,7 +244,9 @@ def _keep_one_of_each(board: Board) -> None:
     board.entries = []
     for each in runs.values():
         lowest = min(each, key=_seed).seed
-        *older, standing = (one for one in each if one.seed == lowest)
+        its = [one for one in each if one.seed == lowest]
+        # Of the judgings of one run the fullest stands, and the newest of equals.
+        *older, standing = sorted(its, key=lambda one: (one.run.manifest.started, len(one.tasks)))
         board.entries.append(standing)
         board.earlier += older
         board.repetitions += sorted((one for one in each if one.seed != lowest), key=_seed)
@@ -277,7 +282,7 @@ def _prove_names(run: JudgedRun) -> None:
     for task in run.scores.tasks:
         if not _TASK_NAME.fullmatch(task):
             raise ConfigError(
-                f"{run.judged / 'scores.json'}: {task[:80]!r} is not a benchmark name",
+                f"{run.place / 'scores.json'}: {task[:80]!r} is not a benchmark name",
                 hint="use letters, digits, `_`, `-` and `.`",
             )
 
@@ -289,16 +294,15 @@ def _prove_groups(run: JudgedRun) -> None:
         average = mean(score for score in found if score is not None)
         if group.score is not None and (average is None or abs(average - group.score) > _TOLERANCE):
             raise ConfigError(
-                f"{run.judged / 'scores.json'}: {name} is {group.score}, "
+                f"{run.place / 'scores.json'}: {name} is {group.score}, "
                 f"but its benchmarks give {average}",
-                hint=f"`medix-eval score {run.judged}` scores it again",
+                hint=f"`medix-eval score {run.place}` scores it again",
             )
 
 
-def _fullest_first(entry: Entry) -> tuple[int, str, str, str]:
-    manifest = entry.run.manifest
-    digests = (manifest.generation_digest, entry.run.judging.judging_digest)
-    return (-len(entry.tasks), manifest.started, *digests)
+def _fullest_first(entry: Entry) -> tuple[int, str, str]:
+    manifest = entry.run.manifest  # the judgings of one run come in the order of their age
+    return (-len(entry.tasks), manifest.started, manifest.generation_digest)
 
 
 def _fingerprint(run: JudgedRun, task: str) -> str:

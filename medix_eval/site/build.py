@@ -22,7 +22,7 @@ from medix_eval.errors import ConfigError, MedixError
 from medix_eval.results.align import read_sample_scores
 from medix_eval.results.reproduction import Figure, load_published
 from medix_eval.results.scoring import score_run
-from medix_eval.results.store import JudgedRun, read_runs
+from medix_eval.results.store import JudgedRun, find_judgings, read_runs
 from medix_eval.site import downloads
 from medix_eval.site.boards import (
     DEMO_GROUP,
@@ -59,9 +59,12 @@ def read_boards(
     catalogue: Catalogue,
     facts: Mapping[str, ModelFacts],
     allow_synthetic: bool,
+    judging: str | None = None,
 ) -> list[Board]:
-    """Read runs into boards; one on synthetic data is refused unless that is allowed."""
-    found = {run.judged: run for run in read_runs(_runs(paths))}
+    """Read all judgings of runs into boards; synthetic data is left out unless it is allowed."""
+    found = {run.place: run for run in read_runs(_runs(paths, judging), judging=judging)}
+    if not found:
+        raise ConfigError("none of these runs has scores", hint="run an evaluation to its end")
     runs = {path: run for path, run in found.items() if run.control is None}
     for path in found.keys() - runs.keys():
         _LOG.warning("%s is left out: a control is not a score of a model", path)
@@ -69,9 +72,7 @@ def read_boards(
     entries: list[Entry] = []
     for run in runs.values():
         here = entries_of(run, demo_tasks=demo_tasks, facts=facts)
-        if not allow_synthetic:
-            _refuse_synthetic(run, here)
-        entries += here
+        entries += here if allow_synthetic else _real(run, here)
     return make_boards(entries)
 
 
@@ -132,23 +133,32 @@ def _files(boards: Sequence[Measured], *, rules: Rules) -> Iterator[tuple[str, s
     )
 
 
-def _runs(paths: Sequence[Path]) -> Iterator[Path]:
-    """Yield the runs that the arguments name; a folder of runs stands for all of them."""
+def _runs(paths: Sequence[Path], judging: str | None) -> Iterator[Path]:
+    """Yield every judging that the arguments name; a folder of runs stands for all with scores."""
     for path in paths:
-        below = sorted(path.glob("*/*/run.json"))
+        below = [file.parent for file in sorted(path.glob("*/*/run.json"))]
         if (path / "run.json").is_file() or (path / "judging.json").is_file() or not below:
-            yield path
-        else:
-            yield from (file.parent for file in below)
+            yield from find_judgings(path, judging=judging)[1] or [path]
+            continue
+        for run in below:
+            found = find_judgings(run, judging=judging)[1]
+            yield from (finished := [one for one in found if (one / "scores.json").is_file()])
+            if not finished:
+                _LOG.warning("%s is left out: it has no scores", run)
 
 
-def _refuse_synthetic(run: JudgedRun, entries: Sequence[Entry]) -> None:
-    for entry in entries:
-        if entry.standing is Standing.SYNTHETIC:
-            raise ConfigError(
-                f"{run.folder} was made on synthetic data: {', '.join(entry.tasks)}",
-                hint="--allow-synthetic puts it on a board that says so on every page",
-            )
+def _real(run: JudgedRun, entries: Sequence[Entry]) -> list[Entry]:
+    """Leave out what is synthetic. Raises `ConfigError` if that is all there is."""
+    kept = [entry for entry in entries if entry.standing is not Standing.SYNTHETIC]
+    names = ", ".join(task for one in entries if one not in kept for task in one.tasks)
+    if not kept:
+        raise ConfigError(
+            f"{run.folder} was made on synthetic data: {names}",
+            hint="--allow-synthetic puts it on a board that says so on every page",
+        )
+    if names:
+        _LOG.warning("%s: left out, for the data is synthetic: %s", run.folder, names)
+    return kept
 
 
 def _check_place(out: Path) -> None:
@@ -177,25 +187,17 @@ _TOLERANCE = 1e-6
 """Another release of numpy may differ in the last digit of a sum."""
 
 
-def problems_of(
-    paths: Sequence[Path],
-    *,
-    catalogue: Catalogue,
-    facts: Mapping[str, ModelFacts],
-    allow_synthetic: bool,
-) -> list[str]:
+def problems_of(paths: Sequence[Path], *, catalogue: Catalogue, **how: Any) -> list[str]:
     """Return why these runs should not be shown, one line each; none if they may be."""
     boards: list[Board] = []
     problems = []
     for path in paths:
         try:
-            boards += read_boards(
-                [path], catalogue=catalogue, facts=facts, allow_synthetic=allow_synthetic
-            )
+            boards += read_boards([path], catalogue=catalogue, **how)
         except MedixError as error:
             problems.append(str(error))
     entries = [entry for board in boards for entry in board.all_runs]
-    runs = {entry.run.judged: entry.run for entry in entries}
+    runs = {entry.run.place: entry.run for entry in entries}
     for run in runs.values():
         try:
             problems += _differences(run, catalogue)
@@ -227,7 +229,7 @@ def _differences(run: JudgedRun, catalogue: Catalogue) -> list[str]:
         (name, group, again.groups.get(name), _OF_A_GROUP) for name, group in said.groups.items()
     ]
     return sorted(
-        f"{run.judged}: {name}: {difference}"
+        f"{run.place}: {name}: {difference}"
         for name, before, now, fields in figures
         for difference in _compared(before, now, fields)
     )
