@@ -28,6 +28,10 @@ from medix_eval.storage.digests import digest
 
 _SHARED = frozenset({"cpu"})
 """What several judges can use at once."""
+_MOST_UNREAD = 16
+"""So many votes of a judge without one that can be read, from the first on, stop the work."""
+_SHOWN = 120
+"""Characters of a reply that a message quotes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +55,13 @@ class Panel:
     cache: VerdictCache | None = None
     models: dict[str, ChatModel] = field(default_factory=dict)
     """Judges that are open, by name; panels with one dict in common share them."""
+    gives_up: bool = True
+    """Whether a judge whose replies cannot be read stops the work; it is measured to the end."""
     is_open: bool = field(init=False, default=False)
     grader: Grader | None = field(init=False, default=None)
     """What grades answers, once the panel is open; None where no language model does."""
+    _unread: dict[str, list[str] | None] = field(init=False, default_factory=dict)
+    """By judge the replies so far, while none could be read."""
 
     @property
     def devices(self) -> frozenset[str]:
@@ -88,12 +96,36 @@ class Panel:
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
         """Compare an answer with its reference; only for a panel with judges."""
         assert self.grader is not None  # noqa: S101 (opened before the first answer)
-        return await self.grader.grade(record, answer=answer)
+        grade = await self.grader.grade(record, answer=answer)
+        self._heed(grade.votes, restricted=record.restricted)
+        return grade
 
     async def score(self, record: CompletionRecord) -> VerdictRecord:
         """Return the verdict on a completion; a judge that failed is an outcome."""
         assert self.is_open  # noqa: S101 (opened before the first verdict)
-        return await verdict_of(record, protocol=self.protocol, grader=self.grader)
+        verdict = await verdict_of(record, protocol=self.protocol, grader=self.grader)
+        self._heed(verdict.votes, restricted=record.restricted)
+        return verdict
+
+    def _heed(self, votes: Sequence[Vote], *, restricted: bool) -> None:
+        """Raise `ServerError` where nothing that a judge replied so far could be read."""
+        for vote in votes:
+            unread = self._unread.setdefault(vote.judge, [])
+            if unread is None or (vote.points is None and vote.reply is None):
+                continue
+            if vote.points is not None:
+                self._unread[vote.judge] = None
+                continue
+            unread.append("" if restricted else f"{' '.join(str(vote.reply).split())[:_SHOWN]!r}")
+            if self.gives_up and len(unread) >= _MOST_UNREAD:
+                shown = [reply for reply in unread if reply][:2]
+                said = f", such as {' and '.join(shown)}" if shown else ""
+                raise ServerError(
+                    f"the replies of the judge {vote.judge} cannot be read: "
+                    f"0 of the first {len(unread)} votes{said}",
+                    hint="finished work is kept; name another judge, or let it write more with "
+                    "--set judge.sampling.max_tokens=N; `medix-eval judge-check` measures a judge",
+                )
 
     async def verdicts(
         self,

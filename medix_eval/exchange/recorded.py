@@ -23,7 +23,7 @@ from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError, RequestFailed, first_error
 from medix_eval.evaluation.panel import Panel, ResolvedJudge
 from medix_eval.exchange.submission import Submission
-from medix_eval.judging.judge import SEEDS_APART, Grader, grader_for
+from medix_eval.judging.judge import CUT, REMINDER, SEEDS_APART, Grader, grader_for
 from medix_eval.judging.outcomes import outcome_of, verdict_of
 from medix_eval.judging.protocol import (
     JUDGING_VERSION,
@@ -156,11 +156,14 @@ class _Recorded:
     """Says the replies of one sample again, in the order in which they were asked for."""
 
     votes: Sequence[Vote]
-    _said: dict[tuple[Any, ...], Vote | None] = field(default_factory=dict)
+    _said: dict[tuple[str, Any, int], Vote | None] = field(default_factory=dict)
 
     async def ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Return the reply of the next vote; another try of a vote gets the same one."""
         call = (prompt.text, prompt.before, sampling.seed // SEEDS_APART)
+        for known in self._said:
+            if call[1:] == known[1:] and call[0].removeprefix(known[0]).startswith(REMINDER):
+                call = known
         if call not in self._said:
             number = len(self._said)
             self._said[call] = self.votes[number] if number < len(self.votes) else None
@@ -168,7 +171,8 @@ class _Recorded:
         if vote is None or vote.reply is None:
             said = vote.failure.message if vote and vote.failure else "this vote was not kept"
             raise RequestFailed(said)
-        return Completion(text=vote.reply)
+        is_cut = vote.failure is not None and CUT in vote.failure.message
+        return Completion(text=vote.reply, finish_reason="length" if is_cut else None)
 
 
 _NOT_FROM_VERDICTS = {"schema_version", "run", "labels", "cost", "tasks", "groups"}

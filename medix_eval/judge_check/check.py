@@ -204,6 +204,10 @@ def _notes(card: Scorecard) -> list[str]:
         f"false reject {_with_interval(overall.false_reject)}; of decided answers only"
     )
     notes = [rates, errors]
+    if card.is_unusable:
+        unread = card.parse_failures
+        said = f"this judge cannot be used: votes that could not be read: {unread.k} of {unread.n}"
+        notes.insert(0, said)
     if card.labels.get("annotators", 0) > 1:
         alpha, num_split = card.labels["alpha"], card.labels["n_split"]
         notes.append(

@@ -1,12 +1,13 @@
 """Who grades answers: a judge by independent votes or by the published dialogue, or a jury of them.
 
 Three turns of one dialogue at temperature 0 only invite a flip, so our votes are separate calls
-that differ in order and wording. A vote that cannot change the decision is not asked.
+that differ in order and wording. A vote that cannot bring or change the decision is not asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import typing
 from collections import Counter
@@ -35,9 +36,13 @@ from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, Failure, Kind, Vote
 from medix_eval.storage.digests import digest
 
+_LOG = logging.getLogger(__name__)
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
 SEEDS_APART = 1000
 """Between the seeds of two repeats, so that their retries never share a seed."""
+REMINDER = "\n\nA program reads your reply. Without any other word or reason, it must be "
+"""Behind a prompt whose first reply could not be read; `JUDGING_VERSION` stands for its words."""
+CUT = "the reply was cut by its limit"
 _NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
 
 
@@ -85,7 +90,7 @@ class Judge:
             asked = [self._vote(call, rubric, record, answer) for call in calls]
             votes += await asyncio.gather(*asked)
             score = decide([vote.points for vote in votes], rubric)
-            if score is not None:
+            if score is not None or not _can_decide(votes, rubric):
                 break
         return Grade(score=score, votes=tuple(votes))
 
@@ -122,9 +127,10 @@ class Judge:
         started = time.monotonic()
         found: dict[str, Any] = {}
         for number in range(1, self.spec.tries + 1):
-            # An unreadable reply is worth another try with another seed.
             again = replace(sampling, seed=sampling.seed + number - 1)
             found = await self._attempt(text, rubric, again, answer=answer)
+            if number == 1:  # at temperature 0 another seed alone would change nothing
+                text += _reminder(rubric)
             found["calls"] = number
             if "points" in found or "reply" not in found:
                 break
@@ -142,6 +148,10 @@ class Judge:
             return {"failure": Failure(error=type(error).__name__, message=str(error))}
         reply = completion.text or ""
         try:
+            if completion.finish_reason == "length":
+                raise ReplyUnusable(  # noqa: TRY301 (it is read below, or not at all)
+                    f"{CUT} of {sampling.max_tokens} tokens (judge.sampling.max_tokens)"
+                )
             points = (
                 read_label(reply, labels=rubric.labels)
                 if rubric.labels
@@ -169,6 +179,7 @@ class Judge:
                 if not any(word in str(error).lower() for word in _NO_SCHEMA):
                     raise
                 self._structured = False
+                _LOG.warning("%s is asked without a JSON schema: it refused one", self.name)
         return await self.ask(Prompt(text=text), sampling)
 
 
@@ -186,6 +197,20 @@ def decide(points: list[float | None], rubric: Rubric) -> float | None:
         most = Counter(valid).most_common(1)
         value = most[0][0] if most and 2 * most[0][1] > rubric.num_votes else None
     return None if value is None else (value - lowest) / (highest - lowest)
+
+
+def _can_decide(votes: Sequence[Vote], rubric: Rubric) -> bool:
+    """Tell whether the votes that were not asked for yet can still make a majority."""
+    valid = Counter(vote.points for vote in votes if vote.points is not None)
+    most = max(valid.values(), default=0)
+    return 2 * (most + rubric.num_votes - len(votes)) > rubric.num_votes
+
+
+def _reminder(rubric: Rubric) -> str:
+    lowest, highest = rubric.scale
+    if rubric.labels:
+        return f"{REMINDER}one of: {', '.join(rubric.labels)}"
+    return f'{REMINDER}{{"score": N}} with a whole number N from {lowest} to {highest}.'
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from medix_eval.records import Frozen, Kind
 from medix_eval.storage.bundled import bundled, read_mapping, set_key
 from medix_eval.storage.digests import digest
 
-JUDGING_VERSION = 4
+JUDGING_VERSION = 5
 """Goes up with any score-affecting change to answer extraction, rules or reply reading."""
 
 

@@ -1,4 +1,4 @@
-"""Read a judge's reply strictly: the last verdict counts, and only a number that was offered.
+"""Read a judge's reply strictly: one verdict that stands by itself, a number that was offered.
 
 A reply without a usable verdict raises; it must never count for or against the candidate.
 """
@@ -8,17 +8,52 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from medix_eval.errors import ReplyUnusable
-from medix_eval.rules.answers import published_answer
+from medix_eval.rules.answers import after_thinking, published_answer
 
-_KEY = '"score"'
-_OBJECT = re.compile(r"\{[^{}]*\}")
-_THINKING_ENDS = re.compile(r"</think(?:ing)?>")
-_THINKING_STARTS = re.compile(r"<think(?:ing)?>")
+_KEY = "score"
+_CLAIM = re.compile(
+    r"""["'\u201c\u201d{]\s{0,9}score["'\u201c\u201d]{0,3}\s{0,9}:\s{0,9}(\w*)""", re.IGNORECASE
+)
+_WHOLE = re.compile(r"\s*-?[0-9]{1,3}(?:\.0+)?\s*")
+_HEADING = re.compile(
+    r"^(?:#{1,6} *|\*\*)(?P<thinks>(?:my )?(?:thinking|thoughts?)(?: process)?[:*#\s]*$)?",
+    re.IGNORECASE | re.MULTILINE,
+)
 _AROUND_A_LABEL = " \t\r\n.*'\"`"
+_QUOTES = r"\"'\u201c\u201d\u2018\u2019"
+_MARKS = rf"```\w*|[\s*_`|${_QUOTES}]|<\|\w+\|>|</?(?:answer|verdict|response|output|json)>"
+"""What may stand around a verdict without a meaning: a code fence, bold type, quotes, a tag."""
+_BEFORE = re.compile(rf"(?:{_MARKS}|[(\[{{]|\\boxed)*+\Z")
+_AFTER = re.compile(rf"(?:{_MARKS}|[)\]}}])*+")
+_QUOTED = re.compile(r"(?:\A|\n)\s*>[^\n]*\Z|~~\Z")
+_UNFINISHED = re.compile(
+    r"(?:[:\uff1a]|\b(?:g[ai]ves?|writes?|wrote|says?|said|is|be|was|reply|replied|with|to|or|and|not))\Z"
+)
+_OWN_VERDICT = re.compile(
+    r"(?:(?:and|so|then|therefore|thus|hence|finally|overall|sure|okay|ok|conclusion)\b ?)*"
+    r"(?:(?:here (?:i?s )?|this is|i (?:d |ll |will |would |therefore |thus |\w+ly )*"
+    r"(?:give|assign|award|grade|rate|score|conclude|choose|go with)(?: it| this)?)\b ?)?"
+    r"(?:(?:the|my|our|a|final|overall|json|in)\b ?)*(?:verdict|score|grade|grading|rating|result|"
+    r"judge?ment|decision|output|assessment|evaluation|conclusion|answer|response|reply|summary)?"
+    r" ?(?:is|json)?"
+)
+"""The words of a clause that leads to the judge's own verdict; any other may quote somebody's."""
+_HEDGED = re.compile(
+    r"\b(?:if|unless|when|whether|had|were|tempt(?:ing|ed)|normally|usually|otherwise|example|"
+    r"instance|suppose|not)\b|n['\u2019]t\b",
+    re.IGNORECASE,
+)
+_NEW_SENTENCE = re.compile(r"[^\x00-\x7f]|[A-Z({.!;:-]|,? ?(?:because|since|as)\b(?! an?\b)|\Z")
+_TAKEN_BACK = re.compile(
+    r"\A\W{0,9}(?:but|however|if|no(?! \w))\b|(?:\A|[.!?\n])\W{0,9}(?:but )?(?:wait|hmm+|actually|"
+    r"scratch that|correction|on (?:second|reflection))\b|(?:not|n['\u2019]t) (?:decided?|sure)\b",
+    re.IGNORECASE,
+)
+_LONGEST_SENTENCE = 400
 
 
 def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
@@ -33,42 +68,99 @@ def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
 
 
 def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
-    """Return the points of the last `{"score": N}` after the judge's thinking.
+    """Return the points of the one `{"score": N}` after the judge's thinking.
 
-    The last one wins because a reply may quote the `answer` it grades, and then decide. Raises
-    `ReplyUnusable` for no verdict, a verdict cut off, a number off the scale, one that is not a
-    whole number, and for several claims of which the one that was read may be the answer's own.
+    Prose may stand around it, but not make it a quotation, a condition or one of several options:
+    it stands by itself, or a clause such as "so my verdict is" leads to it. Raises
+    `ReplyUnusable` for anything else, for a number off the scale, and for a reply that may quote
+    its verdict from the `answer` it grades.
 
-    >>> read_points('The student wrote {"score": 1}. Verdict: {"score": 0}', scale=(0, 1))
-    0
+    >>> read_points('The same drug. Verdict: {"score": 1}', scale=(0, 1))
+    1
     """
     said = _after_thinking(reply)
-    verdicts = _verdicts(said)
+    found = list(_objects(said))
+    verdicts = [one for one in found if one.scores]
+    ends = [0, *(one.end for one in found)]
+    spoken = [said[at : one.start] for at, one in zip(ends, found, strict=False)]
     if not verdicts:
         raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
-    try:
-        points = json.loads(verdicts[-1], object_pairs_hook=_without_repeats)["score"]
-    except (ValueError, KeyError) as error:
-        raise ReplyUnusable(f"the verdict is not JSON: {_tail(verdicts[-1])}") from error
-    lowest, highest = scale
-    if type(points) is not int or not lowest <= points <= highest:
-        raise ReplyUnusable(f"score {points!r} is not one of {lowest} to {highest}")
-    # Also what stands before a `</think>`: that may be part of the answer as well.
-    claims = _verdicts(reply)
-    differ = len({_without_blanks(claim) for claim in claims}) > 1
-    # `{"score": 0, "why": "it says {"score": 1}"}`: only what is quoted is an object by itself.
-    is_nested = reply.count(_KEY) > len(claims)
-    if (differ or is_nested) and "score" in answer.casefold() and str(points) in answer:
+    if any(map(_CLAIM.search, [*spoken, said[ends[-1] :]])):
+        raise ReplyUnusable(f"the verdict is not JSON: {_tail(said)}")
+    if any(one.is_nested for one in verdicts) or len({_points(one, scale) for one in verdicts}) > 1:
+        raise ReplyUnusable(f"more than one verdict: {_tail(said)}")
+    points = _points(verdicts[-1], scale)
+    if not any(
+        _stands_alone(said[: one.start], said[one.end :]) for one in (*verdicts[:1], verdicts[-1])
+    ):
+        raise ReplyUnusable(f"a verdict within a sentence may be a quotation: {_tail(said)}")
+    # A `</think>` may be the answer's as well, and the judge's own verdict stand before it.
+    thought = {claim[1] for claim in _CLAIM.finditer(reply[: len(reply) - len(said)])}
+    if thought - {str(points)} and _KEY in answer.casefold() and str(points) in answer:
         raise ReplyUnusable(f"two verdicts, and the last may be the answer's: {_tail(reply)}")
     return points
 
 
-def _verdicts(text: str) -> list[str]:
-    return [found for found in _OBJECT.findall(text) if _KEY in found]
+class _Object(NamedTuple):
+    """A JSON object in a reply, and what it gives for a score at any depth."""
+
+    start: int
+    end: int
+    scores: tuple[Any, ...]
+    is_nested: bool
 
 
-def _without_blanks(text: str) -> str:
-    return "".join(text.split())
+def _objects(text: str) -> Iterator[_Object]:
+    """Yield the outermost objects; braces inside their texts are none."""
+    scores: list[Any] = []
+
+    def seen(pairs: list[tuple[str, Any]]) -> list[Any]:
+        own = [value for key, value in pairs if key.strip().casefold() == _KEY]
+        scores.extend(own)
+        return own
+
+    scanner, start = json.JSONDecoder(object_pairs_hook=seen), text.find("{")
+    while start >= 0:
+        scores.clear()
+        end = start + 1
+        try:
+            own, end = scanner.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            yield _Object(start, end, tuple(scores), len(own) != 1 or len(scores) > 1)
+        start = text.find("{", end)
+
+
+def _points(verdict: _Object, scale: tuple[int, int]) -> int:
+    """Return a score that is a whole number: 1, 1.0 or "1"."""
+    points = verdict.scores[-1]
+    if isinstance(points, str) and _WHOLE.fullmatch(points):
+        points = float(points)
+    if isinstance(points, float) and points.is_integer():
+        points = int(points)
+    lowest, highest = scale
+    if type(points) is not int or not lowest <= points <= highest:
+        raise ReplyUnusable(f"score {points!r} is not one of {lowest} to {highest}")
+    return points
+
+
+def _stands_alone(before: str, after: str) -> bool:
+    """Tell whether a verdict is the judge's own: not part of a sentence about another one."""
+    reason = _AFTER.sub("", after, count=1)
+    is_last_in_line = "\n" in after[: len(after) - len(reason)]
+    if _TAKEN_BACK.search(reason) or not (is_last_in_line or _NEW_SENTENCE.match(reason)):
+        return False
+    before = before[-_LONGEST_SENTENCE:]
+    lead = _BEFORE.sub("", before)
+    is_first_in_line = "\n" in before[len(lead) :] and not _UNFINISHED.search(lead)
+    if is_first_in_line or not lead or lead[-1] in ".!?":
+        return not _QUOTED.search(lead)
+    sentence = re.split(r"[.!?]\s|\n", lead.rstrip(":\uff1a"))[-1]
+    words = " ".join(re.findall(r"\w+", re.split(r"[,;:]", sentence)[-1].casefold()))
+    return not (_QUOTED.search(lead) or _HEDGED.search(sentence)) and bool(
+        _OWN_VERDICT.fullmatch(words)
+    )
 
 
 def read_label(reply: str, *, labels: Mapping[str, int]) -> int:
@@ -120,17 +212,15 @@ def read_published(reply: str, *, is_report: bool) -> float:
 
 def _after_thinking(reply: str) -> str:
     """Return what follows the last thinking; a reply that ends inside it says nothing."""
-    said = _THINKING_ENDS.split(reply)[-1]
-    if _THINKING_STARTS.search(said):
+    said = after_thinking(reply)
+    is_thought, start = False, 0
+    for heading in _HEADING.finditer(said or ""):
+        if is_thought:
+            start = heading.start()
+        is_thought = bool(heading["thinks"])
+    if said is None or is_thought:
         raise ReplyUnusable(f"the reply ends while thinking: {_tail(reply)}")
-    return said
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a verdict that says two things at once."""
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return dict(pairs)
+    return said[start:]
 
 
 def _tail(text: str) -> str:

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from medix_eval.records import Frozen
 
+_UNUSABLE = 0.9
+"""A judge of which this share of the votes cannot be read is none."""
+
 
 class Rate(Frozen):
     """A share of a count, with its 95 % Wilson interval; no value where nothing was counted."""
@@ -108,3 +111,9 @@ class Scorecard(Frozen):
     parse_failures: Rate
     """Of the votes that were asked for, how many gave no readable reply in any try."""
     usage: Usage
+
+    @property
+    def is_unusable(self) -> bool:
+        """Whether hardly any reply of the judge could be read, so that it cannot grade."""
+        unread = self.parse_failures
+        return unread.k > 0 and (not self.overall.n_decided or unread.k >= _UNUSABLE * unread.n)
