@@ -90,39 +90,32 @@ class Panel:
             asks[judge.name] = asker.complete
         if asks:
             identities = {judge.name: judge.identity for judge in self.judges}
-            self.grader = grader_for(self.protocol, asks, identities=identities, cache=self.cache)
+            how: Any = {"identities": identities, "cache": self.cache}
+            self.grader = grader_for(self.protocol, asks, **how, told=self._heed)
         self.is_open = True
 
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
         """Compare an answer with its reference; only for a panel with judges."""
         assert self.grader is not None  # noqa: S101 (opened before the first answer)
-        grade = await self.grader.grade(record, answer=answer)
-        self._heed(grade.votes, restricted=record.restricted)
-        return grade
+        return await self.grader.grade(record, answer=answer)
 
     async def score(self, record: CompletionRecord) -> VerdictRecord:
         """Return the verdict on a completion; a judge that failed is an outcome."""
         assert self.is_open  # noqa: S101 (opened before the first verdict)
-        verdict = await verdict_of(record, protocol=self.protocol, grader=self.grader)
-        self._heed(verdict.votes, restricted=record.restricted)
-        return verdict
+        return await verdict_of(record, protocol=self.protocol, grader=self.grader)
 
-    def _heed(self, votes: Sequence[Vote], *, restricted: bool) -> None:
+    def _heed(self, vote: Vote, record: CompletionRecord) -> None:
         """Raise `ServerError` where nothing that a judge replied so far could be read."""
-        for vote in votes:
-            unread = self._unread.setdefault(vote.judge, [])
-            if unread is None or (vote.points is None and vote.reply is None):
-                continue
-            if vote.points is not None:
-                self._unread[vote.judge] = None
-                continue
-            unread.append("" if restricted else f"{' '.join(str(vote.reply).split())[:_SHOWN]!r}")
-            if self.gives_up and len(unread) >= _MOST_UNREAD:
-                shown = [reply for reply in unread if reply][:2]
-                said = f", such as {' and '.join(shown)}" if shown else ""
+        unread = self._unread.setdefault(vote.judge, [])
+        if vote.points is not None:
+            self._unread[vote.judge] = None
+        elif unread is not None and vote.reply is not None and self.gives_up:
+            said = " ".join(vote.reply.split())[:_SHOWN]
+            unread.append("" if record.restricted else f", it wrote {said!r}")
+            if len(unread) >= _MOST_UNREAD:
                 raise ServerError(
                     f"the replies of the judge {vote.judge} cannot be read: "
-                    f"0 of the first {len(unread)} votes{said}",
+                    f"0 of the first {len(unread)} votes{''.join(unread[:2])}",
                     hint="finished work is kept; name another judge, or let it write more with "
                     "--set judge.sampling.max_tokens=N; `medix-eval judge-check` measures a judge",
                 )

@@ -38,6 +38,8 @@ from medix_eval.storage.digests import digest
 
 _LOG = logging.getLogger(__name__)
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
+Told = Callable[[Vote, CompletionRecord], None]
+"""Hears of every vote as it comes, and may raise to stop the work."""
 SEEDS_APART = 1000
 """Between the seeds of two repeats, so that their retries never share a seed."""
 REMINDER = "\n\nA program reads your reply. Without any other word or reason, it must be "
@@ -75,6 +77,7 @@ class Judge:
     spec: LLMJudge
     texts: Mapping[str, str]
     cache: VerdictCache | None
+    told: Told = lambda vote, record: None  # noqa: ARG005 (nobody listens)
     _templates: dict[str, jinja2.Template] = field(init=False)
     _structured: bool = field(init=False, default=True)
 
@@ -118,7 +121,9 @@ class Judge:
             text = self._templates[call.prompt].render(**fields, fence=mark)
             return await self._asked(vote, text, rubric, sampling, answer=answer)
 
-        return await remembered(self.cache, vote, ask)
+        vote = await remembered(self.cache, vote, ask)
+        self.told(vote, record)
+        return vote
 
     async def _asked(
         self, vote: Vote, text: str, rubric: Rubric, sampling: Sampling, *, answer: str
@@ -178,8 +183,10 @@ class Judge:
             except RequestRejected as error:
                 if not any(word in str(error).lower() for word in _NO_SCHEMA):
                     raise
+                if self._structured:
+                    why = f"; {error.hint}" if error.hint else ""
+                    _LOG.warning("judge %s takes no JSON schema: asked in words%s", self.name, why)
                 self._structured = False
-                _LOG.warning("%s is asked without a JSON schema: it refused one", self.name)
         return await self.ask(Prompt(text=text), sampling)
 
 
@@ -260,6 +267,7 @@ class Dialogue:
     spec: DialogueJudge
     texts: Mapping[str, str]
     cache: VerdictCache | None
+    told: Told = lambda vote, record: None  # noqa: ARG005 (nobody listens)
     _templates: dict[str, jinja2.Template] = field(init=False)
     _sampling: Sampling = field(init=False)
 
@@ -279,6 +287,8 @@ class Dialogue:
             seen = {**fields, "fence": fence(record.sample_id, answer)}
             texts = [self._templates[file].render(seen) for file in files]
             votes = await self._held(turns, texts, is_report=is_report)
+        for vote in votes:
+            self.told(vote, record)
         points = [vote.points for vote in votes]
         score = published_score(points, is_report=is_report, turns=self.spec.turns)
         return Grade(score=score, votes=tuple(votes))
@@ -400,6 +410,7 @@ def grader_for(
     *,
     identities: Mapping[str, Mapping[str, Any]],
     cache: VerdictCache | None,
+    **told: Told,
 ) -> Grader | None:
     """Return what grades in the protocol's way: a judge, a jury of several, or None without any.
 
@@ -413,6 +424,7 @@ def grader_for(
             "ask": ask,
             "texts": protocol.texts,
             "cache": cache,
+            **told,
         }
         if isinstance(spec, DialogueJudge):
             graders[name] = Dialogue(spec=spec, **common)

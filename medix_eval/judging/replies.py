@@ -29,6 +29,7 @@ _MARKS = rf"```\w*|[\s*_`|${_QUOTES}]|<\|\w+\|>|</?(?:answer|verdict|response|ou
 """What may stand around a verdict without a meaning: a code fence, bold type, quotes, a tag."""
 _BEFORE = re.compile(rf"(?:{_MARKS}|[(\[{{]|\\boxed)*+\Z")
 _AFTER = re.compile(rf"(?:{_MARKS}|[)\]}}])*+")
+_ASIDE = re.compile(r"\{[^{}]*\}|\([^()]*\)|\[[^\[\]]*\]")
 _QUOTED = re.compile(r"(?:\A|\n)\s*>[^\n]*\Z|~~\Z")
 _UNFINISHED = re.compile(
     r"(?:[:\uff1a]|\b(?:g[ai]ves?|writes?|wrote|says?|said|is|be|was|reply|replied|with|to|or|and|not))\Z"
@@ -156,7 +157,7 @@ def _stands_alone(before: str, after: str) -> bool:
     is_first_in_line = "\n" in before[len(lead) :] and not _UNFINISHED.search(lead)
     if is_first_in_line or not lead or lead[-1] in ".!?":
         return not _QUOTED.search(lead)
-    sentence = re.split(r"[.!?]\s|\n", lead.rstrip(":\uff1a"))[-1]
+    sentence = _ASIDE.sub(" ", re.split(r"[.!?]\s|\n", lead.rstrip(":\uff1a"))[-1])
     words = " ".join(re.findall(r"\w+", re.split(r"[,;:]", sentence)[-1].casefold()))
     return not (_QUOTED.search(lead) or _HEDGED.search(sentence)) and bool(
         _OWN_VERDICT.fullmatch(words)

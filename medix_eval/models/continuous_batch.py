@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from medix_eval.models.held_to_schema import Guide
+
 _DONE_SHARE = 4  # `generate` stops when one row of so many is done
 _PADDING = 1.2  # at most so many times the tokens when prompts of unequal length are read
 _ALIBI = frozenset({"bloom", "mpt"})  # they take no positions: distances are enough
@@ -43,6 +45,8 @@ class BatchRow:
     """How many tokens the answer may have."""
     tokens: list[int] = field(default_factory=list)
     """The answer; its end token is the last one."""
+    guide: Guide | None = None
+    """What holds the answer to a schema."""
     ended: bool = False
     """Whether the model ended the answer itself."""
 
@@ -142,6 +146,12 @@ class ContinuousBatch:
         from transformers import DynamicCache  # noqa: PLC0415
 
         width = read.ids.shape[1]
+        guides = [row.guide for row in rows]
+        if any(guides):
+            from medix_eval.models.held_to_schema import processors  # noqa: PLC0415
+
+            said = [len(row.tokens) for row in rows]
+            how["logits_processor"] = processors(guides, said, width=width)
         out = self.model.generate(
             input_ids=read.ids,
             attention_mask=read.mask,

@@ -333,6 +333,8 @@ def _generate(
     """Answer one batch; greedy at temperature 0, else seeded sampling."""
     import torch  # noqa: PLC0415
 
+    from medix_eval.models.held_to_schema import guide_for, processors  # noqa: PLC0415
+
     tensors = {"return_tensors": "pt", "padding": True}
     batch = loaded.processor.apply_chat_template(
         [_messages(prompt, takes_images=loaded.takes_images) for prompt in prompts],
@@ -354,6 +356,13 @@ def _generate(
             "top_p": sampling.top_p,
             "top_k": 0,
         }
+    guides = [guide_for(prompt.schema, loaded.tokenizer) for prompt in prompts]
+    if any(guides):
+        width = batch["input_ids"].shape[1]
+        how |= {
+            "num_beams": 1,
+            "logits_processor": processors(guides, [0] * len(guides), width=width),
+        }
     with torch.inference_mode():
         tokens = loaded.model.generate(
             **batch,
@@ -373,6 +382,7 @@ def _generate(
 def _row(loaded: _Loaded, job: _Job) -> BatchRow:
     """Read one prompt of text into tokens."""
     from medix_eval.models.continuous_batch import BatchRow  # noqa: PLC0415
+    from medix_eval.models.held_to_schema import guide_for  # noqa: PLC0415
 
     prompt, sampling, _ = job
     tokens = loaded.processor.apply_chat_template(
@@ -384,7 +394,8 @@ def _row(loaded: _Loaded, job: _Job) -> BatchRow:
     room = loaded.context - len(tokens)
     if room < 1:
         raise _too_long(len(tokens), loaded)
-    return BatchRow(job=job, prompt=tokens, room=min(room, sampling.max_tokens))
+    guide = guide_for(prompt.schema, loaded.tokenizer)
+    return BatchRow(job=job, prompt=tokens, room=min(room, sampling.max_tokens), guide=guide)
 
 
 def _too_long(length: int, loaded: _Loaded) -> RequestRejected:
