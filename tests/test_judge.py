@@ -132,7 +132,7 @@ def test_a_reply_that_was_cut_by_its_limit_is_never_read(protocol: str) -> None:
     ("protocol", "good", "form"),
     [
         ("medix", YES, '{"score": N} with a whole number N from 0 to 1'),
-        ("reward", "YES", "YES, NO"),
+        ("reward", "YES", "it must be YES or NO"),
     ],
 )
 def test_a_second_try_is_asked_in_other_words_and_says_the_form(
@@ -182,7 +182,7 @@ def test_a_server_without_json_schema_is_asked_in_words_from_then_on(
 
     assert grade(a_judge(scripted)).score == 1.0
     assert [prompt.schema is None for prompt in scripted.prompts] == [False, True, True]
-    assert caplog.messages == ["judge scripted takes no JSON schema: asked in words"]
+    assert caplog.messages == ["judge scripted follows no JSON schema: refused"]
 
 
 def test_a_second_run_takes_its_votes_from_the_cache(tmp_path: Path) -> None:

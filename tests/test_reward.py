@@ -182,7 +182,7 @@ def test_one_silent_answer_in_fifty_is_left_open_without_a_pause(pauses: list[fl
 def test_a_judge_that_nobody_can_read_stops_the_training(pauses: list[float]) -> None:
     with (
         ScriptedServer(lambda _: "perhaps") as server,
-        pytest.raises(ServerError, match="scripted cannot be read: 0 of the first 16") as error,
+        pytest.raises(ServerError, match="its first 16 votes none") as error,
     ):
         ask(a_reward(server), [f"organ {n}" for n in range(50)], ["left lung"] * 50)
 

@@ -14,7 +14,7 @@ from medix_eval.errors import ConfigError, RequestRejected
 from medix_eval.judging.replies import verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.checkpoint import folder_identity, split_revision
-from medix_eval.models.held_to_schema import guide_for
+from medix_eval.models.held_to_schema import held
 from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.models.transformers_model import TransformersModel
 from medix_eval.phantom.dataset import model_folder, png, questions
@@ -234,6 +234,6 @@ def test_without_the_library_a_prompt_with_a_schema_is_refused_by_name(
     monkeypatch.setitem(sys.modules, "llguidance", None)
 
     with pytest.raises(RequestRejected, match="json_schema") as error:
-        guide_for(verdict_schema((0, 1)), tokenizer=None)
+        held([verdict_schema((0, 1))], [()], object())
 
     assert "`hf`" in error.value.hint

@@ -186,8 +186,8 @@ def _panel(
     vouched, reason = egress
     refuse_foreign_hosts(tasks=restricted, hosts=hosts, vouched=vouched, reason=reason)
     policy = RetryPolicy(silence_s=choice.flags.request_timeout_s)
-    judges = resolve_judges(sources)
-    return Panel(protocol=protocol, judges=judges, policy=policy, gives_up=False)
+    panel = Panel(protocol=protocol, judges=resolve_judges(sources), policy=policy)
+    return replace(panel, gives_up=False)  # it is to be measured, whatever it replies
 
 
 def _print(card: Scorecard, *, as_json: bool) -> None:

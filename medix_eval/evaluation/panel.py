@@ -23,6 +23,7 @@ from medix_eval.models.chat import ChatModel, ModelSource
 from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
 from medix_eval.models.resolve import ModelFlags, resolve_model
 from medix_eval.records import CompletionRecord, VerdictRecord, Vote
+from medix_eval.report.format import counted
 from medix_eval.results.store import JudgingManifest
 from medix_eval.storage.digests import digest
 
@@ -30,8 +31,6 @@ _SHARED = frozenset({"cpu"})
 """What several judges can use at once."""
 _MOST_UNREAD = 16
 """So many votes of a judge without one that can be read, from the first on, stop the work."""
-_SHOWN = 120
-"""Characters of a reply that a message quotes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,34 +89,37 @@ class Panel:
             asks[judge.name] = asker.complete
         if asks:
             identities = {judge.name: judge.identity for judge in self.judges}
-            how: Any = {"identities": identities, "cache": self.cache}
-            self.grader = grader_for(self.protocol, asks, **how, told=self._heed)
+            self.grader = grader_for(self.protocol, asks, identities=identities, cache=self.cache)
         self.is_open = True
 
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
         """Compare an answer with its reference; only for a panel with judges."""
         assert self.grader is not None  # noqa: S101 (opened before the first answer)
-        return await self.grader.grade(record, answer=answer)
+        grade = await self.grader.grade(record, answer=answer)
+        for vote in grade.votes:
+            self._heed(vote, record)
+        return grade
 
     async def score(self, record: CompletionRecord) -> VerdictRecord:
         """Return the verdict on a completion; a judge that failed is an outcome."""
         assert self.is_open  # noqa: S101 (opened before the first verdict)
-        return await verdict_of(record, protocol=self.protocol, grader=self.grader)
+        grader = None if self.grader is None else self
+        return await verdict_of(record, protocol=self.protocol, grader=grader)
 
     def _heed(self, vote: Vote, record: CompletionRecord) -> None:
         """Raise `ServerError` where nothing that a judge replied so far could be read."""
         unread = self._unread.setdefault(vote.judge, [])
         if vote.points is not None:
             self._unread[vote.judge] = None
-        elif unread is not None and vote.reply is not None and self.gives_up:
-            said = " ".join(vote.reply.split())[:_SHOWN]
-            unread.append("" if record.restricted else f", it wrote {said!r}")
-            if len(unread) >= _MOST_UNREAD:
+        elif unread is not None and vote.reply is not None:
+            said = " ".join(vote.reply.split())[:120]
+            unread.append("" if record.restricted else f"; it wrote {said!r}")
+            if self.gives_up and len(unread) >= _MOST_UNREAD:
+                what = f"of its first {counted(len(unread), 'vote')} none can be read"
                 raise ServerError(
-                    f"the replies of the judge {vote.judge} cannot be read: "
-                    f"0 of the first {len(unread)} votes{''.join(unread[:2])}",
-                    hint="finished work is kept; name another judge, or let it write more with "
-                    "--set judge.sampling.max_tokens=N; `medix-eval judge-check` measures a judge",
+                    f"judge {vote.judge}: {what}{''.join(unread[:2])}",
+                    hint="name another judge, or let it write more: --set "
+                    "judge.sampling.max_tokens=N; `medix-eval judge-check` measures a judge",
                 )
 
     async def verdicts(

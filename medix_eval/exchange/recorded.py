@@ -156,14 +156,12 @@ class _Recorded:
     """Says the replies of one sample again, in the order in which they were asked for."""
 
     votes: Sequence[Vote]
-    _said: dict[tuple[str, Any, int], Vote | None] = field(default_factory=dict)
+    _said: dict[tuple[Any, ...], Vote | None] = field(default_factory=dict)
 
     async def ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Return the reply of the next vote; another try of a vote gets the same one."""
-        call = (prompt.text, prompt.before, sampling.seed // SEEDS_APART)
-        for known in self._said:
-            if call[1:] == known[1:] and call[0].removeprefix(known[0]).startswith(REMINDER):
-                call = known
+        text = prompt.text.rpartition(REMINDER)[0] or prompt.text
+        call = (text, prompt.before, sampling.seed // SEEDS_APART)
         if call not in self._said:
             number = len(self._said)
             self._said[call] = self.votes[number] if number < len(self.votes) else None
@@ -171,8 +169,8 @@ class _Recorded:
         if vote is None or vote.reply is None:
             said = vote.failure.message if vote and vote.failure else "this vote was not kept"
             raise RequestFailed(said)
-        is_cut = vote.failure is not None and CUT in vote.failure.message
-        return Completion(text=vote.reply, finish_reason="length" if is_cut else None)
+        reason = "length" if CUT in str(vote.failure) else None
+        return Completion(text=vote.reply, finish_reason=reason)
 
 
 _NOT_FROM_VERDICTS = {"schema_version", "run", "labels", "cost", "tasks", "groups"}

@@ -38,12 +38,11 @@ from medix_eval.storage.digests import digest
 
 _LOG = logging.getLogger(__name__)
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
-Told = Callable[[Vote, CompletionRecord], None]
-"""Hears of every vote as it comes, and may raise to stop the work."""
 SEEDS_APART = 1000
 """Between the seeds of two repeats, so that their retries never share a seed."""
 REMINDER = "\n\nA program reads your reply. Without any other word or reason, it must be "
-"""Behind a prompt whose first reply could not be read; `JUDGING_VERSION` stands for its words."""
+"""Goes on with the form, behind a prompt whose first reply could not be read."""
+_FORM = '{{"score": N}} with a whole number N from {} to {}.'
 CUT = "the reply was cut by its limit"
 _NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
 
@@ -77,7 +76,6 @@ class Judge:
     spec: LLMJudge
     texts: Mapping[str, str]
     cache: VerdictCache | None
-    told: Told = lambda vote, record: None  # noqa: ARG005 (nobody listens)
     _templates: dict[str, jinja2.Template] = field(init=False)
     _structured: bool = field(init=False, default=True)
 
@@ -92,8 +90,11 @@ class Judge:
         for calls in _rounds(rubric):
             asked = [self._vote(call, rubric, record, answer) for call in calls]
             votes += await asyncio.gather(*asked)
-            score = decide([vote.points for vote in votes], rubric)
-            if score is not None or not _can_decide(votes, rubric):
+            points = [vote.points for vote in votes]
+            score = decide(points, rubric)
+            best = max((points.count(one) for one in points if one is not None), default=0)
+            num_left = rubric.num_votes - len(votes)
+            if score is not None or 2 * (best + num_left) <= rubric.num_votes:
                 break
         return Grade(score=score, votes=tuple(votes))
 
@@ -121,9 +122,7 @@ class Judge:
             text = self._templates[call.prompt].render(**fields, fence=mark)
             return await self._asked(vote, text, rubric, sampling, answer=answer)
 
-        vote = await remembered(self.cache, vote, ask)
-        self.told(vote, record)
-        return vote
+        return await remembered(self.cache, vote, ask)
 
     async def _asked(
         self, vote: Vote, text: str, rubric: Rubric, sampling: Sampling, *, answer: str
@@ -135,7 +134,7 @@ class Judge:
             again = replace(sampling, seed=sampling.seed + number - 1)
             found = await self._attempt(text, rubric, again, answer=answer)
             if number == 1:  # at temperature 0 another seed alone would change nothing
-                text += _reminder(rubric)
+                text += REMINDER + (" or ".join(rubric.labels) or _FORM.format(*rubric.scale))
             found["calls"] = number
             if "points" in found or "reply" not in found:
                 break
@@ -154,9 +153,8 @@ class Judge:
         reply = completion.text or ""
         try:
             if completion.finish_reason == "length":
-                raise ReplyUnusable(  # noqa: TRY301 (it is read below, or not at all)
-                    f"{CUT} of {sampling.max_tokens} tokens (judge.sampling.max_tokens)"
-                )
+                said = f"{CUT} of {sampling.max_tokens} tokens (judge.sampling.max_tokens)"
+                raise ReplyUnusable(said)  # noqa: TRY301 (as of a reply that was read)
             points = (
                 read_label(reply, labels=rubric.labels)
                 if rubric.labels
@@ -183,9 +181,10 @@ class Judge:
             except RequestRejected as error:
                 if not any(word in str(error).lower() for word in _NO_SCHEMA):
                     raise
-                if self._structured:
-                    why = f"; {error.hint}" if error.hint else ""
-                    _LOG.warning("judge %s takes no JSON schema: asked in words%s", self.name, why)
+                if self._structured:  # the first of several in flight
+                    _LOG.warning(
+                        "judge %s follows no JSON schema: %s", self.name, error.hint or "refused"
+                    )
                 self._structured = False
         return await self.ask(Prompt(text=text), sampling)
 
@@ -204,20 +203,6 @@ def decide(points: list[float | None], rubric: Rubric) -> float | None:
         most = Counter(valid).most_common(1)
         value = most[0][0] if most and 2 * most[0][1] > rubric.num_votes else None
     return None if value is None else (value - lowest) / (highest - lowest)
-
-
-def _can_decide(votes: Sequence[Vote], rubric: Rubric) -> bool:
-    """Tell whether the votes that were not asked for yet can still make a majority."""
-    valid = Counter(vote.points for vote in votes if vote.points is not None)
-    most = max(valid.values(), default=0)
-    return 2 * (most + rubric.num_votes - len(votes)) > rubric.num_votes
-
-
-def _reminder(rubric: Rubric) -> str:
-    lowest, highest = rubric.scale
-    if rubric.labels:
-        return f"{REMINDER}one of: {', '.join(rubric.labels)}"
-    return f'{REMINDER}{{"score": N}} with a whole number N from {lowest} to {highest}.'
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +252,6 @@ class Dialogue:
     spec: DialogueJudge
     texts: Mapping[str, str]
     cache: VerdictCache | None
-    told: Told = lambda vote, record: None  # noqa: ARG005 (nobody listens)
     _templates: dict[str, jinja2.Template] = field(init=False)
     _sampling: Sampling = field(init=False)
 
@@ -287,8 +271,6 @@ class Dialogue:
             seen = {**fields, "fence": fence(record.sample_id, answer)}
             texts = [self._templates[file].render(seen) for file in files]
             votes = await self._held(turns, texts, is_report=is_report)
-        for vote in votes:
-            self.told(vote, record)
         points = [vote.points for vote in votes]
         score = published_score(points, is_report=is_report, turns=self.spec.turns)
         return Grade(score=score, votes=tuple(votes))
@@ -410,7 +392,6 @@ def grader_for(
     *,
     identities: Mapping[str, Mapping[str, Any]],
     cache: VerdictCache | None,
-    **told: Told,
 ) -> Grader | None:
     """Return what grades in the protocol's way: a judge, a jury of several, or None without any.
 
@@ -424,7 +405,6 @@ def grader_for(
             "ask": ask,
             "texts": protocol.texts,
             "cache": cache,
-            **told,
         }
         if isinstance(spec, DialogueJudge):
             graders[name] = Dialogue(spec=spec, **common)

@@ -8,34 +8,25 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from medix_eval.errors import ReplyUnusable
 from medix_eval.rules.answers import after_thinking, published_answer
 
-_KEY = "score"
-_CLAIM = re.compile(
-    r"""["'\u201c\u201d{]\s{0,9}score["'\u201c\u201d]{0,3}\s{0,9}:\s{0,9}(\w*)""", re.IGNORECASE
-)
-_WHOLE = re.compile(r"\s*-?[0-9]{1,3}(?:\.0+)?\s*")
-_HEADING = re.compile(
-    r"^(?:#{1,6} *|\*\*)(?P<thinks>(?:my )?(?:thinking|thoughts?)(?: process)?[:*#\s]*$)?",
-    re.IGNORECASE | re.MULTILINE,
-)
+_OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
+_CLAIM = re.compile(r"""(?i)["'\u201c{]\s{0,9}score["'\u201d]?\s{0,9}:\s{0,9}(\w*)""")
+_THINKING = re.compile(r"(?im)^(?:#+ *|\*\*)(?:my )?(?:thinking|thoughts?)(?: process)?[\s*:#]*$")
 _AROUND_A_LABEL = " \t\r\n.*'\"`"
-_QUOTES = r"\"'\u201c\u201d\u2018\u2019"
-_MARKS = rf"```\w*|[\s*_`|${_QUOTES}]|<\|\w+\|>|</?(?:answer|verdict|response|output|json)>"
-"""What may stand around a verdict without a meaning: a code fence, bold type, quotes, a tag."""
-_BEFORE = re.compile(rf"(?:{_MARKS}|[(\[{{]|\\boxed)*+\Z")
-_AFTER = re.compile(rf"(?:{_MARKS}|[)\]}}])*+")
-_ASIDE = re.compile(r"\{[^{}]*\}|\([^()]*\)|\[[^\[\]]*\]")
-_QUOTED = re.compile(r"(?:\A|\n)\s*>[^\n]*\Z|~~\Z")
-_UNFINISHED = re.compile(
-    r"(?:[:\uff1a]|\b(?:g[ai]ves?|writes?|wrote|says?|said|is|be|was|reply|replied|with|to|or|and|not))\Z"
+_MARKS = (
+    r"(?:```\w*|[\s*_`|$\"'\u201c\u201d\u2018\u2019()\[\]{}]|\\boxed|<\|\w+\|>|"
+    r"</?(?:answer|verdict|response|output|json)>)*+"
 )
+"""What may stand around a verdict without a meaning: a code fence, bold type, quotes, a tag."""
+_BEFORE, _AFTER = re.compile(rf"{_MARKS}\Z"), re.compile(_MARKS)
+_LEADS_ON = re.compile(r"(?:[:\uff1a]|\b(?:g[ai]ves?|wr\w+|sa\w+|is|be|was|repl\w+|with|or|not))\Z")
 _OWN_VERDICT = re.compile(
-    r"(?:(?:and|so|then|therefore|thus|hence|finally|overall|sure|okay|ok|conclusion)\b ?)*"
+    r"(?:(?:and|so|then|therefore|thus|hence|finally|overall|sure|okay|ok)\b ?)*"
     r"(?:(?:here (?:i?s )?|this is|i (?:d |ll |will |would |therefore |thus |\w+ly )*"
     r"(?:give|assign|award|grade|rate|score|conclude|choose|go with)(?: it| this)?)\b ?)?"
     r"(?:(?:the|my|our|a|final|overall|json|in)\b ?)*(?:verdict|score|grade|grading|rating|result|"
@@ -43,18 +34,12 @@ _OWN_VERDICT = re.compile(
     r" ?(?:is|json)?"
 )
 """The words of a clause that leads to the judge's own verdict; any other may quote somebody's."""
-_HEDGED = re.compile(
-    r"\b(?:if|unless|when|whether|had|were|tempt(?:ing|ed)|normally|usually|otherwise|example|"
-    r"instance|suppose|not)\b|n['\u2019]t\b",
-    re.IGNORECASE,
-)
-_NEW_SENTENCE = re.compile(r"[^\x00-\x7f]|[A-Z({.!;:-]|,? ?(?:because|since|as)\b(?! an?\b)|\Z")
+_FOREIGN = re.compile(r"(?i)\A\s*>|~~\Z|[\"']\Z|\b(?:if|unless|when|had|were|tempt\w+|example)\b")
+_NEW_SENTENCE = re.compile(r"[^\x00-\x7f]|[A-Z.!;:-]|,? ?(?:because|since|as)\b(?! an?\b)|\Z")
 _TAKEN_BACK = re.compile(
-    r"\A\W{0,9}(?:but|however|if|no(?! \w))\b|(?:\A|[.!?\n])\W{0,9}(?:but )?(?:wait|hmm+|actually|"
-    r"scratch that|correction|on (?:second|reflection))\b|(?:not|n['\u2019]t) (?:decided?|sure)\b",
-    re.IGNORECASE,
+    r"(?i)\A\W{0,9}(?:but|however|if|no(?! \w))\b|(?:\A|[.!?\n])\W{0,9}(?:but )?(?:wait|hmm+|"
+    r"actually|scratch|correction|on (?:second|reflection))\b|n[o'\u2019]t (?:decided?|sure)\b"
 )
-_LONGEST_SENTENCE = 400
 
 
 def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
@@ -80,88 +65,50 @@ def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
     1
     """
     said = _after_thinking(reply)
-    found = list(_objects(said))
-    verdicts = [one for one in found if one.scores]
-    ends = [0, *(one.end for one in found)]
-    spoken = [said[at : one.start] for at, one in zip(ends, found, strict=False)]
+    verdicts = [found for found in _OBJECT.finditer(said) if _CLAIM.search(found[0])]
     if not verdicts:
         raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
-    if any(map(_CLAIM.search, [*spoken, said[ends[-1] :]])):
-        raise ReplyUnusable(f"the verdict is not JSON: {_tail(said)}")
-    if any(one.is_nested for one in verdicts) or len({_points(one, scale) for one in verdicts}) > 1:
+    points, *others = {_points(one[0], scale) for one in verdicts}
+    if others or _CLAIM.search(_OBJECT.sub("|", said)):
         raise ReplyUnusable(f"more than one verdict: {_tail(said)}")
-    points = _points(verdicts[-1], scale)
-    if not any(
-        _stands_alone(said[: one.start], said[one.end :]) for one in (*verdicts[:1], verdicts[-1])
-    ):
+    ends = (verdicts[0], verdicts[-1])
+    if not any(_stands_alone(said[: one.start()], said[one.end() :]) for one in ends):
         raise ReplyUnusable(f"a verdict within a sentence may be a quotation: {_tail(said)}")
     # A `</think>` may be the answer's as well, and the judge's own verdict stand before it.
     thought = {claim[1] for claim in _CLAIM.finditer(reply[: len(reply) - len(said)])}
-    if thought - {str(points)} and _KEY in answer.casefold() and str(points) in answer:
+    if thought - {str(points)} and "score" in answer.casefold() and str(points) in answer:
         raise ReplyUnusable(f"two verdicts, and the last may be the answer's: {_tail(reply)}")
     return points
 
 
-class _Object(NamedTuple):
-    """A JSON object in a reply, and what it gives for a score at any depth."""
-
-    start: int
-    end: int
-    scores: tuple[Any, ...]
-    is_nested: bool
-
-
-def _objects(text: str) -> Iterator[_Object]:
-    """Yield the outermost objects; braces inside their texts are none."""
-    scores: list[Any] = []
-
-    def seen(pairs: list[tuple[str, Any]]) -> list[Any]:
-        own = [value for key, value in pairs if key.strip().casefold() == _KEY]
-        scores.extend(own)
-        return own
-
-    scanner, start = json.JSONDecoder(object_pairs_hook=seen), text.find("{")
-    while start >= 0:
-        scores.clear()
-        end = start + 1
-        try:
-            own, end = scanner.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            yield _Object(start, end, tuple(scores), len(own) != 1 or len(scores) > 1)
-        start = text.find("{", end)
-
-
-def _points(verdict: _Object, scale: tuple[int, int]) -> int:
-    """Return a score that is a whole number: 1, 1.0 or "1"."""
-    points = verdict.scores[-1]
-    if isinstance(points, str) and _WHOLE.fullmatch(points):
-        points = float(points)
-    if isinstance(points, float) and points.is_integer():
-        points = int(points)
+def _points(verdict: str, scale: tuple[int, int]) -> int:
+    """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"."""
     lowest, highest = scale
-    if type(points) is not int or not lowest <= points <= highest:
-        raise ReplyUnusable(f"score {points!r} is not one of {lowest} to {highest}")
-    return points
+    try:
+        pairs = json.loads(verdict, object_pairs_hook=list)
+        (score,) = (value for key, value in pairs if key.strip().casefold() == "score")
+        points = math.nan if isinstance(score, bool) else float(score)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ReplyUnusable(f"the verdict is not JSON with one score: {_tail(verdict)}") from error
+    if points not in range(lowest, highest + 1):
+        raise ReplyUnusable(f"score {score!r:.40} is not one of {lowest} to {highest}")
+    return int(points)
 
 
 def _stands_alone(before: str, after: str) -> bool:
     """Tell whether a verdict is the judge's own: not part of a sentence about another one."""
     reason = _AFTER.sub("", after, count=1)
-    is_last_in_line = "\n" in after[: len(after) - len(reason)]
-    if _TAKEN_BACK.search(reason) or not (is_last_in_line or _NEW_SENTENCE.match(reason)):
+    is_over = re.search(r"[\n({]", after[: len(after) - len(reason)]) or _NEW_SENTENCE.match(reason)
+    if _TAKEN_BACK.search(reason) or not is_over:
         return False
-    before = before[-_LONGEST_SENTENCE:]
+    before = before[-400:]  # no sentence is longer
     lead = _BEFORE.sub("", before)
-    is_first_in_line = "\n" in before[len(lead) :] and not _UNFINISHED.search(lead)
-    if is_first_in_line or not lead or lead[-1] in ".!?":
-        return not _QUOTED.search(lead)
-    sentence = _ASIDE.sub(" ", re.split(r"[.!?]\s|\n", lead.rstrip(":\uff1a"))[-1])
-    words = " ".join(re.findall(r"\w+", re.split(r"[,;:]", sentence)[-1].casefold()))
-    return not (_QUOTED.search(lead) or _HEDGED.search(sentence)) and bool(
-        _OWN_VERDICT.fullmatch(words)
-    )
+    is_new = re.search(r"[\n)}]", before[len(lead) :]) and not _LEADS_ON.search(lead)
+    if is_new or not lead or lead[-1] in ".!?":
+        return True
+    sentence = re.split(r"[.!?]\s|\n", lead.rstrip(":\uff1a"))[-1]
+    words = re.findall(r"\w+", re.split(r"[,;:]", sentence)[-1].casefold())
+    return not _FOREIGN.search(sentence) and bool(_OWN_VERDICT.fullmatch(" ".join(words)))
 
 
 def read_label(reply: str, *, labels: Mapping[str, int]) -> int:
@@ -213,15 +160,12 @@ def read_published(reply: str, *, is_report: bool) -> float:
 
 def _after_thinking(reply: str) -> str:
     """Return what follows the last thinking; a reply that ends inside it says nothing."""
-    said = after_thinking(reply)
-    is_thought, start = False, 0
-    for heading in _HEADING.finditer(said or ""):
-        if is_thought:
-            start = heading.start()
-        is_thought = bool(heading["thinks"])
-    if said is None or is_thought:
+    *thought, said = _THINKING.split(after_thinking(reply) or "")
+    if thought:  # it ends at the next heading
+        said = said.partition("\n#")[2] or said.partition("\n**")[2]
+    if not said and reply.strip():
         raise ReplyUnusable(f"the reply ends while thinking: {_tail(reply)}")
-    return said[start:]
+    return said
 
 
 def _tail(text: str) -> str:

@@ -12,14 +12,12 @@ of a plain `generate` on answers of one length and 1.2 on mixed ones, this one 0
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from medix_eval.models.held_to_schema import Guide
 
 _DONE_SHARE = 4  # `generate` stops when one row of so many is done
 _PADDING = 1.2  # at most so many times the tokens when prompts of unequal length are read
@@ -43,10 +41,9 @@ class BatchRow:
     prompt: list[int]
     room: int
     """How many tokens the answer may have."""
+    schema: Mapping[str, Any] | None = None
     tokens: list[int] = field(default_factory=list)
     """The answer; its end token is the last one."""
-    guide: Guide | None = None
-    """What holds the answer to a schema."""
     ended: bool = False
     """Whether the model ended the answer itself."""
 
@@ -90,6 +87,7 @@ class ContinuousBatch:
     model: Any
     ends: frozenset[int]
     pad: int
+    tokenizer: Any = None
     rows: list[BatchRow] = field(default_factory=list)
     _read: _Read | None = None
 
@@ -145,13 +143,11 @@ class ContinuousBatch:
         from torch.nn.functional import pad  # noqa: PLC0415
         from transformers import DynamicCache  # noqa: PLC0415
 
-        width = read.ids.shape[1]
-        guides = [row.guide for row in rows]
-        if any(guides):
-            from medix_eval.models.held_to_schema import processors  # noqa: PLC0415
+        if any(schemas := [row.schema for row in rows]):
+            from medix_eval.models.held_to_schema import held  # noqa: PLC0415
 
-            said = [len(row.tokens) for row in rows]
-            how["logits_processor"] = processors(guides, said, width=width)
+            how |= held(schemas, [row.tokens for row in rows], self.tokenizer)
+        width = read.ids.shape[1]
         out = self.model.generate(
             input_ids=read.ids,
             attention_mask=read.mask,

@@ -151,9 +151,9 @@ class _Batcher:
         """
         from medix_eval.models.continuous_batch import ContinuousBatch  # noqa: PLC0415
 
-        batch = ContinuousBatch(
-            model=self.loaded.model, ends=self.loaded.ends, pad=self.loaded.tokenizer.pad_token_id
-        )
+        tokenizer = self.loaded.tokenizer
+        how: Any = {"ends": self.loaded.ends, "pad": tokenizer.pad_token_id}
+        batch = ContinuousBatch(model=self.loaded.model, tokenizer=tokenizer, **how)
         inside: list[_Job] = []
         while joining or inside:
             places = self.batch_size - len(inside) - len(joining)
@@ -333,8 +333,6 @@ def _generate(
     """Answer one batch; greedy at temperature 0, else seeded sampling."""
     import torch  # noqa: PLC0415
 
-    from medix_eval.models.held_to_schema import guide_for, processors  # noqa: PLC0415
-
     tensors = {"return_tensors": "pt", "padding": True}
     batch = loaded.processor.apply_chat_template(
         [_messages(prompt, takes_images=loaded.takes_images) for prompt in prompts],
@@ -356,13 +354,10 @@ def _generate(
             "top_p": sampling.top_p,
             "top_k": 0,
         }
-    guides = [guide_for(prompt.schema, loaded.tokenizer) for prompt in prompts]
-    if any(guides):
-        width = batch["input_ids"].shape[1]
-        how |= {
-            "num_beams": 1,
-            "logits_processor": processors(guides, [0] * len(guides), width=width),
-        }
+    if any(schemas := [prompt.schema for prompt in prompts]):
+        from medix_eval.models.held_to_schema import held  # noqa: PLC0415
+
+        how |= held(schemas, [()] * len(prompts), loaded.tokenizer)
     with torch.inference_mode():
         tokens = loaded.model.generate(
             **batch,
@@ -382,7 +377,6 @@ def _generate(
 def _row(loaded: _Loaded, job: _Job) -> BatchRow:
     """Read one prompt of text into tokens."""
     from medix_eval.models.continuous_batch import BatchRow  # noqa: PLC0415
-    from medix_eval.models.held_to_schema import guide_for  # noqa: PLC0415
 
     prompt, sampling, _ = job
     tokens = loaded.processor.apply_chat_template(
@@ -394,8 +388,8 @@ def _row(loaded: _Loaded, job: _Job) -> BatchRow:
     room = loaded.context - len(tokens)
     if room < 1:
         raise _too_long(len(tokens), loaded)
-    guide = guide_for(prompt.schema, loaded.tokenizer)
-    return BatchRow(job=job, prompt=tokens, room=min(room, sampling.max_tokens), guide=guide)
+    room = min(room, sampling.max_tokens)
+    return BatchRow(job=job, prompt=tokens, room=room, schema=prompt.schema)
 
 
 def _too_long(length: int, loaded: _Loaded) -> RequestRejected:

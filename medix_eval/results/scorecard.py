@@ -7,9 +7,6 @@ from typing import Any, Literal
 
 from medix_eval.records import Frozen
 
-_UNUSABLE = 0.9
-"""A judge of which this share of the votes cannot be read is none."""
-
 
 class Rate(Frozen):
     """A share of a count, with its 95 % Wilson interval; no value where nothing was counted."""
@@ -114,6 +111,8 @@ class Scorecard(Frozen):
 
     @property
     def is_unusable(self) -> bool:
-        """Whether hardly any reply of the judge could be read, so that it cannot grade."""
+        """Whether nothing was decided, or nine of ten votes could not be read."""
         unread = self.parse_failures
-        return unread.k > 0 and (not self.overall.n_decided or unread.k >= _UNUSABLE * unread.n)
+        return unread.k > 0 and (
+            not self.overall.n_decided or unread.k >= 9 * (unread.n - unread.k)
+        )

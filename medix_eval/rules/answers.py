@@ -97,12 +97,10 @@ def published_answer(completion: str) -> str:
 
 def after_thinking(completion: str) -> str | None:
     """Return what follows the last thinking, or None if the model was still thinking."""
-    last = None
-    for tag in _THINKING.finditer(completion):
-        last = tag
-    if last is None:
+    tags = [*_THINKING.finditer(completion)]
+    if not tags:
         return completion
-    return completion[last.end() :] if last["end"] else None
+    return completion[tags[-1].end() :] if tags[-1]["end"] else None
 
 
 def _answer_blocks(spoken: str) -> Iterator[str]:
@@ -117,10 +115,8 @@ def _answer_blocks(spoken: str) -> Iterator[str]:
 
 def _after_last_opening(spoken: str) -> str | None:
     """Return the text after the last `<answer>` that no `</answer>` follows."""
-    start: int | None = None
-    for tag in _ANSWER.finditer(spoken):
-        start = None if tag[1] else tag.end()
-    return None if start is None else spoken[start:]
+    tags = [*_ANSWER.finditer(spoken)]
+    return spoken[tags[-1].end() :] if tags and not tags[-1][1] else None
 
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
