@@ -9,8 +9,10 @@ MedixError
 |-- ServerError             the model or the judge cannot be used at all     exit 4
 |   `-- NoJudge             there is no judge to grade with
 `-- ModelError              one request failed: recorded with its sample
-    |-- RequestRejected     the server will not take this prompt             never retried
+    |-- RequestRejected     this sample is refused: too long, its image      scored 0
+    |-- RequestRefused      refused or broken, and not for what it holds     not retried
     |-- RequestFailed       time-out, overload, broken connection            retried
+    |   |-- OtherModel      another model than the one asked has answered    retried
     |   `-- Unreachable     no connection at all                             retried, counted
     |-- ReplyUnusable       an answer that is not a completion               recorded
     `-- NoAnswer            a replay without this sample                     skipped
@@ -96,15 +98,34 @@ class ModelError(MedixError):
 
 
 class RequestRejected(ModelError):
-    """The server will not take this prompt: too long, a bad image. Asking again cannot help."""
+    """The server will not take this sample: `too_long`, its `image`, or a `content_filter`."""
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class RequestRefused(ModelError):
+    """No answer, for another reason than what the sample holds: a failure, never a score.
+
+    `is_schema`: for the JSON schema of the reply, so that asking without it may help.
+    """
+
+    def __init__(self, message: str, *, is_schema: bool = False) -> None:
+        super().__init__(message)
+        self.is_schema = is_schema
 
 
 class RequestFailed(ModelError):
     """A request that may succeed later; `retry_after_s` is what the server asked for."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after_s: float | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
+
+
+class OtherModel(RequestFailed):
+    """A reply that names another model than the one that was asked."""
 
 
 class Unreachable(RequestFailed):

@@ -98,6 +98,8 @@ class Failure(Frozen):
     error: str
     """Name of the error class, such as `RequestFailed`."""
     message: str
+    kind: str = ""
+    """Of a rejected sample: `too_long`, `image` or `content_filter`."""
 
 
 class RuleVerdict(Frozen):
@@ -147,6 +149,9 @@ class CompletionRecord(Frozen):
     """Whether a data use agreement covers this line: readable only by its owner."""
     completion: str | None = None
     finish_reason: str | None = None
+    """`stop`, `length`, `content_filter` or `refusal`; None where nobody said."""
+    served_model: str | None = None
+    """The id in the reply, where it is not the one asked for."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     requests: int = 0

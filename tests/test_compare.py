@@ -202,3 +202,94 @@ def test_one_run_alone_is_refused(run: Run, replayed: Any, right: Answers) -> No
 
     assert code == 2
     assert "one run alone" in err
+
+
+def contests_of(run: Run, *paths: Path) -> tuple[dict[str, Any], str]:
+    _, found, _ = run("compare", *paths, "--json")
+    _, table, _ = run("compare", *paths)
+    return json.loads(found), table
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_crowned"),
+    [
+        pytest.param([1.0] * 40, [0.0] * 40, True, id="nothing-lost"),
+        pytest.param([1.0] * 40, [1.0] * 10 + [None] * 30, True, id="the-other-could-only-tie"),
+        pytest.param([1.0] * 30 + [None] * 10, [0.0] * 40, True, id="lost-too-few-to-turn"),
+        pytest.param([1.0] * 16 + [None] * 24, [1.0] * 15 + [0.0] * 25, True, id="just-enough"),
+        pytest.param([1.0] * 14 + [None] * 26, [1.0] * 15 + [0.0] * 25, False, id="the-best-lost"),
+        pytest.param([1.0] * 30 + [0.0] * 10, [1.0] * 9 + [None] * 31, False, id="the-other-lost"),
+    ],
+)
+def test_nobody_is_the_best_where_lost_samples_could_turn_the_order(
+    first: list[float | None],
+    second: list[float | None],
+    is_crowned: bool,  # noqa: FBT001 (a case)
+    run: Run,
+    runs: InventedRuns,
+) -> None:
+    paths = [
+        runs.make(name, {"medqa": answers}, groups={})
+        for name, answers in (("m", first), ("m2", second))
+    ]
+
+    found, table = contests_of(run, *paths)
+
+    contest = found["tasks"]["medqa"]
+    assert (contest["best_withheld"] == "") == is_crowned
+    assert (
+        "No best in medqa: samples without a score could turn the order." in table
+    ) != is_crowned
+    for (low, high), answers in zip(contest["bounds"], (first, second), strict=True):
+        right = sum(one == 1.0 for one in answers)
+        assert (low, high) == (right / 40, (right + answers.count(None)) / 40)
+
+
+def test_the_bounds_of_every_run_stand_beside_scores_that_leave_samples_out(
+    run: Run, runs: InventedRuns, visit: Any, tmp_path: Path
+) -> None:
+    whole = runs.make("m", {"medqa": [1.0] * 20 + [0.0] * 20}, groups={})
+    part = runs.make("m2", {"medqa": [1.0] * 10 + [0.0] * 10 + [None] * 20}, groups={})
+
+    _, table = contests_of(run, whole, part)
+    run("report", whole, part, "--out", tmp_path / "both.html")
+
+    line = next(line for line in table.splitlines() if line.split()[:1] == ["medqa"])
+    assert "(50.0 to 50.0)" in line
+    assert "(25.0 to 75.0)" in line
+    for width in (390, 1440):
+        visited = visit(tmp_path / "both.html", width=width)
+        cells = visited.page.locator("#scores tbody tr").inner_text()
+        assert "no best: samples without a score could turn the order" in cells
+        assert "25.0 to 75.0" in cells
+        assert visited.page.locator("#scores tbody b").count() == 0
+        assert visited.is_clean
+        assert visited.violations() == []
+
+
+def test_nobody_is_the_best_of_a_group_that_it_has_not_completed(
+    run: Run, runs: InventedRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = {"both": ("medqa", "medmcqa")}
+    weak = {name: [1.0] * 10 + [0.0] * 30 for name in groups["both"]}
+    better = {name: [1.0] * 39 + ["request_failed"] for name in groups["both"]}
+    paths = [runs.make("weak", weak, groups=groups), runs.make("better", better, groups=groups)]
+
+    found, table = contests_of(run, *paths)
+    with pytest.raises(SystemExit):
+        main(["export", *map(str, paths), "--format", "markdown"])
+
+    assert found["groups"]["both"]["best_withheld"] == "B has not completed all tasks"
+    assert [one["best_withheld"] for one in found["tasks"].values()] == ["", ""]
+    assert "No best in both: B has not completed all tasks." in table
+    line = next(one for one in capsys.readouterr().out.splitlines() if one.startswith("| **both**"))
+    assert line.count("**") == 2  # the name alone
+
+
+def test_runs_that_were_asked_about_different_samples_have_no_best(
+    run: Run, replayed: Any, right: Answers, wrong: Answers
+) -> None:
+    found, _ = contests_of(run, replayed("a", right), replayed("b", wrong, "--limit", "5"))
+
+    reasons = {one["best_withheld"] for one in found["tasks"].values()}
+    assert reasons == {"the runs were not asked the same samples"}

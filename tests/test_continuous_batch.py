@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from medix_eval.errors import RequestRejected
+from medix_eval.errors import RequestRefused, RequestRejected
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.continuous_batch import BatchRow, ContinuousBatch, supports
 from medix_eval.models.torch_cpu import declare_missing_operators
@@ -424,7 +424,7 @@ def test_a_template_that_refuses_and_a_prompt_too_long_fail_alone(checkpoint: Pa
 
     found = answers(checkpoint, asked)
 
-    assert isinstance(found[1], RequestRejected)
+    assert isinstance(found[1], RequestRefused)
     assert "no shouting" in str(found[1])
     assert isinstance(found[2], RequestRejected)
     assert "the prompt has 5000 tokens, the model takes 4096" in str(found[2])

@@ -63,7 +63,7 @@ def test_the_same_question_with_the_same_answer_is_judged_once(
 
 def test_an_empty_or_rejected_sample_is_never_judged(evaluate: Run, serve: Serve) -> None:
     replies = [
-        Reply(text=None),
+        Reply(text=""),
         Reply(text="   "),
         Reply(text="<think>still thinking", finish_reason="length"),
         Reply(status=400, text="the prompt is too long"),

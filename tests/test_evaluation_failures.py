@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_servers import Run, Serve, candidate
+from scripted_servers import Run, Serve, candidate, records
 
 from medix_eval.testing import Reply, prompt_text
 
@@ -154,13 +155,17 @@ def test_an_odd_reply_costs_at_most_its_sample(
 
 
 def test_a_refusal_that_no_file_can_hold_costs_only_its_sample(evaluate: Run, serve: Serve) -> None:
-    refusal = Reply(status=400, body=json.dumps({"error": {"message": "not \ud83d"}}))
-    answering = serve(lambda _: refusal)
+    refusal = Reply(
+        status=400, body=json.dumps({"error": {"message": "prompt is too long: \ud83d"}})
+    )
+    answering = serve(lambda _: refusal if len(answering.requests) > 1 else "A")
 
-    _, out, _ = evaluate(*candidate(answering), "--tasks", "medqa", "--protocol", "rules")
+    _, out, _ = evaluate(
+        *candidate(answering), "--tasks", "medqa", "--protocol", "rules", "--concurrency", "1"
+    )
 
     task = json.loads(out)["tasks"]["medqa"]
-    assert task["outcomes"]["rejected"] == task["n"] > 0
+    assert task["outcomes"]["rejected"] == task["n"] - 1 > 0
 
 
 @pytest.mark.parametrize("url", ["http://bob:secret@host/v1", "http://[::1/v1", "ftp://host", "x"])
@@ -182,3 +187,80 @@ def test_an_out_that_is_no_folder_is_one_line(evaluate: Run, serve: Serve, tmp_p
 
     assert code == 2
     assert "cannot be written to" in err
+
+
+REFUSED = {
+    "a setting": ("Unsupported parameter: 'max_tokens' is not supported with this model.", 1),
+    "a key": ("API key not valid. Please pass a valid API key.", 1),
+    "what nobody knows": ("something is odd", 8),
+    "every prompt alike": ("prompt is too long: 5000 tokens > 4096 maximum", 8),
+}
+
+
+@pytest.mark.parametrize(("said", "asked"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_of_every_request_stops_the_run_and_scores_nothing(
+    evaluate: Run, serve: Serve, tmp_path: Path, said: str, asked: int
+) -> None:
+    answering = serve(lambda _: Reply(status=400, text=said))
+    argv = [*candidate(answering), "--tasks", "medqa", "--protocol", "rules", "--concurrency", "1"]
+
+    code, out, err = evaluate(*argv)
+
+    assert (code, out) == (4, "")
+    assert said in err
+    assert "hint: " in err
+    assert len(answering.requests) == asked
+    assert list(tmp_path.rglob("scores.json")) == []
+
+
+def test_a_run_that_has_answers_goes_on_past_refusals(evaluate: Run, serve: Serve) -> None:
+    refusal = Reply(status=400, text="something is odd")
+    answering = serve(lambda _: refusal if len(answering.requests) > 1 else "A")
+    argv = [*candidate(answering), "--tasks", "medqa", "--protocol", "rules", "--concurrency", "1"]
+    code, out, _ = evaluate(*argv)
+    again, out_again, _ = evaluate(*argv)
+
+    task = json.loads(out)["tasks"]["medqa"]
+    assert code == again == 1
+    assert task["n_scored"] == 1
+    assert task["outcomes"]["request_failed"] == task["n"] - 1
+    assert json.loads(out_again)["tasks"]["medqa"]["n_scored"] == 1
+
+
+def test_reasoning_without_an_answer_is_no_empty_one(
+    evaluate: Run, serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = {"content": None, "reasoning_content": "It is A."}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
+    answering = serve(lambda _: Reply(body=body))
+
+    code, out, _ = evaluate(*candidate(answering), "--tasks", "medqa", "--protocol", "rules")
+
+    task = json.loads(out)["tasks"]["medqa"]
+    assert code == 1
+    assert task["outcomes"]["request_failed"] == task["n"]
+    assert task["score"] is None
+    assert caplog.text.count("--reasoning-parser") == 1
+    assert all("is reasoning" in one["reason"] for one in records(tmp_path, "verdicts.jsonl"))
+
+
+def test_a_model_that_was_not_asked_for_scores_nothing(
+    evaluate: Run, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medix_eval.models.requests._FIRST_WAIT_S", 0.001)
+    choices = [{"message": {"content": "A"}, "finish_reason": "stop"}]
+    turns = itertools.cycle(["scripted", "other"])
+    answering = serve(lambda _: Reply(body=json.dumps({"model": next(turns), "choices": choices})))
+    other = serve(lambda _: Reply(body=json.dumps({"model": "other", "choices": choices})))
+    argv = ["--tasks", "medqa", "--protocol", "rules", "--concurrency", "1"]
+
+    code, out, _ = evaluate(*candidate(answering), *argv)
+    stopped, _, err = evaluate(*candidate(other), *argv)
+    vouched, said, _ = evaluate(*candidate(other), *argv, "--allow-model-alias", "other")
+
+    task = json.loads(out)["tasks"]["medqa"]
+    assert (code, stopped, vouched) == (0, 4, 0)
+    assert len(answering.requests) == 2 * task["n"] - 1
+    assert "hint: if they are one, --allow-model-alias other" in err
+    assert json.loads(out)["served_models"] == {}
+    assert json.loads(said)["served_models"] == {"other": task["n"]}

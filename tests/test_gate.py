@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from medix_eval.cli.app import main
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
@@ -84,7 +85,7 @@ def test_a_missed_rule_says_by_how_much(
     said = capsys.readouterr().out.splitlines()
 
     assert said[0] == "scripted: rules met: 2 of 3"
-    assert said[1] == "NOT MET  first: score ≥ 0.875: 0.800, short by 0.075"
+    assert said[1] == "NOT MET  first: score, worst case ≥ 0.875: 0.800, short by 0.075"
 
 
 def test_a_control_misses_one_rule_and_not_two(
@@ -140,8 +141,160 @@ def test_the_page_for_the_committee(visit: Any, run: Path, tmp_path: Path) -> No
         assert visited.violations() == []
         assert visited.is_clean
     assert visited.page.locator("tbody tr").first.inner_text().split("\t") == [
-        "first: score", "NO", "≥ 0.900", "0.800", "0.100", "",
+        "first: score, worst case", "NO", "≥ 0.900", "0.800", "0.100", "",
     ]  # fmt: skip
+
+
+LAZY = """
+floors:
+  - {group: all_of_it, at_least: 0.6}
+  - {task: first, at_least: 0.6}
+  - {task: first, slice: {side: left}, at_least: 0.55, by: interval}
+non_inferiority: [{task: first, margin: 0.1}, {group: all_of_it, margin: 0.1}]
+limits: {failed: 0.0, cut_off: 0.02}
+"""
+
+
+def test_a_model_that_answers_two_of_five_opens_no_gate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ended(tmp_path, ["correct"] * 70 + ["wrong"] * 30, model="whole")
+    lazy = ended(tmp_path, ["correct"] * 40 + ["unjudged"] * 60)
+
+    code = gate(tmp_path, LAZY, lazy, "--baseline", str(whole))
+
+    said = capsys.readouterr().out.splitlines()
+    assert (code, said[0]) == (5, "scripted: rules met: 4 of 9")
+    lost = "(samples without a score: rules 60)"
+    assert said[1].endswith(f"worst case ≥ 0.600: 0.400, short by 0.200 {lost}")
+    assert gate(tmp_path, LAZY, whole, "--baseline", str(whole)) == 0
+
+
+def test_a_policy_may_leave_out_what_has_no_score_if_it_says_so(tmp_path: Path) -> None:
+    whole = ended(tmp_path, ["correct"] * 70 + ["wrong"] * 30, model="whole")
+    lazy = ended(tmp_path, ["correct"] * 40 + ["unjudged"] * 60)
+    stated = LAZY.replace("0.6}", "0.6, by: score}").replace("0.1}", "0.1, unscored: leave_out}")
+    stated = stated.replace("by: interval", "by: interval, unscored: leave_out")
+
+    assert gate(tmp_path, stated, lazy, "--baseline", str(whole)) == 0
+    assert gate(tmp_path, f"{stated[:-2]}, unjudged: 0.59}}", lazy, "--baseline", str(whole)) == 5
+
+
+LOST = [
+    "unjudged", "judge_failed", "request_failed", "skipped", "truncated", "unparsed", "refused",
+    "empty", "rejected",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("outcome", LOST)
+def test_every_outcome_that_loses_a_sample_has_a_limit(outcome: str, tmp_path: Path) -> None:
+    run = ended(tmp_path, ["correct"] * 95 + [outcome] * 5)
+
+    assert gate(tmp_path, f"limits: {{{outcome}: 0.05}}", run) == 0
+    assert gate(tmp_path, f"limits: {{{outcome}: 0.049}}", run) == 5
+    others = ", ".join(f"{other}: 0" for other in LOST if other != outcome)
+    assert gate(tmp_path, f"limits: {{{others}}}", run) == 0
+
+
+@pytest.mark.parametrize("outcome", LOST[:4])
+def test_the_worst_case_is_worked_out_by_hand(
+    outcome: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 100 samples, 50 a side: 60 right, 20 wrong, 20 lost; on the left (even rows) 30, 10 and 10.
+    run = ended(tmp_path, ["correct"] * 60 + ["wrong"] * 20 + [outcome] * 20)
+    low, _ = proportion_confint(60, 100, method="wilson")
+    low_left, _ = proportion_confint(30, 50, method="wilson")
+    wanted = [0.6, low, 0.6, low_left]
+    floors = [
+        "{task: first, at_least: 1}",
+        "{task: first, at_least: 1, by: interval}",
+        "{task: first, slice: {side: left}, at_least: 1}",
+        "{task: first, slice: {side: left}, at_least: 1, by: interval}",
+    ]
+
+    gate(tmp_path, f"floors: [{', '.join(floors)}]", run, "--json")
+
+    (listed,) = json.loads(capsys.readouterr().out)["runs"]
+    assert [one["measured"] for one in listed["checks"][:4]] == pytest.approx(wanted)
+
+
+def test_a_group_in_the_worst_case_is_the_mean_of_its_tasks_worst_cases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = ["correct"] * 10, ["correct"] * 10 + ["unjudged"] * 30
+    run = ended(tmp_path, one, other)
+
+    gate(tmp_path, "floors: [{group: all_of_it, at_least: 0.63}]", run)
+
+    assert "score, worst case ≥ 0.630: 0.625" in capsys.readouterr().out  # (1 + 0.25) / 2
+
+
+def test_samples_that_were_never_asked_may_be_of_any_slice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ended(tmp_path, ["correct"] * 40, num_rows=50)
+
+    gate(tmp_path, "floors: [{task: first, slice: {side: left}, at_least: 0.7}]", run)
+
+    assert "≥ 0.700: 0.667" in capsys.readouterr().out  # 20 of 20 + 10
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "difference"),
+    [
+        pytest.param(["correct"] * 100, ["correct"] * 90 + ["unjudged"] * 10, -0.1, id="run"),
+        pytest.param(["wrong"] * 90 + ["unjudged"] * 10, ["wrong"] * 100, -0.1, id="baseline"),
+        pytest.param(["wrong"] * 90 + ["skipped"] * 10, ["wrong"] * 90 + ["unjudged"] * 10, -0.1,
+                     id="both"),
+        pytest.param(["correct"] * 90, ["correct"] * 90, -0.1, id="asked-by-neither"),
+    ],
+)  # fmt: skip
+def test_a_run_is_compared_with_its_baseline_in_the_worst_case(
+    before: list[str],
+    after: list[str],
+    difference: float,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    baseline = ended(tmp_path, before, model="before", num_rows=100)
+    run = ended(tmp_path, after, num_rows=100)
+    rules = "[{task: first, margin: 0.05}, {task: first, margin: 0.05, unscored: leave_out}]"
+
+    gate(tmp_path, f"non_inferiority: {rules}", run, "--baseline", str(baseline), "--json")
+
+    (listed,) = json.loads(capsys.readouterr().out)["runs"]
+    worst, stated = listed["checks"][:2]
+    reach = 1.98 * (0.1 * 0.9 / 99) ** 0.5
+    assert worst["measured"] == pytest.approx(difference - reach, abs=0.01)
+    assert (worst["is_met"], stated["is_met"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "floors: [{task: first, at_least: 0}]",
+        "floors: [{task: first, at_least: 0, by: score}]",
+        "floors: [{task: first, slice: {side: left}, at_least: 0}]",
+        "floors: [{group: all_of_it, at_least: 0}]",
+    ],
+)
+def test_a_run_without_a_single_score_reaches_no_floor(policy: str, tmp_path: Path) -> None:
+    assert gate(tmp_path, policy, ended(tmp_path, ["unjudged"] * 40)) == 5
+
+
+def test_a_baseline_that_was_perturbed_or_asked_less_opens_no_gate(tmp_path: Path) -> None:
+    run = ended(tmp_path, ["correct"] * 40)
+    control = ended(tmp_path / "control", ["correct"] * 40, model="control")
+    file = control.parents[1] / "run.json"
+    manifest = json.loads(file.read_text())
+    manifest["generation"]["control"] = "no-image"
+    file.write_text(json.dumps(manifest))
+    part = ended(tmp_path, ["correct"] * 40, model="part", limit=40, rows=list(range(40)))
+    rule = "non_inferiority: [{task: first, margin: 0.5}]"
+
+    assert gate(tmp_path, rule, run, "--baseline", str(run)) == 0
+    assert gate(tmp_path, rule, run, "--baseline", str(control)) == 5
+    assert gate(tmp_path, rule, run, "--baseline", str(part)) == 5
 
 
 FLOOR = "floors: [{task: first, at_least: 0.5}]"
@@ -185,6 +338,28 @@ def sample(row: int, *, right: bool) -> tuple[CompletionRecord, VerdictRecord]:
             ),
         ),
     )
+
+
+def ended(folder: Path, *tasks: list[str], model: str = "scripted", **entry: Any) -> Path:
+    """Write a run whose samples ended so, in the order of their rows: task first, then second."""
+    names = ("first", "second")[: len(tasks)]
+    listed = []
+    for task, outcomes in zip(names, tasks, strict=True):
+        for row, name in enumerate(outcomes):
+            completion, verdict = sample(row, right=name == "correct")
+            outcome = Outcome(name)
+            told = {"task": f"{task}@1", "sample_id": f"{task}-{row}"}
+            side = {"columns": {"side": "right" if row % 2 else "left"}, "finish_reason": "stop"}
+            score = float(name == "correct") if outcome.is_scored else None
+            changed = {"outcome": outcome, "score": score, "judge_score": None, "votes": ()}
+            listed.append(
+                (
+                    completion.model_copy(update=told | side),
+                    verdict.model_copy(update=told | changed),
+                )
+            )
+    groups = {"all_of_it": names}
+    return write_run(folder, listed, model=model, groups=groups, slices=["side"], **entry)
 
 
 def gate(folder: Path, policy: str, *arguments: Path | str) -> int:

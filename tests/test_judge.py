@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.errors import RequestFailed, RequestRejected
+from medix_eval.errors import RequestFailed, RequestRefused
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Judge, decide
 from medix_eval.judging.prompts import fence
@@ -178,7 +178,7 @@ def test_a_request_that_failed_for_good_is_a_failed_vote_and_not_asked_again() -
 def test_a_server_without_json_schema_is_asked_in_words_from_then_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    scripted = Scripted(RequestRejected("response_format is not supported"), YES)
+    scripted = Scripted(RequestRefused("response_format is not supported", is_schema=True), YES)
 
     assert grade(a_judge(scripted)).score == 1.0
     assert [prompt.schema is None for prompt in scripted.prompts] == [False, True, True]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scripted_servers import Run, Serve, judge
+from statsmodels.stats.inter_rater import cohens_kappa
 
 from medix_eval.errors import ConfigError
 from medix_eval.judge_check.biases import JudgedAnswer, confusion, position_bias
@@ -19,7 +23,7 @@ from medix_eval.judge_check.check import draw
 from medix_eval.judge_check.probes import LabelledAnswer, load_probes
 from medix_eval.judging.prompts import fence
 from medix_eval.records import Outcome, VerdictRecord
-from medix_eval.results.scorecard import Scorecard
+from medix_eval.results.scorecard import Kappa, Scorecard
 from medix_eval.rules.answers import extract_answer
 from medix_eval.testing import Script, prompt_text
 
@@ -27,6 +31,7 @@ FENCE = re.compile(r"=== answer [0-9a-f]{16} ===")
 YES, NO, GARBAGE = '{"score": 1}', '{"score": 0}', "I would rather not say."
 Check = Callable[..., tuple[int, dict[str, Any]]]
 """Runs `judge-check` and returns its exit code and the scorecard."""
+Counts = Sequence[int]
 
 
 @pytest.fixture
@@ -142,6 +147,58 @@ def test_a_judge_that_always_says_the_same_agrees_no_more_than_chance() -> None:
     assert confusion(mixed).kappa.value == 0.0
     assert confusion(rejected).kappa.value is None
     assert confusion([]).kappa.value is None
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [(40, 10, 5, 45), (2, 0, 0, 2), (0, 1, 1, 0), (50, 0, 0, 50), (3, 1, 0, 2), (1, 0, 0, 99),
+     (90, 5, 4, 1), (0, 30, 40, 0), (1, 99, 0, 1)],
+)  # fmt: skip
+def test_kappa_is_that_of_a_reference_and_its_interval_stays_in_range(counts: Counts) -> None:
+    kappa = kappa_of(counts)
+
+    assert kappa.value == pytest.approx(cohens_kappa(np.reshape(counts, (2, 2))).kappa)
+    assert kappa.value is not None
+    assert kappa.low is not None
+    assert kappa.high is not None
+    assert -1 <= kappa.low <= kappa.value <= kappa.high <= 1
+    assert kappa.low < kappa.high
+
+
+def test_two_answers_alike_do_not_prove_a_judge() -> None:
+    kappa = kappa_of((1, 0, 0, 1))
+
+    assert (kappa.value, kappa.high) == (1, 1)
+    assert kappa.low is not None
+    assert kappa.low < 0.1
+
+
+@pytest.mark.parametrize("shares", [(0.4, 0.1, 0.05, 0.45), (0.48, 0.02, 0.02, 0.48)])
+@pytest.mark.parametrize("num", [40, 200])
+def test_the_interval_of_kappa_holds_the_true_one_as_often_as_it_says(
+    shares: tuple[float, ...], num: int
+) -> None:
+    true = cohens_kappa(np.reshape(shares, (2, 2))).kappa
+
+    drawn = np.random.default_rng(0).multinomial(num, shares, 300)
+    found = [(one.low, one.high) for one in map(kappa_of, drawn)]
+
+    held = [low <= true <= high for low, high in found if low is not None and high is not None]
+    assert 0.92 <= np.mean(held) <= 0.99
+
+
+def kappa_of(counts: Counts) -> Kappa:
+    """Count: wrong and rejected, wrong and accepted, right and rejected, right and accepted."""
+    answers = [
+        one for num, made in zip(counts, four_answers(), strict=True) for one in [made] * num
+    ]
+    return confusion(answers).kappa
+
+
+@cache
+def four_answers() -> list[JudgedAnswer]:
+    kinds = itertools.product((False, True), repeat=2)
+    return [judged(1, is_correct=true, is_accepted=said)[0] for true, said in kinds]
 
 
 def judged(times: int, *, is_correct: bool, is_accepted: bool) -> list[JudgedAnswer]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from scripted_servers import Run, Serve, candidate, judge, records, strict
 
+import medix_eval
 from medix_eval.testing import Reply, prompt_text
 
 
@@ -20,7 +21,7 @@ def test_a_failed_sample_is_asked_again_by_the_next_run_and_no_other(
 
     def script(body: dict[str, Any]) -> str | Reply:
         if broken and len(answering.requests) == 3:
-            return Reply(body="[]")
+            return Reply(text=None)
         return "A"
 
     answering = serve(script)
@@ -137,15 +138,20 @@ def test_a_sample_that_is_answered_after_all_is_judged_after_all(
     evaluate: Run, serve: Serve
 ) -> None:
     refusing = True
-    answering = serve(lambda _: Reply(status=400, text="no") if refusing else "A")
-    argv = [*candidate(answering), "--tasks", "medqa"]
+
+    def script(_: dict[str, Any]) -> str | Reply:
+        refused = refusing and len(answering.requests) > 1
+        return Reply(status=400, text="prompt is too long") if refused else "A"
+
+    answering = serve(script)
+    argv = [*candidate(answering), "--tasks", "medqa", "--concurrency", "1"]
     _, out, _ = evaluate(*argv, "--protocol", "rules")
     refusing = False
     evaluate(*argv, *judge(serve(strict)))
     _, again, _ = evaluate(*argv, "--protocol", "rules")
 
     first, last = (json.loads(text)["tasks"]["medqa"]["outcomes"] for text in (out, again))
-    assert first["rejected"] == sum(first.values())
+    assert first["rejected"] == sum(first.values()) - 1
     assert last["rejected"] == 0
 
 
@@ -181,3 +187,43 @@ def test_a_damaged_line_is_named(
 
     assert code == 2
     assert f"{name}, line 1 is damaged" in err
+
+
+def test_what_an_earlier_version_took_for_answers_is_asked_again(
+    evaluate: Run, serve: Serve, tmp_path: Path
+) -> None:
+    """Such lines were scored: 0 as empty or rejected, or as half an answer."""
+    answering = serve(lambda _: "A")
+    argv = [*candidate(answering), "--tasks", "medqa", "--protocol", "rules"]
+    evaluate(*argv)
+    (file,), (run,) = tmp_path.rglob("completions.jsonl"), tmp_path.rglob("run.json")
+    lines = records(tmp_path, "completions.jsonl")
+    refused = {"error": "RequestRejected", "message": "answered 400: Unsupported parameter: 'seed'"}
+    mistakes: list[dict[str, Any]] = [
+        {"completion": "The answer is", "finish_reason": "abort"},
+        {"completion": "", "finish_reason": "error"},
+        {"completion": None, "finish_reason": "stop"},
+        {"completion": "<think>It is A</think>", "finish_reason": "stop"},
+        {"completion": None, "failure": refused},
+    ]
+    for line, mistake in zip(lines, mistakes, strict=False):
+        line.update(mistake)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    manifest = json.loads(run.read_text())
+    del manifest["num_untold"]
+    run.write_text(json.dumps(manifest))
+    (verdicts,) = tmp_path.rglob("verdicts.jsonl")
+    verdicts.unlink()
+    asked = len(answering.requests)
+
+    medix_eval.judge(run.parent, protocol="rules")
+    judged = {line["sample_id"]: line["outcome"] for line in records(tmp_path, "verdicts.jsonl")}
+    code, out, _ = evaluate(*argv)
+    evaluate(*argv)
+
+    ids = [line["sample_id"] for line in lines]
+    assert [judged[one] for one in ids[:5]] == ["request_failed"] * 5
+    assert {judged[one] for one in ids[5:]} <= {"correct", "wrong"}
+    assert code == 0
+    assert len(answering.requests) == asked + 5
+    assert json.loads(out)["tasks"]["medqa"]["n_scored"] == len(lines)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medix_eval.errors import ConfigError, RequestRejected
+from medix_eval.errors import ConfigError, RequestRefused, RequestRejected, ServerError
 from medix_eval.judging.replies import verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.checkpoint import folder_identity, split_revision
@@ -123,7 +123,7 @@ def test_a_text_model_answers_text_and_refuses_images(text_model: Path) -> None:
     text, image = answers(text_model, prompts, batch=2, max_tokens=3)
 
     assert isinstance(text, Completion)
-    assert isinstance(image, RequestRejected)
+    assert isinstance(image, ServerError)
     assert "does not accept images" in str(image)
 
 
@@ -233,7 +233,8 @@ def test_without_the_library_a_prompt_with_a_schema_is_refused_by_name(
 ) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
 
-    with pytest.raises(RequestRejected, match="json_schema") as error:
+    with pytest.raises(RequestRefused, match="no JSON schema") as error:
         held([verdict_schema((0, 1))], [()], object())
 
+    assert error.value.is_schema
     assert "`hf`" in error.value.hint

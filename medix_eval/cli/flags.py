@@ -124,6 +124,12 @@ KeyEnv = Annotated[
                  help="Environment variable that holds the key: OPENAI_API_KEY, or the provider's "
                  "own, if none is named."),
 ]
+Alias = Annotated[
+    list[str] | None,
+    typer.Option("--allow-model-alias", metavar="ID", rich_help_panel=_MODELS,
+                 help="Another id that the server's replies may carry; you vouch that it is the "
+                 "same model. A dated form of the name needs no flag.")
+]
 Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", metavar="N", rich_help_panel=_MODELS,
@@ -160,6 +166,11 @@ JudgeKeyEnv = Annotated[
     list[str] | None,
     typer.Option("--judge-api-key-env", metavar="VAR", rich_help_panel=_JUDGES,
                  help="Environment variable that holds the judge's key."),
+]
+JudgeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--judge-allow-model-alias", metavar="ID", rich_help_panel=_JUDGES,
+                 help="Another id that a judge's replies may carry."),
 ]
 JudgeConcurrency = Annotated[
     list[int] | None,
@@ -229,6 +240,7 @@ _MODEL = {
     "backend": (Backend, None),
     "base_url": (BaseUrl, None),
     "api_key_env": (KeyEnv, None),
+    "allow_model_alias": (Alias, None),
     "concurrency": (Concurrency, None),
     "request_timeout": (RequestTimeout, 600.0),
     "gpus": (Gpus, None),
@@ -240,6 +252,7 @@ _JUDGE = {
     "judge_backend": (JudgeBackend, None),
     "judge_base_url": (JudgeBaseUrl, None),
     "judge_api_key_env": (JudgeKeyEnv, None),
+    "judge_allow_model_alias": (JudgeAlias, None),
     "judge_concurrency": (JudgeConcurrency, None),
     "judge_request_timeout": (JudgeRequestTimeout, 600.0),
     "judge_gpus": (JudgeGpus, None),

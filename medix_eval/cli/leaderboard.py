@@ -31,27 +31,27 @@ def leaderboard(
         bool,
         typer.Option("--allow-synthetic", help="Show runs on synthetic data, on a marked board."),
     ] = False,
+    rules_file: Annotated[
+        Path | None,
+        typer.Option("--rules", metavar="FILE", help="YAML with what a rank requires."),
+    ] = None,
     max_unscored: Annotated[
-        float,
-        typer.Option(help="Largest share of samples without a score that still gets a rank."),
-    ] = 0.05,
+        float | None,
+        typer.Option(min=0, max=1, help="Largest share of samples without a score, for a rank."),
+    ] = None,
     require_scorecard: Annotated[
         bool,
-        typer.Option("--require-scorecard", help="Give ranks only where the judge was measured."),
+        typer.Option("--require-scorecard", help="Give ranks only where the judge did well."),
     ] = False,
     include_path: flags.Include = None,
 ) -> None:
     """Build the static leaderboard from runs; it works from disk and from any web server."""
-    from medix_eval.site.boards import Rules, load_facts  # noqa: PLC0415
-    from medix_eval.site.build import (  # noqa: PLC0415
-        problems_of,
-        read_boards,
-        write_site,
-    )
+    from medix_eval.site.boards import load_facts, load_rules  # noqa: PLC0415
+    from medix_eval.site.build import problems_of, read_boards, write_site  # noqa: PLC0415
     from medix_eval.storage.bundled import bundled  # noqa: PLC0415
 
-    if not 0 <= max_unscored <= 1:
-        raise ConfigError(f"--max-unscored {max_unscored} is not 0 to 1", hint="such as 0.05")
+    needs_scorecard = require_scorecard or None
+    rules = load_rules(rules_file, max_unscored=max_unscored, needs_scorecard=needs_scorecard)
     catalogue = open_catalogue(include_path)
     facts = load_facts([bundled("leaderboard") / "models.yaml", *(models or [])])
     if check:
@@ -64,7 +64,6 @@ def leaderboard(
     if out is None:
         raise ConfigError("--out is missing", hint="name the folder of the site, or use --check")
     boards = read_boards(runs, catalogue=catalogue, facts=facts, allow_synthetic=allow_synthetic)
-    rules = Rules(max_unscored=max_unscored, needs_scorecard=require_scorecard)
     written = write_site(boards, out, catalogue=catalogue, rules=rules)
     for board in written.boards:
         typer.echo(

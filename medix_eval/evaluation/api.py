@@ -46,6 +46,7 @@ class Serving(TypedDict, total=False):
     backend: Engine | None
     base_url: str | Sequence[str] | None
     api_key_env: str | None
+    allow_model_alias: str | Sequence[str] | None
     concurrency: int | None
     request_timeout: float
     gpus: str | None
@@ -55,6 +56,7 @@ class Serving(TypedDict, total=False):
     judge_backend: Engine | None
     judge_base_url: str | Sequence[str] | None
     judge_api_key_env: str | Sequence[str] | None
+    judge_allow_model_alias: str | Sequence[str] | None
     judge_concurrency: int | Sequence[int] | None
     judge_request_timeout: float
     judge_gpus: str | Sequence[str] | None
@@ -320,6 +322,7 @@ def judge_choices(
     given: dict[str, Sequence[Any]] = {
         "base_urls": urls,
         "key_env": _shared_out("judge_api_key_env", serving, judges, takes=keyed),
+        "aliases": [_listed(serving.get("judge_allow_model_alias"))] * len(judges),
         "backend": _shared_out("judge_backend", serving, judges, takes=local),
         "gpus": _shared_out("judge_gpus", serving, judges, takes=local),
         "vllm_args": _shared_out("judge_vllm_args", serving, judges, takes=local),
@@ -381,6 +384,7 @@ def _settings(
     flags = {
         "base_urls": _listed(serving.get("base_url")),
         "key_env": serving.get("api_key_env"),
+        "aliases": _listed(serving.get("allow_model_alias")),
         "concurrency": positive("--concurrency", serving.get("concurrency")),
         **{name: serving.get(name) for name in ("backend", "gpus", "vllm_args")},
     }

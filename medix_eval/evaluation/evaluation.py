@@ -341,8 +341,9 @@ def template_around(text: str | None, *, name: str | None) -> Callable[[str], st
 def _refuse_unusable(run: Path, tasks: Mapping[str, TaskScore]) -> None:
     """Raise the data error if a task had no row that could be asked."""
     for name, task in tasks.items():
-        if task.n == task.outcomes["rejected"]:
-            _LOG.warning("task %s: the model rejected every sample; see completions.jsonl", name)
+        if rejected := task.outcomes["rejected"]:
+            said = "task %s: samples that the server rejected: %d of %d; see completions.jsonl"
+            _LOG.warning(said, name, rejected, task.n)
     broken = {name for name, task in tasks.items() if task.n == task.outcomes["skipped"]}
     if not broken:
         return

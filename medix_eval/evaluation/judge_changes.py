@@ -11,6 +11,7 @@ from medix_eval.evaluation.kinship import Known, kinship_warnings
 from medix_eval.evaluation.rejudging import Rejudged
 from medix_eval.records import Frozen
 from medix_eval.report.format import decimal, percent, stacked, strong, table
+from medix_eval.results.scores import whose
 from medix_eval.results.scoring import mean
 from medix_eval.results.store import JudgedRun, newest, read_run
 
@@ -70,6 +71,8 @@ class JudgeChanges(Frozen):
     kendall_tau: float | None
     """Of the two orders of the models; null for fewer than two."""
     num_failures: int
+    lost: str
+    """Whose the samples without a score are."""
     warnings: list[str]
 
 
@@ -102,6 +105,7 @@ def changes_of(rejudged: Sequence[Rejudged]) -> JudgeChanges:
         ranked_by=shared,
         kendall_tau=_kendall_tau(means),
         num_failures=sum(new.scores.num_failures for new in after),
+        lost=whose((one for new in after for one in new.scores.tasks.values()), scored=False),
         warnings=_warnings(pairs),
     )
 
@@ -120,7 +124,8 @@ def changes_table(changes: JudgeChanges) -> RenderableType:
     if any(min(task.scored_before, task.scored_after) < task.n for task in tasks):
         parts.append("† the mean of some of the samples: the others have no verdict")
     if changes.num_failures:
-        parts.append(f"failed samples: {changes.num_failures}; run the same command to retry")
+        retry = "run the same command to retry; without a score"
+        parts.append(f"failed samples: {changes.num_failures}; {retry}: {changes.lost}")
     return stacked(*parts, *(f"warning: {said}" for said in changes.warnings))
 
 

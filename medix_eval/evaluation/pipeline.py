@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import TaskFile
-from medix_eval.errors import BadRow, ModelError
+from medix_eval.errors import BadRow, ModelError, RequestRejected
 from medix_eval.evaluation.controls import Control, Disturb, disturbing
 from medix_eval.evaluation.panel import Panel
 from medix_eval.judging.protocol import Protocol
@@ -99,7 +99,13 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             model = await stack.enter_async_context(self.candidate.open(self.run.path / "logs"))
             gate = gate_for(concurrency=self.candidate.concurrency, adapts=self.candidate.adapts)
-            self._asker = RetryingModel(model=model, policy=self.policy, role="model", gate=gate)
+            self._asker = RetryingModel(
+                model=model,
+                policy=self.policy,
+                role="model",
+                gate=gate,
+                has_answered=any(seen.answered for seen in self.run.seen.values()),
+            )
             self.progress.begin("answering", left)
             in_judging = 0
             if self.stage.panel.judges and self.stage.panel.is_open:
@@ -112,6 +118,7 @@ class Pipeline:
         """Take one sample all the way, or as far as it can go already."""
         record = sample.record if isinstance(sample, BadSample) else await self._answer(sample)
         self.run.append(record)
+        self.stage.judging.rejected.discard((record.task, record.sample_id))
         self.progress.done("answering", record.task, failed=record.failure is not None)
         if self.stage.panel.is_open:
             await self.stage.score(record)
@@ -123,7 +130,8 @@ class Pipeline:
             prompt = self._prompt(sample)
             completion = await self._asker.complete(prompt, self._sampling)
         except ModelError as error:
-            failure = Failure(error=type(error).__name__, message=str(error))
+            kind = error.kind if isinstance(error, RequestRejected) else ""
+            failure = Failure(error=type(error).__name__, message=str(error), kind=kind)
             return _record(sample, failure=failure, requests=error.requests, seconds=error.seconds)
         return _record(
             sample,
@@ -131,6 +139,7 @@ class Pipeline:
             seconds=completion.seconds,
             completion=completion.text,
             finish_reason=completion.finish_reason,
+            served_model=completion.served_model,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
         )
@@ -198,7 +207,8 @@ class JudgingStage:
     async def score_saved(self, wanted: Mapping[tuple[str, str], int]) -> None:
         """Score completions that the run folder holds, by the number of their line."""
         self.progress.begin("judging", Counter(task for task, _ in wanted))
-        records = newest_completions(self.run.path, wanted=wanted)
+        newest = newest_completions(self.run.path, wanted=wanted)
+        records = (self.run.as_read(record) for record in newest)
         await each(records, self.score, limit=self.panel.concurrency)
 
     def unjudged(self, rows: Mapping[str, frozenset[int]]) -> dict[tuple[str, str], int]:

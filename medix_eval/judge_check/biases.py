@@ -184,11 +184,13 @@ def _macro_f1(table: np.ndarray) -> float:
 
 
 def _kappa(table: np.ndarray) -> Kappa:
-    from statsmodels.stats.inter_rater import cohens_kappa  # noqa: PLC0415 (a second)
-
+    """Return the kappa; its ends are those of the agreement's interval, rescaled as it is."""
     if np.diag(table).max() == table.sum():  # all is alike, so chance would say the same
         return Kappa(value=None, low=None, high=None)
     if (table.sum(0) == 0).any() or (table.sum(1) == 0).any():
         return Kappa(value=0.0, low=None, high=None)
-    found = cohens_kappa(table)
-    return Kappa(value=float(found.kappa), low=float(found.kappa_low), high=float(found.kappa_upp))
+    agree = rate(int(np.trace(table)), int(table.sum()))
+    chance = float(table.sum(0) @ table.sum(1)) / agree.n**2
+    found = (agree.value, agree.low, agree.high)
+    ends = [max(-1.0, ((x or 0.0) - chance) / (1 - chance)) for x in found]
+    return Kappa(value=ends[0], low=ends[1], high=ends[2])

@@ -18,7 +18,7 @@ from typing import Any
 
 import jinja2
 
-from medix_eval.errors import ModelError, ReplyUnusable, RequestRejected
+from medix_eval.errors import ModelError, ReplyUnusable, RequestRefused
 from medix_eval.judging.cache import VerdictCache, remembered
 from medix_eval.judging.prompts import compiled, fence, fields_of
 from medix_eval.judging.protocol import (
@@ -44,7 +44,6 @@ REMINDER = "\n\nA program reads your reply. Without any other word or reason, it
 """Goes on with the form, behind a prompt whose first reply could not be read."""
 _FORM = '{{"score": N}} with a whole number N from {} to {}.'
 CUT = "the reply was cut by its limit"
-_NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,13 +177,12 @@ class Judge:
         if self._structured and schema is not None:
             try:
                 return await self.ask(Prompt(text=text, schema=schema), sampling)
-            except RequestRejected as error:
-                if not any(word in str(error).lower() for word in _NO_SCHEMA):
+            except RequestRefused as error:
+                if not error.is_schema:
                     raise
                 if self._structured:  # the first of several in flight
-                    _LOG.warning(
-                        "judge %s follows no JSON schema: %s", self.name, error.hint or "refused"
-                    )
+                    why = error.hint or "refused"
+                    _LOG.warning("judge %s follows no JSON schema: %s", self.name, why)
                 self._structured = False
         return await self.ask(Prompt(text=text), sampling)
 

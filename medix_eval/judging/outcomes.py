@@ -6,9 +6,11 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from medix_eval.errors import RequestRejected
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade, Grader
 from medix_eval.judging.protocol import LLMJudge, Protocol
+from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind, unanswered
 from medix_eval.records import (
     CompletionRecord,
     Failure,
@@ -19,12 +21,9 @@ from medix_eval.records import (
 from medix_eval.rules.answers import extract_answer, has_final_answer, letter_of, published_answer
 from medix_eval.rules.decide import decide as decide_by_rules
 
-_FAILED = {
-    "RequestRejected": Outcome.REJECTED,
-    "NoAnswer": Outcome.SKIPPED,
-    "BadRow": Outcome.SKIPPED,
-}
-"""What an error on the way to a completion means; any other is `request_failed`."""
+_SKIPPED = frozenset({"NoAnswer", "BadRow"})
+_REFUSED = {"refusal": "the server says: a refusal", "content_filter": "a content filter"}
+"""Endings of a completion that are the server's word for it."""
 
 
 async def verdict_of(
@@ -35,15 +34,14 @@ async def verdict_of(
     A failure of the judge is an outcome. `ServerError` is raised where it cannot be used at all.
     """
     is_published = protocol.answer.reading == "published"
-    if record.failure is not None:
-        outcome = _failed(record.failure, is_published=is_published)
-        return _verdict(record, outcome, reason=record.failure.message)
+    if (unread := _without_answer(record, is_published=is_published)) is not None:
+        return unread
     completion = record.completion or ""
     if record.parser is not None:
         return _parsed(record, completion)
     said = extract_answer(completion)
     answer = published_answer(completion) if is_published else said
-    was_cut = record.finish_reason == "length" and not has_final_answer(completion)
+    was_cut = ending_of(record.finish_reason) == "length" and not has_final_answer(completion)
     if was_cut and not is_published:
         return _verdict(record, Outcome.TRUNCATED, answer=answer)
     if not answer and not is_published:
@@ -74,13 +72,30 @@ async def verdict_of(
     return _verdict(record, outcome, score=score, answer=answer, rule=rule, grade=grade)
 
 
+def _without_answer(record: CompletionRecord, *, is_published: bool) -> VerdictRecord | None:
+    """Return how a sample ended that the model has not answered; None where there is an answer."""
+    if record.failure is not None:
+        outcome = _failed(record.failure, is_published=is_published)
+        said = filter(None, (record.failure.kind, record.failure.message))
+        return _verdict(record, outcome, reason=": ".join(said))
+    if why := unanswered(record.completion, record.finish_reason):
+        return _verdict(record, Outcome.REQUEST_FAILED, reason=why)
+    if reason := _REFUSED.get(ending_of(record.finish_reason)):
+        return _verdict(record, Outcome.REFUSED, answer=record.completion, reason=reason)
+    return None
+
+
 def _failed(failure: Failure, *, is_published: bool) -> Outcome:
     """Name the outcome of a sample without a completion.
 
-    The published evaluation knows no rejection: what failed, for whatever reason, is left out.
+    Earlier versions took any refusal for a rejection of the sample, without a kind. The published
+    evaluation knows no rejection: what failed, for whatever reason, is left out.
     """
-    outcome = _FAILED.get(failure.error, Outcome.REQUEST_FAILED)
-    return Outcome.REQUEST_FAILED if outcome is Outcome.REJECTED and is_published else outcome
+    if failure.error in _SKIPPED:
+        return Outcome.SKIPPED
+    kind = failure.kind or refusal_kind(failure.message)
+    is_rejected = failure.error == RequestRejected.__name__ and kind in OF_THE_SAMPLE
+    return Outcome.REJECTED if is_rejected and not is_published else Outcome.REQUEST_FAILED
 
 
 def _is_refusal(answer: str, refusals: Sequence[str]) -> bool:

@@ -45,6 +45,11 @@ class Completion:
 
     text: str | None
     finish_reason: str | None = None
+    """In the server's own word; once it is accepted, as `requests.ending_of` calls it."""
+    thought_only: bool = False
+    """Whether a server split reasoning off, and nothing was left."""
+    served_model: str | None = None
+    """The id in the reply, where it is not the one asked for."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     requests: int = 1

@@ -9,19 +9,21 @@ from typing import Any
 
 import torch
 
-from medix_eval.errors import RequestRejected, how_to_install
+from medix_eval.errors import RequestRefused, how_to_install
 
 
 def held(
     schemas: Sequence[Mapping[str, Any] | None], said: Sequence[Sequence[int]], tokenizer: Any
 ) -> dict[str, Any]:
-    """Return settings of `generate` that hold rows to their schemas. Raises `RequestRejected`."""
+    """Return settings of `generate` that hold rows to their schemas. Raises `RequestRefused`."""
     try:
         matchers = [
             _start(json.dumps(one), tokenizer).deep_copy() if one else None for one in schemas
         ]
     except (ImportError, ValueError) as error:
-        raise RequestRejected(f"json_schema: {error}", hint=how_to_install("hf")) from error
+        refused = RequestRefused(f"no JSON schema: {error}", is_schema=True)
+        refused.hint = how_to_install("hf")
+        raise refused from error
     before = iter([said])
 
     def hold(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,10 @@ flight that client reaches half of what one session can, at five times the CPU.
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -20,13 +21,16 @@ from pydantic_core import to_json
 
 from medix_eval.errors import (
     ConfigError,
+    OtherModel,
     ReplyUnusable,
     RequestFailed,
+    RequestRefused,
     RequestRejected,
     ServerError,
     Unreachable,
 )
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.models.requests import OF_THE_SAMPLE, refusal_kind
 from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import data_url, in_8_bits
 from medix_eval.storage.jsonl import parsed
@@ -46,7 +50,24 @@ _STOPS = {
     402: "the account behind {key_env} has no credit",
     403: "the key in {key_env} may not use this model",
     404: "check the model name and {where}",
+    "account": "the account behind {key_env} has nothing left; finished work is kept",
+    "key": "check the key in {key_env} and what it may use",
+    "model": "check the model behind {where}",
 }
+_TOO_LARGE = 413
+_SETTINGS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed")
+"""Fields of a request that are the same for every sample."""
+_NAMES = re.compile(rf"\b({'|'.join(_SETTINGS)})\b", re.IGNORECASE)
+_OF_A_SCHEMA = re.compile("response_format|json_schema|structured|guided|grammar", re.IGNORECASE)
+_ECHOES = frozenset({"input", "ctx", "flagged_input", "url"})
+"""Fields of an error that may repeat the prompt."""
+_MOST_WORDS, _SHOWN = 4000, 300
+_REASONING = ("reasoning_content", "reasoning", "reasoning_details")
+"""Where servers put what they split off, the plainest first."""
+_DATED = re.compile(
+    r"-(20\d\d-?(0[1-9]|1[0-2])-?([0-2]\d|3[01])|2\d(0[1-9]|1[0-2])|(0[1-9]|1[0-2])([0-2]\d|3[01]))"
+)
+"""How the id of a dated release goes on: `-2024-08-06`, `-20240229`, `-2411`, `-0613`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +83,8 @@ class OpenAIServer:
     request_timeout_s: float = 600.0
     role: str = "model"
     """Its name in messages: `model` or `judge`."""
+    aliases: tuple[str, ...] = ()
+    """Other ids that its replies may carry; the user vouches for them."""
 
     @property
     def name(self) -> str:
@@ -69,10 +92,14 @@ class OpenAIServer:
         return f"openai:{self.model}"
 
     @property
+    def prefix(self) -> str:
+        """How the flags of its role begin."""
+        return "--judge-" if self.role == "judge" else "--"
+
+    @property
     def where(self) -> str:
         """The address and who gave it, for messages."""
-        flag = "--judge-base-url" if self.role == "judge" else "--base-url"
-        return f"{flag}={self.base_url} (it usually ends in /v1)"
+        return f"{self.prefix}base-url={self.base_url} (it usually ends in /v1)"
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -90,7 +117,21 @@ class OpenAIServer:
 
     def identity(self) -> dict[str, Any]:
         """Return the served id and the host: all that an endpoint tells about itself."""
-        return {"kind": "openai", "id": self.model, "host": urlsplit(self.base_url).netloc}
+        vouched = {"aliases": sorted(self.aliases)} if self.aliases else {}
+        host = urlsplit(self.base_url).netloc
+        return {"kind": "openai", "id": self.model, "host": host, **vouched}
+
+    def is_served_as(self, served: str) -> bool:
+        """Whether a reply under this id is the model's: its own, a dated form, or vouched for.
+
+        >>> OpenAIServer(model="gpt-4o", base_url="").is_served_as("gpt-4o-2024-08-06")
+        True
+        """
+        asked, served = self.model.casefold(), served.casefold()
+        if served == asked or served in map(str.casefold, self.aliases):
+            return True
+        family = asked.removesuffix("-latest")
+        return served.startswith(family) and bool(_DATED.fullmatch(served[len(family) :]))
 
     @asynccontextmanager
     async def open(self, logs: Path) -> AsyncIterator[ChatModel]:
@@ -129,12 +170,13 @@ class Connected:
         """Check the list of models; a server without one (404, 405) is trusted."""
         try:
             status, reply = await self._request("GET", "/models")
+            if status not in {404, 405}:
+                self._refuse(status, reply)
         except RequestFailed as error:
             hint = f"is the server running? {self.server.where}"
             raise ServerError(str(error), hint=hint) from error
         if status in {404, 405}:
             return
-        self._refuse(status, reply)
         rows = reply.get("data") if isinstance(reply, dict) else None
         served = [str(row.get("id")) for row in rows or () if isinstance(row, dict)]
         if served and self.server.model not in served:
@@ -162,7 +204,16 @@ class Connected:
         body = _encoded(fields, prompt.images)
         status, reply = await self._request("POST", "/chat/completions", body)
         self._refuse(status, reply)
-        return _completion(reply)
+        completion = _completion(reply, self._choice(reply))
+        served = reply.get("model")
+        if isinstance(served, str) and served and served != self.server.model:
+            if not self.server.is_served_as(served):
+                raise OtherModel(
+                    f"{self.server.model} was asked, but {served} answered",
+                    hint=f"if they are one, {self.server.prefix}allow-model-alias {served}",
+                )
+            completion.served_model = served
+        return completion
 
     async def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
         import aiohttp  # noqa: PLC0415
@@ -178,23 +229,37 @@ class Connected:
             raise Unreachable(f"no connection to {self.server.base_url}: {_said(error)}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise RequestFailed(f"{self.server.base_url}: {_said(error)}") from error
-        if status in _RETRYABLE or status >= 500:  # noqa: PLR2004
-            said = raw[:200].decode(errors="replace")
-            raise RequestFailed(
-                f"{self.server.base_url} answered {status}: {said}",
-                retry_after_s=_retry_after_s(headers.get("Retry-After")),
-            )
         try:
-            return status, parsed(raw)
+            reply = parsed(raw)
         except (ValueError, RecursionError) as error:
+            kind = headers.get("Content-Type", "no type")
+            if status == 200 and "json" in kind:  # noqa: PLR2004
+                raise RequestFailed(f"{url} answered with half a reply") from error
             if status == 200:  # noqa: PLR2004
                 raise ServerError(
-                    f"{url} answered with {headers.get('Content-Type', 'no type')}, not JSON",
+                    f"{url} answered with {kind}, not JSON",
                     hint=f"an OpenAI-compatible API is expected at {self.server.where}",
                 ) from error
-            return status, raw[:200].decode(errors="replace")
+            reply = raw[:200].decode(errors="replace")
+        if status in _RETRYABLE or status >= 500:  # noqa: PLR2004
+            self._refuse(status, reply, wait_s=_retry_after_s(headers.get("Retry-After")))
+        return status, reply
 
-    def _refuse(self, status: int, reply: Any) -> None:
+    def _choice(self, reply: Any) -> dict[str, Any]:
+        """Return the first choice. Raises what an error says that a gateway passes as a success."""
+        reply = reply if isinstance(reply, dict) else {"": reply}
+        choices = reply.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        choice: dict[str, Any] = first if isinstance(first, dict) else {}
+        for error in filter(None, (reply.get("error"), choice.get("error"))):
+            code = str(error.get("code")) if isinstance(error, dict) else ""
+            self._refuse(int(code) if re.fullmatch(r"[45]\d\d", code) else 502, error)
+        if not isinstance(choice.get("message"), dict):
+            raise RequestFailed(f"the reply has no completion: {str(reply)[:200]}")
+        return choice
+
+    def _refuse(self, status: int, reply: Any, *, wait_s: float | None = None) -> None:
+        """Raise what an error is about: the account, the set-up, the sample, or this moment."""
         if status < 300:  # noqa: PLR2004
             return
         if status < 400:  # noqa: PLR2004
@@ -203,13 +268,26 @@ class Connected:
                 f"{self.server.base_url} answered {status}: redirected",
                 hint=f"give the final address of the API in {self.server.where}",
             )
-        said = _error_message(reply)
-        if status in _STOPS:
-            raise ServerError(
-                f"{self.server.base_url} answered {status}: {said}",
-                hint=_STOPS[status].format(key_env=self.server.key_env, where=self.server.where),
-            )
-        raise RequestRejected(f"answered {status}: {said}")
+        words = " ".join(_words(reply))[:_MOST_WORDS]
+        kind = refusal_kind(words)
+        passes = status in _RETRYABLE or status >= 500 or kind == "rate"  # noqa: PLR2004
+        message = f"answered {status}: {words[:_SHOWN]}"
+        at = f"{self.server.base_url} {message}"
+        if status == _TOO_LARGE and not kind:
+            kind = "too_long"
+        if kind == "too_long" or (kind in OF_THE_SAMPLE and not passes):
+            raise RequestRejected(message, kind=kind)
+        if passes and kind != "account":
+            raise RequestFailed(at, retry_after_s=wait_s)
+        setting, is_schema = _setting(reply, words), bool(_OF_A_SCHEMA.search(words))
+        about: int | str = kind if kind in _STOPS and status not in _STOPS else status
+        if about in _STOPS:
+            known = {"key_env": self.server.key_env, "where": self.server.where}
+            raise ServerError(at, hint=_STOPS[about].format(**known))
+        if setting and not is_schema:
+            hint = f"it refuses {setting!r} of every request; no sample is scored for that"
+            raise ServerError(at, hint=hint)
+        raise RequestRefused(message, is_schema=is_schema)
 
 
 def _messages(prompt: Prompt) -> list[ChatCompletionMessageParam]:
@@ -243,25 +321,23 @@ def _encoded(fields: Mapping[str, Any], images: tuple[bytes, ...]) -> bytes:
     return body
 
 
-def _completion(reply: Any) -> Completion:
-    """Read the first choice; reasoning that a server splits off is put back in front."""
-    try:
-        choice = reply["choices"][0]
-        message = choice["message"]
-        text = message.get("content")
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
-        usage = reply.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        reason = choice.get("finish_reason")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ReplyUnusable(f"the reply has no completion: {str(reply)[:200]}") from error
-    if not isinstance(text, str | None):
-        raise ReplyUnusable(f"the completion is {type(text).__name__}, not text")
-    if isinstance(reasoning, str) and reasoning:
+def _completion(reply: Mapping[str, Any], choice: Mapping[str, Any]) -> Completion:
+    """Read a choice; reasoning that a server splits off is put back in front."""
+    message, usage = choice["message"], reply.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    reason = choice.get("finish_reason")
+    parts = _parts(message.get("content"))
+    text, refusal = parts.get("text"), message.get("refusal") or parts.get("refusal")
+    split = next(filter(None, map(message.get, _REASONING)), None)
+    reasoning = parts.get("thinking", "") + _text_of(split)
+    if refusal and not (text or "").strip():
+        text, reason = str(refusal), "refusal"
+    elif reasoning:
         text = f"<think>{reasoning}</think>{text or ''}"
     return Completion(
         text=text,
         finish_reason=reason if isinstance(reason, str) else None,
+        thought_only=bool(reasoning) and not (text or "").rpartition("</think>")[2].strip(),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
     )
@@ -271,11 +347,48 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-def _error_message(reply: Any) -> str:
-    if isinstance(reply, dict):
-        error = reply.get("error", reply)
-        reply = error.get("message", error) if isinstance(error, dict) else error
-    return " ".join(str(reply).split())[:300]
+def _parts(content: Any) -> dict[str, str]:
+    """Return `text`, `thinking` and `refusal` of a content, which is text or a list of parts."""
+    if not isinstance(content, str | list | None):
+        raise ReplyUnusable(f"the completion is {type(content).__name__}, not text")
+    found: dict[str, str] = {}
+    for part in [content] if isinstance(content, str) else content or ():
+        kind = str(part.get("type", "text")) if isinstance(part, dict) else "text"
+        kind = "thinking" if kind == "reasoning" else kind.removeprefix("output_")
+        found[kind] = found.get(kind, "") + _text_of(part)
+    return found
+
+
+def _text_of(part: Any) -> str:
+    """Return the text of a part of a content, however deep it lies."""
+    if not isinstance(part, dict):
+        return part if isinstance(part, str) else "".join(map(_text_of, part or ()))
+    keys = ("text", "thinking", "reasoning", "refusal", "summary", "content")
+    return next((_text_of(part[key]) for key in keys if key in part), "")
+
+
+def _words(error: Any) -> Iterator[str]:
+    """Yield all that an error says, but for what may be the prompt."""
+    if isinstance(error, str) and error.startswith(("{", "[")):
+        with suppress(ValueError, RecursionError):
+            error = parsed(error.encode(errors="replace"))
+    if isinstance(error, dict):
+        error = [value for key, value in error.items() if key not in _ECHOES]
+    if isinstance(error, list):
+        for one in error:
+            yield from _words(one)
+    elif error is not None:
+        yield from str(error).split()
+
+
+def _setting(reply: Any, words: str) -> str | None:
+    """Return the setting of our requests that an error names: in a field of it, or in its words."""
+    error = reply.get("error", reply) if isinstance(reply, dict) else {}
+    param = error.get("param") if isinstance(error, dict) else None
+    if isinstance(param, str) and (name := re.split(r"[.\[]", param)[0]) in (*_SETTINGS, "model"):
+        return name
+    found = _NAMES.search(words)
+    return found[1] if found else None
 
 
 def _retry_after_s(header: str | None) -> float | None:

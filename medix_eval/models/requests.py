@@ -1,6 +1,6 @@
-"""How many requests are in flight at once: a fixed number, or as many as the server can handle.
+"""How many requests are in flight, which are sent again, and which replies are answers.
 
-Tuned like TCP: grow while it helps, halve when the server says it is too much. It
+The number is tuned like TCP: grow while it helps, halve when the server says it is too much. It
 does not affect a score, so it is in no digest.
 """
 
@@ -9,16 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from medix_eval.errors import MedixError, ModelError, RequestFailed, ServerError, Unreachable
+from medix_eval.errors import (
+    MedixError,
+    ModelError,
+    OtherModel,
+    ReplyUnusable,
+    RequestFailed,
+    RequestRefused,
+    RequestRejected,
+    ServerError,
+    Unreachable,
+)
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
+from medix_eval.storage.bundled import read_mapping
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -155,8 +169,86 @@ async def each(
         raise (known[0] if known else errors.exceptions[0]) from None
 
 
+_NO_ANSWER = "all of the reply is reasoning, without an answer"
+_PARSER = "does the server's --reasoning-parser (llama.cpp: --reasoning-format) fit the model?"
+OF_THE_SAMPLE = frozenset({"too_long", "image", "content_filter"})
+"""Refusals that are the sample's own; for any other the model is not to blame."""
+
+
+@cache
+def _words() -> tuple[dict[str, str], tuple[tuple[str, re.Pattern[str]], ...]]:
+    listed = read_mapping(Path(__file__).with_name("vendors.yaml"), what="vendors' words")
+    endings: dict[str, str] = {}
+    for vendor in listed["finish_reasons"].values():
+        endings |= vendor
+    refusals = listed["refusals"].items()
+    patterns = ((kind, "|".join(said)) for kind, said in refusals)
+    return endings, tuple((kind, re.compile(said, re.IGNORECASE)) for kind, said in patterns)
+
+
+def ending_of(reason: str | None) -> str:
+    """Return what a finish reason means: `stop`, `length`, `content_filter`, `refusal`, `failed`.
+
+    Without one an answer counts as whole; a word that no known server says is `unknown`.
+
+    >>> ending_of("MAX_TOKENS"), ending_of("abort"), ending_of(None), ending_of("tool_calls")
+    ('length', 'failed', 'stop', 'unknown')
+    """
+    word = (reason or "stop").rpartition(".")[2].casefold().replace("-", "_")
+    return _words()[0].get(word, "unknown")
+
+
+def refusal_kind(said: str) -> str:
+    """Return what a refusal is about, as `vendors.yaml` sorts them; empty if it tells nothing.
+
+    >>> refusal_kind("This model's maximum context length is 4096 tokens.")
+    'too_long'
+    """
+    return next((kind for kind, pattern in _words()[1] if pattern.search(said)), "")
+
+
+def unanswered(text: str | None, reason: str | None, *, thought_only: bool = False) -> str:
+    """Return why a reply is not an answer of the model, in words; empty if it is one.
+
+    The one place that tells them apart, of fresh replies and of what a run has kept.
+    """
+    ending = ending_of(reason)
+    if ending in {"failed", "unknown"}:
+        return f"the reply ended with finish_reason {reason!r}, which is no answer's"
+    if text is None and ending == "stop":
+        return "the reply has no text"
+    if thought_only and ending == "stop":
+        return _NO_ANSWER
+    return ""
+
+
+def is_thought_only(text: str | None) -> bool:
+    """Tell whether a text is one closed piece of thinking and nothing else."""
+    said = (text or "").strip()
+    return said.startswith("<think>") and said.find("</think>") == len(said) - len("</think>")
+
+
+def accepted(completion: Completion) -> Completion:
+    """Return a completion that is an answer, its finish reason in our words.
+
+    Raises `RequestFailed` for one that the server broke off, `ReplyUnusable` for any other.
+    """
+    ending = ending_of(completion.finish_reason)
+    why = unanswered(
+        completion.text, completion.finish_reason, thought_only=completion.thought_only
+    )
+    if why:
+        hint = _PARSER if why == _NO_ANSWER else ""
+        raise RequestFailed(why) if ending == "failed" else ReplyUnusable(why, hint=hint)
+    completion.finish_reason = completion.finish_reason and ending
+    return completion
+
+
 _LOG = logging.getLogger(__name__)
 _FIRST_WAIT_S = 0.5
+_REFUSALS = (OtherModel, RequestRefused, RequestRejected)
+_ALIKE = 160
+"""Characters in which two refusals are equal, numbers aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +261,8 @@ class RetryPolicy:
     """This many in a row, over all requests, stop the run."""
     silence_s: float = 600.0
     """So long without any answer, while several requests wait for one, stops the run."""
+    refusals: int = 8
+    """This many of the same kind, before anything was answered, stop the run."""
     quotes: bool = False
     """Whether logs quote the server; it may quote the prompt, and so restricted data."""
 
@@ -182,6 +276,10 @@ class RetryingModel:
     role: str
     gate: Gate
     """Requests in flight; waiting for the next try does not count."""
+    has_answered: bool = False
+    """Whether it has ever answered in this run: then a refusal is not of every request."""
+    _refused: Counter[str] = field(default_factory=Counter)
+    _is_warned: bool = False
     _failures_in_a_row: int = 0
     _last_answer_at: float = field(default_factory=time.monotonic)
     _failed_since: int = 0
@@ -200,7 +298,7 @@ class RetryingModel:
                 async with self.gate:
                     started = time.monotonic()
                     try:
-                        completion = await self.model.complete(prompt, sampling)
+                        completion = accepted(await self.model.complete(prompt, sampling))
                     finally:
                         seconds = round(seconds + time.monotonic() - started, 3)
             except RequestFailed as error:
@@ -208,14 +306,17 @@ class RetryingModel:
                 self._count(error)
                 if number >= self.policy.tries:
                     self._failed_since += 1
+                    self._heed(error)
                     raise
                 await asyncio.sleep(self._wait_s(error, number=number))
             except ModelError as error:
                 error.requests, error.seconds = number, seconds
                 self._answered()
+                self._heed(error)
                 raise
             else:
                 self._answered()
+                self.has_answered = True
                 completion.requests, completion.seconds = number, seconds
                 return completion
 
@@ -223,6 +324,24 @@ class RetryingModel:
         self.gate.answered()
         self._failures_in_a_row = self._failed_since = 0
         self._last_answer_at = time.monotonic()
+
+    def _heed(self, error: ModelError) -> None:
+        """Warn of what a hint can mend; and stop when the first requests are all refused alike."""
+        if error.hint and not self._is_warned:
+            self._is_warned = True
+            _LOG.warning("%s; %s", error, error.hint)
+        is_schema = isinstance(error, RequestRefused) and error.is_schema
+        if self.has_answered or is_schema or not isinstance(error, _REFUSALS):
+            return
+        alike = f"{type(error).__name__} {re.sub('[0-9]+', '#', str(error))[:_ALIKE]}"
+        self._refused[alike] += 1
+        if self._refused[alike] >= self.policy.refusals:
+            told = str(error) if self.policy.quotes else type(error).__name__
+            raise ServerError(
+                f"the first {self.policy.refusals} requests to the {self.role} were refused alike: "
+                f"{told}",
+                hint=error.hint or "no sample is scored for that; finished work is kept",
+            ) from error
 
     def _count(self, error: RequestFailed) -> None:
         """Slow down; and stop everything when the server is evidently gone."""
@@ -244,12 +363,10 @@ class RetryingModel:
         ) from error
 
     def _wait_s(self, error: RequestFailed, *, number: int) -> float:
-        """Return the wait before the next try: what the server asks for, else growing."""
+        """Return the wait before the next try: growing, and no less than the server asks for."""
         cap = self.policy.longest_wait_s
-        if error.retry_after_s is not None:
-            return min(error.retry_after_s, cap)
         grown = min(_FIRST_WAIT_S * 2.0 ** (number - 1), cap)
-        wait_s = grown * self._random.uniform(0.5, 1.0)
+        wait_s = max(grown * self._random.uniform(0.5, 1.0), min(error.retry_after_s or 0.0, cap))
         _LOG.debug("try %d failed (%s); waiting %.1f s", number, self._told(error), wait_s)
         return wait_s
 

@@ -34,6 +34,8 @@ class ModelFlags:
     base_urls: tuple[str, ...] = ()
     key_env: str | None = None
     """None is the provider's own variable, or `OPENAI_API_KEY`."""
+    aliases: tuple[str, ...] = ()
+    """Other ids that an endpoint's replies may carry."""
     concurrency: int | None = None
     request_timeout_s: float = 600.0
     gpus: str | None = None
@@ -276,6 +278,7 @@ def _asking(flags: ModelFlags, *, key_env: str) -> dict[str, Any]:
     return {
         "role": flags.role,
         "key_env": flags.key_env or key_env,
+        "aliases": flags.aliases,
         "request_timeout_s": flags.request_timeout_s,
         **_in_flight(flags),
     }

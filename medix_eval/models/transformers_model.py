@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medix_eval.errors import ConfigError, RequestRejected, how_to_install
+from medix_eval.errors import (
+    ConfigError,
+    ModelError,
+    RequestRefused,
+    RequestRejected,
+    ServerError,
+    how_to_install,
+    one_line,
+)
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.models.checkpoint import (
     checkpoint_identity,
@@ -20,6 +28,7 @@ from medix_eval.models.checkpoint import (
     split_revision,
     visible_gpus,
 )
+from medix_eval.models.requests import refusal_kind
 from medix_eval.models.torch_cpu import FreeCores, declare_missing_operators, threads_for
 from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import as_rgb
@@ -118,7 +127,7 @@ class _Batcher:
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         if prompt.images and not self.loaded.takes_images:
-            raise RequestRejected("a text-only model does not accept images")
+            raise ServerError("a text-only model does not accept images")
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         await self._waiting.put((prompt, sampling, done))
         return await done
@@ -174,16 +183,16 @@ class _Batcher:
 
     def _advance(
         self, batch: ContinuousBatch, jobs: list[_Job], places: int
-    ) -> list[tuple[_Job, Completion | RequestRejected]]:
+    ) -> list[tuple[_Job, Completion | ModelError]]:
         """Let prompts join the batch, and return what has been answered since."""
         self._follow_cores()
-        answers: list[tuple[_Job, Completion | RequestRejected]] = []
+        answers: list[tuple[_Job, Completion | ModelError]] = []
         rows = []
         for job in jobs:
             try:
                 rows.append(_row(self.loaded, job))
             except Exception as error:  # noqa: BLE001 (a template may fail in any way)
-                answers.append((job, _rejection(error)))
+                answers.append((job, _failure(error)))
         for row in batch.rows:
             if row.job[2].done():  # what it is for was interrupted
                 row.room = 0
@@ -205,13 +214,13 @@ class _Batcher:
 
     async def _answer(self, jobs: list[_Job], sampling: Sampling) -> None:
         """Run one batch; an error is every row's error, so a batch is halved to find its cause."""
-        answers: Sequence[Completion | RequestRejected]
+        answers: Sequence[Completion | ModelError]
         half = 0
         try:
             prompts = [prompt for prompt, _, _ in jobs]
             answers = await asyncio.to_thread(self._generate, prompts, sampling)
         except Exception as error:  # noqa: BLE001 (a batch fails as a whole; found by halving)
-            answers, half = [_rejection(error)], len(jobs) // 2
+            answers, half = [_failure(error)], len(jobs) // 2
         if half:  # tried here, as an error that is being handled keeps what filled the memory
             await self._answer(jobs[:half], sampling)
             await self._answer(jobs[half:], sampling)
@@ -231,7 +240,7 @@ class _Batcher:
 _Job = tuple[Prompt, Sampling, "asyncio.Future[Completion]"]
 
 
-def _resolve(done: asyncio.Future[Completion], answer: Completion | RequestRejected) -> None:
+def _resolve(done: asyncio.Future[Completion], answer: Completion | ModelError) -> None:
     if done.done():  # the run was interrupted meanwhile
         return
     if isinstance(answer, Completion):
@@ -240,10 +249,13 @@ def _resolve(done: asyncio.Future[Completion], answer: Completion | RequestRejec
         done.set_exception(answer)
 
 
-def _rejection(error: Exception) -> RequestRejected:
-    if isinstance(error, RequestRejected):
+def _failure(error: Exception) -> ModelError:
+    """Return why a prompt has no answer; it is rejected only for its length or its image."""
+    if isinstance(error, ModelError):
         return error
-    return RequestRejected(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    said = f"{type(error).__name__}: {one_line(error)[:300]}"
+    is_image = isinstance(error, OSError) and refusal_kind(said) == "image"
+    return RequestRejected(said, kind="image") if is_image else RequestRefused(said)
 
 
 def _dtype() -> str:
@@ -393,7 +405,8 @@ def _row(loaded: _Loaded, job: _Job) -> BatchRow:
 
 
 def _too_long(length: int, loaded: _Loaded) -> RequestRejected:
-    return RequestRejected(f"the prompt has {length} tokens, the model takes {loaded.context}")
+    said = f"the prompt has {length} tokens, the model takes {loaded.context}"
+    return RequestRejected(said, kind="too_long")
 
 
 def _completion(loaded: _Loaded, tokens: list[int], *, num_read: int) -> Completion:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medix_eval.report.page import Packing, blocks, render, slices_in, with_blocks
+from medix_eval.report.page import Packing, blocks, render, with_blocks
+from medix_eval.results.scoring import sample_slices
 
 if TYPE_CHECKING:
     from medix_eval.results.comparison import Comparison
@@ -22,7 +23,10 @@ def compare_page(
     restricted = {
         task for run in runs for task in run.judging.tasks if run.entry(task).data_class == "dua"
     }
-    packing = Packing(is_restricted=restricted.__contains__, slices_of=slices_in(runs[0]))
+    packing = Packing(
+        is_restricted=restricted.__contains__,
+        slices_of=lambda one: sample_slices(runs[0].entry(one.task), one.completion),
+    )
 
     def fill() -> Iterator[None]:
         for pair, run in zip(found.pairs, runs[1:], strict=True):

@@ -6,20 +6,18 @@ import csv
 import io
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.records import Outcome
 from medix_eval.report.format import counted
+from medix_eval.results.scores import whose
 from medix_eval.results.store import JudgedRun, JudgedSample
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_COUNTED = ("truncated", "empty", "refused", "rejected")
-"""Outcomes that score 0 although no judge called the answer wrong."""
 _INTERVALS = (
     "Task scores are means over the scored samples; 95 % intervals are Wilson's for "
     "right-or-wrong answers and from a bootstrap for graded ones, both over clusters where "
@@ -125,27 +123,11 @@ def _votes(spec: dict[str, Any]) -> str:
 
 
 def _outcomes(run: JudgedRun) -> str:
-    totals: Counter[str] = Counter()
-    for task in run.scores.tasks.values():
-        totals.update(task.outcomes)
-    lost = [(name, totals[name]) for name in _COUNTED if totals[name]]
-    outside = [
-        (outcome.value.replace("_", " "), totals[outcome.value])
-        for outcome in Outcome
-        if not outcome.is_scored and totals[outcome.value]
-    ]
-    said = f"Of {counted(totals.total(), 'sample')} "
-    if lost:
-        said += f"{_counts(lost)}, counted as wrong"
-    else:
-        said += "none was truncated, empty, refused or rejected"
-    if outside:
-        said += f"; {_counts(outside)}, outside of the scores"
-    return f"{said}."
-
-
-def _counts(counts: list[tuple[str, int]]) -> str:
-    return ", ".join(f"{count} ended as {name}" for name, count in counts)
+    tasks = run.scores.tasks.values()
+    wrong, lost = whose(tasks, scored=True), whose(tasks, scored=False)
+    said = f"Of {counted(sum(task.n for task in tasks), 'sample')} "
+    said += f"these count as wrong unread: {wrong}" if wrong else "none counts as wrong unread"
+    return f"{said}; without a score: {lost or 'none'}."
 
 
 _BIB = Path(__file__).parent / "datasets.bib"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medix_eval.report.format import percent, span
-from medix_eval.results.comparison import compare_runs
-from medix_eval.results.scores import GroupScore, TaskScore
+from medix_eval.results.comparison import Contest, compare_runs
+from medix_eval.results.scores import Scores
 from medix_eval.results.store import JudgedRun
 
 _RANKED_FROM = 3
@@ -48,23 +48,19 @@ def matrix(runs: Sequence[JudgedRun]) -> list[Line]:
     Raises `RunMismatch` where runs of different protocol, judge or data would share a table.
     """
     compared = compare_runs(runs) if len(runs) > 1 else None
-    lines = []
-    for name in dict.fromkeys(task for run in runs for task in run.scores.tasks):
-        found = [run.scores.tasks.get(name) for run in runs]
-        contest = compared.tasks.get(name) if compared else None
-        ties = contest.ties_with_best if contest else ()
-        n = max(task.n for task in found if task)
-        cells = tuple(map(_of_task, found))
-        lines.append(Line(name=name, is_group=False, n=n, cells=_ranked(cells, ties)))
-    for name in dict.fromkeys(group for run in runs for group in run.scores.groups):
-        groups = [run.scores.groups.get(name) for run in runs]
-        contest = compared.groups.get(name) if compared else None
-        ties = contest.ties_with_best if contest else ()
-        members = next(group.tasks for group in groups if group)
-        n = sum(line.n for line in lines if line.name in members)
-        cells = tuple(map(_of_group, groups))
-        lines.append(Line(name=name, is_group=True, n=n, cells=_ranked(cells, ties)))
-    return lines
+    contests = {**compared.tasks, **compared.groups} if compared else {}
+    tasks = [(name, task.n) for run in runs for name, task in run.scores.tasks.items()]
+    sizes = dict(sorted(tasks, key=lambda pair: pair[1]))  # the largest stands
+    groups = {name: one.tasks for run in runs for name, one in run.scores.groups.items()}
+    return [
+        Line(
+            name=name,
+            is_group=name in groups,
+            n=sum(sizes.get(member, 0) for member in groups.get(name, (name,))),
+            cells=_ranked([_cell(run.scores, name) for run in runs], contests.get(name)),
+        )
+        for name in (*dict(tasks), *groups)
+    ]
 
 
 def matrix_markdown(runs: Sequence[JudgedRun]) -> str:
@@ -115,37 +111,25 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _of_task(task: TaskScore | None) -> MatrixCell:
-    if task is None:
+def _cell(scores: Scores, name: str) -> MatrixCell:
+    one = scores.groups.get(name) or scores.tasks.get(name)
+    if one is None:
         return MatrixCell(score=None, interval=None, is_partial=False)
-    partial = not task.is_complete or task.n_scored < task.n
-    return MatrixCell(score=task.score, interval=task.interval, is_partial=partial)
+    return MatrixCell(score=one.score, interval=one.interval, is_partial=bool(scores.mark_of(name)))
 
 
-def _of_group(group: GroupScore | None) -> MatrixCell:
-    if group is None:
-        return MatrixCell(score=None, interval=None, is_partial=False)
-    return MatrixCell(score=group.score, interval=group.interval, is_partial=not group.complete)
-
-
-def _ranked(cells: tuple[MatrixCell, ...], ties: Sequence[int]) -> tuple[MatrixCell, ...]:
-    """Mark the best, the second best, and who ties with the best."""
-    values = sorted({cell.score for cell in cells if cell.score is not None}, reverse=True)
-    ranks = {value: at for at, value in enumerate(values[:2], 1)}
-    num = sum(cell.score is not None for cell in cells)
-    ranked = []
-    for at, cell in enumerate(cells):
-        rank = ranks.get(cell.score) if cell.score is not None and num > 1 else None
-        ranked.append(
-            MatrixCell(
-                score=cell.score,
-                interval=cell.interval,
-                is_partial=cell.is_partial,
-                rank=rank if rank == 1 or num >= _RANKED_FROM else None,
-                is_tied=at in ties and rank != 1,
-            )
-        )
-    return tuple(ranked)
+def _ranked(cells: Sequence[MatrixCell], contest: Contest | None) -> tuple[MatrixCell, ...]:
+    """Mark the best, the second best, and who ties with the best, unless nobody is the best."""
+    scores = [cell.score for cell in cells if cell.score is not None]
+    if len(scores) < 2 or (contest and contest.best_withheld):  # noqa: PLR2004
+        return tuple(cells)
+    values = sorted(set(scores), reverse=True)[: 2 if len(scores) >= _RANKED_FROM else 1]
+    ranks: dict[float | None, int] = {value: at for at, value in enumerate(values, 1)}
+    ties = [at for at in contest.ties_with_best if cells[at].score != values[0]] if contest else []
+    return tuple(
+        replace(cell, rank=ranks.get(cell.score), is_tied=at in ties)
+        for at, cell in enumerate(cells)
+    )
 
 
 def _markdown(cell: MatrixCell) -> str:
@@ -181,7 +165,7 @@ def _legend(lines: Sequence[Line]) -> list[str]:
         ("**Best**, in bold.", lambda cell: cell.rank == 1),
         ("_Second best_, in italics.", lambda cell: cell.rank == 2),  # noqa: PLR2004
         ("‡ The difference from the best may be chance (paired, 95 %).", lambda cell: cell.is_tied),
-        ("† Part of the samples is outside the score.", lambda cell: cell.is_partial),
+        ("† Part is outside the score, or was rejected.", lambda cell: cell.is_partial),
     ]
     return [text for text, holds in legend if any(map(holds, cells))]
 

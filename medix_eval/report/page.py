@@ -24,9 +24,9 @@ from pydantic_core import to_json
 
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, Outcome, VerdictRecord
 from medix_eval.report.format import NOTHING, counted, decimal, p_value, percent, points, span
-from medix_eval.report.tables import notes, yes_no_text
+from medix_eval.report.tables import daggers, notes, yes_no_text
 from medix_eval.results.gate import Check, Policy
-from medix_eval.results.scoring import slices_of
+from medix_eval.results.scoring import sample_slices
 from medix_eval.results.store import JudgedRun, JudgedSample
 from medix_eval.rules.answers import thinking_of
 from medix_eval.storage.bundled import bundled
@@ -106,32 +106,21 @@ def is_current(judged: Path) -> bool:
     return page.exists() and page.stat().st_mtime_ns >= newest
 
 
-def slices_in(run: JudgedRun) -> Callable[[JudgedSample], tuple[tuple[str, str], ...]]:
-    """Return what tells the slices of a sample, as its scores name them."""
-
-    def of(sample: JudgedSample) -> tuple[tuple[str, str], ...]:
-        entry, completion = run.entry(sample.task), sample.completion
-        return slices_of(
-            completion.columns,
-            names=entry.slices,
-            kind=entry.kind,
-            reference=completion.reference,
-        )
-
-    return of
-
-
 def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> Iterator[str]:
     """Yield the parts of the page of one judging of one run."""
     restricted = {name for name in run.judging.tasks if run.entry(name).data_class == "dua"}
-    packing = Packing(is_restricted=restricted.__contains__, slices_of=slices_in(run))
+    packing = Packing(
+        is_restricted=restricted.__contains__,
+        slices_of=lambda one: sample_slices(run.entry(one.task), one.completion),
+    )
     tasks = run.scores.tasks.values()
     settings = {"generation": run.manifest.generation, "judging": run.judging.judging}
     page = render(
         "run.html.jinja",
         run=run,
         scores=run.scores,
-        notes=[note for note in notes(run.scores) if not note.startswith("†")],
+        notes=notes(run.scores),
+        daggers=daggers(run.scores),
         restricted=sorted(restricted),
         outcomes=[
             outcome.value

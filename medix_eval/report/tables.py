@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from medix_eval.report.format import (
     with_span,
 )
 from medix_eval.results.comparison import ChangedSample, Comparison, Contest, Pair
-from medix_eval.results.scores import Scores, SliceScore, TaskScore, YesNo
+from medix_eval.results.scores import MAX_REJECTED, Scores, SliceScore, TaskScore, YesNo, whose
 from medix_eval.results.statistics import Difference
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 _SYNTHETIC = "SYNTHETIC: made-up rows stand in for a benchmark; numbers say nothing about it."
 _TEXT_ONLY = "TEXT ONLY: the model accepts no images; it was asked about them without seeing them."
 _PARTIAL = "A group has a score only when all its tasks are complete (--allow-partial prints it)."
-_SHOWN_APART = ("correct", "wrong", "partial")
-"""Outcomes that the score itself tells; the others are listed behind it."""
 _WARN_ABOVE = 0.05
 """The share of samples cut off or failed above which a table warns."""
 _LISTED = 12
@@ -131,7 +129,7 @@ def _rows(scores: Scores) -> _Table:
         "n",
         "scored",
         *(["rules"] if judged else []),
-        "other outcomes",
+        "no verdict",
     ]
     tasks = [
         (
@@ -153,11 +151,10 @@ def _rows(scores: Scores) -> _Table:
         said = [f"mean of {counted(len(group.tasks), 'task')}"]
         said += [f"{missing} not run"] if missing else []
         said += ["incomplete"] if not group.complete and not missing else []
-        mark = "†" if any(task.mark for task in here) or not group.complete else ""
         groups.append(
             (
                 name,
-                percent(group.score) + (mark if group.score is not None else ""),
+                percent(group.score) + ("" if group.score is None else scores.mark_of(name)),
                 span(group.interval),
                 *([with_span(group.corrected, group.corrected_interval)] if scores.labels else []),
                 str(sum(task.n for task in here)),
@@ -166,7 +163,7 @@ def _rows(scores: Scores) -> _Table:
                 ", ".join(said),
             )
         )
-    return _Table(tuple(header), tasks, groups, notes(scores))
+    return _Table(tuple(header), tasks, groups, [*notes(scores), *daggers(scores)])
 
 
 def _effect(scores: Scores) -> list[tuple[str, _Table]]:
@@ -192,21 +189,19 @@ def _difference(one: Difference, none: str = "") -> tuple[str, str, str]:
 
 
 def _others(task: TaskScore) -> str:
-    """List the outcomes that are neither right nor wrong, and what they leave open."""
-    found = [
-        f"{count} {name}"
-        for name, count in task.outcomes.items()
-        if count and name not in _SHOWN_APART
-    ]
-    if task.mark and task.bounds:
-        low, high = task.bounds
-        found.append(f"bounds {percent(low)} to {percent(high)}")
-    return ", ".join(found)
+    """Say whose the samples without a verdict are, and what they leave open."""
+    bounds = f"bounds {span(task.bounds)}" if task.n_scored < task.n else ""
+    return ", ".join(filter(None, [whose([task]), bounds]))
+
+
+def _served(models: Mapping[str, int]) -> list[str]:
+    each = (f"{served or 'as asked for'} {number}" for served, number in models.items())
+    return [f"Answers by the id in the server's replies: {', '.join(each)}."] if models else []
 
 
 def notes(scores: Scores) -> list[str]:
     """Return what a reader must know beside the table."""
-    said = [*_warnings(scores), *_metrics(scores)]
+    said = [*_warnings(scores), *_metrics(scores), *_served(scores.served_models)]
     if note := scores.protocol.get("note"):
         said.append(f"{scores.protocol['name']}: {note}")
     if cost := scores.cost:
@@ -230,10 +225,20 @@ def notes(scores: Scores) -> list[str]:
                 f"Samples not scored in both runs, and not in the {effect.name}: {num_left_out}. "
                 "Answers that are missing because of the control are not counted."
             )
-    if any(task.mark for task in scores.tasks.values()):
-        said.append("† some samples have no score; the bounds show how far the score could move.")
     if any(not group.complete for group in scores.groups.values()):
         said.append(_PARTIAL)
+    return said
+
+
+def daggers(scores: Scores) -> list[str]:
+    """Say what a dagger after a score means here, and whose loss it is."""
+    tasks = scores.tasks.values()
+    said = []
+    if lost := whose(tasks, scored=False):
+        told = "the bounds show how far the score could move"
+        said.append(f"† some samples have no score ({lost}); {told}.")
+    if any(task.ledger.rejected > MAX_REJECTED for task in tasks if task.ledger):
+        said.append("† the server rejected more than 2 % of the samples; they count as wrong.")
     return said
 
 
@@ -254,7 +259,8 @@ def _warnings(scores: Scores) -> list[str]:
             found.append(f"WARNING {name}: {share} % of the completions hit the token limit.")
         if task.ledger and task.ledger.failed > _WARN_ABOVE:
             share = percent(task.ledger.failed)
-            found.append(f"WARNING {name}: {share} % of the samples failed.")
+            lost = whose([task], scored=False)
+            found.append(f"WARNING {name}: {share} % of the samples failed. No score: {lost}.")
     return found
 
 
@@ -323,8 +329,12 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     parts.append(_contests(comparison))
     for pair in comparison.pairs:
         parts += [_differences(pair), *_clear_slices(pair), *_changed(pair)]
+    contests = {**comparison.tasks, **comparison.groups}
+    open_ones = {name: one.best_withheld for name, one in contests.items() if one.best_withheld}
     notes = (
+        *(f"No best in {name}: {why}." for name, why in open_ones.items()),
         "* best; = may be as good: the interval of its paired difference from the best includes 0.",
+        "in brackets: the score of all samples if those without one were wrong, and right.",
         "p: McNemar's exact test, or sign flips by image or patient; Holm: adjusted for all tasks.",
         "detectable: the smallest true difference that this many samples show with 80 % power.",
     )
@@ -359,8 +369,9 @@ def _contests(comparison: Comparison) -> Table:
 
 def _contest(named: tuple[str, Contest]) -> list[str]:
     name, one = named
-    marks = {one.best: "*", **dict.fromkeys(one.ties_with_best, "=")}
-    scores = [f"{percent(score)}{marks.get(at, ' ')}" for at, score in enumerate(one.scores)]
+    scores = [f"{percent(score)}{one.mark(at) or ' '}" for at, score in enumerate(one.scores)]
+    if one.n_left_out:
+        scores = [f"{text} ({span(ends)})" for text, ends in zip(scores, one.bounds, strict=True)]
     return [name, str(one.n), str(one.n_left_out), *scores]
 
 

@@ -12,7 +12,7 @@ from medix_eval.errors import ConfigError, RunMismatch
 from medix_eval.records import Frozen
 from medix_eval.results.align import Shared, shared_tasks, tie
 from medix_eval.results.scores import MIN_SLICE
-from medix_eval.results.scoring import slices_of
+from medix_eval.results.scoring import sample_slices
 from medix_eval.results.statistics import (
     Difference,
     Share,
@@ -21,12 +21,13 @@ from medix_eval.results.statistics import (
     holm,
     task_difference,
 )
-from medix_eval.results.store import JudgedRun, JudgedSample
+from medix_eval.results.store import JudgedRun
 from medix_eval.storage.digests import differences
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))
 """What a comparison may vary: models, controls and repetitions."""
 
+_ROUNDING = 1e-9
 _Slices = tuple[tuple[str, str], ...]
 """Column and value of each slice that a sample is in."""
 
@@ -62,6 +63,16 @@ class Contest(Frozen):
     best: int
     ties_with_best: tuple[int, ...]
     """Runs whose paired difference from the best one may be chance."""
+    bounds: tuple[tuple[float, float], ...]
+    """Of each run, over all its samples: its score if those without one were wrong, and right."""
+    best_withheld: str
+    """Why nobody may be called the best; empty if `best` is."""
+
+    def mark(self, run: int) -> str:
+        """Return `*` for the best and `=` for a tie with it, unless nobody is the best."""
+        if self.best_withheld:
+            return ""
+        return "*" if run == self.best else "=" if run in self.ties_with_best else ""
 
 
 class Pair(Frozen):
@@ -109,7 +120,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
             f"these runs cannot be compared: {'; '.join(mismatches[:5])}",
             hint="run and judge them with equal settings, or compare anyway (marked) with --force",
         )
-    tasks = shared_tasks(runs, _slices)
+    tasks = shared_tasks(runs, lambda run, one: sample_slices(run.entry(one.task), one.completion))
     if not tasks:
         raise ConfigError("these runs share no scored sample", hint="they ran different tasks")
     groups = {
@@ -121,9 +132,9 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
         runs=tuple(_described(run, at) for at, run in enumerate(runs)),
         mismatches=tuple(mismatches),
         synthetic=any(run.scores.synthetic for run in runs),
-        tasks={name: _contest([shared]) for name, shared in tasks.items()},
+        tasks={name: _contest({name: one}, runs, is_group=False) for name, one in tasks.items()},
         groups={
-            name: _contest([tasks[member] for member in members])
+            name: _contest({one: tasks[one] for one in members}, runs, is_group=True)
             for name, members in groups.items()
         },
         pairs=tuple(_pair(at, tasks, groups) for at in range(1, len(runs))),
@@ -168,11 +179,6 @@ def _described(run: JudgedRun, at: int) -> ComparedRun:
     )
 
 
-def _slices(run: JudgedRun, sample: JudgedSample) -> _Slices:
-    entry, asked = run.entry(sample.task), sample.completion
-    return slices_of(asked.columns, names=entry.slices, kind=asked.kind, reference=asked.reference)
-
-
 def _by_slice(task: Shared[_Slices], run: int) -> dict[str, dict[str, Difference]]:
     slices: dict[tuple[str, str], list[int]] = {}
     for number, here in enumerate(task.kept[0]):
@@ -186,16 +192,30 @@ def _by_slice(task: Shared[_Slices], run: int) -> dict[str, dict[str, Difference
     return found
 
 
-def _contest(tasks: Sequence[Shared[_Slices]]) -> Contest:
-    means = np.mean([shared.scores.mean(axis=1) for shared in tasks], axis=0)
+def _contest(
+    tasks: Mapping[str, Shared[_Slices]], runs: Sequence[JudgedRun], *, is_group: bool
+) -> Contest:
+    means = np.mean([task.scores.mean(axis=1) for task in tasks.values()], axis=0)
     best = int(means.argmax())
-    ties = [run for run in range(len(means)) if run != best and tie(tasks, run, best)]
+    found = [[run.scores.tasks[name] for name in tasks] for run in runs]
+    low, high = np.mean([[one.bounds or (0.0, 1.0) for one in each] for each in found], axis=1).T
+    others = [at for at in range(len(runs)) if at != best]
+    ties = [at for at in others if tie([*tasks.values()], at, best)]
+    withheld = ""
+    if any(run.entry(name).rows != runs[0].entry(name).rows for run in runs for name in tasks):
+        withheld = "the runs were not asked the same samples"
+    elif is_group and not all(one.is_complete for one in found[best]):
+        withheld = f"{_letter(best)} has not completed all tasks"
+    elif max(high[others]) > low[best] + _ROUNDING:
+        withheld = "samples without a score could turn the order"
     return Contest(
-        n=sum(len(shared.ids) for shared in tasks),
-        n_left_out=sum(shared.num_left_out for shared in tasks),
-        scores=tuple(float(mean) for mean in means),
+        n=sum(len(task.ids) for task in tasks.values()),
+        n_left_out=sum(task.num_left_out for task in tasks.values()),
+        scores=tuple(means.tolist()),
         best=best,
         ties_with_best=tuple(ties),
+        bounds=tuple(zip(low.tolist(), high.tolist(), strict=True)),
+        best_withheld=withheld,
     )
 
 

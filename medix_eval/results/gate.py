@@ -1,21 +1,26 @@
 """A gate: what a run must reach before it is used, written down before it was measured.
 
 What a policy asks for and a run does not report is not met: a gate that ignores a missing
-task would pass a run that left it out.
+task would pass a run that left it out. For the same reason a sample without a score counts as wrong
+unless the policy says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from medix_eval.errors import ConfigError, first_error
-from medix_eval.records import Frozen
+from medix_eval.records import Frozen, Outcome
+from medix_eval.results.align import align, read_clusters, read_sample_scores
 from medix_eval.results.comparison import compare_runs
-from medix_eval.results.scores import GroupScore, Ledger, SliceScore, TaskScore
+from medix_eval.results.scores import GroupScore, Scores, SliceScore, TaskScore, whose
+from medix_eval.results.scoring import score_run
+from medix_eval.results.statistics import Difference, clustered, group_difference
 from medix_eval.results.store import JudgedRun
 from medix_eval.storage.bundled import read_mapping
 
@@ -28,6 +33,8 @@ class _Part(Frozen):
 
     task: str | None = None
     group: str | None = None
+    unscored: Literal["wrong", "leave_out"] = "wrong"
+    """What samples without a score count as; left out of a baseline, they would be right."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -47,40 +54,49 @@ class Floor(_Part):
     slice: dict[str, str] = {}
     """One column and value, such as `modality: CT`."""
     at_least: Fraction
-    by: Literal["score", "interval", "bounds"] = "score"
-    """What must reach it: the score itself, the low end of its 95 % interval, or the score if
-    every sample that was not scored were wrong."""
+    by: Literal["bounds", "score", "interval"] = "bounds"
+    """What must reach it: the score if every sample without one were wrong, the score of the
+    others alone, or the low end of the 95 % interval, of all samples unless some are left out."""
 
     @model_validator(mode="after")
     def _slices_have_tasks(self) -> Self:
         if self.slice and (self.task is None or len(self.slice) != 1):
             raise ValueError("a slice needs one column and value of a task")
-        if self.by == "bounds" and (self.group or self.slice):
-            raise ValueError("only a task has bounds")
         return self
+
+    @property
+    def is_worst_case(self) -> bool:
+        """Whether samples without a score count as wrong."""
+        return self.by != "score" and self.unscored == "wrong"
 
     @property
     def label(self) -> str:
         """How the rule is named in a table."""
         found = "".join(f", {column} {value}" for column, value in self.slice.items())
-        how = {"score": "score", "interval": "low end of the interval", "bounds": "worst case"}
-        return f"{self.name}{found}: {how[self.by]}"
+        how = "low end of the interval" if self.by == "interval" else "score"
+        return f"{self.name}{found}: {how}{', worst case' if self.is_worst_case else ''}"
 
 
 class NonInferiority(_Part):
-    """How far a run may fall behind the baseline, on the samples that both have."""
+    """How far a run may fall behind the baseline; samples that this one lost count as right."""
 
     margin: Fraction
 
 
 class Limits(Frozen):
-    """The largest share of the samples, in each task, that may end so."""
+    """The largest share of the samples, in each task, that may end so: an outcome, or several."""
 
     failed: Fraction | None = None
     cut_off: Fraction | None = None
+    truncated: Fraction | None = None
+    unparsed: Fraction | None = None
     refused: Fraction | None = None
     empty: Fraction | None = None
     rejected: Fraction | None = None
+    unjudged: Fraction | None = None
+    judge_failed: Fraction | None = None
+    request_failed: Fraction | None = None
+    skipped: Fraction | None = None
 
 
 class JudgeLimits(Frozen):
@@ -143,17 +159,25 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
     Raises `ConfigError` where a baseline is needed and none is named, and `RunMismatch` where the
     baseline was measured in another way.
     """
-    checks = [_floor(floor, run) for floor in policy.floors]
+    worst = score_run(
+        run.folder,
+        run.judged,
+        manifest=run.manifest,
+        judging=run.judging,
+        groups={name: group.tasks for name, group in run.scores.groups.items()},
+        worst=True,
+    )
+    checks = [_floor(floor, run.scores, worst) for floor in policy.floors]
     if policy.non_inferiority:
         if baseline is None:
             hint = "name one in the policy, or with --baseline"
             raise ConfigError("non_inferiority needs a baseline", hint=hint)
         checks += _non_inferior(policy, run, baseline)
     for name, task in run.scores.tasks.items():
-        checks += _lost(policy.limits, name, task.ledger)
+        checks += _lost(policy.limits, name, task)
         checks += _agreed(policy.judge, name, task)
-    if run.control:
-        note = f"control {run.control}"
+    if control := run.control or (baseline.control if baseline else None):
+        note = f"control {control}"
         checks.append(_plain("the questions are unchanged", ok=False, note=note))
     if run.scores.text_only:
         checks.append(_plain("the images were shown", ok=False, note="TEXT ONLY"))
@@ -166,30 +190,27 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
     return checks
 
 
-def _floor(floor: Floor, run: JudgedRun) -> Check:
-    measured = _measured(floor, run.scores.tasks, run.scores.groups)
-    return _at_least(
-        floor.label, measured, floor.at_least, why="not measured in this run, or incomplete"
-    )
+def _floor(floor: Floor, plain: Scores, worst: Scores) -> Check:
+    found, part = _find(floor, plain), _find(floor, worst if floor.is_worst_case else plain)
+    measured = part.score if part else None
+    if part and floor.by == "interval":
+        measured = part.interval[0] if part.interval else None
+    if not found or found.score is None or not getattr(found, "complete", True):
+        measured = None
+    members = plain.groups[floor.name].tasks if floor.group and found else [floor.name]
+    lost = whose((plain.tasks[name] for name in members if name in plain.tasks), scored=False)
+    note = f"samples without a score: {lost}" if lost else ""
+    if measured is None:
+        note = "not measured in this run, or incomplete"
+    return _check(floor.label, measured, "≥", floor.at_least, note=note)
 
 
-def _measured(
-    floor: Floor, tasks: Mapping[str, TaskScore], groups: Mapping[str, GroupScore]
-) -> float | None:
-    """Return the value that a floor applies to; None if the run does not report it."""
-    part: TaskScore | GroupScore | SliceScore | None
-    if floor.group:
-        group = groups.get(floor.group)
-        part = group if group and group.complete else None
-    else:
-        task = part = tasks.get(str(floor.task))
-        if task and floor.by == "bounds":
-            return task.bounds[0] if task.bounds else None
-        for column, value in floor.slice.items():
-            part = task.slices.get(column, {}).get(value) if task else None
-    if part is None or floor.by == "score":
-        return part.score if part else None
-    return part.interval[0] if part.interval else None
+def _find(floor: Floor, scores: Scores) -> TaskScore | GroupScore | SliceScore | None:
+    """Return what a floor applies to; None if the run does not report it."""
+    task = scores.tasks.get(str(floor.task))
+    for column, value in floor.slice.items():
+        return task.slices.get(column, {}).get(value) if task else None
+    return scores.groups.get(floor.group) if floor.group else task
 
 
 def _non_inferior(policy: Policy, run: JudgedRun, baseline: JudgedRun) -> Iterator[Check]:
@@ -198,17 +219,39 @@ def _non_inferior(policy: Policy, run: JudgedRun, baseline: JudgedRun) -> Iterat
     (pair,) = compared.pairs
     for rule in policy.non_inferiority:
         found = (pair.tasks if rule.task else pair.groups).get(rule.name)
+        how, note = "low end of the difference", "not measured in both runs"
+        if found and rule.unscored == "wrong":
+            members = baseline.scores.groups[rule.name].tasks if rule.group else [rule.name]
+            found, how = _worst_case(run, baseline, members), f"{how}, worst case"
+            note = "not the same samples were asked"
         low = found.interval[0] if found and found.interval else None
-        label = f"{rule.name}: not worse than {baseline.scores.model} (low end of the difference)"
-        yield _at_least(label, low, 0.0 - rule.margin, why="not measured in both runs")
+        label = f"{rule.name}: not worse than {baseline.scores.model} ({how})"
+        yield _check(label, low, "≥", 0.0 - rule.margin, note="" if low is not None else note)
 
 
-def _lost(limits: Limits, name: str, ledger: Ledger | None) -> Iterator[Check]:
-    for what, most in limits.model_dump().items():
-        if most is None:
-            continue
-        share = getattr(ledger, what) if ledger else None
-        yield _at_most(f"{name}: {what.replace('_', ' ')}", share, most)
+def _worst_case(run: JudgedRun, baseline: JudgedRun, tasks: Sequence[str]) -> Difference | None:
+    """Compare as if all that the run lost were wrong and all that the baseline lost were right."""
+    scores = [read_sample_scores(one) for one in (baseline, run)]
+    aligned = align(scores, clusters=read_clusters((run, baseline)), tasks=tasks)
+    parts = []
+    for name in tasks:
+        one, entry = aligned[name], run.entry(name)
+        if entry.rows != baseline.entry(name).rows:
+            return None
+        apart = np.nan_to_num(one.scores[1], nan=0.0) - np.nan_to_num(one.scores[0], nan=1.0)
+        in_neither = np.arange(max(0, entry.num_selected - len(one.ids)))
+        known = np.arange(len(one.ids)) if one.clusters is None else one.clusters
+        clusters = np.append(known, known.max() + 1 + in_neither)
+        parts.append(clustered(np.append(apart, np.full(len(in_neither), -1.0)), clusters))
+    return group_difference(parts)
+
+
+def _lost(limits: Limits, name: str, task: TaskScore) -> Iterator[Check]:
+    shares = {one.value: task.outcomes.get(one, 0) / task.n for one in Outcome if task.n}
+    known = {**(task.ledger.model_dump() if task.ledger else {}), **shares}
+    for what, most in limits.model_dump(exclude_none=True).items():
+        note = "" if what in known else "not counted"
+        yield _check(f"{name}: {what.replace('_', ' ')}", known.get(what), "≤", most, note=note)
 
 
 def _agreed(judge: JudgeLimits, name: str, task: TaskScore) -> Iterator[Check]:
@@ -219,30 +262,24 @@ def _agreed(judge: JudgeLimits, name: str, task: TaskScore) -> Iterator[Check]:
     for what, agreement, least in asked:
         if least is not None:
             kappa = agreement.cohen_kappa if agreement else None
-            why = "not defined: fewer than two raters, or all agree"
-            yield _at_least(f"{name}: {what}", kappa, least, why=why)
+            note = "not defined: fewer than two raters, or all agree" if kappa is None else ""
+            yield _check(f"{name}: {what}", kappa, "≥", least, note=note)
 
 
-def _at_least(rule: str, measured: float | None, least: float, *, why: str) -> Check:
-    return _compared(rule, measured, f"≥ {least:.3f}", lambda value: least - value, why=why)
-
-
-def _at_most(rule: str, measured: float | None, most: float) -> Check:
-    return _compared(rule, measured, f"≤ {most:.3f}", lambda value: value - most, why="not counted")
-
-
-def _compared(
-    rule: str, measured: float | None, wanted: str, missing: Callable[[float], float], *, why: str
+def _check(
+    rule: str, measured: float | None, sign: Literal["≥", "≤"], limit: float, *, note: str
 ) -> Check:
-    if measured is None:
-        return Check(rule=rule, wanted=wanted, measured=None, is_met=False, note=why)
-    short = missing(measured)
+    short = None
+    if measured is not None:
+        short = limit - measured if sign == "≥" else measured - limit
+    is_met = short is not None and short <= 0
     return Check(
         rule=rule,
-        wanted=wanted,
+        wanted=f"{sign} {limit:.3f}",
         measured=measured,
-        is_met=short <= 0,
-        short_by=short if short > 0 else None,
+        is_met=is_met,
+        short_by=None if is_met else short,
+        note=note,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
@@ -12,6 +13,15 @@ from medix_eval.results.statistics import Agreement, Corrected, Difference, Shar
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 MIN_SLICE = 30
 """A slice with fewer scored samples is shown in grey, and is never the worst one."""
+MAX_REJECTED = 0.02
+"""The largest part of a task's samples that may be rejected for a score without a mark."""
+_WHOSE = {
+    Outcome.REQUEST_FAILED: "server", Outcome.JUDGE_FAILED: "judge", Outcome.UNJUDGED: "rules",
+    Outcome.SKIPPED: "data", Outcome.TRUNCATED: "model cut off", Outcome.UNPARSED: "model unparsed",
+    Outcome.EMPTY: "model empty", Outcome.REFUSED: "model refused",
+    Outcome.REJECTED: "rejected by the server",
+}  # fmt: skip
+"""Who lost a sample that no reader gave a verdict on."""
 
 
 class SliceScore(Frozen):
@@ -139,8 +149,9 @@ class TaskScore(Frozen):
 
     @property
     def mark(self) -> str:
-        """A dagger where part of the samples is outside the denominator."""
-        return "†" if self.n_scored < self.n else ""
+        """A dagger where samples have no score, or the server rejected too many."""
+        rejected = self.ledger.rejected if self.ledger else 0.0
+        return "†" if self.n_scored < self.n or rejected > MAX_REJECTED else ""
 
     @property
     def worst_slice(self) -> tuple[str, str, SliceScore] | None:
@@ -152,6 +163,17 @@ class TaskScore(Frozen):
             if not one.is_small and one.score is not None and one.n < self.n
         ]
         return min(found, key=lambda one: (one[2].score, one[:2]), default=None)
+
+
+def whose(tasks: Iterable[TaskScore], *, scored: bool | None = None) -> str:
+    """Say who lost the samples without a verdict, such as `server 5, judge 4`, the most first.
+
+    Those that are `scored` count as wrong; the others have no score.
+    """
+    every = [task.outcomes for task in tasks]
+    found = [(sum(outcomes.get(one, 0) for outcomes in every), name)
+             for one, name in _WHOSE.items() if scored in {None, one.is_scored}]  # fmt: skip
+    return ", ".join(f"{name} {num:,}" for num, name in sorted(found, key=lambda p: -p[0]) if num)
 
 
 class GroupScore(Frozen):
@@ -206,6 +228,9 @@ class Scores(Frozen):
     run: str
     limit: int | None
     synthetic: bool
+    served_models: dict[str, int] = {}
+    """Answers by the id in the reply, where servers named others than the one asked for; those
+    under the very id are under ""."""
     text_only: bool = False
     """Whether the model was asked about images without being shown them."""
     control: str | None = None
@@ -220,6 +245,12 @@ class Scores(Frozen):
     usage: dict[str, dict[str, float | int]]
     cost: Cost | None = None
     """Null unless prices were given."""
+
+    def mark_of(self, name: str) -> str:
+        """Return a dagger where a task, or one of a group, is incomplete or has a mark."""
+        members = self.groups[name].tasks if name in self.groups else (name,)
+        tasks = [self.tasks.get(member) for member in members]
+        return "" if all(one and one.is_complete and not one.mark for one in tasks) else "†"
 
     @property
     def num_failures(self) -> int:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from medix_eval.records import Kind, Outcome
+from medix_eval.models.requests import ending_of
+from medix_eval.records import CompletionRecord, Kind, Outcome
 from medix_eval.results.labels import Labels, mark_of
 from medix_eval.results.scores import (
     FAILED,
@@ -52,10 +53,12 @@ def score_run(
     groups: Mapping[str, tuple[str, ...]],
     allow_partial: bool = False,
     labels: Labels | None = None,
+    worst: bool = False,
 ) -> Scores:
     """Score what a run folder holds; samples without a verdict count as skipped.
 
-    With people's `labels` on its answers, tasks that have enough of them are corrected too.
+    With people's `labels` on its answers, tasks that have enough of them are corrected too. In the
+    `worst` case every sample without a score is wrong.
     """
     tallies = {name: Tally(manifest.tasks[name]) for name in judging.tasks}
 
@@ -70,6 +73,8 @@ def score_run(
         tally = tallies.get(task.partition("@")[0])
         if tally is not None and sample_id in tally.answered:
             tally.judged[sample_id] = verdict
+    for tally in tallies.values() if worst else ():
+        tally.count_lost_as_wrong()
     corrections: dict[str, Correction] = {}
     if labels is not None:
         judged_samples = {name for tally in tallies.values() for name in tally.judged}
@@ -93,6 +98,7 @@ def score_run(
         run=str(judged),
         limit=max((limit for limit in limits if limit is not None), default=None),
         synthetic=any(task.synthetic for task in tasks.values()),
+        served_models=_served(tallies.values()),
         text_only=IMAGES_LEFT_OUT.items() <= manifest.generation.get("model", {}).items(),
         control=manifest.generation.get("control"),
         labels=dict(labels.source) if labels else None,
@@ -184,6 +190,13 @@ def _usage(tallies: Iterable[Tally]) -> dict[str, dict[str, float | int]]:
     }
 
 
+def _served(tallies: Iterable[Tally]) -> dict[str, int]:
+    """Count the answers of each id, where servers named others than the one asked for."""
+    answered = [one for tally in tallies for one in tally.answered.values()]
+    served = Counter(one.served or "" for one in answered)
+    return dict(sorted(served.items())) if served.keys() - {""} else {}
+
+
 def _task(line: Mapping[str, Any]) -> str:
     name: str = line["task"].partition("@")[0]
     return name
@@ -202,6 +215,8 @@ class Answered(NamedTuple):
     expects: str | None
     """`yes` or `no`, if that is the reference."""
     num_options: int
+    served: str | None = None
+    """The id that answered, where it is not the one asked for."""
 
     @classmethod
     def of(cls, line: Mapping[str, Any], entry: TaskEntry) -> Self:
@@ -213,12 +228,13 @@ class Answered(NamedTuple):
             int(line.get("prompt_tokens") or 0),
             None if tokens is None else int(tokens),
             float(line.get("seconds", 0.0)),
-            line.get("finish_reason") == "length",
+            ending_of(line.get("finish_reason")) == "length",
             # What has no image stands alone.
             columns.get(entry.cluster, line["sample_id"]),
             slices_of(columns, names=entry.slices, kind=entry.kind, reference=line["reference"]),
             said(line["reference"], whole=True),
             len(line.get("options", ())),
+            line.get("served_model"),
         )
 
 
@@ -270,6 +286,20 @@ class Tally:
     def wants(self, row: int) -> bool:
         """Whether a row belongs to the run as last requested."""
         return self._rows is None or row in self._rows
+
+    def count_lost_as_wrong(self) -> None:
+        """Score every sample that has no score 0; one of unknown slices counts in all of them."""
+        every = tuple(dict.fromkeys(pair for one in self.answered.values() for pair in one.slices))
+        unread = Answered(0, 0, None, 0.0, False, "", every, None, 0)  # noqa: FBT003
+        num_unread = self.entry.num_selected - len(self.answered)
+        for name in [*self.answered, *(f"unread {number}" for number in range(num_unread))]:
+            if name not in self.judged or self.judged[name].score is None:
+                one = self.answered.get(name, unread._replace(cluster=name))
+                is_known = dict(one.slices).keys() >= set(self.entry.slices)
+                self.answered[name] = one if is_known else one._replace(slices=every)
+                self.judged[name] = JudgedAs(
+                    Outcome.WRONG, 0.0, None, None, {}, 0, 0, 0.0, (), None
+                )
 
     def scored(self) -> list[tuple[Answered, float]]:
         """Pair each score with its completion."""
@@ -416,6 +446,11 @@ def slices_of(
     if kind in _ANSWERED_FREELY:
         found.append((REFERENCE, _sort_of(reference)))
     return tuple(found)
+
+
+def sample_slices(entry: TaskEntry, asked: CompletionRecord) -> tuple[tuple[str, str], ...]:
+    """Return the slices that a sample is in, as its run's scores name them."""
+    return slices_of(asked.columns, names=entry.slices, kind=asked.kind, reference=asked.reference)
 
 
 def said(text: str, *, whole: bool = False) -> str | None:

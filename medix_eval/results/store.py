@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -23,9 +24,10 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from medix_eval.errors import ConfigError, RunMismatch, first_error
+from medix_eval.errors import ConfigError, ReplyUnusable, RunMismatch, first_error
 from medix_eval.judging.protocol import JUDGING_VERSION, by_role, stamp_now
-from medix_eval.records import CompletionRecord, Outcome, VerdictRecord
+from medix_eval.models.requests import is_thought_only, unanswered
+from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.storage.digests import differences, digest
 from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
@@ -82,6 +84,15 @@ class RunManifest(_Manifest):
     versions: dict[str, str]
     hardware: dict[str, Any]
     started: str
+    num_untold: int | None = None
+    """Lines of completions whose reasoning may have passed for the answer: those of versions that
+    did not tell. None where such a version wrote the file."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a server answered, which may split reasoning off."""
+        model = self.generation.get("model", {})
+        return model.get("kind") == "openai" or "'vllm'" in str(model.get("engine"))
 
     @field_validator("generation")
     @classmethod
@@ -158,6 +169,13 @@ class RunFolder:
         """Return the ids of a task with valid completions."""
         return {name for (key, name), seen in self.seen.items() if key == task and seen.answered}
 
+    def as_read(self, record: CompletionRecord) -> CompletionRecord:
+        """Return a kept completion, as a failure where an earlier version took it for an answer."""
+        if record.failure is not None or self.seen[record.task, record.sample_id].answered:
+            return record
+        failure = Failure(error=ReplyUnusable.__name__, message="the reply was not an answer")
+        return record.model_copy(update={"failure": failure})
+
     def _index(self, task: str, sample_id: str, row: int, *, failed: bool) -> None:
         self.num_lines += 1
         self.seen[task, sample_id] = Seen(row=row, line=self.num_lines, answered=not failed)
@@ -195,14 +213,27 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
         if any(task.data_class == "dua" for task in manifest.tasks.values()):
             lines.restrict()
         run = RunFolder(path, manifest, lines)
-        run.save_manifest()
+        untold = math.inf if manifest.num_untold is None else manifest.num_untold
         for number, row in enumerate(read_lines(lines.path), 1):
             try:
-                task, failed = sys.intern(row["task"]), row.get("failure") is not None
+                failed = row.get("failure") is not None or _is_no_answer(
+                    row, may_be_split=number <= untold and manifest.is_served
+                )
+                task = sys.intern(row["task"])
                 run._index(task, row["sample_id"], row["row"], failed=failed)  # noqa: SLF001
             except (KeyError, TypeError) as error:
                 raise _damaged(lines.path, number, error) from error
+        if manifest.num_untold is None:
+            run.manifest = manifest.model_copy(update={"num_untold": run.num_lines})
+        run.save_manifest()
         yield run
+
+
+def _is_no_answer(row: Mapping[str, Any], *, may_be_split: bool) -> bool:
+    """Tell whether an earlier version took for an answer what is none."""
+    text = row.get("completion")
+    thought_only = may_be_split and is_thought_only(text)
+    return bool(unanswered(text, row.get("finish_reason"), thought_only=thought_only))
 
 
 @dataclass(slots=True)
@@ -367,7 +398,8 @@ def _continued(old: RunManifest, new: RunManifest, *, path: Path) -> RunManifest
             f"{'; '.join((differ + data)[:5])}",
             hint=hint,
         )
-    return new.model_copy(update={"tasks": old.tasks | new.tasks, "started": old.started})
+    kept = {"started": old.started, "num_untold": old.num_untold}
+    return new.model_copy(update={"tasks": old.tasks | new.tasks, **kept})
 
 
 @contextmanager

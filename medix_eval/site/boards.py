@@ -15,16 +15,16 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import NonNegativeInt, PositiveFloat, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from medix_eval.errors import ConfigError, first_error
 from medix_eval.records import Frozen
-from medix_eval.report.format import counted
+from medix_eval.report.format import counted, percent
 from medix_eval.results.align import Aligned, tie
 from medix_eval.results.scorecard import Scorecard
-from medix_eval.results.scores import GroupScore, TaskScore
+from medix_eval.results.scores import FAILED, MAX_REJECTED, GroupScore, TaskScore, whose
 from medix_eval.results.scoring import mean
 from medix_eval.results.store import JudgedRun, load_record, slug
 from medix_eval.storage.bundled import read_mapping
@@ -104,12 +104,9 @@ class Entry:
         """Return the score of one of its benchmarks."""
         return self.run.scores.tasks[task]
 
-    @property
-    def unscored_share(self) -> float:
-        """The share of its samples outside the denominator."""
-        scores = [self.score(task) for task in self.tasks]
-        num_samples = sum(score.n for score in scores)
-        return 1 - sum(score.n_scored for score in scores) / num_samples if num_samples else 1.0
+    def part(self, name: str) -> TaskScore | GroupScore | None:
+        """Return its score of a benchmark or an average."""
+        return self.score(name) if name in self.tasks else self.groups.get(name)
 
     @cached_property
     def identity(self) -> str:
@@ -351,7 +348,7 @@ def load_facts(files: Iterable[Path]) -> dict[str, ModelFacts]:
     """Read files of model facts; a later file replaces single facts of an earlier one."""
     facts: dict[str, ModelFacts] = {}
     for path in files:
-        for name, found in _read(path).models.items():
+        for name, found in _read(_File, path).models.items():
             known = facts.get(name, UNKNOWN)
             facts[name] = known.model_copy(update=found.model_dump(exclude_unset=True))
     return facts
@@ -368,22 +365,71 @@ def facts_of(model: str, facts: Mapping[str, ModelFacts]) -> ModelFacts:
     return next((facts[name] for name in names if name in facts), UNKNOWN)
 
 
-def _read(path: Path) -> _File:
+_Read = TypeVar("_Read", bound=Frozen)
+
+
+def _read(kind: type[_Read], path: Path) -> _Read:
     try:
-        return _File.model_validate(read_mapping(path, what="models"))
+        return kind.model_validate(read_mapping(path, what="leaderboard"))
     except ValidationError as error:
-        hint = "the form is shown at the top of leaderboard/models.yaml"
+        hint = "the form is shown in leaderboard/models.yaml and leaderboard/README.md"
         raise ConfigError(f"{path}: {first_error(error)}", hint=hint) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class NeededScorecard(Frozen):
+    """What a judge's scorecard must show: at least the first two, at most the others."""
+
+    labels: PositiveInt = 100
+    """Labelled answers that the judge decided."""
+    kappa: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    """The low end of its 95 % interval."""
+    false_accept: _Fraction = 0.1
+    false_reject: _Fraction = 0.1
+    unreadable: _Fraction = 0.05
+    """Of the votes."""
+
+    def missed_by(self, card: Scorecard | None) -> list[str]:
+        """Return why a scorecard does not do."""
+        if card is None:
+            return ["the judge has no scorecard"]
+        of = card.overall
+        if of.n_decided < self.labels:
+            labels = counted(of.n_decided, "label")
+            return [f"the judge's scorecard has {labels}, {self.labels:,} are needed"]
+        rates = {
+            "false accept": (of.false_accept.value, self.false_accept),
+            "false reject": (of.false_reject.value, self.false_reject),
+            "share of unreadable votes": (card.parse_failures.value, self.unreadable),
+        }
+        low = -1.0 if of.kappa.low is None else of.kappa.low
+        missed = f"the judge's kappa may be {low:.2f}, {self.kappa:.2f} is needed"
+        return [missed] * (low < self.kappa) + [
+            f"the judge's {what} is {told}, {percent(most)} % is allowed"
+            for what, (rate, most) in rates.items()
+            for told in ["not known" if rate is None else f"{percent(rate)} %"]
+            if rate is None or rate > most
+        ]
+
+
+class Rules(Frozen):
     """What a board requires for a rank."""
 
-    max_unscored: float = 0.05
+    max_unscored: _Fraction = 0.05
     """Largest part of the samples that may be outside the denominator."""
+    max_rejected: _Fraction = MAX_REJECTED
+    """Largest part of a benchmark's samples that the server may reject."""
     needs_scorecard: bool = False
-    """Whether the judge must have been measured."""
+    """Whether the judge must have been measured, and have done well enough."""
+    scorecard: NeededScorecard = NeededScorecard()
+
+
+def load_rules(path: Path | None, **flags: Any) -> Rules:
+    """Read a board's configuration; a flag that was given stands above it."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    return (_read(Rules, path) if path else Rules()).model_copy(update=given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,10 +451,7 @@ def rank_entries(board: Board, *, rules: Rules, aligned: Mapping[str, Aligned]) 
     headline = board.headline
     scorecard = find_scorecard(board)
     slugs = _slugs(board.entries)
-    reasons = {
-        entry.identity: _reasons(entry, board, rules=rules, has_scorecard=scorecard is not None)
-        for entry in board.entries
-    }
+    reasons = {entry.identity: _reasons(entry, board, rules, scorecard) for entry in board.entries}
 
     def value(entry: Entry) -> float:
         group = entry.groups.get(headline or "")
@@ -435,20 +478,18 @@ def rank_entries(board: Board, *, rules: Rules, aligned: Mapping[str, Aligned]) 
         if best is not None and not withheld and entry is not best:
             rows = board.entries.index(entry), board.entries.index(best)
             ties = tie([aligned[task] for task in tasks], *rows)
+        name = slugs[entry.identity]
         ranked.append(
-            Ranked(
-                entry=entry,
-                slug=slugs[entry.identity],
-                rank=rank,
-                withheld=withheld,
-                ties_with_best=ties,
-            )
+            Ranked(entry=entry, slug=name, rank=rank, withheld=withheld, ties_with_best=ties)
         )
     return ranked
 
 
 def find_scorecard(board: Board) -> Scorecard | None:
-    """Return the newest scorecard of this very judge and protocol, from beside any of the runs."""
+    """Return the scorecard of this very judge and protocol, from beside any of the runs.
+
+    Of several it is the one with the most decided answers.
+    """
     digests = [str(judge["digest"]) for judge in board.judges]
     # Measured alone, or on the answers of a run.
     wanted = {digest(digests), *(digests if len(digests) == 1 else ())}
@@ -457,16 +498,21 @@ def find_scorecard(board: Board) -> Scorecard | None:
     protocols.add(board.protocol["digest"])
     place = Path("judges") / slug(" + ".join(str(judge["id"]) for judge in board.judges))
     outs = sorted({entry.run.folder.parent.parent for entry in board.entries})
-    files = [file for out in outs for file in (out / place).glob("*/scorecard.json")]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
-        card = load_record(Scorecard, file)
-        if card.judge.get("digest") in wanted and card.protocol.get("digest") in protocols:
-            return card
-    return None
+    files = [file for out in outs for file in sorted((out / place).glob("*/scorecard.json"))]
+    cards = [
+        card
+        for card in (load_record(Scorecard, file) for file in files)
+        if card.judge.get("digest") in wanted and card.protocol.get("digest") in protocols
+    ]
+    return max(cards, key=lambda card: card.overall.n_decided, default=None)
 
 
-def _reasons(entry: Entry, board: Board, *, rules: Rules, has_scorecard: bool) -> tuple[str, ...]:
+def _reasons(entry: Entry, board: Board, rules: Rules, card: Scorecard | None) -> tuple[str, ...]:
     found = []
+    scores = {task: entry.score(task) for task in entry.tasks}
+    num_failed = sum(one.outcomes[name] for one in scores.values() for name in FAILED)
+    num, lost = sum(one.n for one in scores.values()), whose(scores.values(), scored=False)
+    unscored = sum(one.n - one.n_scored for one in scores.values()) / num if num else 1.0
     if board.standing is Standing.IMPORTED:
         found.append("imported: its judge and settings are stated by the submitter")
     group = entry.groups.get(board.headline or "")
@@ -476,16 +522,19 @@ def _reasons(entry: Entry, board: Board, *, rules: Rules, has_scorecard: bool) -
         missing = [task for task in group.tasks if task not in entry.tasks]
         if missing:
             found.append(f"{len(missing)} of {counted(len(group.tasks), 'benchmark')} not run")
-        limited = [task for task in entry.tasks if entry.score(task).limit is not None]
+        limited = [task for task, one in scores.items() if one.limit is not None]
         if limited:
             found.append(f"only part of the samples ran in {counted(len(limited), 'benchmark')}")
         if not missing and not limited and not (group.complete and group.score is not None):
-            found.append(f"{counted(entry.run.scores.num_failures, 'sample')} failed")
-    if entry.unscored_share > rules.max_unscored:
-        share = f"{100 * entry.unscored_share:.1f} %"
-        found.append(f"{share} of the samples have no score")
-    if rules.needs_scorecard and not has_scorecard:
-        found.append("the judge has no scorecard")
+            found.append(f"{counted(num_failed, 'sample')} failed; without a score: {lost}")
+    if unscored > rules.max_unscored:
+        found.append(f"{percent(unscored)} % of the samples have no score: {lost}")
+    for task, one in scores.items():
+        if one.ledger and one.ledger.rejected > rules.max_rejected:
+            share = percent(one.ledger.rejected)
+            found.append(f"the server rejected {share} % of the samples of {task}")
+    if rules.needs_scorecard and board.judges:
+        found += rules.scorecard.missed_by(card)
     return tuple(found)
 
 

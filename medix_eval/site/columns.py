@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from medix_eval.report.format import NOTHING, percent, quantity, short
@@ -80,7 +80,7 @@ def board_columns(board: Board, ranked: Sequence[Ranked], *, tasks: Sequence[str
             key=name,
             label=group_label(name),
             section="averages",
-            cells=_scored(entries, lambda entry, name=name: _group_cell(entry, name)),  # type: ignore[misc]
+            cells=_scored(entries, name),
             is_hidden=name not in shown,
         )
         for name in groups
@@ -90,7 +90,7 @@ def board_columns(board: Board, ranked: Sequence[Ranked], *, tasks: Sequence[str
             key=task,
             label=task_label(task),
             section="benchmarks",
-            cells=_scored(entries, lambda entry, task=task: _task_cell(entry, task)),  # type: ignore[misc]
+            cells=_scored(entries, task),
             groups=tuple(name for name, members in groups.items() if task in members),
         )
         for task in tasks
@@ -156,41 +156,18 @@ def _tokens(entry: Entry) -> Cell:
     return Cell() if number is None else Cell(text=f"{number:.0f}", value=number)
 
 
-def _group_cell(entry: Entry, name: str) -> Cell:
-    group = entry.groups.get(name)
-    if group is None or group.score is None:
-        return Cell()
-    marked = not group.complete or any(
-        entry.score(task).mark for task in group.tasks if task in entry.tasks
-    )
-    return Cell(text=percent(group.score) + (DAGGER if marked else ""), value=group.score)
-
-
-def _task_cell(entry: Entry, task: str) -> Cell:
-    if task not in entry.tasks:
-        return Cell()
-    score = entry.score(task)
-    marked = not score.is_complete or score.mark
-    return Cell(
-        text=percent(score.score, NOTHING) + (DAGGER if marked and score.score is not None else ""),
-        value=score.score,
-    )
-
-
-def _scored(entries: Iterable[Entry], read: Callable[[Entry], Cell]) -> tuple[Cell, ...]:
-    """Mark the best unmarked score of a column; with one model there is no best."""
-    cells = [read(entry) for entry in entries]
-    whole = [
-        cell.value
-        for cell in cells
-        if isinstance(cell.value, float) and not cell.text.endswith(DAGGER)
+def _scored(entries: Iterable[Entry], name: str) -> tuple[Cell, ...]:
+    """Write a benchmark's or average's scores; of two or more without a dagger the best is bold."""
+    parts = [(entry, entry.part(name)) for entry in entries]
+    cells = [
+        Cell(text=percent(part.score) + entry.run.scores.mark_of(name), value=part.score)
+        if part and part.score is not None
+        else Cell()
+        for entry, part in parts
     ]
-    if len(whole) < 2:  # noqa: PLR2004
-        return tuple(cells)
-    best = max(whole)
+    whole = [cell for cell in cells if cell.value is not None and cell.text[-1:] != DAGGER]
+    best = max((cell.value for cell in whole if isinstance(cell.value, float)), default=None)
     return tuple(
-        Cell(text=cell.text, value=cell.value, is_best=True)
-        if cell.value == best and not cell.text.endswith(DAGGER)
-        else cell
+        replace(cell, is_best=len(whole) > 1 and cell in whole and cell.value == best)
         for cell in cells
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medix_eval.report.format import NOTHING, percent, short, span
-from medix_eval.results.scores import GroupScore, TaskScore
+from medix_eval.results.scores import TaskScore, whose
 from medix_eval.site.boards import Board, Entry, Rules, Standing, find_scorecard
 from medix_eval.site.columns import coverage_text, group_label, size_cell
 from medix_eval.site.measured import Measured
@@ -46,10 +46,14 @@ def rules_text(rules: Rules, standing: Standing) -> str:
     if standing is Standing.IMPORTED:
         return "an imported result has no rank: its judge and settings are stated by the submitter"
     text = (
-        "the model has not completed all benchmarks, samples failed, or more than "
-        f"{100 * rules.max_unscored:g} % of the samples have no score"
+        "the model has not completed all benchmarks, samples failed, more than "
+        f"{100 * rules.max_unscored:g} % of the samples have no score, or the server rejected "
+        f"more than {100 * rules.max_rejected:g} % of a benchmark"
     )
-    return f"{text}, or the judge has not been measured" if rules.needs_scorecard else text
+    wanted = rules.scorecard.model_dump().items()
+    needed = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in wanted)
+    scorecard = f", or the judge’s scorecard does not show {needed} or better"
+    return text + scorecard * rules.needs_scorecard
 
 
 def scorecard_text(board: Board) -> str:
@@ -68,40 +72,23 @@ def scorecard_text(board: Board) -> str:
     return ", ".join(said)
 
 
-def group_score(entry: Entry, name: str | None) -> str:
-    """Write one average of an entry."""
-    group = entry.groups.get(name or "")
-    return percent(group.score, NOTHING) if group else NOTHING
-
-
-def score_texts(score: TaskScore | GroupScore | None) -> dict[str, Any]:
-    """Write a score with its interval and what was left out."""
-    interval = score.interval if score else None
+def score_texts(entry: Entry, name: str) -> dict[str, Any]:
+    """Write a benchmark or an average of an entry: its score and interval, and who lost samples."""
+    score = entry.part(name)
     texts: dict[str, Any] = {
-        "score": percent(score.score if score else None, NOTHING),
-        "span": interval,
-        "span_text": span(interval, NOTHING),
+        "score": NOTHING,
+        "span": score.interval if score else None,
+        "span_text": span(score.interval if score else None, NOTHING),
         "scored": "",
         "rules": "",
-        "others": "",
+        "others": "" if score is None or getattr(score, "complete", True) else "incomplete",
     }
+    if score and score.score is not None:
+        texts["score"] = percent(score.score) + entry.run.scores.mark_of(name)
     if isinstance(score, TaskScore):
-        usual = {"correct", "wrong", "partial"}
-        others = [
-            f"{count} {name.replace('_', ' ')}"
-            for name, count in score.outcomes.items()
-            if count and name not in usual
-        ]
-        texts |= {
-            "score": texts["score"] + ("" if score.is_complete and not score.mark else "†"),
-            "scored": f"{score.n_scored:,} of {score.n:,}",
-            "rules": f"{percent(score.rules_score, NOTHING)} of {score.rules_n:,}"
-            if score.rules_n
-            else "",
-            "others": ", ".join(others),
-        }
-    elif score is not None and not score.complete:
-        texts["others"] = "incomplete"
+        rules = f"{percent(score.rules_score, NOTHING)} of {score.rules_n:,}"
+        texts["rules"] = rules if score.rules_n else ""
+        texts |= {"scored": f"{score.n_scored:,} of {score.n:,}", "others": whose([score])}
     return texts
 
 

@@ -10,7 +10,6 @@ from statistics import median
 
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.results.align import Aligned, align, read_clusters, read_sample_scores
-from medix_eval.results.scores import GroupScore, TaskScore
 from medix_eval.results.store import JudgedRun
 from medix_eval.site.boards import Board, Entry, Ranked, Rules, rank_entries
 from medix_eval.site.columns import Column, board_columns
@@ -79,14 +78,10 @@ class Measured:
     _orders: dict[str, list[tuple[Ranked, float]]] = field(default_factory=dict)
     _medians: dict[str, float | None] = field(default_factory=dict)
 
-    def value(self, entry: Entry, name: str) -> TaskScore | GroupScore | None:
-        """Return an entry's score of a benchmark or an average."""
-        return entry.score(name) if name in entry.tasks else entry.groups.get(name)
-
     def ordered(self, name: str) -> list[tuple[Ranked, float]]:
         """Return the models that have a score of this benchmark or average, the best first."""
         if name not in self._orders:
-            found = [(one, self.value(one.entry, name)) for one in self.ranked]
+            found = [(one, one.entry.part(name)) for one in self.ranked]
             scored = [
                 (one, value.score) for one, value in found if value and value.score is not None
             ]
@@ -102,7 +97,7 @@ class Measured:
 
     def place(self, entry: Entry, name: str) -> int | None:
         """Return the place of a model in one column, equal scores sharing it."""
-        mine = self.value(entry, name)
+        mine = entry.part(name)
         if mine is None or mine.score is None:
             return None
         return 1 + bisect_left(self.ordered(name), -mine.score, key=lambda pair: -pair[1])

@@ -14,12 +14,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medix_eval.report.format import NOTHING, counted, percent, short
+from medix_eval.report.format import NOTHING, counted, percent, short, span
 from medix_eval.results.scores import MIN_SLICE, TaskScore
 from medix_eval.site.boards import Board, Entry, Ranked, Rules, Standing
 from medix_eval.site.columns import group_label, task_label
 from medix_eval.site.details import (
-    group_score,
     heading,
     lede,
     model_facts,
@@ -130,7 +129,7 @@ class BoardPages:
             "words": short(f"{entry.name} {facts.base or ''}".lower(), 240),
             "score": headline.score if headline else None,
             "span": headline.interval if headline else None,
-            "span_text": score_texts(headline)["span_text"] if headline else "",
+            "span_text": span(headline.interval, NOTHING) if headline else "",
         }
 
     def _axis(self) -> tuple[float, float] | None:
@@ -226,7 +225,7 @@ class BoardPages:
                     "date": old.date,
                     "generation": old.run.scores.generation_digest[:8],
                     "judging": old.run.scores.judging_digest[:8],
-                    "score": group_score(old, board.headline),
+                    "score": score_texts(old, board.headline or "")["score"],
                     "num_tasks": len(old.tasks),
                 }
                 for old in reversed(older)
@@ -238,7 +237,7 @@ class BoardPages:
     def _profile(self, entry: Entry) -> Iterator[dict[str, Any]]:
         names = [name for name in self._board.groups if name in entry.groups]
         for name in [*names, *(task for task in self._measured.tasks if task in entry.tasks)]:
-            score = self._measured.value(entry, name)
+            score = entry.part(name)
             is_task = isinstance(score, TaskScore)
             place = self._measured.place(entry, name)
             yield {
@@ -248,7 +247,7 @@ class BoardPages:
                 "value": score.score if score else None,
                 "middle": self._measured.median(name) if len(self._rows) > 1 else None,
                 "place": place or NOTHING,
-                **score_texts(score),
+                **score_texts(entry, name),
             }
 
     def _benchmark(self, task: str) -> str:
@@ -259,7 +258,7 @@ class BoardPages:
                 "place": measured.place(one.entry, task),
                 "slug": one.slug,
                 "name": one.entry.name,
-                **score_texts(one.entry.score(task)),
+                **score_texts(one.entry, task),
             }
             for one, _ in ordered
         ]

@@ -13,8 +13,9 @@ from medix_eval.results.scoring import score_run
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, slug
 from medix_eval.storage.digests import digest
 
-Answers = Mapping[str, Sequence[float | None]]
-"""The score of each sample by task; None is a sample that the rules left unjudged."""
+Answers = Mapping[str, Sequence[float | str | None]]
+"""The score of each sample by task, or its outcome; None is one that the rules left unjudged."""
+UNSCORED = {"unjudged", "judge_failed", "request_failed", "skipped"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +127,7 @@ def _write_lines(
                 )
                 outcome = "unjudged" if score is None else "correct" if score == 1 else "wrong"
                 outcome = "partial" if score not in {None, 0, 1} else outcome
-                verdicts.write(f'{{{sample},"outcome":"{outcome}","score":{json.dumps(score)}}}\n')
+                given = score
+                if isinstance(score, str):
+                    outcome, given = score, None if score in UNSCORED else 0.0
+                verdicts.write(f'{{{sample},"outcome":"{outcome}","score":{json.dumps(given)}}}\n')
