@@ -152,7 +152,7 @@ class Judge:
         reply = completion.text or ""
         try:
             if completion.finish_reason == "length":
-                said = f"{CUT} of {sampling.max_tokens} tokens (judge.sampling.max_tokens)"
+                said = f"{CUT}, judge.sampling.max_tokens={sampling.max_tokens}"
                 raise ReplyUnusable(said)  # noqa: TRY301 (as of a reply that was read)
             points = (
                 read_label(reply, labels=rubric.labels)
