@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.errors import RequestFailed, RequestRefused
+from medix_eval.exchange.recorded import problem_of_replies
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Judge, decide
+from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.prompts import fence
 from medix_eval.judging.protocol import LLMJudge, Rubric, load_protocol
 from medix_eval.models.chat import Completion, Prompt, Sampling
@@ -310,3 +312,26 @@ def test_a_majority_is_of_all_prompts_not_of_the_valid_votes(points: list[float 
     score = decide(points, rubric)
 
     assert score is None or points.count(score) >= 2
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [Completion(text=YES, finish_reason="length"), YES, NO, YES],
+        [BROKEN, YES, BROKEN, BROKEN, NO],
+        [BROKEN, Completion(text=NO, finish_reason="length"), YES],
+        [BROKEN, BROKEN],
+    ],
+)
+def test_a_check_of_a_submission_follows_cut_replies_and_second_tries(
+    replies: list[str | Completion],
+) -> None:
+    protocol = load_protocol("medix")
+    grader = a_judge(Scripted(*replies), tries=2)
+    record = RECORD.model_copy(update={"completion": "I take it for the liver, perhaps"})
+    kept = asyncio.run(verdict_of(record, protocol=protocol, grader=grader))
+
+    asked = problem_of_replies(protocol, record, kept, judges=["scripted"])
+
+    assert any(vote.calls == 2 for vote in kept.votes)
+    assert asyncio.run(asked) is None
