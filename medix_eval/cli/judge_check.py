@@ -104,8 +104,8 @@ def judge_check(
     folder = write_scorecard(card, out)
     _print(card, as_json=as_json)
     typer.echo(f"scorecard: {folder / 'scorecard.json'}, chart: scorecard.svg", err=True)
-    failed = _FAILURES if card.overall.n_failed else _DONE
-    raise typer.Exit(_UNUSABLE if card.is_unusable else failed)
+    failed = _UNUSABLE if card.is_unusable else _FAILURES
+    raise typer.Exit(failed if card.overall.n_failed else _DONE)
 
 
 def _make(folder: Path) -> None:

@@ -29,8 +29,7 @@ from medix_eval.storage.digests import digest
 
 _SHARED = frozenset({"cpu"})
 """What several judges can use at once."""
-_MOST_UNREAD = 16
-"""So many votes of a judge without one that can be read, from the first on, stop the work."""
+_MOST_UNREAD = 16  # votes of a judge, from its first on, of which none could be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +58,7 @@ class Panel:
     is_open: bool = field(init=False, default=False)
     grader: Grader | None = field(init=False, default=None)
     """What grades answers, once the panel is open; None where no language model does."""
-    _unread: dict[str, list[str] | None] = field(init=False, default_factory=dict)
-    """By judge the replies so far, while none could be read."""
+    _unread: dict[str, list[str] | None] = field(init=False, default_factory=dict)  # by judge
 
     @property
     def devices(self) -> frozenset[str]:

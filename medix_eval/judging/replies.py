@@ -35,7 +35,7 @@ _OWN_VERDICT = re.compile(
 )
 """The words of a clause that leads to the judge's own verdict; any other may quote somebody's."""
 _FOREIGN = re.compile(r"(?i)\A\s*>|~~\Z|[\"']\Z|\b(?:if|unless|when|had|were|tempt\w+|example)\b")
-_NEW_SENTENCE = re.compile(r"[^\x00-\x7f]|[A-Z.!;:-]|,? ?(?:because|since|as)\b(?! an?\b)|\Z")
+_NEW_SENTENCE = re.compile(r"[^\x00-\x7f]|[A-Z.!;:>-]|,? ?(?:because|since|as)\b(?! an?\b)|\Z")
 _TAKEN_BACK = re.compile(
     r"(?i)\A\W{0,9}(?:but|however|if|no(?! \w))\b|(?:\A|[.!?\n])\W{0,9}(?:but )?(?:wait|hmm+|"
     r"actually|scratch|correction|on (?:second|reflection))\b|n[o'\u2019]t (?:decided?|sure)\b"
@@ -71,8 +71,7 @@ def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
     points, *others = {_points(one[0], scale) for one in verdicts}
     if others or _CLAIM.search(_OBJECT.sub("|", said)):
         raise ReplyUnusable(f"more than one verdict: {_tail(said)}")
-    ends = (verdicts[0], verdicts[-1])
-    if not any(_stands_alone(said[: one.start()], said[one.end() :]) for one in ends):
+    if not _stands_alone(said[: verdicts[-1].start()], said[verdicts[-1].end() :]):
         raise ReplyUnusable(f"a verdict within a sentence may be a quotation: {_tail(said)}")
     # A `</think>` may be the answer's as well, and the judge's own verdict stand before it.
     thought = {claim[1] for claim in _CLAIM.finditer(reply[: len(reply) - len(said)])}
@@ -83,23 +82,23 @@ def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
 
 def _points(verdict: str, scale: tuple[int, int]) -> int:
     """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"."""
-    lowest, highest = scale
     try:
         pairs = json.loads(verdict, object_pairs_hook=list)
         (score,) = (value for key, value in pairs if key.strip().casefold() == "score")
         points = math.nan if isinstance(score, bool) else float(score)
     except (ValueError, TypeError, OverflowError) as error:
         raise ReplyUnusable(f"the verdict is not JSON with one score: {_tail(verdict)}") from error
-    if points not in range(lowest, highest + 1):
-        raise ReplyUnusable(f"score {score!r:.40} is not one of {lowest} to {highest}")
+    if points not in range(scale[0], scale[1] + 1):
+        raise ReplyUnusable(f"score {score!r:.40} is not one of {scale[0]} to {scale[1]}")
     return int(points)
 
 
 def _stands_alone(before: str, after: str) -> bool:
     """Tell whether a verdict is the judge's own: not part of a sentence about another one."""
     reason = _AFTER.sub("", after, count=1)
-    is_over = re.search(r"[\n({]", after[: len(after) - len(reason)]) or _NEW_SENTENCE.match(reason)
-    if _TAKEN_BACK.search(reason) or not is_over:
+    gap = after[: len(after) - len(reason)]
+    is_over = re.search(r"[\n({]|\s[\"\u201c]", gap) or _NEW_SENTENCE.match(reason)
+    if not is_over or _TAKEN_BACK.search(reason):
         return False
     before = before[-400:]  # no sentence is longer
     lead = _BEFORE.sub("", before)
