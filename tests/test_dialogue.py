@@ -223,7 +223,7 @@ def test_medix_differs_from_the_published_scoring_exactly_in_its_defects() -> No
 @pytest.mark.parametrize(
     ("replies", "published_says", "medix_says"),
     [
-        pytest.param(['{"score": "1"}'] * 3, 0.0, None, id="a-number-as-text-is-wrong"),
+        pytest.param(['{"score": "1"}'] * 3, 0.0, 1.0, id="a-number-as-text-is-wrong"),
         pytest.param(['{"score": true}'] * 3, 1.0, None, id="true-is-one"),
         pytest.param(['{"score": 7}'] * 3, 0.0, None, id="off-the-scale-is-wrong"),
         pytest.param(

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix_eval.errors import RequestFailed, RequestRefused
+from medix_eval.exchange.recorded import problem_of_replies
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Judge, decide
+from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.prompts import fence
 from medix_eval.judging.protocol import LLMJudge, Rubric, load_protocol
 from medix_eval.models.chat import Completion, Prompt, Sampling
@@ -33,7 +35,7 @@ NO, YES, BROKEN = '{"score": 0}', '{"score": 1}', "no idea"
 class Scripted:
     """Gives the replies in order, the last one for ever; keeps what it was asked."""
 
-    def __init__(self, *replies: str | Exception) -> None:
+    def __init__(self, *replies: str | Exception | Completion) -> None:
         self.replies = list(replies)
         self.prompts: list[Prompt] = []
         self.seeds: list[int] = []
@@ -44,7 +46,7 @@ class Scripted:
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         if isinstance(reply, Exception):
             raise reply
-        return Completion(text=reply)
+        return reply if isinstance(reply, Completion) else Completion(text=reply)
 
 
 def a_judge(
@@ -79,7 +81,7 @@ def test_stopping_early_never_changes_the_majority(votes: tuple[str, str, str]) 
     scripted = Scripted(*votes)
 
     assert grade(a_judge(scripted)).score == majority
-    assert len(scripted.prompts) == (2 if everyone[0] == everyone[1] is not None else 3)
+    assert len(scripted.prompts) == (2 if everyone[0] == everyone[1] else 3)
 
 
 def test_the_three_votes_are_three_different_prompts() -> None:
@@ -108,9 +110,61 @@ def test_an_unreadable_reply_is_asked_again_and_the_tries_are_bounded() -> None:
     found = grade(a_judge(scripted, tries=2))
 
     assert found.score is None
-    assert len(scripted.prompts) == 2 * 3
-    assert [vote.calls for vote in found.votes] == [2, 2, 2]
+    assert len(scripted.prompts) == 2 * 2
+    assert [vote.calls for vote in found.votes] == [2, 2]
     assert all(vote.failure and vote.reply == BROKEN for vote in found.votes)
+
+
+@pytest.mark.parametrize("protocol", ["medix", "reward"])
+def test_a_reply_that_was_cut_by_its_limit_is_never_read(protocol: str) -> None:
+    said = YES if protocol == "medix" else "YES"
+    scripted = Scripted(Completion(text=said, finish_reason="length"))
+
+    found = grade(a_judge(scripted, protocol=protocol))
+
+    (vote, *_) = found.votes
+    assert found.score is None
+    assert vote.reply == said
+    assert vote.failure is not None
+    assert "was cut by its limit" in vote.failure.message
+    assert "judge.sampling.max_tokens" in vote.failure.message
+
+
+@pytest.mark.parametrize(
+    ("protocol", "good", "form"),
+    [
+        ("medix", YES, '{"score": N} with a whole number N from 0 to 1'),
+        ("reward", "YES", "it must be YES or NO"),
+    ],
+)
+def test_a_second_try_is_asked_in_other_words_and_says_the_form(
+    protocol: str, good: str, form: str
+) -> None:
+    overrides = ["judge.question.prompts=[prompts/question_1.jinja]"] * (protocol == "medix")
+    scripted = Scripted(BROKEN, good)
+
+    found = grade(a_judge(scripted, tries=2, protocol=protocol, overrides=overrides))
+
+    first, second = [prompt.text for prompt in scripted.prompts]
+    assert found.score == 1.0
+    assert second.startswith(first)
+    assert form in second.removeprefix(first)
+    assert form not in first
+    assert len(set(scripted.seeds)) == 2
+
+
+@given(votes=st.lists(st.sampled_from([NO, YES, BROKEN]), min_size=5, max_size=5))
+def test_no_vote_is_asked_that_can_bring_no_majority(votes: list[str]) -> None:
+    scripted = Scripted(*votes)
+    repeated = ["judge.question.repeats=5", "judge.sampling.temperature=1"]
+    one = ["judge.question.prompts=[prompts/question_1.jinja]", *repeated]
+
+    found = grade(a_judge(scripted, overrides=one))
+
+    decided = {side: votes.count(side) >= 3 for side in (NO, YES)}
+    assert found.score == (0.0 if decided[NO] else 1.0 if decided[YES] else None)
+    before = votes[: len(found.votes) - 1]
+    assert len(before) < 3 or max(before.count(NO), before.count(YES)) + 5 - len(before) >= 3
 
 
 def test_a_request_that_failed_for_good_is_a_failed_vote_and_not_asked_again() -> None:
@@ -119,15 +173,18 @@ def test_a_request_that_failed_for_good_is_a_failed_vote_and_not_asked_again() -
     found = grade(a_judge(scripted, tries=3))
 
     assert found.score is None
-    assert len(scripted.prompts) == 3
+    assert len(scripted.prompts) == 2
     assert {vote.failure.error for vote in found.votes if vote.failure} == {"RequestFailed"}
 
 
-def test_a_server_without_json_schema_is_asked_in_words_from_then_on() -> None:
+def test_a_server_without_json_schema_is_asked_in_words_from_then_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     scripted = Scripted(RequestRefused("response_format is not supported", is_schema=True), YES)
 
     assert grade(a_judge(scripted)).score == 1.0
     assert [prompt.schema is None for prompt in scripted.prompts] == [False, True, True]
+    assert caplog.messages == ["judge scripted follows no JSON schema: refused"]
 
 
 def test_a_second_run_takes_its_votes_from_the_cache(tmp_path: Path) -> None:
@@ -255,3 +312,26 @@ def test_a_majority_is_of_all_prompts_not_of_the_valid_votes(points: list[float 
     score = decide(points, rubric)
 
     assert score is None or points.count(score) >= 2
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [Completion(text=YES, finish_reason="length"), YES, NO, YES],
+        [BROKEN, YES, BROKEN, BROKEN, NO],
+        [BROKEN, Completion(text=NO, finish_reason="length"), YES],
+        [BROKEN, BROKEN],
+    ],
+)
+def test_a_check_of_a_submission_follows_cut_replies_and_second_tries(
+    replies: list[str | Completion],
+) -> None:
+    protocol = load_protocol("medix")
+    grader = a_judge(Scripted(*replies), tries=2)
+    record = RECORD.model_copy(update={"completion": "I take it for the liver, perhaps"})
+    kept = asyncio.run(verdict_of(record, protocol=protocol, grader=grader))
+
+    asked = problem_of_replies(protocol, record, kept, judges=["scripted"])
+
+    assert any(vote.calls == 2 for vote in kept.votes)
+    assert asyncio.run(asked) is None

@@ -12,7 +12,7 @@ import published_scoring
 import pytest
 from scripted_servers import Run, Serve, candidate, judge, records
 
-from medix_eval.testing import prompt_text
+from medix_eval.testing import Reply, prompt_text
 
 YES, NO = '{"score": 1}', '{"score": 0}'
 ONE_VOTE = ["--set", "judge.question.prompts=[prompts/question_1.jinja]", "--set", "judge.tries=1"]
@@ -290,3 +290,70 @@ def test_a_judge_prompt_with_a_misspelt_name_stops_before_anything_is_sent(
     assert code == 2
     assert "'questoin' is undefined" in err
     assert answering.requests == []
+
+
+def test_a_judge_that_nobody_can_read_stops_the_stage(
+    evaluate: Run, serve: Serve, run: Run, tmp_path: Path
+) -> None:
+    """Its words are shown, and running the same command again is not the advice."""
+    answering, judging = serve(lambda _: "no idea"), serve(lambda _: "As an AI, I\nrefrain.")
+    argv = [*candidate(answering), *judge(judging), "--judge-concurrency", "1"]
+
+    code, out, err = evaluate(*argv, "--tasks", "medqa,rad_vqa")
+
+    assert (code, out) == (4, "")
+    assert "judge openai:scripted: of its first 16 votes none can be read" in err
+    assert err.count("'As an AI, I refrain.'") == 2
+    assert "judge.sampling.max_tokens" in err.splitlines()[-1]
+    assert "judge-check" in err.splitlines()[-1]
+    assert "same command" not in err
+    assert len(judging.requests) < 64
+    (folder,) = {path.parent for path in tmp_path.rglob("run.json")}
+    code, out, err = run("judge", folder, *judge(judging))
+    assert (code, out) == (4, "")
+    assert "none can be read" in err
+    asked = len(answering.requests)
+    code, _, _ = evaluate(
+        *candidate(answering), *judge(serve(lambda _: NO)), "--tasks", "medqa,rad_vqa"
+    )
+    assert code == 0
+    assert asked > 0
+    assert len(answering.requests) == len(records(folder, "completions.jsonl"))
+
+
+def test_one_readable_vote_lets_a_judge_go_on(evaluate: Run, serve: Serve) -> None:
+    asked: list[int] = []
+
+    def once(body: dict[str, Any]) -> str:
+        asked.append(1)
+        return NO if len(asked) <= 2 else "hm"
+
+    argv = [*candidate(serve(lambda _: "no idea")), *judge(serve(once))]
+
+    code, out, _ = evaluate(*argv, "--judge-concurrency", "1", "--tasks", "medqa,rad_vqa")
+
+    assert code == 1
+    assert len(asked) > 2 * 16
+    assert json.loads(out)["tasks"]["medqa"]["outcomes"]["judge_failed"] > 1
+
+
+def test_a_judge_whose_server_fails_is_no_judge_that_cannot_be_read(
+    evaluate: Run, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medix_eval.models.requests._FIRST_WAIT_S", 0.0001)
+    argv = [*candidate(serve(lambda _: "no idea")), *judge(serve(lambda _: Reply(status=503)))]
+
+    code, _, err = evaluate(*argv, "--tasks", "medqa,rad_vqa")
+
+    assert code == 1
+    assert "can be read" not in err
+
+
+def test_of_restricted_answers_no_word_is_shown(evaluate: Run, serve: Serve) -> None:
+    argv = [*candidate(serve(lambda _: "no idea")), *judge(serve(lambda _: "Jane Doe is well"))]
+
+    code, _, err = evaluate(*argv, "--tasks", "mimic_cxr_report_generation", *ONE_VOTE[2:])
+
+    assert code == 4
+    assert "none can be read" in err
+    assert "Jane" not in err

@@ -266,16 +266,39 @@ def answered_by_letter(item: LabelledAnswer) -> LabelledAnswer:
     return replace(item, record=item.record.model_copy(update={"completion": f"({letter})"}))
 
 
-def test_unreadable_votes_are_counted_and_end_with_exit_code_1(
+def test_unreadable_votes_are_counted_and_the_scorecard_says_that_the_judge_is_none(
     check: Check, serve: Any, labelled: Path
 ) -> None:
     code, card = check(*serve(lambda _: GARBAGE), "--labels", labelled)
 
-    assert code == 1
+    assert code == 4
     assert card["parse_failures"] | {"low": 0, "high": 0} == {
-        "k": 6, "n": 6, "value": 1.0, "low": 0, "high": 0,
+        "k": 4, "n": 4, "value": 1.0, "low": 0, "high": 0,
     }  # fmt: skip
     assert card["overall"]["n_failed"] == card["overall"]["n"] == 2
+
+
+def test_a_judge_that_nobody_can_read_is_measured_to_the_end(
+    run: Run, serve: Any, out: Path
+) -> None:
+    code, text, _ = run("judge-check", *serve(lambda _: GARBAGE), "--out", out)
+
+    assert code == 4
+    assert re.search(r"this judge cannot be used: unreadable votes: (14\d\d) of \1", text)
+    assert len([*out.rglob("scorecard.json")]) == 1
+
+
+def test_a_judge_that_decides_one_answer_in_twenty_cannot_be_used(
+    run: Run, serve: Any, out: Path
+) -> None:
+    def mumbles(body: dict[str, Any]) -> str:
+        (mark, *_) = FENCE.findall(prompt_text(body))
+        return NO if int(mark[11:13], 16) < 13 else GARBAGE
+
+    code, text, _ = run("judge-check", *serve(mumbles), "--out", out)
+
+    assert code == 4
+    assert "this judge cannot be used" in text
 
 
 def test_a_second_check_asks_nobody_and_says_the_same(

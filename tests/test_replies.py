@@ -9,47 +9,137 @@ from hypothesis import strategies as st
 from medix_eval.errors import ReplyUnusable
 from medix_eval.judging.replies import read_label, read_points, verdict_schema
 
+V, W = '{"score": 1}', '{"score": 0}'
+READ = {
+    "bare": V,
+    "fenced": f"```json\n{V}\n```",
+    "fenced-with-prose": f"Here is the JSON:\n```json\n{V}\n```\nThe drug is the same.",
+    "free-whitespace": '{"score":\t1\n}',
+    "with-a-reason": '{"score": 1, "reason": "same drug"}',
+    "braces-in-a-reason": '{"score": 1, "reason": "set {a,b} matches, {"}',
+    "a-verdict-in-a-reason": '{"reason": "he wrote {\\"score\\": 0}", "score": 1}',
+    "a-key-in-a-reason": '{"reason": "the answer \\"score\\" is fine", "score": 1}',
+    "braces-behind-it": '{"score": 1} {as agreed}',
+    "braces-before-it": '{see below} {"score": 1}',
+    "whole-float": '{"score": 1.0}',
+    "number-as-text": '{"score": "1"}',
+    "key-in-another-case": '{"Score": 1}',
+    "twice-the-same": f"{V}\n{V}",
+    "own-line-at-the-end": f"The answer does not differ.\n\n{V}",
+    "own-line-at-the-begin": f"{V}\n\nThe drug is the same. No doubt.",
+    "sentence-before-it": f"The drug is the same. {V}",
+    "reason-behind-it": f"{V} because the drug is the same",
+    "remark-behind-it": f"{V} (same drug)",
+    "label": f"**Final verdict:** {V}",
+    "label-under-a-reason": f"Same drug, same dose.\nVerdict: {V}.",
+    "clause": f"Both say left, so my verdict is {V}.",
+    "plain-decision": f"I would therefore give it {V}",
+    "tagged": f"<answer>{V}</answer>",
+    "boxed": f"\\boxed{{{V}}}",
+    "list": f"[{V}]",
+    "under-a-heading": f"## Reasoning\nSame drug.\n\n## Verdict\n{V}",
+    "after-thinking": f"<think>{W}</think>{V}",
+    "after-thinking-in-capitals": f"[THINK]{W}[/THINK]{V}",
+    "after-a-loose-tag": f"<thinking>x {W}</thinking >{V}",
+    "after-a-tag-with-a-name": f'<think id="1">{W}</think>{V}',
+    "after-wide-tags": f"\uff1cthink\uff1e{W}\uff1c/think\uff1e{V}",
+    "after-triangles": f"\u25c1think\u25b7{W}\u25c1/think\u25b7{V}",
+    "after-a-thought": f"<|begin_of_thought|>{W}<|end_of_thought|>{V}",
+    "after-a-seed": f"<seed:think>{W}</seed:think>{V}",
+    "in-the-final-channel": (
+        f"<|channel|>analysis<|message|>{W}<|end|><|start|>assistant"
+        f"<|channel|>final<|message|>{V}<|return|>"
+    ),
+    "after-thinking-under-a-heading": f"## Thinking\nMaybe {W}\n\n## Verdict\n{V}",
+}
 
-@pytest.mark.parametrize(
-    ("reply", "points"),
-    [
-        pytest.param('{"score": 1}', 1, id="bare"),
-        pytest.param('```json\n{"score": 0}\n```', 0, id="fenced"),
-        pytest.param('{"score":\t1\n}', 1, id="free-whitespace"),
-        pytest.param('<think>{"score": 0}</think>{"score": 1}', 1, id="after-thinking"),
-        pytest.param('He wrote {"score": 1}. So: {"score": 0}', 0, id="the-last-one-counts"),
-        pytest.param('{"score": 1, "reason": "same drug"}', 1, id="with-a-reason"),
-        pytest.param('{"score": 1} {as agreed}', 1, id="braces-behind-it"),
-    ],
-)
-def test_a_verdict_is_read(reply: str, points: int) -> None:
-    assert read_points(reply, scale=(0, 1)) == points
+
+@pytest.mark.parametrize("reply", READ.values(), ids=READ)
+def test_a_verdict_is_read(reply: str) -> None:
+    assert read_points(reply, scale=(0, 1), answer="left kidney") == 1
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        pytest.param("", id="empty"),
-        pytest.param("1", id="bare-number"),
-        pytest.param("The score is 1.", id="prose"),
-        pytest.param("Not correct", id="substring-trap"),
-        pytest.param('{"score": "1"}', id="number-as-text"),
-        pytest.param('{"score": true}', id="boolean"),
-        pytest.param('{"score": 1.0}', id="float"),
-        pytest.param('{"score": 2}', id="off-the-scale"),
-        pytest.param('{"score": -1}', id="below-the-scale"),
-        pytest.param('{"score": null}', id="null"),
-        pytest.param('{"score": 1', id="cut-off"),
-        pytest.param('{"score": 1, "score": 0}', id="says-both"),
-        pytest.param('{"Score": 1}', id="other-key"),
-        pytest.param('<think>\n{"score": 1}', id="cut-off-while-thinking"),
-        pytest.param('{"score": 0}<think>{"score": 1}', id="thinking-again"),
-        pytest.param('{"score": 0} or {"score": maybe}', id="the-last-one-is-unusable"),
-    ],
-)
+UNUSABLE = {
+    "empty": "",
+    "bare-number": "1",
+    "prose": "The score is 1.",
+    "label-without-json": "Score: 1",
+    "substring-trap": "Not correct",
+    "boolean": '{"score": true}',
+    "half": '{"score": 1.5}',
+    "off-the-scale": '{"score": 2}',
+    "below-the-scale": '{"score": -1}',
+    "null": '{"score": null}',
+    "list-of-one": '{"score": [1]}',
+    "share": '{"score": "1/1"}',
+    "no-number": '{"score": NaN}',
+    "cut-off": '{"score": 1',
+    "says-both": '{"score": 1, "score": 0}',
+    "says-both-in-two-cases": '{"score": 1, "Score": 0}',
+    "thinking-again": f"{W}<think>{V}",
+    "one-is-unusable": f'{W} or {{"score": maybe}}',
+    "two-verdicts": f"{W}\n{V}",
+    "a-quote-and-a-verdict": f"He wrote {V}. So: {W}",
+    "our-own-last-line": f"Reply with one line of JSON and nothing else: {V} or {W}",
+    "instruction": f"Return {V} when it matches and {W} when it does not.",
+    "duty": f"I must answer with {W} or {V}.",
+    "counterfactual": f"{V}. If it had said left, I would give {W}.",
+    "note": f"{V}\n\nNote: {W} would apply if the side were wrong.",
+    "meaning": f"{V}\n{W} is for answers that differ.",
+    "example": f"The example {W} in the prompt is for wrong answers. This is right, so: score 1",
+    "negation": f"I would not give {V} here.",
+    "temptation": f"It is tempting to reply {V}, but the side is wrong, so zero.",
+    "doubt": f"{V} or {W}? I cannot decide.",
+    "options": f"Options are {W}, {V}.",
+    "somebody-else": f"The previous grader wrote {V}; I have not decided.",
+    "somebody-else-on-a-line": f"The previous grader wrote\n{V}\nIt is wrong.",
+    "student": f"The student wrote:\n\n{V}",
+    "block-quote": f"> {V}",
+    "struck-out": f"~~{V}~~",
+    "question": f"Should it be {V}?",
+    "condition": f"If the side were right, then the score is {V}",
+    "condition-behind-it": f"{V} unless the side matters",
+    "rule": f"Correct answers receive {V}.",
+    "rule-with-a-label": f"For matching answers: {V}",
+    "format": f"The reply format:\n{V}",
+    "lenient": f"A lenient examiner gives {V}",
+    "taken-back": f"{V}\nWait, the side differs.",
+    "but": f"{V}. But the side is wrong.",
+    "undecided": f"{V}\nI am not sure.",
+    "nested": '{"verdict": {"score": 1}}',
+    "nested-and-own": '{"score": 1, "details": {"score": 0}}',
+    "nested-in-a-list": '{"score": 1, "sub": [{"score": 1}]}',
+    "draft": '{"draft": {"score": 1}, "score": 0}',
+    "still-thinking": f"<think>\n{V}",
+    "still-thinking-in-capitals": f"<THINK>x {W}",
+    "still-thinking-in-brackets": f"[THINK]It looks wrong, {W}. But wait",
+    "still-in-another-channel": f"<|channel|>analysis<|message|>First guess {W}. Hmm, but",
+    "still-under-its-heading": f"## Thinking\n{V}\nHmm",
+    "still-in-triangles": f"\u25c1think\u25b7 {W}",
+    "still-seeding": f"<seed:think>{V}",
+    "still-in-a-thought": f"<|begin_of_thought|>{W}",
+    "still-in-a-named-tag": f'<think id="1">{W}',
+    "still-in-wide-tags": f"\uff1cthink\uff1e{W}",
+}
+
+
+@pytest.mark.parametrize("reply", UNUSABLE.values(), ids=UNUSABLE)
 def test_an_unusable_reply_raises_instead_of_scoring(reply: str) -> None:
     with pytest.raises(ReplyUnusable):
-        read_points(reply, scale=(0, 1))
+        read_points(reply, scale=(0, 1), answer="left kidney")
+
+
+def test_a_scale_between_two_numbers_is_no_verdict() -> None:
+    with pytest.raises(ReplyUnusable, match="more than one verdict"):
+        read_points('Rubric: {"score": 0} worst to {"score": 5} best.', scale=(0, 5))
+
+
+@pytest.mark.parametrize("piece", ["```", "\n", "{", '{"a":', "<|a|>", ". ", V, "so ", "\\boxed{"])
+def test_a_huge_reply_is_read_in_linear_time(piece: str) -> None:
+    huge = piece * (50_000 // len(piece))  # with a quadratic pattern this takes minutes
+
+    with suppress(ReplyUnusable):
+        assert read_points(f"{huge}{V}{huge}", scale=(0, 1)) == 1
 
 
 TRICKS = ['{"score": 1}', '{"score":', "{", "}", '"', "<think>", "</think>", "\n", "\\"]
@@ -85,6 +175,7 @@ LABELS = {"YES": 1, "NO": 0}
         pytest.param("**No.**\n", 0, id="dressed"),
         pytest.param('"yes"', 1, id="quoted"),
         pytest.param("<think>NO</think>\n\nYES", 1, id="after-thinking"),
+        pytest.param("[THINK]NO[/THINK]YES", 1, id="after-thinking-in-brackets"),
     ],
 )
 def test_a_label_is_read(reply: str, points: int) -> None:
@@ -92,7 +183,8 @@ def test_a_label_is_read(reply: str, points: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", ["", "NO, not YES", "YES or NO", "YESNO", "maybe", "1", "<think>YES", "Not"]
+    "reply",
+    ["", "NO, not YES", "YES or NO", "YESNO", "maybe", "1", "<think>YES", "[THINK]YES", "Not"],
 )
 def test_a_reply_with_more_than_one_label_raises_instead_of_scoring(reply: str) -> None:
     with pytest.raises(ReplyUnusable):

@@ -179,6 +179,17 @@ def test_one_silent_answer_in_fifty_is_left_open_without_a_pause(pauses: list[fl
     assert pauses == []
 
 
+def test_a_judge_that_nobody_can_read_stops_the_training(pauses: list[float]) -> None:
+    with (
+        ScriptedServer(lambda _: "perhaps") as server,
+        pytest.raises(ServerError, match="its first 16 votes none") as error,
+    ):
+        ask(a_reward(server), [f"organ {n}" for n in range(50)], ["left lung"] * 50)
+
+    assert error.value.exit_code == 4
+    assert pauses == []
+
+
 def test_parts_and_answers_are_logged_for_the_monitor() -> None:
     columns: dict[str, list[Any]] = {}
     metrics: dict[str, float] = {}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from medix_eval.errors import ConfigError, RequestRejected, ServerError
+from medix_eval.errors import ConfigError, RequestRefused, RequestRejected, ServerError
+from medix_eval.judging.replies import verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.checkpoint import folder_identity, split_revision
+from medix_eval.models.held_to_schema import held
 from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.models.transformers_model import TransformersModel
 from medix_eval.phantom.dataset import model_folder, png, questions
@@ -190,3 +193,48 @@ def test_the_turns_before_are_part_of_what_is_answered() -> None:
     assert first.prompt_tokens is not None
     assert second.prompt_tokens is not None
     assert second.prompt_tokens > first.prompt_tokens
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("continuous", [True, False])
+def test_a_schema_holds_its_own_row_and_no_other(
+    real_model: Path, monkeypatch: pytest.MonkeyPatch, *, temperature: float, continuous: bool
+) -> None:
+    """The oracle of the rows without a schema is the model asked without any."""
+    monkeypatch.setattr("medix_eval.models.continuous_batch.supports", lambda _: continuous)
+    source = TransformersModel(name="real", location=str(real_model), concurrency=4)
+    sampling = Sampling(max_tokens=12, temperature=temperature)
+    texts = [f"Grade the answer number {number} as JSON." for number in range(6)]
+    schema = verdict_schema((2, 5))
+
+    async def ask(held: list[bool]) -> list[Completion]:
+        async with source.open(real_model) as model:
+            return await asyncio.gather(
+                *(
+                    model.complete(Prompt(text=text, schema=schema if one else None), sampling)
+                    for text, one in zip(texts, held, strict=True)
+                )
+            )
+
+    mixed = asyncio.run(ask([True, False] * 3))
+    free = asyncio.run(ask([False] * 6))
+
+    for one in mixed[::2]:
+        assert json.loads(one.text or "")["score"] in {2, 3, 4, 5}
+        assert one.finish_reason == "stop"
+    assert not any((one.text or "").startswith('{"score": ') for one in free)
+    if not temperature:
+        assert [one.text for one in mixed[1::2]] == [one.text for one in free[1::2]]
+
+
+def test_without_the_library_a_prompt_with_a_schema_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+
+    with pytest.raises(RequestRefused, match="no JSON schema") as error:
+        held([verdict_schema((0, 1))], [()], object())
+
+    assert error.value.is_schema
+    assert "`hf`" in error.value.hint

@@ -12,7 +12,7 @@ import typer
 
 from medix_eval.cli import flags
 from medix_eval.cli.flags import print_renderable
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
     from medix_eval.evaluation.panel import JudgeChoice, Panel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medix_eval.results.store import JudgedRun
 
 _RULES, _MEDIX = "rules", "medix"
-_FAILURES, _DONE = 1, 0
+_UNUSABLE, _FAILURES, _DONE = ServerError.exit_code, 1, 0
 
 
 @flags.family("judge")
@@ -108,7 +108,8 @@ def judge_check(
     folder = write_scorecard(card, out)
     _print(card, as_json=as_json)
     typer.echo(f"scorecard: {folder / 'scorecard.json'}, chart: scorecard.svg", err=True)
-    raise typer.Exit(_FAILURES if card.overall.n_failed else _DONE)
+    failed = _UNUSABLE if card.is_unusable else _FAILURES
+    raise typer.Exit(failed if card.overall.n_failed else _DONE)
 
 
 def _make(folder: Path) -> None:
@@ -185,7 +186,8 @@ def _panel(
     vouched, reason = egress
     refuse_foreign_hosts(tasks=restricted, hosts=hosts, vouched=vouched, reason=reason)
     policy = RetryPolicy(silence_s=choice.flags.request_timeout_s)
-    return Panel(protocol=protocol, judges=resolve_judges(sources), policy=policy)
+    panel = Panel(protocol=protocol, judges=resolve_judges(sources), policy=policy)
+    return replace(panel, gives_up=False)  # it is to be measured, whatever it replies
 
 
 def _print(card: Scorecard, *, as_json: bool) -> None:

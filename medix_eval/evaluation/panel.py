@@ -23,11 +23,13 @@ from medix_eval.models.chat import ChatModel, ModelSource
 from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_for
 from medix_eval.models.resolve import ModelFlags, resolve_model
 from medix_eval.records import CompletionRecord, VerdictRecord, Vote
+from medix_eval.report.format import counted
 from medix_eval.results.store import JudgingManifest
 from medix_eval.storage.digests import digest
 
 _SHARED = frozenset({"cpu"})
 """What several judges can use at once."""
+_MOST_UNREAD = 16  # votes of a judge, from its first on, of which none could be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +53,12 @@ class Panel:
     cache: VerdictCache | None = None
     models: dict[str, ChatModel] = field(default_factory=dict)
     """Judges that are open, by name; panels with one dict in common share them."""
+    gives_up: bool = True
+    """Whether a judge whose replies cannot be read stops the work; it is measured to the end."""
     is_open: bool = field(init=False, default=False)
     grader: Grader | None = field(init=False, default=None)
     """What grades answers, once the panel is open; None where no language model does."""
+    _unread: dict[str, list[str] | None] = field(init=False, default_factory=dict)  # by judge
 
     @property
     def devices(self) -> frozenset[str]:
@@ -88,12 +93,32 @@ class Panel:
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
         """Compare an answer with its reference; only for a panel with judges."""
         assert self.grader is not None  # noqa: S101 (opened before the first answer)
-        return await self.grader.grade(record, answer=answer)
+        grade = await self.grader.grade(record, answer=answer)
+        for vote in grade.votes:
+            self._heed(vote, record)
+        return grade
 
     async def score(self, record: CompletionRecord) -> VerdictRecord:
         """Return the verdict on a completion; a judge that failed is an outcome."""
         assert self.is_open  # noqa: S101 (opened before the first verdict)
-        return await verdict_of(record, protocol=self.protocol, grader=self.grader)
+        grader = None if self.grader is None else self
+        return await verdict_of(record, protocol=self.protocol, grader=grader)
+
+    def _heed(self, vote: Vote, record: CompletionRecord) -> None:
+        """Raise `ServerError` where nothing that a judge replied so far could be read."""
+        unread = self._unread.setdefault(vote.judge, [])
+        if vote.points is not None:
+            self._unread[vote.judge] = None
+        elif unread is not None and vote.reply is not None:
+            said = " ".join(vote.reply.split())[:120]
+            unread.append("" if record.restricted else f"; it wrote {said!r}")
+            if self.gives_up and len(unread) >= _MOST_UNREAD:
+                what = f"of its first {counted(len(unread), 'vote')} none can be read"
+                raise ServerError(
+                    f"judge {vote.judge}: {what}{''.join(unread[:2])}",
+                    hint="name another judge, or let it write more: --set "
+                    "judge.sampling.max_tokens=N; `medix-eval judge-check` measures a judge",
+                )
 
     async def verdicts(
         self,

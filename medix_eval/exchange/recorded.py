@@ -23,7 +23,7 @@ from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError, RequestFailed, first_error
 from medix_eval.evaluation.panel import Panel, ResolvedJudge
 from medix_eval.exchange.submission import Submission
-from medix_eval.judging.judge import SEEDS_APART, Grader, grader_for
+from medix_eval.judging.judge import CUT, REMINDER, SEEDS_APART, Grader, grader_for
 from medix_eval.judging.outcomes import outcome_of, verdict_of
 from medix_eval.judging.protocol import (
     JUDGING_VERSION,
@@ -160,7 +160,8 @@ class _Recorded:
 
     async def ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Return the reply of the next vote; another try of a vote gets the same one."""
-        call = (prompt.text, prompt.before, sampling.seed // SEEDS_APART)
+        text = prompt.text.rpartition(REMINDER)[0] or prompt.text
+        call = (text, prompt.before, sampling.seed // SEEDS_APART)
         if call not in self._said:
             number = len(self._said)
             self._said[call] = self.votes[number] if number < len(self.votes) else None
@@ -168,7 +169,8 @@ class _Recorded:
         if vote is None or vote.reply is None:
             said = vote.failure.message if vote and vote.failure else "this vote was not kept"
             raise RequestFailed(said)
-        return Completion(text=vote.reply)
+        reason = "length" if CUT in str(vote.failure) else None
+        return Completion(text=vote.reply, finish_reason=reason)
 
 
 _NOT_FROM_VERDICTS = {"schema_version", "run", "selection", "labels", "cost", "tasks", "groups"}

@@ -203,7 +203,9 @@ def _notes(card: Scorecard) -> list[str]:
         f"false accept {_with_interval(overall.false_accept)}, "
         f"false reject {_with_interval(overall.false_reject)}; of decided answers only"
     )
-    notes = [rates, errors]
+    unread, unusable = card.parse_failures, "this judge cannot be used: unreadable votes:"
+    notes = [f"{unusable} {unread.k} of {unread.n}"] if card.is_unusable else []
+    notes += [rates, errors]
     if card.labels.get("annotators", 0) > 1:
         alpha, num_split = card.labels["alpha"], card.labels["n_split"]
         notes.append(

@@ -1,12 +1,13 @@
 """Who grades answers: a judge by independent votes or by the published dialogue, or a jury of them.
 
 Three turns of one dialogue at temperature 0 only invite a flip, so our votes are separate calls
-that differ in order and wording. A vote that cannot change the decision is not asked.
+that differ in order and wording. A vote that cannot bring or change the decision is not asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import typing
 from collections import Counter
@@ -35,9 +36,14 @@ from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, Failure, Kind, Vote
 from medix_eval.storage.digests import digest
 
+_LOG = logging.getLogger(__name__)
 Ask = Callable[[Prompt, Sampling], Awaitable[Completion]]
 SEEDS_APART = 1000
 """Between the seeds of two repeats, so that their retries never share a seed."""
+REMINDER = "\n\nA program reads your reply. Without any other word or reason, it must be "
+"""Goes on with the form, behind a prompt whose first reply could not be read."""
+_FORM = '{{"score": N}} with a whole number N from {} to {}.'
+CUT = "the reply was cut by its limit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +89,11 @@ class Judge:
         for calls in _rounds(rubric):
             asked = [self._vote(call, rubric, record, answer) for call in calls]
             votes += await asyncio.gather(*asked)
-            score = decide([vote.points for vote in votes], rubric)
-            if score is not None:
+            points = [vote.points for vote in votes]
+            score = decide(points, rubric)
+            best = max((points.count(one) for one in points if one is not None), default=0)
+            num_left = rubric.num_votes - len(votes)
+            if score is not None or 2 * (best + num_left) <= rubric.num_votes:
                 break
         return Grade(score=score, votes=tuple(votes))
 
@@ -121,9 +130,10 @@ class Judge:
         started = time.monotonic()
         found: dict[str, Any] = {}
         for number in range(1, self.spec.tries + 1):
-            # An unreadable reply is worth another try with another seed.
             again = replace(sampling, seed=sampling.seed + number - 1)
             found = await self._attempt(text, rubric, again, answer=answer)
+            if number == 1:  # at temperature 0 another seed alone would change nothing
+                text += REMINDER + (" or ".join(rubric.labels) or _FORM.format(*rubric.scale))
             found["calls"] = number
             if "points" in found or "reply" not in found:
                 break
@@ -141,6 +151,9 @@ class Judge:
             return {"failure": Failure(error=type(error).__name__, message=str(error))}
         reply = completion.text or ""
         try:
+            if completion.finish_reason == "length":
+                said = f"{CUT}, judge.sampling.max_tokens={sampling.max_tokens}"
+                raise ReplyUnusable(said)  # noqa: TRY301 (as of a reply that was read)
             points = (
                 read_label(reply, labels=rubric.labels)
                 if rubric.labels
@@ -167,6 +180,9 @@ class Judge:
             except RequestRefused as error:
                 if not error.is_schema:
                     raise
+                if self._structured:  # the first of several in flight
+                    why = error.hint or "refused"
+                    _LOG.warning("judge %s follows no JSON schema: %s", self.name, why)
                 self._structured = False
         return await self.ask(Prompt(text=text), sampling)
 

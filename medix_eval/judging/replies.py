@@ -1,4 +1,4 @@
-"""Read a judge's reply strictly: the last verdict counts, and only a number that was offered.
+"""Read a judge's reply strictly: one verdict that stands by itself, a number that was offered.
 
 A reply without a usable verdict raises; it must never count for or against the candidate.
 """
@@ -12,13 +12,34 @@ from collections.abc import Mapping
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
-from medix_eval.rules.answers import published_answer
+from medix_eval.rules.answers import after_thinking, published_answer
 
-_KEY = '"score"'
-_OBJECT = re.compile(r"\{[^{}]*\}")
-_THINKING_ENDS = re.compile(r"</think(?:ing)?>")
-_THINKING_STARTS = re.compile(r"<think(?:ing)?>")
+_OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
+_CLAIM = re.compile(r"""(?i)["'\u201c{]\s{0,9}score["'\u201d]?\s{0,9}:\s{0,9}(\w*)""")
+_THINKING = re.compile(r"(?im)^(?:#+ *|\*\*)(?:my )?(?:thinking|thoughts?)(?: process)?[\s*:#]*$")
 _AROUND_A_LABEL = " \t\r\n.*'\"`"
+_MARKS = (
+    r"(?:```\w*|[\s*_`|$\"'\u201c\u201d\u2018\u2019()\[\]{}]|\\boxed|<\|\w+\|>|"
+    r"</?(?:answer|verdict|response|output|json)>)*+"
+)
+"""What may stand around a verdict without a meaning: a code fence, bold type, quotes, a tag."""
+_BEFORE, _AFTER = re.compile(rf"{_MARKS}\Z"), re.compile(_MARKS)
+_LEADS_ON = re.compile(r"(?:[:\uff1a]|\b(?:g[ai]ves?|wr\w+|sa\w+|is|be|was|repl\w+|with|or|not))\Z")
+_OWN_VERDICT = re.compile(
+    r"(?:(?:and|so|then|therefore|thus|hence|finally|overall|sure|okay|ok)\b ?)*"
+    r"(?:(?:here (?:i?s )?|this is|i (?:d |ll |will |would |therefore |thus |\w+ly )*"
+    r"(?:give|assign|award|grade|rate|score|conclude|choose|go with)(?: it| this)?)\b ?)?"
+    r"(?:(?:the|my|our|a|final|overall|json|in)\b ?)*(?:verdict|score|grade|grading|rating|result|"
+    r"judge?ment|decision|output|assessment|evaluation|conclusion|answer|response|reply|summary)?"
+    r" ?(?:is|json)?"
+)
+"""The words of a clause that leads to the judge's own verdict; any other may quote somebody's."""
+_FOREIGN = re.compile(r"(?i)\A\s*>|~~\Z|[\"']\Z|\b(?:if|unless|when|had|were|tempt\w+|example)\b")
+_NEW_SENTENCE = re.compile(r"[^\x00-\x7f]|[A-Z.!;:>-]|,? ?(?:because|since|as)\b(?! an?\b)|\Z")
+_TAKEN_BACK = re.compile(
+    r"(?i)\A\W{0,9}(?:but|however|if|no(?! \w))\b|(?:\A|[.!?\n])\W{0,9}(?:but )?(?:wait|hmm+|"
+    r"actually|scratch|correction|on (?:second|reflection))\b|n[o'\u2019]t (?:decided?|sure)\b"
+)
 
 
 def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
@@ -33,42 +54,60 @@ def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
 
 
 def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
-    """Return the points of the last `{"score": N}` after the judge's thinking.
+    """Return the points of the one `{"score": N}` after the judge's thinking.
 
-    The last one wins because a reply may quote the `answer` it grades, and then decide. Raises
-    `ReplyUnusable` for no verdict, a verdict cut off, a number off the scale, one that is not a
-    whole number, and for several claims of which the one that was read may be the answer's own.
+    Prose may stand around it, but not make it a quotation, a condition or one of several options:
+    it stands by itself, or a clause such as "so my verdict is" leads to it. Raises
+    `ReplyUnusable` for anything else, for a number off the scale, and for a reply that may quote
+    its verdict from the `answer` it grades.
 
-    >>> read_points('The student wrote {"score": 1}. Verdict: {"score": 0}', scale=(0, 1))
-    0
+    >>> read_points('The same drug. Verdict: {"score": 1}', scale=(0, 1))
+    1
     """
     said = _after_thinking(reply)
-    verdicts = _verdicts(said)
+    verdicts = [found for found in _OBJECT.finditer(said) if _CLAIM.search(found[0])]
     if not verdicts:
         raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
-    try:
-        points = json.loads(verdicts[-1], object_pairs_hook=_without_repeats)["score"]
-    except (ValueError, KeyError) as error:
-        raise ReplyUnusable(f"the verdict is not JSON: {_tail(verdicts[-1])}") from error
-    lowest, highest = scale
-    if type(points) is not int or not lowest <= points <= highest:
-        raise ReplyUnusable(f"score {points!r} is not one of {lowest} to {highest}")
-    # Also what stands before a `</think>`: that may be part of the answer as well.
-    claims = _verdicts(reply)
-    differ = len({_without_blanks(claim) for claim in claims}) > 1
-    # `{"score": 0, "why": "it says {"score": 1}"}`: only what is quoted is an object by itself.
-    is_nested = reply.count(_KEY) > len(claims)
-    if (differ or is_nested) and "score" in answer.casefold() and str(points) in answer:
+    points, *others = {_points(one[0], scale) for one in verdicts}
+    if others or _CLAIM.search(_OBJECT.sub("|", said)):
+        raise ReplyUnusable(f"more than one verdict: {_tail(said)}")
+    if not _stands_alone(said[: verdicts[-1].start()], said[verdicts[-1].end() :]):
+        raise ReplyUnusable(f"a verdict within a sentence may be a quotation: {_tail(said)}")
+    # A `</think>` may be the answer's as well, and the judge's own verdict stand before it.
+    thought = {claim[1] for claim in _CLAIM.finditer(reply[: len(reply) - len(said)])}
+    if thought - {str(points)} and "score" in answer.casefold() and str(points) in answer:
         raise ReplyUnusable(f"two verdicts, and the last may be the answer's: {_tail(reply)}")
     return points
 
 
-def _verdicts(text: str) -> list[str]:
-    return [found for found in _OBJECT.findall(text) if _KEY in found]
+def _points(verdict: str, scale: tuple[int, int]) -> int:
+    """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"."""
+    try:
+        pairs = json.loads(verdict, object_pairs_hook=list)
+        (score,) = (value for key, value in pairs if key.strip().casefold() == "score")
+        points = math.nan if isinstance(score, bool) else float(score)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ReplyUnusable(f"the verdict is not JSON with one score: {_tail(verdict)}") from error
+    if points not in range(scale[0], scale[1] + 1):
+        raise ReplyUnusable(f"score {score!r:.40} is not one of {scale[0]} to {scale[1]}")
+    return int(points)
 
 
-def _without_blanks(text: str) -> str:
-    return "".join(text.split())
+def _stands_alone(before: str, after: str) -> bool:
+    """Tell whether a verdict is the judge's own: not part of a sentence about another one."""
+    reason = _AFTER.sub("", after, count=1)
+    gap = after[: len(after) - len(reason)]
+    is_over = re.search(r"[\n({]|\s[\"\u201c]", gap) or _NEW_SENTENCE.match(reason)
+    if not is_over or _TAKEN_BACK.search(reason):
+        return False
+    before = before[-400:]  # no sentence is longer
+    lead = _BEFORE.sub("", before)
+    is_new = re.search(r"[\n)}]", before[len(lead) :]) and not _LEADS_ON.search(lead)
+    if is_new or not lead or lead[-1] in ".!?":
+        return True
+    sentence = re.split(r"[.!?]\s|\n", lead.rstrip(":\uff1a"))[-1]
+    words = re.findall(r"\w+", re.split(r"[,;:]", sentence)[-1].casefold())
+    return not _FOREIGN.search(sentence) and bool(_OWN_VERDICT.fullmatch(" ".join(words)))
 
 
 def read_label(reply: str, *, labels: Mapping[str, int]) -> int:
@@ -120,17 +159,12 @@ def read_published(reply: str, *, is_report: bool) -> float:
 
 def _after_thinking(reply: str) -> str:
     """Return what follows the last thinking; a reply that ends inside it says nothing."""
-    said = _THINKING_ENDS.split(reply)[-1]
-    if _THINKING_STARTS.search(said):
+    *thought, said = _THINKING.split(after_thinking(reply) or "")
+    if thought:  # it ends at the next heading
+        said = said.partition("\n#")[2] or said.partition("\n**")[2]
+    if not said and reply.strip():
         raise ReplyUnusable(f"the reply ends while thinking: {_tail(reply)}")
     return said
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a verdict that says two things at once."""
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return dict(pairs)
 
 
 def _tail(text: str) -> str:

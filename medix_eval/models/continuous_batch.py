@@ -12,7 +12,7 @@ of a plain `generate` on answers of one length and 1.2 on mixed ones, this one 0
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class BatchRow:
     prompt: list[int]
     room: int
     """How many tokens the answer may have."""
+    schema: Mapping[str, Any] | None = None
     tokens: list[int] = field(default_factory=list)
     """The answer; its end token is the last one."""
     ended: bool = False
@@ -86,6 +87,7 @@ class ContinuousBatch:
     model: Any
     ends: frozenset[int]
     pad: int
+    tokenizer: Any = None
     rows: list[BatchRow] = field(default_factory=list)
     _read: _Read | None = None
 
@@ -141,6 +143,10 @@ class ContinuousBatch:
         from torch.nn.functional import pad  # noqa: PLC0415
         from transformers import DynamicCache  # noqa: PLC0415
 
+        if any(schemas := [row.schema for row in rows]):
+            from medix_eval.models.held_to_schema import held  # noqa: PLC0415
+
+            how |= held(schemas, [row.tokens for row in rows], self.tokenizer)
         width = read.ids.shape[1]
         out = self.model.generate(
             input_ids=read.ids,

@@ -160,9 +160,9 @@ class _Batcher:
         """
         from medix_eval.models.continuous_batch import ContinuousBatch  # noqa: PLC0415
 
-        batch = ContinuousBatch(
-            model=self.loaded.model, ends=self.loaded.ends, pad=self.loaded.tokenizer.pad_token_id
-        )
+        tokenizer = self.loaded.tokenizer
+        how: Any = {"ends": self.loaded.ends, "pad": tokenizer.pad_token_id}
+        batch = ContinuousBatch(model=self.loaded.model, tokenizer=tokenizer, **how)
         inside: list[_Job] = []
         while joining or inside:
             places = self.batch_size - len(inside) - len(joining)
@@ -366,6 +366,10 @@ def _generate(
             "top_p": sampling.top_p,
             "top_k": 0,
         }
+    if any(schemas := [prompt.schema for prompt in prompts]):
+        from medix_eval.models.held_to_schema import held  # noqa: PLC0415
+
+        how |= held(schemas, [()] * len(prompts), loaded.tokenizer)
     with torch.inference_mode():
         tokens = loaded.model.generate(
             **batch,
@@ -396,7 +400,8 @@ def _row(loaded: _Loaded, job: _Job) -> BatchRow:
     room = loaded.context - len(tokens)
     if room < 1:
         raise _too_long(len(tokens), loaded)
-    return BatchRow(job=job, prompt=tokens, room=min(room, sampling.max_tokens))
+    room = min(room, sampling.max_tokens)
+    return BatchRow(job=job, prompt=tokens, room=room, schema=prompt.schema)
 
 
 def _too_long(length: int, loaded: _Loaded) -> RequestRejected:

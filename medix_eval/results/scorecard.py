@@ -108,3 +108,11 @@ class Scorecard(Frozen):
     parse_failures: Rate
     """Of the votes that were asked for, how many gave no readable reply in any try."""
     usage: Usage
+
+    @property
+    def is_unusable(self) -> bool:
+        """Whether nothing was decided, or nine of ten votes could not be read."""
+        unread = self.parse_failures
+        return unread.k > 0 and (
+            not self.overall.n_decided or unread.k >= 9 * (unread.n - unread.k)
+        )

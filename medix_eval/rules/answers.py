@@ -9,7 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-_THINKING = re.compile(r"<(/?)think(?:ing)?\s{0,9}>", re.IGNORECASE)
+_NAMES = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning"
+_THINKING = re.compile(
+    rf"(?P<end></(?:{_NAMES})\s{{0,9}}>|\uff1c/(?:{_NAMES})\uff1e|\u25c1/think\u25b7|"
+    r"<\|end_(?:of_thought|thinking)\|>|<\|channel\|>final\b[^<]{0,99}<\|message\|>|"
+    r"assistantfinal|(?-i:\[/THINK\]))|"
+    rf"<(?:{_NAMES})(?:\s[^<>]{{0,99}})?>|\uff1c(?:{_NAMES})\uff1e|\u25c1think\u25b7|"
+    r"<\|(?:begin_of_thought|start_thinking)\|>|<\|channel\|>\w{1,20}[^<]{0,99}<\|message\|>|"
+    r"(?-i:\[THINK\]|\Aanalysis(?=[A-Z]))",
+    re.IGNORECASE,
+)
+"""How models mark where thinking begins and where it ends: tags, and channels of a reply."""
 _ANSWER = re.compile(r"<(/?)answer\s{0,9}>", re.IGNORECASE)
 _MODALITY = re.compile(r"(?:\s*<[A-Z][A-Z0-9_-]{0,39}>)*")
 """What MediX-R1 models write first, such as `<CT_SCAN>`."""
@@ -32,7 +42,7 @@ def extract_answer(completion: str) -> str:
     >>> extract_answer("<think>It may be B")
     ''
     """
-    spoken = _after_thinking(completion)
+    spoken = after_thinking(completion) or ""
     blocks = list(_answer_blocks(spoken))
     if blocks:
         return blocks[-1].strip()
@@ -47,7 +57,7 @@ def thinking_of(completion: str) -> str:
     >>> thinking_of("<think>A or B?</think>B")
     '<think>A or B?</think>'
     """
-    return completion[: len(completion) - len(_after_thinking(completion))]
+    return completion[: len(completion) - len(after_thinking(completion) or "")]
 
 
 def has_final_answer(completion: str) -> bool:
@@ -61,10 +71,10 @@ def has_final_answer(completion: str) -> bool:
     >>> has_final_answer("The most likely diagnosis is a")
     False
     """
-    spoken = _after_thinking(completion)
+    spoken = after_thinking(completion) or ""
     if any(block.strip() for block in _answer_blocks(spoken)):
         return True
-    was_thinking = any(tag[1] for tag in _THINKING.finditer(completion))
+    was_thinking = any(tag["end"] for tag in _THINKING.finditer(completion))
     is_cut_block = _after_last_opening(spoken) is not None
     return was_thinking and not is_cut_block and bool(extract_answer(completion))
 
@@ -85,14 +95,12 @@ def published_answer(completion: str) -> str:
     return completion
 
 
-def _after_thinking(completion: str) -> str:
-    """Return what follows the last thinking; nothing if the model was still thinking."""
-    last = None
-    for tag in _THINKING.finditer(completion):
-        last = tag
-    if last is None:
+def after_thinking(completion: str) -> str | None:
+    """Return what follows the last thinking, or None if the model was still thinking."""
+    tags = [*_THINKING.finditer(completion)]
+    if not tags:
         return completion
-    return completion[last.end() :] if last[1] else ""
+    return completion[tags[-1].end() :] if tags[-1]["end"] else None
 
 
 def _answer_blocks(spoken: str) -> Iterator[str]:
@@ -107,10 +115,8 @@ def _answer_blocks(spoken: str) -> Iterator[str]:
 
 def _after_last_opening(spoken: str) -> str | None:
     """Return the text after the last `<answer>` that no `</answer>` follows."""
-    start: int | None = None
-    for tag in _ANSWER.finditer(spoken):
-        start = None if tag[1] else tag.end()
-    return None if start is None else spoken[start:]
+    tags = [*_ANSWER.finditer(spoken)]
+    return spoken[tags[-1].end() :] if tags and not tags[-1][1] else None
 
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)

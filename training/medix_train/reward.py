@@ -164,6 +164,7 @@ class MedixReward:
                 cache = self._opened.enter_context(VerdictCache.at(self.settings.cache, hint=hint))
             policy = RetryPolicy(tries=3, longest_wait_s=8.0, silence_s=server.request_timeout_s)
             how: Any = {"policy": policy, "cache": cache, "models": {judge.name: model}}
+            how["gives_up"] = self.settings.edition == "medix"  # the other reads in its own way
             panel = Panel(protocol=self._protocol, judges=(judge,), **how)
             await panel.open(self._opened)
             self._panel = panel
