@@ -14,17 +14,13 @@ from medix_eval.cli.flags import print_renderable
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…")],
     *,
-    baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", metavar="RUN", help="Compare with this run, not the first."),
-    ] = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Compare even if protocol, judge or data differ; marked."),
-    ] = False,
+    baseline: Annotated[Path | None, typer.Option("--baseline", metavar="RUN",
+        help="Compare with this run, not the first.")] = None,
+    force: Annotated[bool, typer.Option("--force",
+        help="Compare even if protocol, judge or data differ; marked.")] = False,
     judging: flags.Judging = None,
     as_json: flags.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Compare runs on the samples they share: differences, their intervals, wins and losses."""
     from medix_eval.evaluation import api  # noqa: PLC0415
 

@@ -179,19 +179,15 @@ def verify_data(
 def new_data(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A table and its images.")],
     *,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the benchmark; by default that of DIR.")
-    ] = None,
-    to: Annotated[
-        Path, typer.Option("--to", metavar="OUT", help="Where task files and data go.")
-    ] = Path("benchmarks"),
+    name: Annotated[str | None, typer.Option("--name",
+        help="Name of the benchmark; by default that of DIR.")] = None,
+    to: Annotated[Path, typer.Option("--to", metavar="OUT",
+        help="Where task files and data go.")] = Path("benchmarks"),
     licence: Annotated[str, typer.Option("--licence", help="Who may use the data.")] = "private",
-    data_class: Annotated[
-        DataClass,
-        typer.Option("--data-class", help="dua: it never leaves this machine unless you say so."),
-    ] = "dua",
+    data_class: Annotated[DataClass, typer.Option("--data-class",
+        help="dua: it never leaves this machine unless you say so.")] = "dua",
     as_json: flags.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Make a benchmark from a folder with a table (CSV, Excel, Parquet) and images; check it."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder", hint="expected a table and its images")

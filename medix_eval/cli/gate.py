@@ -22,17 +22,13 @@ def gate(
     policy_file: Annotated[Path, typer.Argument(metavar="POLICY.yaml")],
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…")],
     *,
-    baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", metavar="RUN", help="Baseline run, instead of the policy's."),
-    ] = None,
-    page: Annotated[
-        Path | None,
-        typer.Option("--page", metavar="FILE", help="Write a page for the committee."),
-    ] = None,
+    baseline: Annotated[Path | None, typer.Option("--baseline", metavar="RUN",
+        help="Baseline run, instead of the policy's.")] = None,
+    page: Annotated[Path | None, typer.Option("--page", metavar="FILE",
+        help="Write a page for the committee.")] = None,
     judging: flags.Judging = None,
     as_json: flags.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Check runs against a policy: floors, margins to a baseline, limits on losses."""
     from medix_eval.results.gate import check_run, load_policy  # noqa: PLC0415
     from medix_eval.results.store import read_run, read_runs  # noqa: PLC0415

@@ -14,20 +14,15 @@ _CLAIM_NOT_MET = 5
 
 
 def import_results(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PATH", help="An official submission, lm-eval or MedEvalKit results; or a zip."
-        ),
-    ],
+    source: Annotated[Path, typer.Argument(metavar="PATH",
+        help="An official submission, lm-eval or MedEvalKit results; or a zip.")],
     *,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The model's name, if not the one in the files.")
-    ] = None,
+    model: Annotated[str | None, typer.Option("--model",
+        help="The model's name, if not the one in the files.")] = None,
     out: flags.Out = Path("results"),
     as_json: flags.JsonScores = False,
     include_path: flags.Include = None,
-) -> None:
+) -> None:  # fmt: skip
     """Import results of other tools: check them, score them again, compare the stated scores."""
     from medix_eval.exchange.importing import import_results as read  # noqa: PLC0415
 

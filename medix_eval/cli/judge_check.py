@@ -28,31 +28,17 @@ _UNUSABLE, _FAILURES, _DONE = ServerError.exit_code, 1, 0
 @flags.family("judge")
 def judge_check(
     *,
-    judge: Annotated[
-        str | None,
-        typer.Option("--judge", metavar="J", help="The judge to measure, or `rules`."),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", metavar="P", help="The protocol it judges by; default medix."),
-    ] = None,
+    judge: Annotated[str | None, typer.Option("--judge", metavar="J",
+        help="The judge to measure, or `rules`.")] = None,
+    protocol: Annotated[str | None, typer.Option("--protocol", metavar="P",
+        help="The protocol it judges by; default medix.")] = None,
     overrides: flags.Overrides = None,
-    split: Annotated[
-        Literal["held_out", "development"],
-        typer.Option("--split", help="Improve a judge on development, measure it on held_out."),
-    ] = "held_out",
-    labels: Annotated[
-        Path | None,
-        typer.Option("--labels", metavar="FILE", help="Your own labels, instead of the probes."),
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(
-            "--sheet",
-            metavar="RUN",
-            help="Write a blind annotation sheet from a run; with --labels, read labels back.",
-        ),
-    ] = None,
+    split: Annotated[Literal["held_out", "development"], typer.Option("--split",
+        help="Improve a judge on development, measure it on held_out.")] = "held_out",
+    labels: Annotated[Path | None, typer.Option("--labels", metavar="FILE",
+        help="Your own labels, instead of the probes.")] = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", metavar="RUN",
+        help="Write a blind annotation sheet from a run; with --labels, read labels back.")] = None,
     judging: flags.Judging = None,
     num: Annotated[int, typer.Option("--num", help="Answers on the sheet.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sheet's draw.")] = 0,
@@ -63,7 +49,7 @@ def judge_check(
     out: flags.Out = Path("results"),
     as_json: flags.Json = False,
     verbose: flags.Verbose = False,
-) -> None:
+) -> None:  # fmt: skip
     """Measure a judge on labelled answers: its errors by class, its biases, its cost."""
     logging.getLogger("medix_eval").setLevel(logging.DEBUG if verbose else logging.INFO)
     from medix_eval.evaluation.api import judge_choices, positive  # noqa: PLC0415

@@ -19,33 +19,21 @@ def leaderboard(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Runs, or folders of runs.")],
     *,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write the site to.")] = None,
-    models: Annotated[
-        list[Path] | None,
-        typer.Option("--models", help="YAML with facts of more models: size, base, openness."),
-    ] = None,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Only check the runs; exit 5 if one should not be shown."),
-    ] = False,
-    allow_synthetic: Annotated[
-        bool,
-        typer.Option("--allow-synthetic", help="Show runs on synthetic data, on a marked board."),
-    ] = False,
-    rules_file: Annotated[
-        Path | None,
-        typer.Option("--rules", metavar="FILE", help="YAML with what a rank requires."),
-    ] = None,
-    max_unscored: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Largest share of samples without a score, for a rank."),
-    ] = None,
-    require_scorecard: Annotated[
-        bool,
-        typer.Option("--require-scorecard", help="Give ranks only where the judge did well."),
-    ] = False,
+    models: Annotated[list[Path] | None, typer.Option("--models",
+        help="YAML with facts of more models: size, base, openness.")] = None,
+    check: Annotated[bool, typer.Option("--check",
+        help="Only check the runs; exit 5 if one should not be shown.")] = False,
+    allow_synthetic: Annotated[bool, typer.Option("--allow-synthetic",
+        help="Show runs on synthetic data, on a marked board.")] = False,
+    rules_file: Annotated[Path | None, typer.Option("--rules", metavar="FILE",
+        help="YAML with what a rank requires.")] = None,
+    max_unscored: Annotated[float | None, typer.Option(min=0, max=1,
+        help="Largest share of samples without a score, for a rank.")] = None,
+    require_scorecard: Annotated[bool, typer.Option("--require-scorecard",
+        help="Give ranks only where the judge did well.")] = False,
     judging: flags.Judging = None,
     include_path: flags.Include = None,
-) -> None:
+) -> None:  # fmt: skip
     """Build the static leaderboard from runs; it works from disk and from any web server."""
     from medix_eval.site.boards import load_facts, load_rules  # noqa: PLC0415
     from medix_eval.site.build import problems_of, read_boards, write_site  # noqa: PLC0415

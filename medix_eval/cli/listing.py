@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 def tasks(
     *,
     as_json: flags.Json = False,
-    path: Annotated[
-        bool, typer.Option("--path", help="Print the folder, for `lm_eval --include_path`.")
-    ] = False,
+    path: Annotated[bool, typer.Option("--path",
+        help="Print the folder, for `lm_eval --include_path`.")] = False,
     include_path: flags.Include = None,
-) -> None:
+) -> None:  # fmt: skip
     """List the tasks and the groups."""
     if path:
         typer.echo(str(bundled("tasks")))
@@ -45,15 +44,13 @@ def tasks(
 def show(
     task: Annotated[str | None, typer.Argument(metavar="TASK")] = None,
     *,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", metavar="P", help="Show a protocol and what its judge is sent."),
-    ] = None,
+    protocol: Annotated[str | None, typer.Option("--protocol", metavar="P",
+        help="Show a protocol and what its judge is sent.")] = None,
     overrides: flags.Overrides = None,
     num: Annotated[int, typer.Option("--num", "-n", help="How many prompts.")] = 1,
     data_root: flags.DataRoot = None,
     include_path: flags.Include = None,
-) -> None:
+) -> None:  # fmt: skip
     """Print the first prompts of a task, or a protocol with its judge's prompts filled."""
     if (task is None) == (protocol is None):
         raise ConfigError("show takes a TASK or a --protocol", hint="for example: show medqa")

@@ -30,17 +30,13 @@ def reproduce(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL")],
     *,
-    run: Annotated[
-        Path | None,
-        typer.Option("--run", metavar="RUN", help="A finished run, instead of evaluating now."),
-    ] = None,
-    published: Annotated[
-        str | None,
-        typer.Option("--as", metavar="NAME", help='Whose numbers, such as "MediX-R1 8B".'),
-    ] = None,
+    run: Annotated[Path | None, typer.Option("--run", metavar="RUN",
+        help="A finished run, instead of evaluating now.")] = None,
+    published: Annotated[str | None, typer.Option("--as", metavar="NAME",
+        help='Whose numbers, such as "MediX-R1 8B".')] = None,
     out: flags.Out = Path("results"),
     as_json: flags.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Measure a model the published way and compare; all flags of an evaluation may follow."""
     from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
     from medix_eval.results.reproduction import (  # noqa: PLC0415

@@ -22,39 +22,30 @@ _NOT_MET = 5
 
 @flags.family("judge")
 def submit(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder; with --check a submission's zip.")
-    ],
+    source: Annotated[Path, typer.Argument(metavar="RUN",
+        help="A run folder; with --check a submission's zip.")],
     *,
     check: Annotated[bool, typer.Option("--check", help="Check a zip; exit 5 on errors.")] = False,
-    official: Annotated[
-        bool, typer.Option("--official", help="Write the official layout of MediX-R1.")
-    ] = False,
-    allow_synthetic: Annotated[
-        bool, typer.Option("--allow-synthetic", help="Accept synthetic data, marked.")
-    ] = False,
-    sign: Annotated[
-        Path | None, typer.Option("--sign", metavar="KEY", help="Sign with this SSH key.")
-    ] = None,
-    allowed_signers: Annotated[
-        Path | None,
-        typer.Option("--allowed-signers", metavar="FILE", help="Signers to trust."),
-    ] = None,
+    official: Annotated[bool, typer.Option("--official",
+        help="Write the official layout of MediX-R1.")] = False,
+    allow_synthetic: Annotated[bool, typer.Option("--allow-synthetic",
+        help="Accept synthetic data, marked.")] = False,
+    sign: Annotated[Path | None, typer.Option("--sign", metavar="KEY",
+        help="Sign with this SSH key.")] = None,
+    allowed_signers: Annotated[Path | None, typer.Option("--allowed-signers", metavar="FILE",
+        help="Signers to trust.")] = None,
     num: Annotated[int, typer.Option("--num", help="Samples to judge again with --judge.")] = 50,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="Seed of this draw; by default it is unpredictable."),
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option("--judge", metavar="J", help="Judge some answers again.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed",
+        help="Seed of this draw; by default it is unpredictable.")] = None,
+    judge: Annotated[str | None, typer.Option("--judge", metavar="J",
+        help="Judge some answers again.")] = None,
     judging: flags.Judging = None,
     options: Mapping[str, Any],
     data_root: flags.DataRoot = None,
     include_path: flags.Include = None,
     out: flags.Out = Path("submissions"),
     as_json: flags.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write a run as a zip that others can check, or check one."""
     if not check:
         from medix_eval.exchange.submission import write_submission  # noqa: PLC0415
