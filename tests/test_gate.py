@@ -165,7 +165,7 @@ def test_a_model_that_answers_two_of_five_opens_no_gate(
 
     said = capsys.readouterr().out.splitlines()
     assert (code, said[0]) == (5, "scripted: rules met: 4 of 9")
-    lost = "(samples without a score: rules 60)"
+    lost = "(samples without a score: rules undecided 60)"
     assert said[1].endswith(f"worst case ≥ 0.600: 0.400, short by 0.200 {lost}")
     assert gate(tmp_path, LAZY, whole, "--baseline", str(whole)) == 0
 

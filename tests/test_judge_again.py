@@ -143,7 +143,7 @@ def test_a_judge_that_talks_garbage_leaves_bounds_that_hold_the_truth(
     assert 0.05 < num_failed / asked < 0.4
     assert all(low <= truth[name]["score"] <= high for name, (low, high) in low_high.items())
     assert all(low < high for name, (low, high) in low_high.items() if failed[name])
-    assert f"judge {max(failed.values())}" in table
+    assert f"judge failed {max(failed.values())}" in table
     assert len(judging.requests) == asked + num_failed
     assert len(answering.requests) == generated
     assert json.loads(again)["num_failures"] == 0

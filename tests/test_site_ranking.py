@@ -128,7 +128,7 @@ def test_too_many_unscored_samples_cost_the_rank(runs: InventedRuns, catalogue: 
     (strict,) = measured([path], catalogue).ranked
     (lenient,) = measured([path], catalogue, Rules(max_unscored=0.2)).ranked
 
-    assert strict.withheld == ("10.0 % of the samples have no score: rules 20",)
+    assert strict.withheld == ("10.0 % of the samples have no score: rules undecided 20",)
     assert lenient.rank == 1
 
 
@@ -146,9 +146,9 @@ def test_a_share_of_lost_samples_at_the_limit_does_not_cost_the_rank(
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [
-        ("request_failed", "20 samples failed; without a score: server 20"),
-        ("judge_failed", "20 samples failed; without a score: judge 20"),
-        ("skipped", "20 samples failed; without a score: data 20"),
+        ("request_failed", "20 samples failed; without a score: server failed 20"),
+        ("judge_failed", "20 samples failed; without a score: judge failed 20"),
+        ("skipped", "20 samples failed; without a score: row skipped 20"),
     ],
 )
 def test_a_withheld_rank_says_whose_the_lost_samples_are(
@@ -321,7 +321,10 @@ def test_a_board_is_configured_by_a_file_and_flags_stand_above_it(
     assert 'title="the judge has no scorecard"' in by_file
     assert "more than 20 % of the samples have no score" in by_file
     assert "labels 250, kappa 0.6, false accept 0.1, false reject 0.1, unreadable 0.05" in by_file
-    assert "10.0 % of the samples have no score: rules 4; the judge has no scorecard" in by_flag
+    assert (
+        "10.0 % of the samples have no score: rules undecided 4; the judge has no scorecard"
+        in by_flag
+    )
     text = (repository / "leaderboard" / "README.md").read_text()
     example = text.partition("```yaml\n")[2].partition("```")[0]
     assert Rules.model_validate(yaml.safe_load(example)) == Rules()

@@ -113,8 +113,8 @@ def test_a_run_of_one_sample_is_told_of_as_one(tmp_path: Path) -> None:
     told = methods([read_run(judged)]) + methods([read_run(failed)])
 
     assert all("mean of 1 task" in text and "1 tasks" not in text for text in texts)
-    assert "Of 1 sample none counts as wrong unread; without a score: none." in told
-    assert "Of 1 sample none counts as wrong unread; without a score: judge 1." in told
+    assert "Of 1 sample, these count as wrong without a verdict: none; " in told
+    assert "Of 1 sample none counts as wrong unread; without a score: judge failed 1." in told
 
 
 def test_one_row_of_a_mirror_is_one_row(run: Run, tmp_path: Path) -> None:
@@ -193,7 +193,12 @@ def test_an_order_that_cannot_be_compared_is_said_in_words(tau: float | None, sa
         for name in "ab"
     ]
     changes = JudgeChanges(
-        runs=runs, ranked_by=["vqa"], kendall_tau=tau, num_failures=1, lost="judge 1", warnings=[]
+        runs=runs,
+        ranked_by=["vqa"],
+        kendall_tau=tau,
+        num_failures=1,
+        lost="judge failed 1",
+        warnings=[],
     )
     console = Console(width=200, no_color=True)
 
@@ -202,7 +207,7 @@ def test_an_order_that_cannot_be_compared_is_said_in_words(tau: float | None, sa
 
     assert said in shown.get()
     assert (
-        "failed samples: 1; run the same command to retry; without a score: judge 1\n"
+        "failed samples: 1; run the same command to retry; without a score: judge failed 1\n"
         in shown.get()
     )
 

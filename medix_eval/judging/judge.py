@@ -151,8 +151,9 @@ class Judge:
             return {"failure": Failure(error=type(error).__name__, message=str(error))}
         reply = completion.text or ""
         try:
-            if completion.finish_reason == "length":
-                said = f"{CUT}, judge.sampling.max_tokens={sampling.max_tokens}"
+            if (ending := completion.finish_reason) not in {None, "stop"}:
+                limit = f"{CUT}, judge.sampling.max_tokens={sampling.max_tokens}"
+                said = limit if ending == "length" else f"the reply ended by {ending}"
                 raise ReplyUnusable(said)  # noqa: TRY301 (as of a reply that was read)
             points = (
                 read_label(reply, labels=rubric.labels)

@@ -126,9 +126,9 @@ def _votes(spec: dict[str, Any]) -> str:
 def _outcomes(run: JudgedRun) -> str:
     tasks = run.scores.tasks.values()
     wrong, lost = whose(tasks, scored=True), whose(tasks, scored=False)
-    said = f"Of {counted(sum(task.n for task in tasks), 'sample')} "
-    said += f"these count as wrong unread: {wrong}" if wrong else "none counts as wrong unread"
-    return f"{said}; without a score: {lost or 'none'}."
+    of = f"Of {counted(sum(task.n for task in tasks), 'sample')}"
+    said = f"these count as wrong without a verdict: {wrong or 'none'}"
+    return f"{of}, {said}; these have no score: {lost or 'none'}."
 
 
 _BIB = Path(__file__).parent / "datasets.bib"

@@ -16,8 +16,9 @@ MIN_SLICE = 30
 MAX_REJECTED = 0.02
 """The largest part of a task's samples that may be rejected for a score without a mark."""
 _WHOSE = {
-    Outcome.REQUEST_FAILED: "server", Outcome.JUDGE_FAILED: "judge", Outcome.UNJUDGED: "rules",
-    Outcome.SKIPPED: "data", Outcome.TRUNCATED: "model cut off", Outcome.UNPARSED: "model unparsed",
+    Outcome.REQUEST_FAILED: "server failed", Outcome.JUDGE_FAILED: "judge failed",
+    Outcome.UNJUDGED: "rules undecided", Outcome.SKIPPED: "row skipped",
+    Outcome.TRUNCATED: "model cut off", Outcome.UNPARSED: "model unparsed",
     Outcome.EMPTY: "model empty", Outcome.REFUSED: "model refused",
     Outcome.REJECTED: "rejected by the server",
 }  # fmt: skip
@@ -166,7 +167,7 @@ class TaskScore(Frozen):
 
 
 def whose(tasks: Iterable[TaskScore], *, scored: bool | None = None) -> str:
-    """Say who lost the samples without a verdict, such as `server 5, judge 4`, the most first.
+    """Say who lost the samples without a verdict, such as `server failed 5, judge failed 4`, the most first.
 
     Those that are `scored` count as wrong; the others have no score.
     """
