@@ -114,7 +114,7 @@ def test_a_run_of_one_sample_is_told_of_as_one(tmp_path: Path) -> None:
 
     assert all("mean of 1 task" in text and "1 tasks" not in text for text in texts)
     assert "Of 1 sample, these count as wrong without a verdict: none; " in told
-    assert "Of 1 sample none counts as wrong unread; without a score: judge failed 1." in told
+    assert "these have no score: judge failed 1." in told
 
 
 def test_one_row_of_a_mirror_is_one_row(run: Run, tmp_path: Path) -> None:

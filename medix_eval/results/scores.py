@@ -167,7 +167,7 @@ class TaskScore(Frozen):
 
 
 def whose(tasks: Iterable[TaskScore], *, scored: bool | None = None) -> str:
-    """Say who lost the samples without a verdict, such as `server failed 5, judge failed 4`, the most first.
+    """Say who lost the samples without a verdict, such as `server failed 5`, the most first.
 
     Those that are `scored` count as wrong; the others have no score.
     """
