@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scripted_servers import Run, Serve, candidate, records
 
-from medix_eval.testing import Reply, prompt_text
+from medix_eval.testing import Reply, ScriptedServer, prompt_text
 
 
 def test_a_passing_failure_is_retried_and_a_lasting_one_recorded(
@@ -158,7 +158,7 @@ def test_a_refusal_that_no_file_can_hold_costs_only_its_sample(evaluate: Run, se
     refusal = Reply(
         status=400, body=json.dumps({"error": {"message": "prompt is too long: \ud83d"}})
     )
-    answering = serve(lambda _: refusal if len(answering.requests) > 1 else "A")
+    answering: ScriptedServer = serve(lambda _: refusal if len(answering.requests) > 1 else "A")
 
     _, out, _ = evaluate(
         *candidate(answering), "--tasks", "medqa", "--protocol", "rules", "--concurrency", "1"
@@ -215,7 +215,7 @@ def test_what_is_refused_of_every_request_stops_the_run_and_scores_nothing(
 
 def test_a_run_that_has_answers_goes_on_past_refusals(evaluate: Run, serve: Serve) -> None:
     refusal = Reply(status=400, text="something is odd")
-    answering = serve(lambda _: refusal if len(answering.requests) > 1 else "A")
+    answering: ScriptedServer = serve(lambda _: refusal if len(answering.requests) > 1 else "A")
     argv = [*candidate(answering), "--tasks", "medqa", "--protocol", "rules", "--concurrency", "1"]
     code, out, _ = evaluate(*argv)
     again, out_again, _ = evaluate(*argv)
