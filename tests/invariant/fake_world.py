@@ -14,7 +14,7 @@ import selectors
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -36,7 +36,9 @@ from medix_eval.records import CompletionRecord, Kind, Sample
 from medix_eval.results.scores import Scores
 from medix_eval.storage.jsonl import JsonLines
 
-MODEL, JUDGE = "http://model.test/v1", "http://judge.test/v1"
+MODEL = "http://model.test/v1"
+JUDGES = {f"http://judge{number}.test/v1": f"judge {number}" for number in (1, 2, 3)}
+"""The judges there may be, by their address."""
 TASK = "made_up"
 
 
@@ -128,6 +130,7 @@ class Asked:
     """One request that a server got, and what became of it."""
 
     role: str
+    """`model`, or `judge` and its number."""
     number: int
     """Of the question."""
     vote: str = ""
@@ -151,7 +154,10 @@ class Kill:
     torn: float = 0.0
     """Share of the line just written that is lost."""
     kept: tuple[float, float] | None = None
-    """Of a power cut: shares of what this run wrote that reached the disk, of both files."""
+    """Of a power cut: shares of what this run wrote that reached the disk, of completions and
+    verdicts."""
+    in_order: bool = True
+    """Whether no verdict reached the disk before its completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +180,8 @@ class World:
     out: Path
     questions: tuple[Question, ...]
     protocol: str
+    num_judges: int
+    """None under a protocol of rules; three are a jury."""
     uses_cache: bool
     concurrency: tuple[int, int]
     script: Callable[[World, Asked], Reply]
@@ -190,6 +198,7 @@ class World:
     rows: tuple[int, ...] = ()
     """What is asked in this run."""
     _sizes: dict[Path, int] = field(default_factory=dict)
+    """Of the files before this run, as far as their lines are whole."""
     _kill: Kill | None = None
     _num_replies: int = 0
     _num_lines: int = 0
@@ -202,7 +211,8 @@ class World:
         self.asked, self._kill, self._was_killed, self._snapshot = [], kill, False, None
         self._num_replies = self._num_lines = 0
         self.rows = tuple(rows)
-        self._sizes = {path: path.stat().st_size for path in self.out.rglob("*.jsonl")}
+        files = self.out.rglob("*.jsonl")
+        self._sizes = {path: path.read_bytes().rfind(b"\n") + 1 for path in files}
         scores, failed = None, None
         with _in_world(self):
             try:
@@ -218,10 +228,10 @@ class World:
 
     def reply_to(self, url: str, body: Mapping[str, Any]) -> Asked:
         """Decide on the reply to a request, after a look at it."""
-        role = "model" if url.startswith(MODEL) else "judge"
+        role = _role_at(url)
         (turn,) = body["messages"]
         text = turn["content"]
-        found = re.search(r"Question (\d+) of them", text)
+        found = re.search(r"(?:Question|Study) (\d+) of them", text)
         if found is None or turn["role"] != "user" or body["model"] != ASKED:
             raise WrongRequest(f"the {role} was sent {body}")
         number = int(found[1])
@@ -258,9 +268,9 @@ class World:
             if writing is not None:
                 self._snapshot[writing] = _torn(self._snapshot[writing], kill.torn)
             if kill.kept is not None:
-                for (path, content), share in zip(self._snapshot.items(), kill.kept, strict=False):
-                    before = self._sizes.get(path, 0)
-                    self._snapshot[path] = content[: before + int((len(content) - before) * share)]
+                self._snapshot = self._without_power(
+                    self._snapshot, kill.kept, in_order=kill.in_order
+                )
 
     def write_old(self, number: int, reply: Reply) -> Asked:
         """Keep a completion as a version did that took every text for an answer."""
@@ -288,13 +298,32 @@ class World:
         for path in [*self.out.rglob("*.jsonl")]:
             path.write_bytes(snapshot.get(path, b""))
 
+    def _without_power(
+        self, files: Mapping[Path, bytes], kept: tuple[float, float], *, in_order: bool
+    ) -> dict[Path, bytes]:
+        """Return what of some files reached the disk."""
+        found, lost = dict(files), set[str]()
+        for path in sorted(files):  # completions, then verdicts
+            content, before = files[path], self._sizes.get(path, 0)
+            share = kept[path.name.startswith("verdicts")]
+            end = before + int((len(content) - before) * share)
+            if path.name.startswith("completions"):
+                start = content.rfind(b"\n", 0, end) + 1
+                lost = {json.loads(line)["sample_id"] for line in _whole_lines(content[start:])}
+            elif in_order:
+                for line in _whole_lines(content[before:]):
+                    if json.loads(line)["sample_id"] in lost:
+                        end = min(end, content.index(line, before))
+            found[path] = content[:end]
+        return found
+
     def is_right(self, number: int, answer: str) -> bool:
         """Tell whether an answer is right, as an honest judge sees it."""
         question = self.questions[number]
         right = question.reference
         if question.options:
             right = "ABCD"[question.options.index(right)]
-        return answer.split()[:1] == right.split()[:1]
+        return answer.split()[:5] == right.split()[:5]
 
     def run_to_end(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine in this world's time."""
@@ -303,7 +332,13 @@ class World:
             return runner.get_loop().run_until_complete(self._main)
 
     def _settings(self) -> Settings:
-        judged = self.protocol != "rules"
+        flags = ModelFlags(role="judge", concurrency=self.concurrency[1])
+        judges: tuple[JudgeChoice, ...] = (JudgeChoice(name=None, flags=flags),)
+        if self.num_judges:
+            judges = tuple(
+                JudgeChoice(name=f"openai:{ASKED}", flags=replace(flags, base_urls=(url,)))
+                for url in [*JUDGES][: self.num_judges]
+            )
         return Settings(
             model=f"openai:{ASKED}",
             model_flags=ModelFlags(
@@ -311,16 +346,7 @@ class World:
             ),
             tasks=(TASK,),
             protocol=_PROTOCOLS[self.protocol],
-            judges=(
-                JudgeChoice(
-                    name=f"openai:{ASKED}" if judged else None,
-                    flags=ModelFlags(
-                        role="judge",
-                        base_urls=(JUDGE,) if judged else (),
-                        concurrency=self.concurrency[1],
-                    ),
-                ),
-            ),
+            judges=judges,
             limit=None if self.is_whole else len(self.rows),
             seed=0,
             out=self.out,
@@ -350,14 +376,24 @@ class World:
 
 _NOTHING = Reply(name="", means=frozenset())
 _PROTOCOLS = {name: load_protocol(name, overrides=()) for name in ("rules", "medix", "cascade")}
+_PROMPTS = {"You g": "1", "A stu": "2", "Compa": "3", "As th": "2", "Two t": "3"}
+"""The number of a judge's prompt, by its first letters."""
 _FENCED = re.compile(r"(=== answer \w+ ===)\n(.*?)\n\1", re.DOTALL)
+
+
+def _role_at(url: str) -> str:
+    return "model" if url.startswith(MODEL) else JUDGES[url.partition("/v1")[0] + "/v1"]
 
 
 def _vote_of(text: str) -> tuple[str, str]:
     """Return which of the prompts a judge got, and the answer in it."""
-    prompt = {"You g": "1", "A stu": "2", "Compa": "3"}[text[:5]]
+    prompt = _PROMPTS[text[:5]]
     *_, shown = _FENCED.finditer(text)
     return prompt, shown[2]
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    return content.split(b"\n")[:-1]
 
 
 def _torn(content: bytes, share: float) -> bytes:
@@ -428,7 +464,7 @@ class _Request:
     async def __aenter__(self) -> _Response:
         world, asked = _WORLD[-1], None
         if self._data is None:
-            reply = world.models_reply("model" if self._url.startswith(MODEL) else "judge")
+            reply = world.models_reply(_role_at(self._url))
             reply = reply or Reply(name="", means=frozenset(), body=_SERVED)
         else:
             asked = world.reply_to(self._url, json.loads(self._data))

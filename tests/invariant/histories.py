@@ -7,6 +7,7 @@ python tests/invariant/histories.py --seed 4711 --number 1     # tells that one
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import re
 import shutil
@@ -38,6 +39,8 @@ from vendor_replies import (
 
 from medix_eval.records import Kind
 
+IS_HARSH = "MEDIX_HARSH" in os.environ
+"""Whether a power cut may keep a verdict and lose its completion, which is written before it."""
 _RIGHT = 0.6
 _ERRS = 0.1
 """How often a judge says what is not so."""
@@ -110,14 +113,16 @@ def told(seed: int, folder: Path) -> Told:
         return _reply(world, asked, mood, own)
 
     def models_reply(role: str) -> Reply | None:
-        if current.is_closed != role:
+        if not role.startswith(current.is_closed or "-"):
             return None
         return Reply(name="closed", means=frozenset({STOP}), status=503)
 
+    protocol = rng.choice(("rules", "rules", "medix", "medix", "medix", "cascade"))
     world = World(
         out=folder,
         questions=questions,
-        protocol=rng.choice(("rules", "rules", "medix", "medix", "medix", "cascade")),
+        protocol=protocol,
+        num_judges=0 if protocol == "rules" else rng.choice((1, 1, 1, 1, 3)),
         uses_cache=rng.random() < 0.1,
         concurrency=rng.choice(((1, 1), (2, 2), (8, 8))),
         script=script,
@@ -150,10 +155,12 @@ def _how_many(rng: random.Random) -> int:
 
 
 def _question(number: int, rng: random.Random) -> Question:
-    kind = rng.choice((Kind.MULTIPLE_CHOICE, Kind.MULTIPLE_CHOICE, Kind.CLOSED, Kind.OPEN))
+    kind = rng.choice((Kind.MULTIPLE_CHOICE, Kind.CLOSED, Kind.OPEN, Kind.OPEN, Kind.REPORT))
     if kind is Kind.MULTIPLE_CHOICE:
         right = rng.choice(_OPTIONS)
         return Question(number=number, kind=kind, reference=right, options=_OPTIONS)
+    if kind is Kind.REPORT:
+        return Question(number=number, kind=kind, reference=_study(number, _OPEN[0]))
     reference = _OPEN[0] if kind is Kind.OPEN else rng.choice(("yes", "no"))
     return Question(number=number, kind=kind, reference=reference)
 
@@ -161,14 +168,15 @@ def _question(number: int, rng: random.Random) -> Question:
 def _stretch(rng: random.Random, num_questions: int) -> Stretch:
     kill = None
     if rng.random() < 0.45:
-        at = rng.randint(1, 2 + 3 * num_questions)
         by_line = rng.random() < 0.6
+        at = rng.randint(1, 2 * num_questions if by_line else 1 + 3 * num_questions)
         kill = Kill(
             at_line=at if by_line else None,
             at_reply=None if by_line else at,
             is_hard=rng.random() < 0.7,
             torn=rng.choice((0.0, 1.0, rng.random())),
-            kept=(rng.random(), rng.random()) if rng.random() < 0.1 else None,
+            in_order=not IS_HARSH,
+            kept=(rng.random(), rng.random()) if rng.random() < 0.2 else None,
         )
     closed = rng.choice(("model", "judge")) if rng.random() < 0.02 else None
     every = range(num_questions)
@@ -196,8 +204,11 @@ def _reply(world: World, asked: Asked, mood: Mood, rng: random.Random) -> Reply:
         said, plain, faulty = _answer(world.questions[asked.number], rng), ANSWERS, CANDIDATE
     else:
         right = world.is_right(asked.number, asked.answer)
-        points = int(right) if rng.random() >= _ERRS else 1 - int(right)
-        said, plain, faulty = Said(f'{{"score": {points}}}', points=points), VERDICTS, JUDGE
+        is_report = world.questions[asked.number].kind is Kind.REPORT
+        most = rng.choice((3, 4, 5, 5)) if is_report else 1
+        points = most if right == (rng.random() >= _ERRS) else rng.choice((0, most - 1))
+        said = Said(f'{{"score": {points}}}', points=points)
+        plain, faulty = VERDICTS, JUDGE
     if rng.random() < mood.stops:
         return draw(STOPS, said, rng)
     if rng.random() < mood.faults:
@@ -219,7 +230,14 @@ def _answer(question: Question, rng: random.Random) -> Said:
     if question.kind is Kind.CLOSED:
         other = {"yes": "no", "no": "yes"}[question.reference]
         return Said(question.reference if is_right else other, is_right=is_right)
-    return Said(question.reference if is_right else rng.choice(_OPEN[1]), is_right=is_right)
+    wrong = rng.choice(_OPEN[1])
+    if question.kind is Kind.REPORT:
+        wrong = _study(question.number, wrong)
+    return Said(question.reference if is_right else wrong, is_right=is_right)
+
+
+def _study(number: int, shown: str) -> str:
+    return f"Study {number} of them: {shown}."
 
 
 # The story of a history
@@ -250,7 +268,7 @@ def _shown(stretch: Stretch) -> str:
 
 def _events(asked: Sequence[Asked], began: float) -> Iterator[str]:
     for one in asked:
-        who = f"model, {one.number}" if one.role == "model" else f"judge, {one.number}.{one.vote}"
+        who = f"{one.role}, {one.number}{one.vote and '.'}{one.vote}"
         shown = f" shown {one.answer!r}" if one.answer else ""
         said = f" saying {one.reply.said!r}" if one.reply.said and one.role == "model" else ""
         points = f" for {one.reply.points}" if one.reply.points is not None else ""
@@ -269,7 +287,7 @@ def _ending(ended: Ended) -> str:
 
 
 def _classes(asked: Sequence[Asked], stretch: Stretch, ended: Ended) -> Counter[str]:
-    seen = Counter(f"{one.role}: {one.reply.name}" for one in asked)
+    seen = Counter(f"{one.role.split()[0]}: {one.reply.name}" for one in asked)
     seen["runs"] += 1
     seen["runs of a part of the samples"] += stretch.rows is not None
     seen["runs of a server that does not list its models"] += stretch.is_closed is not None

@@ -7,9 +7,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from fake_world import Asked, Ended, World
+from fake_world import JUDGES, Asked, Ended, World
 from vendor_replies import (
     AGAIN,
     ANSWER,
@@ -43,7 +44,8 @@ _WITHOUT_READER: Mapping[str, Way] = {
     FAILED: ("request_failed", None),
     AGAIN: ("request_failed", None),
 }
-_ANSWERED = {ANSWER, TRUNCATED, REFUSED, EMPTY, UNREADABLE, "0", "1"}
+_POINTS = set("012345")
+_ANSWERED = {ANSWER, TRUNCATED, REFUSED, EMPTY, UNREADABLE} | _POINTS
 _SERVER_ERROR, _BAD_REQUEST = 4, 400
 _FAILURES = {"request_failed", "judge_failed", "skipped"}
 _UNSCORED = _FAILURES | {"unjudged"}
@@ -85,7 +87,7 @@ class Truth:
         for asked in self.world.asked:
             if asked.is_delivered:
                 (replies if asked.role == "model" else votes)[asked.number].append(asked)
-        self._votes += [asked for asked in self.world.asked if asked.role == "judge"]
+        self._votes += [asked for asked in self.world.asked if asked.role != "model"]
         self.complaints += self.world.wrong
         settled = {
             q
@@ -101,7 +103,7 @@ class Truth:
         self._check_completions(new_answers, replies)
         self._check_asked(settled, replies)
         self._check_judged(new_verdicts, replies, votes, stale_before)
-        self._check_votes_wanted(judged_before, stale_before, new_answers, votes)
+        self._check_votes_wanted(judged_before, stale_before, replies, votes)
         self._check_end(ended, settled)
         if ended.scores is not None:
             self._check_complete(settled, replies, new_verdicts, judged_before)
@@ -130,7 +132,7 @@ class Truth:
         for number, several in votes.items():
             by_vote = defaultdict(list)
             for one in several:
-                by_vote[one.vote, one.answer].append(one)
+                by_vote[one.role, one.vote, one.answer].append(one)
             for same in by_vote.values():
                 for one in same[:-1]:
                     if not one.reply.means & {AGAIN, UNREADABLE, UNSTRUCTURED}:
@@ -178,7 +180,8 @@ class Truth:
                 continue
             self._judged[number] = about
             allowed = self._ways(about, votes.get(number, []))
-            found: Way = (line["outcome"], line.get("score"))
+            score = line.get("score")
+            found: Way = (line["outcome"], None if score is None else round(score, 9))
             if found not in allowed:
                 what = f"{about.reply.name!r} became {_shown(found)}, not {_listed(allowed)}"
                 self._say([number], what + _last_of(votes.get(number, [])))
@@ -191,13 +194,12 @@ class Truth:
         self,
         before: Mapping[int, Line],
         stale_before: set[int],
-        new_answers: Sequence[Line],
+        replies: Mapping[int, list[Asked]],
         votes: Mapping[int, list[Asked]],
     ) -> None:
         """No verdict that stands is asked for again."""
-        fresh = {self._question(line) for line in new_answers}
         for number, verdict in before.items():
-            stands = not _failed(verdict) and number not in stale_before | fresh
+            stands = not _failed(verdict) and number not in stale_before and number not in replies
             if stands and votes.get(number):
                 self._say([number], "was judged again although its verdict stands")
 
@@ -209,41 +211,46 @@ class Truth:
             return ways
         score = float(reply.is_right)
         by_rule: set[Way] = {("correct" if reply.is_right else "wrong", score)}
-        is_open = self.world.questions[number].kind is Kind.OPEN
-        is_unsure = reply.is_garbled or (is_open and not reply.is_right)
+        kind = self.world.questions[number].kind
+        is_unsure = reply.is_garbled or kind is Kind.REPORT
+        is_unsure = is_unsure or (kind is Kind.OPEN and not reply.is_right)
         if self.world.protocol == "rules":
             return ways | by_rule | ({("unjudged", None)} if is_unsure else set())
-        by_judge = self._by_judge(number, votes, reply.said, is_garbled=reply.is_garbled)
+        by_judge = self._by_judges(about, votes, is_report=kind is Kind.REPORT)
         if self.world.protocol == "cascade":
             return ways | by_rule | (by_judge if is_unsure else set())
         return ways | by_judge
 
+    def _by_judges(self, about: Asked, votes: Sequence[Asked], *, is_report: bool) -> set[Way]:
+        """Return what the votes on this very answer can come to, of one judge or of a jury."""
+        each = [
+            self._by_judge(role, about, votes, is_report=is_report)
+            for role in [*JUDGES.values()][: self.world.num_judges]
+        ]
+        decide = _mean if is_report else _majority
+        return {_judged(decide(scores)) for scores in product(*each)}
+
     def _by_judge(
-        self, number: int, votes: Sequence[Asked], answer: str, *, is_garbled: bool
-    ) -> set[Way]:
-        """Return what the votes on this very answer can come to: two of three decide."""
-        clear: Counter[int] = Counter()
-        possible: Counter[int] = Counter()
+        self, role: str, about: Asked, votes: Sequence[Asked], *, is_report: bool
+    ) -> set[float | None]:
+        """Return the scores that one judge's three votes can come to; None is no score."""
+        possible: list[list[float | None]] = []
         for vote in "123":
             mine = [
-                one for one in votes if one.vote == vote and (is_garbled or one.answer == answer)
+                one
+                for one in votes
+                if (one.role, one.vote) == (role, vote)
+                and (about.reply.is_garbled or one.answer == about.reply.said)
             ]
-            means = set(mine[-1].reply.means) if mine else set()
+            means = set(mine[-1].reply.means) if mine else {UNREADABLE}
             if self.world.uses_cache:
                 for one in self._votes:
-                    if (one.number, one.vote) == (number, vote) and one.is_delivered:
-                        means |= one.reply.means
-            for points in (0, 1):
-                possible[points] += str(points) in means
-                clear[points] += means == {str(points)}
-        ways: set[Way] = {
-            ("correct" if points else "wrong", float(points))
-            for points in (0, 1)
-            if possible[points] >= 2
-        }
-        if max(clear[0], clear[1]) < 2:
-            ways.add(("judge_failed", None))
-        return ways
+                    if (one.number, one.role, one.vote) == (about.number, role, vote):
+                        means |= one.reply.means if one.is_delivered else set()
+            most = 5 if is_report else 1
+            points: list[float | None] = [int(one) / most for one in means if one.isdigit()]
+            possible.append([*points, *([None] if any(not one.isdigit() for one in means) else [])])
+        return {(_mean if is_report else _majority)(scores) for scores in product(*possible)}
 
     # How it ended
 
@@ -275,7 +282,7 @@ class Truth:
 
     def _may_stop(self, delivered: Sequence[Asked]) -> bool:
         """Tell whether something else than one clear refusal may have stopped the run."""
-        for role in ("model", "judge"):
+        for role in ("model", *JUDGES.values()):
             mine = [asked for asked in delivered if asked.role == role]
             if any(STOP in asked.reply.means for asked in mine):
                 return True
@@ -289,10 +296,11 @@ class Truth:
             refused = {(a.number, a.vote) for a in mine if _is_refusal(a)}
             if len(refused) >= _ALIKE and not has_answered:
                 return True
-        judged = [asked for asked in delivered if asked.role == "judge"]
-        unread = {(asked.number, asked.vote) for asked in judged if UNREADABLE in asked.reply.means}
-        is_read = any(asked.reply.means <= {"0", "1"} for asked in judged)
-        return len(unread) >= _VOTES_ALIKE and not is_read
+            unread = {(a.number, a.vote) for a in mine if UNREADABLE in a.reply.means}
+            is_read = any(asked.reply.means <= _POINTS for asked in mine)
+            if len(unread) >= _VOTES_ALIKE and not is_read:
+                return True
+        return False
 
     def _check_complete(
         self,
@@ -371,6 +379,26 @@ class Truth:
         self.complaints += [f"question {number} {what}" for number in numbers]
 
 
+def _majority(scores: Sequence[float | None]) -> float | None:
+    """Return what most of three say; one alone decides for itself."""
+    for score in scores:
+        if score is not None and 2 * scores.count(score) > len(scores):
+            return score
+    return None
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    valid = [score for score in scores if score is not None]
+    return sum(valid) / len(valid) if len(valid) == len(scores) else None
+
+
+def _judged(score: float | None) -> Way:
+    if score is None:
+        return ("judge_failed", None)
+    outcome = {1.0: "correct", 0.0: "wrong"}.get(round(score, 9), "partial")
+    return (outcome, round(score, 9))
+
+
 def _is_refusal(asked: Asked) -> bool:
     reply = asked.reply
     return bool(reply.means & {FAILED, REJECTED}) or reply.name.startswith("another")
@@ -398,5 +426,5 @@ def _listed(ways: set[Way]) -> str:
 
 def _last_of(votes: Sequence[Asked]) -> str:
     """Name what each vote came to."""
-    last = {one.vote: one.reply.name for one in votes}
+    last = {f"{one.role}.{one.vote}": one.reply.name for one in votes}
     return f"; votes: {', '.join(repr(last[vote]) for vote in sorted(last))}" if last else ""

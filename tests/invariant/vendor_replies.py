@@ -476,7 +476,7 @@ def _verdict(form: str, means: str = "own") -> Maker:
     """Return a maker of a verdict in words; `#` stands for the points, `~` for the others."""
 
     def make(_: random.Random, said: Said) -> Reply:
-        text = form.replace("#", str(said.points)).replace("~", str(1 - (said.points or 0)))
+        text = form.replace("#", str(said.points)).replace("~", str(0 if said.points else 1))
         reply = _answered(lambda _: {"content": text}, means=means)
         return reply(_, said)
 
