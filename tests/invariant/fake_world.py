@@ -14,6 +14,7 @@ import selectors
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -453,7 +454,7 @@ class _Response:
 
     async def read(self) -> bytes:
         if isinstance(self._reply.error, aiohttp.ClientPayloadError):
-            raise self._reply.error
+            raise copy(self._reply.error)
         return self._reply.body
 
 
@@ -473,7 +474,7 @@ class _Request:
         if asked is not None:
             world.delivered(asked)
         if reply.error and not isinstance(reply.error, aiohttp.ClientPayloadError):
-            raise reply.error
+            raise copy(reply.error)  # else it would keep all that it was ever raised in
         return _Response(asked, reply)
 
     async def __aexit__(self, *_: object) -> None:
