@@ -27,6 +27,7 @@ from medix_eval.storage import jsonl
 NUMBER = int(os.environ.get("MEDIX_HISTORIES", "300"))
 FIRST = int(os.environ.get("MEDIX_HISTORY", "0"))
 PARTS = 4
+CUT = {"length", "max_tokens", "model_length", "model_context_window_exceeded"}
 ENOUGH = 400
 """A planted mistake must show in fewer histories."""
 
@@ -71,7 +72,7 @@ def cut_judges_are_read() -> AbstractContextManager[Any]:
 
     async def uncut(self: Connected, *given: Any) -> Completion:
         completion = await complete(self, *given)
-        if self.server.role == "judge" and completion.finish_reason != "content_filter":
+        if self.server.role == "judge" and str(completion.finish_reason).casefold() in CUT:
             completion.finish_reason = "stop"
         return completion
 
