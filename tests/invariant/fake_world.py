@@ -35,6 +35,7 @@ from medix_eval.models.requests import RetryingModel
 from medix_eval.models.resolve import ModelFlags
 from medix_eval.records import CompletionRecord, Kind, Sample
 from medix_eval.results.scores import Scores
+from medix_eval.results.store import JudgedRun
 from medix_eval.storage.jsonl import JsonLines
 
 MODEL = "http://model.test/v1"
@@ -504,6 +505,12 @@ def _retrying(**given: Any) -> RetryingModel:
     return RetryingModel(_random=random.Random(0), **given)  # noqa: S311 (no secret)
 
 
+def _write_page(run: JudgedRun) -> Path:
+    page = run.place / "report.html"
+    page.write_text("what a browser would show")
+    return page
+
+
 def _run_to_end(work: Coroutine[Any, Any, Any]) -> Any:
     return _WORLD[-1].run_to_end(work)
 
@@ -543,7 +550,7 @@ def fake_surroundings() -> Iterator[None]:
         patch(here + "evaluation._versions", dict),
         patch(here + "evaluation._hardware", dict),
         patch("medix_eval.results.metrics.entry_points", lambda **_: ()),
-        patch("medix_eval.report.page.write_run_page", lambda *_, **__: None),
+        patch("medix_eval.report.page.write_run_page", _write_page),
         patch.object(JsonLines, "append", _appending),
     ):
         yield

@@ -383,7 +383,7 @@ def _sum_up(wrong: Sequence[Told]) -> None:
     for one in wrong:
         for complaint in one.complaints:
             words = complaint.partition("; votes")[0].split()
-            kind = " ".join(word for word in words if not word.isdigit())
+            kind = " ".join(word for word in words if not (word.isdigit() or "/" in word))
             kinds.setdefault(kind, []).append(one.seed)
     for kind, seeds in sorted(kinds.items(), key=lambda item: -len(item[1])):
         _say(f"{len(seeds):6} {kind}: seeds {seeds[:5]}")
