@@ -2,8 +2,10 @@
 .DEFAULT_GOAL := help
 REAL_TASKS = pubmedqa,medqa,medmcqa,mmlu_medical
 LIMIT = 4
+HISTORIES = 10000
+SEED = 0
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo real demo-train test test-long coverage docs test-vllm lint check bench build clean dev
+.PHONY: help demo real demo-train test test-long invariant coverage docs test-vllm lint check bench build clean dev
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +38,9 @@ test: dev ## run the tests
 
 test-long: dev ## run the tests that take long: kills, simulations, training, all real rows
 	.venv/bin/python -m pytest -n 2 -m long
+
+invariant: dev ## live through 10,000 histories of faults, kills and resumes (SEED=7 HISTORIES=1 tells one)
+	.venv/bin/python tests/invariant/histories.py --number $(HISTORIES) --seed $(SEED)
 
 coverage: dev ## run the tests and measure how much of medix_eval they reach, branches included
 	.venv/bin/python -m pytest -n 2 --cov=medix_eval
