@@ -168,6 +168,8 @@ class VerdictRecord(Frozen):
     outcome: Outcome
     score: float | None
     """In [0, 1]; None exactly when the outcome is outside the denominator."""
+    mark: str = ""
+    """Of the completion that was judged; a verdict of 0.2.0 and before has none."""
     answer: str | None = None
     """The part of the completion that was judged."""
     votes: tuple[Vote, ...] = ()

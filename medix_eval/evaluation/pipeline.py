@@ -213,11 +213,11 @@ class JudgingStage:
 
     def unjudged(self, rows: Mapping[str, frozenset[int]]) -> dict[tuple[str, str], int]:
         """Return the lines of completions without a verdict that stands, of these rows by task."""
-        settled = self.judging.judged | self.failed
         return {
             key: seen.line
             for key, seen in self.run.seen.items()
-            if key not in settled
+            if key not in self.failed
+            and self.judging.judged.get(key) not in {seen.mark, ""}
             and seen.row in rows.get(key[0], ())
             and (seen.answered or key not in self.judging.rejected)
         }

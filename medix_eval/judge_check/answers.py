@@ -15,8 +15,9 @@ from medix_eval.evaluation.pipeline import Progress
 from medix_eval.judge_check.biases import JudgedAnswer
 from medix_eval.judge_check.probes import LabelledAnswer
 from medix_eval.records import CompletionRecord
-from medix_eval.results.labels import LabelRow, Labels, mark_of, options_of
+from medix_eval.results.labels import LabelRow, Labels, options_of
 from medix_eval.results.store import JudgedRun
+from medix_eval.storage.digests import mark_of
 
 TEXTS = ("question", "reference", "answer")
 """What a sheet must carry for its answers to be judged without their run."""

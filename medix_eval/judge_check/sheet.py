@@ -19,10 +19,10 @@ import jinja2
 
 from medix_eval.errors import ConfigError
 from medix_eval.records import IMAGE_MARK, Kind, Outcome
-from medix_eval.results.labels import MARK, mark_of, with_quote
+from medix_eval.results.labels import MARK, with_quote
 from medix_eval.results.store import JudgedRun, JudgedSample
 from medix_eval.storage.bundled import bundled
-from medix_eval.storage.digests import digest
+from medix_eval.storage.digests import digest, mark_of
 from medix_eval.storage.jsonl import write_text
 
 COLUMNS: tuple[str, ...] = (

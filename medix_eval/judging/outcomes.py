@@ -20,6 +20,7 @@ from medix_eval.records import (
 )
 from medix_eval.rules.answers import extract_answer, has_final_answer, letter_of, published_answer
 from medix_eval.rules.decide import decide as decide_by_rules
+from medix_eval.storage.digests import mark_of
 
 _SKIPPED = frozenset({"NoAnswer", "BadRow"})
 _REFUSED = {"refusal": "the server says: a refusal", "content_filter": "a content filter"}
@@ -146,6 +147,7 @@ def _verdict(
         sample_id=record.sample_id,
         outcome=outcome,
         score=score if outcome.is_scored else None,
+        mark=mark_of(record.completion),
         answer=answer,
         rule=rule,
         judge_score=grade.score if grade else None,

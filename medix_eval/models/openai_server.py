@@ -61,7 +61,6 @@ _NAMES = re.compile(rf"\b({'|'.join(_SETTINGS)})\b", re.IGNORECASE)
 _OF_A_SCHEMA = re.compile("response_format|json_schema|structured|guided|grammar", re.IGNORECASE)
 _ECHOES = frozenset({"input", "ctx", "flagged_input", "url"})
 """Fields of an error that may repeat the prompt."""
-_MOST_WORDS, _SHOWN = 4000, 300
 _REASONING = ("reasoning_content", "reasoning", "reasoning_details")
 """Where servers put what they split off, the plainest first."""
 _DATED = re.compile(
@@ -268,10 +267,10 @@ class Connected:
                 f"{self.server.base_url} answered {status}: redirected",
                 hint=f"give the final address of the API in {self.server.where}",
             )
-        words = " ".join(_words(reply))[:_MOST_WORDS]
+        words = " ".join(_words(reply))[:4000]
         kind = refusal_kind(words)
         passes = status in _RETRYABLE or status >= 500 or kind == "rate"  # noqa: PLR2004
-        message = f"answered {status}: {words[:_SHOWN]}"
+        message = f"answered {status}: {words[:300]}"
         at = f"{self.server.base_url} {message}"
         if status == _TOO_LARGE and not kind:
             kind = "too_long"
@@ -285,8 +284,7 @@ class Connected:
             known = {"key_env": self.server.key_env, "where": self.server.where}
             raise ServerError(at, hint=_STOPS[about].format(**known))
         if setting and not is_schema:
-            hint = f"it refuses {setting!r} of every request; no sample is scored for that"
-            raise ServerError(at, hint=hint)
+            raise ServerError(at, hint=f"it refuses {setting!r}, and so every request")
         raise RequestRefused(message, is_schema=is_schema)
 
 

@@ -222,12 +222,6 @@ def unanswered(text: str | None, reason: str | None, *, thought_only: bool = Fal
     return ""
 
 
-def is_thought_only(text: str | None) -> bool:
-    """Tell whether a text is one closed piece of thinking and nothing else."""
-    said = (text or "").strip()
-    return said.startswith("<think>") and said.find("</think>") == len(said) - len("</think>")
-
-
 def accepted(completion: Completion) -> Completion:
     """Return a completion that is an answer, its finish reason in our words.
 
@@ -247,8 +241,6 @@ def accepted(completion: Completion) -> Completion:
 _LOG = logging.getLogger(__name__)
 _FIRST_WAIT_S = 0.5
 _REFUSALS = (OtherModel, RequestRefused, RequestRejected)
-_ALIKE = 160
-"""Characters in which two refusals are equal, numbers aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,15 +325,15 @@ class RetryingModel:
         can_do_without = prompt.schema is not None and getattr(error, "is_schema", False)
         if self.has_answered or can_do_without or not isinstance(error, _REFUSALS):
             return
-        alike = f"{type(error).__name__} {re.sub('[0-9]+', '#', str(error))[:_ALIKE]}"
+        alike = f"{type(error).__name__} {re.sub('[0-9]+', '#', str(error))[:160]}"
         self._refused[alike] += 1
         if self._refused[alike] >= self.policy.refusals:
             told = str(error) if self.policy.quotes else type(error).__name__
-            raise ServerError(
-                f"the first {self.policy.refusals} requests to the {self.role} were refused alike: "
-                f"{told}",
-                hint=error.hint or "no sample is scored for that; finished work is kept",
-            ) from error
+            said = (
+                f"the first {self.policy.refusals} requests to the {self.role} were refused alike"
+            )
+            hint = error.hint or "no sample is scored for that; finished work is kept"
+            raise ServerError(f"{said}: {told}", hint=hint) from error
 
     def _count(self, error: RequestFailed) -> None:
         """Slow down; and stop everything when the server is evidently gone."""

@@ -78,12 +78,6 @@ class Labels:
                 )
 
 
-def mark_of(completion: str | None) -> str:
-    """Return the mark of a completion in a label file; a letter first, so it stays text."""
-    text = (completion or "").encode(errors="replace")
-    return f"m{hashlib.sha256(text).hexdigest()[:15]}"
-
-
 def read_labels(path: Path) -> Labels:
     """Read a file of labels. Raises `ConfigError` naming the line that is wrong."""
     lines = list(_rows(path))

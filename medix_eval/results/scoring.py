@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from medix_eval.models.requests import ending_of
 from medix_eval.records import CompletionRecord, Kind, Outcome
-from medix_eval.results.labels import Labels, mark_of
+from medix_eval.results.labels import Labels
 from medix_eval.results.scores import (
     FAILED,
     GroupScore,
@@ -39,6 +39,7 @@ from medix_eval.results.statistics import (
     task_interval,
 )
 from medix_eval.results.store import JudgingManifest, RunManifest, TaskEntry, newest
+from medix_eval.storage.digests import mark_of
 
 IMAGES_LEFT_OUT = {"images": "left out"}
 """Marks the identity of a text-only model that was asked about images anyway."""

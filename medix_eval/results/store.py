@@ -29,10 +29,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from medix_eval.errors import ConfigError, ReplyUnusable, RunMismatch, first_error
 from medix_eval.judging.protocol import JUDGING_VERSION, by_role, stamp_now
-from medix_eval.models.requests import is_thought_only, unanswered
+from medix_eval.models.requests import unanswered
 from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
-from medix_eval.storage.digests import differences, digest
+from medix_eval.storage.digests import differences, digest, mark_of
 from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
 
 _LOG = logging.getLogger(__name__)
@@ -165,6 +165,7 @@ class Seen:
     line: int
     answered: bool
     """Whether the completion is valid; a failed request is retried."""
+    mark: str
 
 
 @dataclass(slots=True)
@@ -181,7 +182,8 @@ class RunFolder:
     def append(self, record: CompletionRecord) -> None:
         """Keep one completion."""
         self.lines.append(record.model_dump_json(exclude_defaults=True))
-        self._index(record.task, record.sample_id, record.row, failed=record.failure is not None)
+        key, mark = (record.task, record.sample_id), mark_of(record.completion)
+        self._index(key, record.row, mark, failed=record.failure is not None)
 
     def save_manifest(self) -> None:
         """Write `run.json`."""
@@ -202,9 +204,9 @@ class RunFolder:
         failure = Failure(error=ReplyUnusable.__name__, message="the reply was not an answer")
         return record.model_copy(update={"failure": failure})
 
-    def _index(self, task: str, sample_id: str, row: int, *, failed: bool) -> None:
+    def _index(self, key: tuple[str, str], row: int, mark: str, *, failed: bool) -> None:
         self.num_lines += 1
-        self.seen[task, sample_id] = Seen(row=row, line=self.num_lines, answered=not failed)
+        self.seen[key] = Seen(row=row, line=self.num_lines, answered=not failed, mark=mark)
 
 
 def slug(name: str) -> str:
@@ -242,11 +244,9 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
         untold = math.inf if manifest.num_untold is None else manifest.num_untold
         for number, row in enumerate(read_lines(lines.path), 1):
             try:
-                failed = row.get("failure") is not None or _is_no_answer(
-                    row, may_be_split=number <= untold and manifest.is_served
-                )
-                task = sys.intern(row["task"])
-                run._index(task, row["sample_id"], row["row"], failed=failed)  # noqa: SLF001
+                key = sys.intern(row["task"]), row["sample_id"]
+                failed = _is_no_answer(row, may_be_split=number <= untold and manifest.is_served)
+                run._index(key, row["row"], mark_of(row.get("completion")), failed=failed)  # noqa: SLF001
             except (KeyError, TypeError) as error:
                 raise _damaged(lines.path, number, error) from error
         if manifest.num_untold is None:
@@ -256,10 +256,12 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
 
 
 def _is_no_answer(row: Mapping[str, Any], *, may_be_split: bool) -> bool:
-    """Tell whether an earlier version took for an answer what is none."""
-    text = row.get("completion")
-    thought_only = may_be_split and is_thought_only(text)
-    return bool(unanswered(text, row.get("finish_reason"), thought_only=thought_only))
+    """Tell whether a line is a failure, or what an earlier version took for an answer."""
+    text, reason = row.get("completion"), row.get("finish_reason")
+    said = (text or "").strip()
+    is_thought = said.startswith("<think>") and said.find("</think>") == len(said) - len("</think>")
+    why = unanswered(text, reason, thought_only=may_be_split and is_thought)
+    return row.get("failure") is not None or bool(why)
 
 
 @dataclass(slots=True)
@@ -269,24 +271,24 @@ class Judging:
     path: Path
     manifest: JudgingManifest
     lines: JsonLines
-    judged: set[tuple[str, str]] = field(default_factory=set)
-    """Samples whose completion was judged."""
+    judged: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The mark of the completion that was judged, by sample; empty where nobody noted it."""
     rejected: set[tuple[str, str]] = field(default_factory=set)
     """Samples that had no completion to judge; a later completion voids that verdict."""
 
     def append(self, verdict: VerdictRecord) -> None:
         """Keep one verdict."""
         self.lines.append(verdict.model_dump_json(exclude_defaults=True))
-        self.note((verdict.task, verdict.sample_id), verdict.outcome)
+        self.note((verdict.task, verdict.sample_id), verdict.outcome, verdict.mark)
 
-    def note(self, key: tuple[str, str], outcome: Outcome) -> None:
+    def note(self, key: tuple[str, str], outcome: Outcome, mark: str) -> None:
         """Remember how a sample ended, as its newest line says."""
-        self.judged.discard(key)
+        self.judged.pop(key, None)
         self.rejected.discard(key)
         if outcome is Outcome.REJECTED:
             self.rejected.add(key)
         elif not outcome.is_failure:
-            self.judged.add(key)
+            self.judged[key] = mark
 
 
 @contextmanager
@@ -303,8 +305,9 @@ def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]
         if any(task.data_class == "dua" for task in run.manifest.tasks.values()):
             lines.restrict()
         judging = Judging(path, manifest, lines)
-        for key, outcome in newest(lines.path, lambda line: Outcome(line["outcome"])).items():
-            judging.note(key, outcome)
+        ends = newest(lines.path, lambda one: (Outcome(one["outcome"]), one.get("mark", "")))
+        for key, (outcome, mark) in ends.items():
+            judging.note(key, outcome, mark)
         yield judging
 
 

@@ -17,6 +17,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
+def mark_of(completion: str | None) -> str:
+    """Return what tells a completion from another; a letter first, so it stays text in a sheet."""
+    text = (completion or "").encode(errors="replace")
+    return f"m{hashlib.sha256(text).hexdigest()[:15]}"
+
+
 def differences(old: Any, new: Any, *, at: str = "") -> list[str]:
     """Name every key in which two settings differ, as `generation.max_tokens: 2048, now 8192`."""
     if isinstance(old, dict) and isinstance(new, dict):

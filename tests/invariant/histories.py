@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import random
 import re
 import shutil
@@ -40,8 +39,6 @@ from vendor_replies import (
 
 from medix_eval.records import Kind
 
-IS_HARSH = "MEDIX_HARSH" in os.environ
-"""Whether a power cut may keep a verdict and lose its completion, which is written before it."""
 _RIGHT = 0.6
 _ERRS = 0.1
 """How often a judge says what is not so."""
@@ -176,7 +173,7 @@ def _stretch(rng: random.Random, num_questions: int) -> Stretch:
             at_reply=None if by_line else at,
             is_hard=rng.random() < 0.7,
             torn=rng.choice((0.0, 1.0, rng.random())),
-            in_order=not IS_HARSH,
+            in_order=rng.random() < 0.5,
             kept=(rng.random(), rng.random()) if rng.random() < 0.2 else None,
         )
     closed = rng.choice(("model", "judge")) if rng.random() < 0.02 else None

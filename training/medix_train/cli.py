@@ -22,23 +22,17 @@ app = typer.Typer(
 
 @app.command()
 def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A bundled recipe's name or a YAML file.")
-    ] = "",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it: trl.max_steps=40"),
-    ] = None,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE",
+        help="A bundled recipe's name or a YAML file.")] = "",
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
+        help="Changes to it: trl.max_steps=40")] = None,
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="By default results/training/RECIPE."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Load no weights: show sizes, steps and rewards.")
-    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR",
+        help="By default results/training/RECIPE.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run",
+        help="Load no weights: show sizes, steps and rewards.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="List the bundled recipes.")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Train a medical language model with the judges and scorers that evaluate it."""
     for package in ("medix_eval", "medix_train"):
         logging.getLogger(package).setLevel(logging.INFO)
