@@ -329,9 +329,7 @@ class RetryingModel:
         self._refused[alike] += 1
         if self._refused[alike] >= self.policy.refusals:
             told = str(error) if self.policy.quotes else type(error).__name__
-            said = (
-                f"the first {self.policy.refusals} requests to the {self.role} were refused alike"
-            )
+            said = f"the first {self.policy.refusals} requests to the {self.role} are refused alike"
             hint = error.hint or "no sample is scored for that; finished work is kept"
             raise ServerError(f"{said}: {told}", hint=hint) from error
 
