@@ -7,6 +7,7 @@ MedixError
 |-- DatasetError            data that is not what its task says              exit 3
 |   `-- BadRow              one row that cannot be asked                     skipped
 |-- ServerError             the model or the judge cannot be used at all     exit 4
+|   |-- RefusesAll          it refuses every request alike
 |   `-- NoJudge             there is no judge to grade with
 `-- ModelError              one request failed: recorded with its sample
     |-- RequestRejected     this sample is refused: too long, its image      scored 0
@@ -74,6 +75,10 @@ class ServerError(MedixError):
     """A model or judge server that cannot be used: unreachable, unauthorised, died."""
 
     exit_code = 4
+
+
+class RefusesAll(ServerError):
+    """The first requests were refused alike, so none of them for what its sample holds."""
 
 
 class NoJudge(ServerError):

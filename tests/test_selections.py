@@ -53,7 +53,7 @@ def test_a_smaller_request_leaves_a_finished_result_as_it_is(asked: Any) -> None
 
     assert [(judged / name).read_bytes() for name in files] == before
     assert {name: task["n"] for name, task in few["tasks"].items()} == {"medqa": 3}
-    assert "scores.json stands for the largest complete selection" in err
+    assert "scores.json is of the largest complete selection" in err
     place = Path(few["run"])
     assert (place.parent.name, judging_at(place)) == ("selections", judged)
     assert held(place) == {"medqa": 3}

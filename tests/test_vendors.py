@@ -137,6 +137,37 @@ REFUSALS: list[tuple[str, int, Any, str]] = [
     ("OpenAI", 404, openai("The model `m` does not exist", code="model_not_found"), "stops"),
     ("vLLM", 400, {"error": {"message": "At most 0 image(s) may be provided in one prompt.",
      "code": 400}}, "stops"),
+    ("a firewall", 403, "<html>Access denied: this request was blocked by the security rules</html>",
+     "stops"),
+    ("a firewall", 403, {"message": "Your IP address has been blocked due to abuse"}, "stops"),
+    ("OpenAI", 403, openai("Your access was terminated due to violation of our usage policies."),
+     "stops"),
+    ("OpenAI", 400, openai("Your organization has been flagged for unusual activity."), "stops"),
+    ("somebody", 400, openai("API key has been blocked due to abuse"), "stops"),
+    ("LiteLLM", 400, openai("Budget has been exceeded! Current cost: 1.2"), "stops"),
+    ("Gemini", 400, [openai("User location is not supported for the API use.")], "stops"),
+    ("Zhipu", 429, {"error": {"code": "1113", "message": "您的账户已欠费"}}, "stops"),
+    ("vLLM", 400, openai("Invalid image input: this model does not accept images"), "stops"),
+    ("vLLM", 400, openai("Failed to process image: model m has no image processor"), "stops"),
+    ("somebody", 400, openai("Cannot load image from data URL: only https URLs are allowed"), "stops"),
+    # Words of a crash are no words about the sample.
+    ("vLLM", 500, openai("CUDA error: no KV cache for the context window"), "passes"),
+    ("vLLM", 503, openai("engine overloaded: prompt too long in queue"), "passes"),
+    ("a gateway", 200, {"error": {"code": 500, "message": "trace: prompt is too long?"}}, "passes"),
+    ("a gateway", 200, {"errors": [{"message": "upstream"}], "choices": []}, "passes"),
+    ("SGLang", 200, {"object": "error", "message": "engine", "code": 500}, "passes"),
+    ("a gateway", 200, {"choices": [{"message": {"content": "A", "error": {"code": 500}}}]}, "passes"),
+    # What an error repeats of the prompt says nothing about it.
+    ("somebody", 400, openai("cannot parse: 'A child with a temperature of 39, seed: 7'"), "refused"),
+    ("somebody", 400, openai("cannot parse: 'beta receptors are blocked by propranolol'"), "refused"),
+    ("somebody", 400, openai("cannot parse: 'This image is too large for the eye'"), "refused"),
+    # A judge can do without its schema, whatever the words.
+    ("OpenAI", 400, openai("Unsupported parameter: 'response_format' is not supported with this "
+     "model.", param="response_format", code="unsupported_parameter"), "refused"),
+    ("Mistral", 422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "response_format",
+     "json_schema"], "msg": "Extra inputs are not permitted"}]}, "refused"),
+    ("Gemini", 400, [openai('Unknown name "response_format": Cannot find field.')], "refused"),
+    ("somebody", 400, openai("json mode is not enabled for this model"), "refused"),
     # Not told: the sample has no answer, and no blame.
     ("vLLM, a second image", 400, {"error": {"message": "At most 1 image(s) may be provided in one "
      "prompt.", "code": 400}}, "refused"),
@@ -178,13 +209,17 @@ async def test_a_refusal_is_the_samples_the_servers_or_the_moments(
 ) -> None:
     text = body if isinstance(body, str) else json.dumps(body)
     server = serve(lambda _: Reply(status=status, body=text))
-    prompt = Prompt(text="?", schema={"type": "object"})
+    prompt = Prompt(text=ASKED, schema={"type": "object"})
 
     with pytest.raises(MEANS.get(means, RequestRejected)) as caught:
         await asked(server.url, prompt)
 
     assert type(caught.value) is MEANS.get(means, RequestRejected)
     assert means == getattr(caught.value, "kind", means)
+
+
+ASKED = """A child with a temperature of 39, seed: 7. Beta receptors are blocked by propranolol.
+This image is too large for the eye?"""
 
 
 def said(message: dict[str, Any], reason: str | None = "stop", **more: Any) -> dict[str, Any]:
@@ -222,6 +257,11 @@ ANSWERS: dict[str, tuple[dict[str, Any], str | None, str | None]] = {
     "a month": (said({"content": "B"}, model="scripted-2411"), "B", "stop"),
     "another case": (said({"content": "B"}, model="Scripted"), "B", "stop"),
     "no model": (said({"content": "B"}, model=None), "B", "stop"),
+    "a word with blanks": (said({"content": "B"}, " length "), "B", "length"),
+    "a reason in an object": (said({"content": "B"}, {"type": "length"}), "B", "length"),
+    "a gateway's own word": (said({"content": "B"}, status="incomplete"), "B", "length"),
+    "Gemini's thought": (
+        said({"content": [{"text": "A?", "thought": True}, {"text": "B"}]}), "<think>A?</think>B", "stop"),
 }  # fmt: skip
 NONE: dict[str, tuple[dict[str, Any], type[MedixError]]] = {
     **{
@@ -231,6 +271,13 @@ NONE: dict[str, tuple[dict[str, Any], type[MedixError]]] = {
     },
     "a word that nobody knows": (said({"content": "A"}, "gave_up"), ReplyUnusable),
     "a call of a tool": (said({"content": None, "tool_calls": [{}]}, "tool_calls"), ReplyUnusable),
+    "a reason in a list": (said({"content": "A"}, ["error"]), RequestFailed),
+    "a reason that is a number": (said({"content": "A"}, 7), ReplyUnusable),
+    "a status of failure": (said({"content": "A"}, status="failed"), RequestFailed),
+    "calls of tools beside nothing": (said({"content": "", "tool_calls": [{}]}), ReplyUnusable),
+    "reasoning that is hidden": (
+        said({"content": ""}, usage={"completion_tokens_details": {"reasoning_tokens": 500}}),
+        ReplyUnusable),
     "nothing at all": (said({"content": None}), ReplyUnusable),
     "all of it reasoning": (said({"content": None, "reasoning_content": "B"}), ReplyUnusable),
     "all but a blank": (said({"content": "\n", "reasoning": "\n\nB"}), ReplyUnusable),

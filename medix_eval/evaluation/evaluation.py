@@ -39,7 +39,7 @@ from medix_eval.report.format import counted
 from medix_eval.report.tables import as_csv, as_markdown
 from medix_eval.results.labels import Labels
 from medix_eval.results.prices import Prices, cost_of
-from medix_eval.results.scores import Scores, TaskScore
+from medix_eval.results.scores import FAILED, MAX_REJECTED, Scores, TaskScore
 from medix_eval.results.scoring import IMAGES_LEFT_OUT, score_run
 from medix_eval.results.store import (
     JudgedRun,
@@ -236,7 +236,9 @@ def write_scores(
     if all(largest.tasks[name].rows == one.rows for name, one in asked.tasks.items()):
         return standing
     n = counted(sum(task.n for task in standing.tasks.values()), "sample")
-    said = "%s stands for the largest complete selection: %s of %s"
+    said = (
+        "this table is of what was asked for now; %s is of the largest complete selection, %s of %s"
+    )
     _LOG.warning(said, judged / "scores.json", n, counted(len(largest.tasks), "task"))
     return known[asked.digest][1]
 
@@ -249,7 +251,8 @@ def _largest(known: Iterable[tuple[Selection, Scores]], *, order: Iterable[str])
     found: dict[str, Any] = {}
     for one, scores in sorted(known, key=lambda pair: pair[0].asked):
         for name, chosen in one.tasks.items():
-            rank = not scores.num_failures, math.inf if chosen.rows is None else len(chosen.rows)
+            failed = any(scores.tasks[name].outcomes[one] for one in FAILED)
+            rank = not failed, math.inf if chosen.rows is None else len(chosen.rows)
             if name not in found or rank >= found[name][0]:
                 found[name] = rank, chosen
     return Selection(tasks={name: found[name][1] for name in order if name in found})
@@ -389,9 +392,9 @@ def template_around(text: str | None, *, name: str | None) -> Callable[[str], st
 def _refuse_unusable(run: Path, tasks: Mapping[str, TaskScore]) -> None:
     """Raise the data error if a task had no row that could be asked."""
     for name, task in tasks.items():
-        if rejected := task.outcomes["rejected"]:
-            said = "task %s: samples that the server rejected: %d of %d; see completions.jsonl"
-            _LOG.warning(said, name, rejected, task.n)
+        if task.outcomes["empty"] > MAX_REJECTED * task.n:
+            said = "task %s: empty answers: %d of %d; does the server send what the model says?"
+            _LOG.warning(said, name, task.outcomes["empty"], task.n)
     broken = {name for name, task in tasks.items() if task.n == task.outcomes["skipped"]}
     if not broken:
         return

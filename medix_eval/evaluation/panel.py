@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medix_eval.errors import ConfigError, NoJudge, ServerError
+from medix_eval.errors import ConfigError, NoJudge, ReplyUnusable, ServerError
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Grader, grader_for
 from medix_eval.judging.outcomes import verdict_of
@@ -58,7 +58,9 @@ class Panel:
     is_open: bool = field(init=False, default=False)
     grader: Grader | None = field(init=False, default=None)
     """What grades answers, once the panel is open; None where no language model does."""
-    _unread: dict[str, list[str] | None] = field(init=False, default_factory=dict)  # by judge
+    readable: set[str] = field(default_factory=set)
+    """Judges of whom a vote could be read, now or earlier in the run."""
+    _unread: dict[str, list[str]] = field(init=False, default_factory=dict)  # by judge
 
     @property
     def devices(self) -> frozenset[str]:
@@ -84,6 +86,7 @@ class Panel:
             gate = gate_for(concurrency=source.concurrency, adapts=source.adapts)
             model = self.models[judge.name]
             asker = RetryingModel(model=model, policy=self.policy, role="judge", gate=gate)
+            asker.answered |= {False} if judge.name in self.readable else set()
             asks[judge.name] = asker.complete
         if asks:
             identities = {judge.name: judge.identity for judge in self.judges}
@@ -108,11 +111,11 @@ class Panel:
         """Raise `ServerError` where nothing that a judge replied so far could be read."""
         unread = self._unread.setdefault(vote.judge, [])
         if vote.points is not None:
-            self._unread[vote.judge] = None
-        elif unread is not None and vote.reply is not None:
-            said = " ".join(vote.reply.split())[:120]
+            self.readable.add(vote.judge)
+        elif vote.failure is not None and vote.failure.error == ReplyUnusable.__name__:
+            said = " ".join((vote.reply or vote.failure.message).split())[:120]
             unread.append("" if record.restricted else f"; it wrote {said!r}")
-            if self.gives_up and len(unread) >= _MOST_UNREAD:
+            if self.gives_up and vote.judge not in self.readable and len(unread) >= _MOST_UNREAD:
                 what = f"of its first {counted(len(unread), 'vote')} none can be read"
                 raise ServerError(
                     f"judge {vote.judge}: {what}{''.join(unread[:2])}",

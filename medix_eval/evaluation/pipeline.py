@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import TaskFile
-from medix_eval.errors import BadRow, ModelError, RequestRejected
+from medix_eval.errors import BadRow, ModelError, RefusesAll, RequestRejected
 from medix_eval.evaluation.controls import Control, Disturb, disturbing
 from medix_eval.evaluation.panel import Panel
 from medix_eval.judging.protocol import Protocol
@@ -104,7 +104,11 @@ class Pipeline:
                 policy=self.policy,
                 role="model",
                 gate=gate,
-                has_answered=any(seen.answered for seen in self.run.seen.values()),
+                answered={
+                    opened.file.settings.modality == "image"
+                    for opened in self.tasks
+                    if self.run.answered_rows(opened.file.key)
+                },
             )
             self.progress.begin("answering", left)
             in_judging = 0
@@ -112,7 +116,11 @@ class Pipeline:
                 self.progress.begin("judging", left)
                 in_judging = self.stage.panel.concurrency
             room = self.candidate.concurrency + in_judging
-            await each(self._samples(), self._follow, limit=room)
+            try:
+                await each(self._samples(), self._follow, limit=room)
+            except RefusesAll:
+                self.stage.judging.void_rejections()
+                raise
 
     async def _follow(self, sample: Sample | BadSample) -> None:
         """Take one sample all the way, or as far as it can go already."""
@@ -191,6 +199,7 @@ class JudgingStage:
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the judges that are not open yet. Raises `NoJudge`."""
+        self.panel.readable |= self.judging.readable
         await self.panel.open(stack, logs=self.run.path / "logs")
 
     async def score(self, record: CompletionRecord) -> None:

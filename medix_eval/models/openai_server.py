@@ -30,7 +30,7 @@ from medix_eval.errors import (
     Unreachable,
 )
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
-from medix_eval.models.requests import OF_THE_SAMPLE, refusal_kind
+from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind
 from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import data_url, in_8_bits
 from medix_eval.storage.jsonl import parsed
@@ -57,12 +57,21 @@ _STOPS = {
 _TOO_LARGE = 413
 _SETTINGS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed")
 """Fields of a request that are the same for every sample."""
-_NAMES = re.compile(rf"\b({'|'.join(_SETTINGS)})\b", re.IGNORECASE)
-_OF_A_SCHEMA = re.compile("response_format|json_schema|structured|guided|grammar", re.IGNORECASE)
+_NAMED = re.compile(
+    r"(?i)\b(max_tokens|max_completion_tokens|top_p)\b|['\"`](temperature|seed)\b|"
+    r"\b(temperature|seed)(?=:| is| must| does| extra)"
+)
+"""How an error names one; a patient has a temperature, too."""
+_OF_A_SCHEMA = re.compile(
+    r"(?i)response_format|json[_ ](schema|mode|output)|structured|guided|grammar|constrained"
+)
+_MODERATED = re.compile(r"(?i)requires moderation|content_(filter|policy)")
+_OVERFLOWN = re.compile(r"(?i)context size has been exceeded|exceed_context_size")  # llama.cpp
 _ECHOES = frozenset({"input", "ctx", "flagged_input", "url"})
 """Fields of an error that may repeat the prompt."""
 _REASONING = ("reasoning_content", "reasoning", "reasoning_details")
 """Where servers put what they split off, the plainest first."""
+_NOT_WHOLE = frozenset({"length", "content_filter", "failed"})
 _DATED = re.compile(
     r"-(20\d\d-?(0[1-9]|1[0-2])-?([0-2]\d|3[01])|2\d(0[1-9]|1[0-2])|(0[1-9]|1[0-2])([0-2]\d|3[01]))"
 )
@@ -168,9 +177,9 @@ class Connected:
     async def check(self) -> None:
         """Check the list of models; a server without one (404, 405) is trusted."""
         try:
-            status, reply = await self._request("GET", "/models")
+            status, reply, wait_s = await self._request("GET", "/models")
             if status not in {404, 405}:
-                self._refuse(status, reply)
+                self._refuse(status, reply, wait_s=wait_s)
         except RequestFailed as error:
             hint = f"is the server running? {self.server.where}"
             raise ServerError(str(error), hint=hint) from error
@@ -201,11 +210,11 @@ class Connected:
                 "json_schema": {"name": "reply", "strict": True, "schema": dict(prompt.schema)},
             }
         body = _encoded(fields, prompt.images)
-        status, reply = await self._request("POST", "/chat/completions", body)
-        self._refuse(status, reply)
-        completion = _completion(reply, self._choice(reply))
-        served = reply.get("model")
-        if isinstance(served, str) and served and served != self.server.model:
+        status, reply, wait_s = await self._request("POST", "/chat/completions", body)
+        self._refuse(status, reply, prompt, wait_s=wait_s)
+        completion = _completion(reply, self._choice(reply, prompt))
+        served = str(reply.get("model") or "").strip()
+        if served not in {"", self.server.model}:
             if not self.server.is_served_as(served):
                 raise OtherModel(
                     f"{self.server.model} was asked, but {served} answered",
@@ -214,7 +223,10 @@ class Connected:
             completion.served_model = served
         return completion
 
-    async def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+    async def _request(
+        self, method: str, path: str, body: bytes | None = None
+    ) -> tuple[int, Any, float | None]:
+        """Return status, what was said, and how many seconds the server asks to wait."""
         import aiohttp  # noqa: PLC0415
 
         url = self.server.base_url.rstrip("/") + path
@@ -240,24 +252,28 @@ class Connected:
                     hint=f"an OpenAI-compatible API is expected at {self.server.where}",
                 ) from error
             reply = raw[:200].decode(errors="replace")
-        if status in _RETRYABLE or status >= 500:  # noqa: PLR2004
-            self._refuse(status, reply, wait_s=_retry_after_s(headers.get("Retry-After")))
-        return status, reply
+        return status, reply, _retry_after_s(headers.get("Retry-After"))
 
-    def _choice(self, reply: Any) -> dict[str, Any]:
+    def _choice(self, reply: Any, asked: Prompt) -> dict[str, Any]:
         """Return the first choice. Raises what an error says that a gateway passes as a success."""
         reply = reply if isinstance(reply, dict) else {"": reply}
         choices = reply.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         choice: dict[str, Any] = first if isinstance(first, dict) else {}
-        for error in filter(None, (reply.get("error"), choice.get("error"))):
+        message = choice.get("message")
+        inner = message.get("error") if isinstance(message, dict) else None
+        flat = reply if reply.get("object") == "error" else None
+        errors = (reply.get("error"), reply.get("errors"), flat, choice.get("error"), inner)
+        for error in filter(None, errors):
             code = str(error.get("code")) if isinstance(error, dict) else ""
-            self._refuse(int(code) if re.fullmatch(r"[45]\d\d", code) else 502, error)
-        if not isinstance(choice.get("message"), dict):
+            self._refuse(int(code) if re.fullmatch(r"[45]\d\d", code) else 502, error, asked)
+        if not isinstance(message, dict):
             raise RequestFailed(f"the reply has no completion: {str(reply)[:200]}")
         return choice
 
-    def _refuse(self, status: int, reply: Any, *, wait_s: float | None = None) -> None:
+    def _refuse(
+        self, status: int, reply: Any, asked: Prompt | None = None, *, wait_s: float | None = None
+    ) -> None:
         """Raise what an error is about: the account, the set-up, the sample, or this moment."""
         if status < 300:  # noqa: PLR2004
             return
@@ -267,25 +283,33 @@ class Connected:
                 f"{self.server.base_url} answered {status}: redirected",
                 hint=f"give the final address of the API in {self.server.where}",
             )
-        words = " ".join(_words(reply))[:4000]
-        kind = refusal_kind(words)
-        passes = status in _RETRYABLE or status >= 500 or kind == "rate"  # noqa: PLR2004
-        message = f"answered {status}: {words[:300]}"
-        at = f"{self.server.base_url} {message}"
-        if status == _TOO_LARGE and not kind:
-            kind = "too_long"
-        if kind == "too_long" or (kind in OF_THE_SAMPLE and not passes):
+        said = [*_sayings(reply)]
+        words = _without(" ".join(said), asked.text if asked else "")[:4000]
+        message = f"answered {status}: {next((one for one in said if ' ' in one), words)[:300]}"
+        at, kind = f"{self.server.base_url} {message}", refusal_kind(words)
+        passes = status in _RETRYABLE or status >= 500  # noqa: PLR2004
+        is_own = kind in OF_THE_SAMPLE and not isinstance(reply, str)
+        if passes or status in _STOPS:  # a firewall and a crash say many things
+            is_own = bool((_OVERFLOWN if passes else _MODERATED).search(words))
+        if status == _TOO_LARGE and kind != "rate":
+            is_own, kind = True, "too_long"
+        if is_own:
+            kind = kind if kind in OF_THE_SAMPLE else "content_filter"
             raise RequestRejected(message, kind=kind)
-        if passes and kind != "account":
+        if (passes or kind == "rate") and kind != "account":
             raise RequestFailed(at, retry_after_s=wait_s)
-        setting, is_schema = _setting(reply, words), bool(_OF_A_SCHEMA.search(words))
-        about: int | str = kind if kind in _STOPS and status not in _STOPS else status
+        if asked and asked.schema is not None and _OF_A_SCHEMA.search(words):
+            raise RequestRefused(message, is_schema=True)
+        setting, about = _setting(reply, words), status if status in _STOPS else kind
+        if setting and status not in _STOPS:
+            hint = (
+                f"it refuses the setting {setting!r}, and so every request: use one that takes it"
+            )
+            raise ServerError(at, hint=hint)
         if about in _STOPS:
             known = {"key_env": self.server.key_env, "where": self.server.where}
             raise ServerError(at, hint=_STOPS[about].format(**known))
-        if setting and not is_schema:
-            raise ServerError(at, hint=f"it refuses {setting!r}, and so every request")
-        raise RequestRefused(message, is_schema=is_schema)
+        raise RequestRefused(message)
 
 
 def _messages(prompt: Prompt) -> list[ChatCompletionMessageParam]:
@@ -323,22 +347,37 @@ def _completion(reply: Mapping[str, Any], choice: Mapping[str, Any]) -> Completi
     """Read a choice; reasoning that a server splits off is put back in front."""
     message, usage = choice["message"], reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    reason = choice.get("finish_reason")
+    ends = choice.get("finish_reason"), choice.get("native_finish_reason"), reply.get("status")
+    reason, *others = map(_reason, ends)
+    if ending_of(reason) == "stop":  # a gateway may say so of what its own server cut or broke off
+        reason = next((one for one in others if ending_of(one) in _NOT_WHOLE), reason)
     parts = _parts(message.get("content"))
     text, refusal = parts.get("text"), message.get("refusal") or parts.get("refusal")
     split = next(filter(None, map(message.get, _REASONING)), None)
     reasoning = parts.get("thinking", "") + _text_of(split)
-    if refusal and not (text or "").strip():
+    details = usage.get("completion_tokens_details")
+    is_hidden = isinstance(details, dict) and details.get("reasoning_tokens")
+    is_blank = not (text or "").strip()
+    if refusal and is_blank:
         text, reason = str(refusal), "refusal"
+    elif message.get("tool_calls") and is_blank:
+        text = None
     elif reasoning:
         text = f"<think>{reasoning}</think>{text or ''}"
     return Completion(
         text=text,
-        finish_reason=reason if isinstance(reason, str) else None,
-        thought_only=bool(reasoning) and not (text or "").rpartition("</think>")[2].strip(),
+        finish_reason=reason,
+        thought_only=bool(reasoning or split or is_hidden) and is_blank,
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
     )
+
+
+def _reason(value: Any) -> str | None:
+    """Return a finish reason as text, in whatever a server wraps it."""
+    value = value[0] if isinstance(value, list) and value else value
+    value = value.get("type") if isinstance(value, dict) else value
+    return None if value is None else str(value)
 
 
 def _count(value: Any) -> int | None:
@@ -352,7 +391,8 @@ def _parts(content: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in [content] if isinstance(content, str) else content or ():
         kind = str(part.get("type", "text")) if isinstance(part, dict) else "text"
-        kind = "thinking" if kind == "reasoning" else kind.removeprefix("output_")
+        is_thought = kind == "reasoning" or (isinstance(part, dict) and part.get("thought"))
+        kind = "thinking" if is_thought else kind.removeprefix("output_")
         found[kind] = found.get(kind, "") + _text_of(part)
     return found
 
@@ -365,8 +405,8 @@ def _text_of(part: Any) -> str:
     return next((_text_of(part[key]) for key in keys if key in part), "")
 
 
-def _words(error: Any) -> Iterator[str]:
-    """Yield all that an error says, but for what may be the prompt."""
+def _sayings(error: Any) -> Iterator[str]:
+    """Yield all texts of an error, but for what may be the prompt."""
     if isinstance(error, str) and error.startswith(("{", "[")):
         with suppress(ValueError, RecursionError):
             error = parsed(error.encode(errors="replace"))
@@ -374,9 +414,19 @@ def _words(error: Any) -> Iterator[str]:
         error = [value for key, value in error.items() if key not in _ECHOES]
     if isinstance(error, list):
         for one in error:
-            yield from _words(one)
+            yield from _sayings(one)
     elif error is not None:
-        yield from str(error).split()
+        yield " ".join(str(error).split())
+
+
+def _without(said: str, prompt: str) -> str:
+    """Leave out what an error repeats of the prompt, three words or more: it may say anything."""
+    words, asked = said.split(), re.findall(r"\w+", prompt.casefold())
+    plain = [re.sub(r"\W", "", one).casefold() for one in words]
+    echoed = {*zip(asked, asked[1:], asked[2:], strict=False)}
+    threes = enumerate(zip(plain, plain[1:], plain[2:], strict=False))
+    hidden = {at + n for at, three in threes if three in echoed for n in range(3)}
+    return " ".join(word for at, word in enumerate(words) if at not in hidden)
 
 
 def _setting(reply: Any, words: str) -> str | None:
@@ -385,8 +435,8 @@ def _setting(reply: Any, words: str) -> str | None:
     param = error.get("param") if isinstance(error, dict) else None
     if isinstance(param, str) and (name := re.split(r"[.\[]", param)[0]) in (*_SETTINGS, "model"):
         return name
-    found = _NAMES.search(words)
-    return found[1] if found else None
+    found = _NAMED.search(words)
+    return next(filter(None, found.groups())) if found else None
 
 
 def _retry_after_s(header: str | None) -> float | None:

@@ -24,6 +24,7 @@ from medix_eval.errors import (
     MedixError,
     ModelError,
     OtherModel,
+    RefusesAll,
     ReplyUnusable,
     RequestFailed,
     RequestRefused,
@@ -194,7 +195,7 @@ def ending_of(reason: str | None) -> str:
     >>> ending_of("MAX_TOKENS"), ending_of("abort"), ending_of(None), ending_of("tool_calls")
     ('length', 'failed', 'stop', 'unknown')
     """
-    word = (reason or "stop").rpartition(".")[2].casefold().replace("-", "_")
+    word = ((reason or "").strip() or "stop").rpartition(".")[2].casefold().replace("-", "_")
     return _words()[0].get(word, "unknown")
 
 
@@ -268,8 +269,9 @@ class RetryingModel:
     role: str
     gate: Gate
     """Requests in flight; waiting for the next try does not count."""
-    has_answered: bool = False
-    """Whether it has ever answered in this run: then a refusal is not of every request."""
+    answered: set[bool] = field(default_factory=set)
+    """Whether prompts with images, or without, were answered in this run: then a refusal is not of
+    every such request."""
     _refused: Counter[str] = field(default_factory=Counter)
     _is_warned: bool = False
     _failures_in_a_row: int = 0
@@ -308,7 +310,7 @@ class RetryingModel:
                 raise
             else:
                 self._answered()
-                self.has_answered = True
+                self.answered.add(bool(prompt.images))
                 completion.requests, completion.seconds = number, seconds
                 return completion
 
@@ -323,15 +325,16 @@ class RetryingModel:
             self._is_warned = True
             _LOG.warning("%s; %s", error, error.hint)
         can_do_without = prompt.schema is not None and getattr(error, "is_schema", False)
-        if self.has_answered or can_do_without or not isinstance(error, _REFUSALS):
+        is_known = bool(prompt.images) in self.answered
+        if is_known or can_do_without or not isinstance(error, _REFUSALS):
             return
-        alike = f"{type(error).__name__} {re.sub('[0-9]+', '#', str(error))[:160]}"
+        alike = type(error).__name__ + re.sub(r"\w*[0-9]\w*", "#", str(error))[:160]
         self._refused[alike] += 1
         if self._refused[alike] >= self.policy.refusals:
             told = str(error) if self.policy.quotes else type(error).__name__
             said = f"the first {self.policy.refusals} requests to the {self.role} are refused alike"
-            hint = error.hint or "no sample is scored for that; finished work is kept"
-            raise ServerError(f"{said}: {told}", hint=hint) from error
+            hint = error.hint or "mend the server or its flags, and run the same command again"
+            raise RefusesAll(f"{said}: {told}", hint=hint) from error
 
     def _count(self, error: RequestFailed) -> None:
         """Slow down; and stop everything when the server is evidently gone."""

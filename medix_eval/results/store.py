@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, BinaryIO, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -32,6 +32,7 @@ from medix_eval.judging.protocol import JUDGING_VERSION, by_role, stamp_now
 from medix_eval.models.requests import unanswered
 from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
+from medix_eval.rules.answers import after_thinking
 from medix_eval.storage.digests import differences, digest, mark_of
 from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
 
@@ -104,7 +105,9 @@ class RunManifest(_Manifest):
     def is_served(self) -> bool:
         """Whether a server answered, which may split reasoning off."""
         model = self.generation.get("model", {})
-        return model.get("kind") == "openai" or "'vllm'" in str(model.get("engine"))
+        engine = model.get("engine")
+        is_vllm = isinstance(engine, dict) and engine.get("name") == "vllm"
+        return is_vllm or model.get("kind") == "openai"
 
     @field_validator("generation")
     @classmethod
@@ -258,9 +261,9 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
 def _is_no_answer(row: Mapping[str, Any], *, may_be_split: bool) -> bool:
     """Tell whether a line is a failure, or what an earlier version took for an answer."""
     text, reason = row.get("completion"), row.get("finish_reason")
-    said = (text or "").strip()
-    is_thought = said.startswith("<think>") and said.find("</think>") == len(said) - len("</think>")
-    why = unanswered(text, reason, thought_only=may_be_split and is_thought)
+    rest = after_thinking(text or "")
+    is_thought = may_be_split and text != rest and rest is not None and not rest.strip()
+    why = unanswered(text, reason, thought_only=is_thought)
     return row.get("failure") is not None or bool(why)
 
 
@@ -275,11 +278,20 @@ class Judging:
     """The mark of the completion that was judged, by sample; empty where nobody noted it."""
     rejected: set[tuple[str, str]] = field(default_factory=set)
     """Samples that had no completion to judge; a later completion voids that verdict."""
+    readable: set[str] = field(default_factory=set)
+    """Judges of whom a vote could be read."""
 
     def append(self, verdict: VerdictRecord) -> None:
         """Keep one verdict."""
         self.lines.append(verdict.model_dump_json(exclude_defaults=True))
         self.note((verdict.task, verdict.sample_id), verdict.outcome, verdict.mark)
+
+    def void_rejections(self) -> None:
+        """Take back that samples were rejected: every request was."""
+        for task, sample_id in [*self.rejected]:
+            reason = "refused as all requests were"
+            failed: Any = {"outcome": Outcome.REQUEST_FAILED, "score": None, "reason": reason}
+            self.append(VerdictRecord(task=task, sample_id=sample_id, **failed))
 
     def note(self, key: tuple[str, str], outcome: Outcome, mark: str) -> None:
         """Remember how a sample ended, as its newest line says."""
@@ -291,23 +303,34 @@ class Judging:
             self.judged[key] = mark
 
 
+class _Noted(NamedTuple):
+    outcome: Outcome
+    mark: str
+    readable: frozenset[str]
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Self:
+        votes = [one["judge"] for one in line.get("votes", ()) if one.get("points") is not None]
+        return cls(Outcome(line["outcome"]), line.get("mark", ""), frozenset(votes))
+
+
 @contextmanager
 def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]:
     """Create or resume the folder of one judging of a run."""
     path = run.path / "judged" / manifest.judging_digest[:_SHORT]
     path.mkdir(parents=True, exist_ok=True)
     if (path / "judging.json").exists():
-        before = load_judging_manifest(path).tasks
-        tasks = [*before, *(name for name in manifest.tasks if name not in before)]
-        manifest = manifest.model_copy(update={"tasks": tasks})
+        before = load_judging_manifest(path)
+        tasks = list(dict.fromkeys([*before.tasks, *manifest.tasks]))
+        manifest = manifest.model_copy(update={"tasks": tasks, "protocol": before.protocol})
     with _lines(path, "verdicts.jsonl", manifest="judging.json") as lines:
         _write(path / "judging.json", manifest.model_dump(mode="json"))
         if any(task.data_class == "dua" for task in run.manifest.tasks.values()):
             lines.restrict()
         judging = Judging(path, manifest, lines)
-        ends = newest(lines.path, lambda one: (Outcome(one["outcome"]), one.get("mark", "")))
-        for key, (outcome, mark) in ends.items():
-            judging.note(key, outcome, mark)
+        for key, line in newest(lines.path, _Noted.of).items():
+            judging.note(key, line.outcome, line.mark)
+            judging.readable |= line.readable
         yield judging
 
 
@@ -646,7 +669,14 @@ def read_run(path: Path, *, judging: str | None = None) -> JudgedRun:
     folder, place = find_judging(path, judging=judging)
     hint = f"`medix-eval score {path}` writes it again"
     scores = load_record(Scores, place / "scores.json", hint=hint)
-    return JudgedRun.of(folder, place, read_selection(folder, place), lambda **_: scores)
+    run = JudgedRun.of(folder, place, read_selection(folder, place), lambda **_: scores)
+    asked = load_run_manifest(folder).tasks
+    here = run.manifest.tasks.items()
+    larger = [name for name, one in here if asked[name].num_selected > one.num_selected]
+    if larger and place == run.judged:
+        said = "%s: scores of the largest complete selection; more samples were asked for of %s"
+        _LOG.warning(said, place, ", ".join(larger))
+    return run
 
 
 def read_runs(paths: Iterable[Path], *, judging: str | None = None) -> list[JudgedRun]:

@@ -32,6 +32,8 @@ Way = tuple[str, float | None]
 """An outcome and its score."""
 
 _TRIES = 5
+_VOIDED = "refused as all requests were"
+"""What a rejection becomes when every request turns out to be refused."""
 _ALIKE = 8
 """So many samples that are refused, and none answered, may stop a run."""
 _VOTES_ALIKE = 16
@@ -102,7 +104,13 @@ class Truth:
         self._check_tries(replies, votes)
         self._check_completions(new_answers, replies)
         self._check_asked(settled, replies)
-        self._check_judged(new_verdicts, replies, votes, stale_before)
+        voided = [line for line in new_verdicts if line.get("reason") == _VOIDED]
+        if voided and type(ended.error).__name__ != "RefusesAll":
+            self._say(map(self._question, voided), "was voided without a stop")
+        kept = [self._question(one) for one in voided if not _failed(one)]
+        self._say(kept, "is void, but no failure")
+        told = [line for line in new_verdicts if line not in voided]
+        self._check_judged(told, replies, votes, stale_before)
         self._check_votes_wanted(judged_before, stale_before, replies, votes)
         self._check_end(ended, settled)
         if ended.scores is not None:
