@@ -160,7 +160,7 @@ REFUSALS: list[tuple[str, int, Any, str]] = [
     # What an error repeats of the prompt says nothing about it.
     ("somebody", 400, openai("cannot parse: 'A child with a temperature of 39, seed: 7'"), "refused"),
     ("somebody", 400, openai("cannot parse: 'beta receptors are blocked by propranolol'"), "refused"),
-    ("somebody", 400, openai("cannot parse: 'This image is too large for the eye'"), "refused"),
+    ("somebody", 400, openai("cannot parse: 'which image aspect ratio has this scan'"), "refused"),
     # A judge can do without its schema, whatever the words.
     ("OpenAI", 400, openai("Unsupported parameter: 'response_format' is not supported with this "
      "model.", param="response_format", code="unsupported_parameter"), "refused"),
@@ -219,10 +219,10 @@ async def test_a_refusal_is_the_samples_the_servers_or_the_moments(
 
 
 ASKED = """A child with a temperature of 39, seed: 7. Beta receptors are blocked by propranolol.
-This image is too large for the eye?"""
+Which image aspect ratio has this scan?"""
 
 
-def said(message: dict[str, Any], reason: str | None = "stop", **more: Any) -> dict[str, Any]:
+def said(message: dict[str, Any], reason: Any = "stop", **more: Any) -> dict[str, Any]:
     return {"model": "scripted", "choices": [{"message": message, "finish_reason": reason}], **more}
 
 

@@ -61,9 +61,7 @@ def check_mirror(
         messages, num_images = _row_faults(task, file)
         faults += [Fault(where=file.name, message=message) for message in messages]
         tasks[file.name] = TaskCheck(
-            num_rows=len(task.rows),
-            num_images=num_images,
-            fingerprint=task.fingerprint(),
+            num_rows=len(task.rows), num_images=num_images, fingerprint=task.fingerprint()
         )
     return tasks, datasets, faults
 

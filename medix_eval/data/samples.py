@@ -71,12 +71,7 @@ def side_by_side(rows: Sequence[int], clusters: Sequence[str] | None) -> list[in
 
 
 def read_samples(
-    task: MedixTask,
-    rows: Sequence[int],
-    *,
-    key: str,
-    done: AbstractSet[int],
-    taken: set[str],
+    task: MedixTask, rows: Sequence[int], *, key: str, done: AbstractSet[int], taken: set[str]
 ) -> Iterator[Sample | BadSample]:
     """Yield the samples of these rows that are not done; a done row is not even read.
 

@@ -180,10 +180,7 @@ def judge_sources(
         )
     return tuple(
         resolve_model(
-            choice.name or spec.model,
-            choice.flags,
-            max_tokens=spec.sampling.max_tokens,
-            out=out,
+            choice.name or spec.model, choice.flags, max_tokens=spec.sampling.max_tokens, out=out
         )
         for choice in choices
     )

@@ -283,10 +283,7 @@ class Progress:
 
 @contextmanager
 def shown_progress(
-    *,
-    wanted: bool,
-    every_s: float = _LINE_EVERY_S,
-    clock: Callable[[], float] = time.monotonic,
+    *, wanted: bool, every_s: float = _LINE_EVERY_S, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Progress]:
     """Return silence if nothing is wanted, a bar in a terminal, and lines for any other stderr."""
     if not wanted:

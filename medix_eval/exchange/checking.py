@@ -238,11 +238,7 @@ def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: 
             continue
         theirs = {key[1]: it for key, it in given.completions.items() if key[0] == file.key}
         problems = differences_from_data(
-            task,
-            entry,
-            key=file.key,
-            theirs=theirs,
-            has_text=name not in given.listed.restricted,
+            task, entry, key=file.key, theirs=theirs, has_text=name not in given.listed.restricted
         )
         found.add(f"{name} against its data", list(problems))
     for hint, errors in shut.items():

@@ -30,14 +30,7 @@ from medix_eval.exchange.other_harnesses import (
     read_official,
 )
 from medix_eval.judging.outcomes import outcome_of
-from medix_eval.records import (
-    CompletionRecord,
-    Failure,
-    Kind,
-    Outcome,
-    VerdictRecord,
-    Vote,
-)
+from medix_eval.records import CompletionRecord, Failure, Kind, Outcome, VerdictRecord, Vote
 from medix_eval.results.scores import Scores
 from medix_eval.results.scoring import mean
 from medix_eval.results.store import (

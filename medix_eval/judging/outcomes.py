@@ -11,13 +11,7 @@ from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade, Grader
 from medix_eval.judging.protocol import LLMJudge, Protocol
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind, unanswered
-from medix_eval.records import (
-    CompletionRecord,
-    Failure,
-    Outcome,
-    RuleVerdict,
-    VerdictRecord,
-)
+from medix_eval.records import CompletionRecord, Failure, Outcome, RuleVerdict, VerdictRecord
 from medix_eval.rules.answers import extract_answer, has_final_answer, letter_of, published_answer
 from medix_eval.rules.decide import decide as decide_by_rules
 from medix_eval.storage.digests import mark_of

@@ -21,8 +21,7 @@ from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind
 
 # A run of a stranger brings its prompts along: they fill in texts, and get at nothing else.
 _JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined,
-    autoescape=False,
+    undefined=jinja2.StrictUndefined, autoescape=False
 )
 _FIELDS = ("question", "reference", "answer", "fence")
 _COMPARED = ("reference", "answer")

@@ -221,7 +221,7 @@ def _weights_sha256(path: Path) -> str:
         except ValueError as error:
             raise ConfigError(f"{path} is not a safetensors file") from error
         starts = sorted(
-            (tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"),
+            (tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__")
         )
         for start, end in starts:
             file.seek(8 + length + start)

@@ -272,11 +272,7 @@ def alone(chart: Markup) -> str:
 
 
 def _names(
-    points: Sequence[Point],
-    places: Sequence[tuple[float, float]],
-    *,
-    taken: list[Box],
-    frame: Box,
+    points: Sequence[Point], places: Sequence[tuple[float, float]], *, taken: list[Box], frame: Box
 ) -> list[Markup]:
     """Name the points that none to their left reaches, the highest first, where there is room."""
     placed = zip(points, places, strict=True)

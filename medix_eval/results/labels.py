@@ -73,8 +73,7 @@ class Labels:
         for sample_id in self.by_sample:
             if self.marks.get(sample_id, frozenset()) - {marks[sample_id]}:
                 raise ConfigError(
-                    f"{file} labels a different answer to {sample_id} than {run} has",
-                    hint=_WHOSE,
+                    f"{file} labels a different answer to {sample_id} than {run} has", hint=_WHOSE
                 )
 
 

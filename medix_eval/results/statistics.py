@@ -519,9 +519,7 @@ def correct(samples: Sequence[LabelledScore]) -> Correction | None:
     )
 
 
-def correct_average(
-    tasks: Sequence[Correction],
-) -> tuple[float, tuple[float, float]]:
+def correct_average(tasks: Sequence[Correction]) -> tuple[float, tuple[float, float]]:
     """Return the corrected average of several tasks and its interval."""
     mean = math.fsum(task.parts.mean for task in tasks) / len(tasks)
     unseen = math.fsum(task.unseen for task in tasks) / len(tasks) ** 2

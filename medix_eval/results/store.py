@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -303,15 +303,10 @@ class Judging:
             self.judged[key] = mark
 
 
-class _Noted(NamedTuple):
-    outcome: Outcome
-    mark: str
-    readable: frozenset[str]
-
-    @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Self:
-        votes = [one["judge"] for one in line.get("votes", ()) if one.get("points") is not None]
-        return cls(Outcome(line["outcome"]), line.get("mark", ""), frozenset(votes))
+def _noted(line: Mapping[str, Any]) -> tuple[Outcome, str, frozenset[str]]:
+    """Return outcome, mark, and who gave a vote that could be read."""
+    votes = (one["judge"] for one in line.get("votes", ()) if one.get("points") is not None)
+    return Outcome(line["outcome"]), line.get("mark", ""), frozenset(votes)
 
 
 @contextmanager
@@ -328,9 +323,9 @@ def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]
         if any(task.data_class == "dua" for task in run.manifest.tasks.values()):
             lines.restrict()
         judging = Judging(path, manifest, lines)
-        for key, line in newest(lines.path, _Noted.of).items():
-            judging.note(key, line.outcome, line.mark)
-            judging.readable |= line.readable
+        for key, (outcome, mark, judges) in newest(lines.path, _noted).items():
+            judging.note(key, outcome, mark)
+            judging.readable |= judges
         yield judging
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -107,8 +107,8 @@ class Truth:
         voided = [line for line in new_verdicts if line.get("reason") == _VOIDED]
         if voided and type(ended.error).__name__ != "RefusesAll":
             self._say(map(self._question, voided), "was voided without a stop")
-        kept = [self._question(one) for one in voided if not _failed(one)]
-        self._say(kept, "is void, but no failure")
+        unfailed = [self._question(one) for one in voided if not _failed(one)]
+        self._say(unfailed, "is void, but no failure")
         told = [line for line in new_verdicts if line not in voided]
         self._check_judged(told, replies, votes, stale_before)
         self._check_votes_wanted(judged_before, stale_before, replies, votes)
@@ -383,7 +383,7 @@ class Truth:
     def _newest(self, lines: Sequence[Line]) -> dict[int, Line]:
         return {self._question(line): line for line in lines}
 
-    def _say(self, numbers: Sequence[int], what: str) -> None:
+    def _say(self, numbers: Iterable[int], what: str) -> None:
         self.complaints += [f"question {number} {what}" for number in numbers]
 
 
