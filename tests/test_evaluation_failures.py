@@ -264,3 +264,16 @@ def test_a_model_that_was_not_asked_for_scores_nothing(
     assert "hint: if they are one, --allow-model-alias other" in err
     assert json.loads(out)["served_models"] == {}
     assert json.loads(said)["served_models"] == {"other": task["n"]}
+
+
+def test_a_stop_takes_back_what_was_rejected_before_it(
+    evaluate: Run, serve: Serve, tmp_path: Path
+) -> None:
+    """If every prompt is too long, none of them is to blame."""
+    answering = serve(lambda _: Reply(status=400, text="prompt is too long"))
+
+    code, *_ = evaluate(*candidate(answering), "--tasks", "medqa", "--protocol", "rules")
+
+    newest = {one["sample_id"]: one["outcome"] for one in records(tmp_path, "verdicts.jsonl")}
+    assert code == 4
+    assert set(newest.values()) == {"request_failed"}

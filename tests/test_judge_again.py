@@ -357,3 +357,33 @@ def test_of_restricted_answers_no_word_is_shown(evaluate: Run, serve: Serve) -> 
     assert code == 4
     assert "none can be read" in err
     assert "Jane" not in err
+
+
+def test_a_judge_that_was_read_before_may_fail_on_all_that_is_left(
+    evaluate: Run, serve: Serve
+) -> None:
+    """Else the same command could never come to its end."""
+    odd = {"aspirin"}
+    names = iter(["warfarin", "warfarin", *["aspirin"] * 8])
+    answering = serve(lambda _: next(names, "aspirin"))
+    judging = serve(
+        lambda body: "hm" if odd & {*prompt_text(body).lower().split()} else '{"score": 1}'
+    )
+    argv = [*candidate(answering), *judge(judging), "--tasks", "medqa", "--concurrency", "1"]
+    first, out, _ = evaluate(*argv)
+    again, out_again, err = evaluate(*argv)
+
+    assert (first, again) == (1, 1), err
+    assert json.loads(out)["tasks"]["medqa"]["outcomes"]["judge_failed"] == 8
+    assert json.loads(out_again)["tasks"]["medqa"]["outcomes"]["judge_failed"] == 8
+
+
+def test_another_name_for_a_protocol_takes_no_board_away(run: Run, tmp_path: Path) -> None:
+    argv = ["--model", "phantom", "--tasks", "phantom_closed", "--limit", "4", "--protocol"]
+    run(*argv, "rules", "--out", tmp_path / "out")
+    (folder,) = (tmp_path / "out").glob("*/*/run.json")
+    code, out, _ = run("judge", folder.parent, "--protocol", "rules", "--set", "name=mine")
+
+    (file,) = folder.parent.glob("judged/*/judging.json")
+    assert code == 0, out
+    assert json.loads(file.read_text())["protocol"]["name"] == "rules"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
+from scripted_servers import Run
 
 from medix_eval.cli.app import main
 from medix_eval.records import CompletionRecord, Kind, Outcome, RuleVerdict, VerdictRecord, Vote
@@ -323,3 +324,13 @@ def many(count: int) -> Iterator[Pair]:
         thought = " ".join(chance.choices(prose, k=22))
         said = f"<think>{thought}</think><answer>blue</answer>"
         yield pair(number, task=f"task_{number % 6}@1", completion=said)
+
+
+def test_the_pictures_of_a_benchmark_that_draws_itself_are_shown(run: Run, tmp_path: Path) -> None:
+    argv = ("--tasks", "phantom_closed", "--limit", "3", "--protocol", "rules")
+    run("--model", "phantom", *argv, "--out", tmp_path / "out")
+    (folder,) = (tmp_path / "out").glob("*/*/run.json")
+    code, page, err = run("report", folder.parent, "--images", "thumbnail")
+
+    assert (code, "not in the report" in err) == (0, False)
+    assert Path(page.strip()).read_text(encoding="utf-8").count("data:image/") >= 3

@@ -407,3 +407,26 @@ def test_synthetic_tasks_do_not_spread_to_real_ones(
         policy = tmp_path / f"{task}.yaml"
         policy.write_text(f"name: p\nfloors: [{{task: {task}, at_least: 0.0}}]\n")
         assert run("gate", policy, folder)[0] == code
+
+
+def test_a_failure_in_one_task_takes_no_rows_from_another(
+    evaluate: Run, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = "medmcqa"
+    lost = Reply(body=json.dumps({"choices": [{"message": {"content": None}}]}))
+    fails = {"now": False}
+    answering = serve(
+        lambda body: lost if fails["now"] and "Choices" not in prompt_text(body) else "A"
+    )
+    argv = [*candidate(answering), *RULES]
+    evaluate(*argv, "--tasks", few, "--limit", "3")
+    fails["now"] = True
+    code, out, _ = evaluate(*argv, "--tasks", f"{few},rad_vqa")
+
+    (file,) = (one for one in Path(json.loads(out)["run"]).glob("scores.json"))
+    standing = json.loads((judging_at(file.parent) / "scores.json").read_text())["tasks"]
+    assert code == 1
+    assert standing["rad_vqa"]["outcomes"]["request_failed"] > 0
+    assert standing[few]["limit"] is None
+    assert standing[few]["n"] > 3
+    assert "more samples were asked for" not in caplog.text

@@ -569,7 +569,7 @@ def open_task(
                 hint=f"--data-root needs each dataset as ORG/NAME, here {dataset}",
             )
         override["dataset_path"] = str(folder)
-    if accept_change:
+    if accept_change and dataset:  # what draws its own rows needs to know how many
         settings = task_file.settings.model_dump(mode="json", exclude_unset=True)
         settings |= {"num_samples": None}
         override["metadata"] = {"version": task_file.version, "medix": settings}
