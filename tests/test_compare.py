@@ -315,6 +315,10 @@ def test_the_bounds_of_every_run_stand_beside_scores_that_leave_samples_out(
         assert "25.0 to 75.0" in cells
         assert "50.0 to 50.0" not in cells
         assert visited.page.locator("#scores tbody b").count() == 0
+        for caption in visited.page.locator("#scores caption, #differences caption").all():
+            box = caption.locator("xpath=ancestor::div[1]")
+            seen = box.evaluate("box => box.getBoundingClientRect().right")
+            assert caption.evaluate("one => one.getBoundingClientRect().right") <= seen + 1
         assert visited.is_clean
         assert visited.violations() == []
 

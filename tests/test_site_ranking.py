@@ -224,6 +224,10 @@ def test_the_dagger_of_rejected_samples_is_explained_wherever_it_stands(
         )
         assert "or the server rejected more than 2 % of a benchmark" in keys
         assert front.is_clean
+        model = visit(next((tmp_path / "site").rglob("models/a.html")), width=width)
+        (lost,) = [one for one in model.page.locator("td.lost").all() if one.inner_text() != ""]
+        assert lost.inner_text() == "counted wrong: rejected by the server 2"
+        assert lost.evaluate("cell => cell.offsetWidth") >= 200
         assert front.violations() == []
         model = visit(next(site.front.parent.rglob("models/*.html")), width=width)
         told = model.page.locator("main").inner_text()
