@@ -196,6 +196,20 @@ def test_a_lost_sample_is_either_without_a_score_or_wrong(
     assert row.split("|")[-2].strip() == told
 
 
+def test_every_dagger_in_a_table_is_explained(tmp_path: Path) -> None:
+    scores = scored(tmp_path, vqa=[{}, {}])
+    part = scores.model_copy(
+        update={
+            "tasks": {"vqa": scores.tasks["vqa"].model_copy(update={"limit": 2})},
+            "groups": {"all": scores.groups["all"].model_copy(update={"complete": False})},
+        }
+    )
+
+    assert "†" not in as_markdown(scores)
+    assert "| all | 100.0† |" in as_markdown(part)
+    assert "† some samples have no score, only some were asked, or" in as_markdown(part)
+
+
 def test_answers_without_a_token_count_have_no_cost(tmp_path: Path) -> None:
     ledger = scored(tmp_path, vqa=[{}]).tasks["vqa"].ledger
 

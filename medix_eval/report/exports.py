@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from medix_eval.records import Outcome
 from medix_eval.report.format import counted
+from medix_eval.report.tables import ends
 from medix_eval.results.scores import whose
 from medix_eval.results.store import JudgedRun, JudgedSample
 
@@ -215,11 +216,6 @@ def _rows(run: JudgedRun) -> Iterator[dict[str, Any]]:
     for name, group in run.scores.groups.items():
         row = {"score": group.score, "stderr": group.stderr, "complete": group.complete}
         yield row | {"name": name, "what": "group"} | ends("interval", group.interval)
-
-
-def ends(name: str, pair: tuple[float, float] | None) -> dict[str, float]:
-    """Return both ends of an interval as columns, if there is one."""
-    return {f"{name}_low": pair[0], f"{name}_high": pair[1]} if pair else {}
 
 
 def write_samples(runs: Sequence[JudgedRun], path: Path) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medix_eval.records import Outcome
-from medix_eval.report.exports import ends
 from medix_eval.report.format import (
     counted,
     decimal,
@@ -120,6 +119,11 @@ def as_csv(scores: Scores) -> str:
         row = {"task": name, "kind": "group", "n": n, "score": group.score, "stderr": group.stderr}
         writer.writerow(row | ends("interval", group.interval))
     return out.getvalue()
+
+
+def ends(name: str, pair: tuple[float, float] | None) -> dict[str, float]:
+    """Return both ends of an interval as columns, if there is one."""
+    return {f"{name}_low": pair[0], f"{name}_high": pair[1]} if pair else {}
 
 
 def _rows(scores: Scores) -> _Table:
