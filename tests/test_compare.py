@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 from invented_runs import InventedRuns
+from rich.console import Console
 
 from medix_eval.cli.app import main
+from medix_eval.report.tables import comparison_table
+from medix_eval.results.comparison import compare_runs
+from medix_eval.results.store import read_run
 from medix_eval.testing import ScriptedServer
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
@@ -195,6 +199,53 @@ def test_runs_of_different_tasks_share_nothing(run: Run, replayed: Any, right: A
 
     assert code == 2
     assert "share no scored sample" in err
+    assert "they ran different tasks" in err
+
+
+def test_runs_of_other_rows_of_one_task_are_not_said_to_have_run_different_tasks(
+    run: Run, runs: InventedRuns
+) -> None:
+    one = runs.make("one", {"medqa": [1.0] * 20 + [None] * 20}, groups={})
+    other = runs.make("other", {"medqa": [None] * 20 + [1.0] * 20}, groups={})
+
+    code, _, err = run("compare", one, other)
+
+    assert code == 2
+    assert "they share no scored row of these tasks" in err
+    assert "medix-eval score RUN" in err
+    assert "different tasks" not in err
+
+
+def test_the_tables_of_a_comparison_fit_into_eighty_columns(
+    runs: InventedRuns,
+) -> None:
+    task = "mmlu_professional_medicine"
+    lost: list[float | None] = [1.0] * 20 + [0.0] * 10 + [None] * 10
+    places = [runs.make(name, {task: lost}, groups={}) for name in ("a", "b", "c")]
+    console = Console(width=80, no_color=True)
+
+    with console.capture() as shown:
+        console.print(comparison_table(compare_runs([read_run(place) for place in places])))
+
+    text = shown.get()
+    assert "…" not in text
+    assert text.count("detectable") == 3  # in two headers and in the note
+
+
+def test_the_same_rows_in_another_order_are_the_same_samples(runs: InventedRuns) -> None:
+    places = [
+        runs.make(name, {"medqa": [score] * 8}, groups={})
+        for name, score in (("a", 1.0), ("b", 0.0))
+    ]
+    for place, rows in zip(places, ([*range(8)], [*range(4, 8), *range(4)]), strict=True):
+        file = place / "run.json"
+        manifest = json.loads(file.read_text())
+        manifest["tasks"]["medqa"] |= {"rows": rows, "limit": 8}
+        file.write_text(json.dumps(manifest))
+
+    found = compare_runs([read_run(place) for place in places])
+
+    assert found.tasks["medqa"].best_withheld == ""
 
 
 def test_one_run_alone_is_refused(run: Run, replayed: Any, right: Answers) -> None:
@@ -255,14 +306,19 @@ def test_the_bounds_of_every_run_stand_beside_scores_that_leave_samples_out(
     run("report", whole, part, "--out", tmp_path / "both.html")
 
     line = next(line for line in table.splitlines() if line.split()[:1] == ["medqa"])
-    assert "(50.0 to 50.0)" in line
+    assert "(50.0)" in line
     assert "(25.0 to 75.0)" in line
     for width in (390, 1440):
         visited = visit(tmp_path / "both.html", width=width)
         cells = visited.page.locator("#scores tbody tr").inner_text()
         assert "no best: samples without a score could turn the order" in cells
         assert "25.0 to 75.0" in cells
+        assert "50.0 to 50.0" not in cells
         assert visited.page.locator("#scores tbody b").count() == 0
+        for caption in visited.page.locator("#scores caption, #differences caption").all():
+            box = caption.locator("xpath=ancestor::div[1]")
+            seen = box.evaluate("box => box.getBoundingClientRect().right")
+            assert caption.evaluate("one => one.getBoundingClientRect().right") <= seen + 1
         assert visited.is_clean
         assert visited.violations() == []
 

@@ -91,7 +91,7 @@ def test_latex_marks_what_was_not_scored(
     text = exported(capsys, partial, form="latex")
 
     assert "$^{\\dagger}$" in text
-    assert "outside the score" in text
+    assert "some samples have no score" in text
 
 
 def test_runs_judged_in_other_ways_share_no_table(better: Path, tmp_path: Path) -> None:

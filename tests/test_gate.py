@@ -102,7 +102,7 @@ def test_a_control_misses_one_rule_and_not_two(
 
     missed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("NOT")]
     assert code == 5
-    assert missed == ["NOT MET  the questions are unchanged yes (control no-image)"]
+    assert missed == ["NOT MET  the questions are unchanged: yes (control no-image)"]
 
 
 def test_json_holds_every_check(
@@ -121,6 +121,12 @@ def test_json_holds_every_check(
         ("floors: [{task: a, at_least: 60}]", "floors.0.at_least"),
         ("floors: [{task: a, group: b, at_least: 0.6}]", "either a task or a group"),
         ("flors: []", "unknown key 'flors'"),
+        ("flors: []", "keys are name, floors, baseline, non_inferiority, limits, judge, allow_"),
+        ("limits: {unjugded: 0.1}", "unknown key 'limits.unjugded'"),
+        (
+            "limits: {unjugded: 0.1}",
+            "keys are failed, cut_off, truncated, unparsed, refused, empty",
+        ),
         ("allow_limited: true", "the policy has no rules"),
         ("non_inferiority: [{task: first, margin: 0.1}]", "needs a baseline"),
     ],
@@ -194,6 +200,22 @@ def test_every_outcome_that_loses_a_sample_has_a_limit(outcome: str, tmp_path: P
     assert gate(tmp_path, f"limits: {{{outcome}: 0.049}}", run) == 5
     others = ", ".join(f"{other}: 0" for other in LOST if other != outcome)
     assert gate(tmp_path, f"limits: {{{others}}}", run) == 0
+
+
+@pytest.mark.parametrize("outcome", LOST[:4])
+def test_limits_on_other_things_open_for_no_run_with_samples_without_a_score(
+    outcome: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ended(tmp_path, ["correct"] * 95 + [outcome] * 5)
+    whole = ended(tmp_path, ["correct"] * 95 + ["refused"] * 5, model="whole")
+
+    assert gate(tmp_path, "limits: {cut_off: 0.5, refused: 0.5}", run) == 5
+    assert "NOT MET  every sample has a score: yes (" in capsys.readouterr().out
+    assert gate(tmp_path, "limits: {cut_off: 0.5, refused: 0.5}", whole) == 0
+    assert "met      every sample has a score: yes" in capsys.readouterr().out
+    assert gate(tmp_path, f"limits: {{{outcome}: 0.05}}", run) == 0
+    floors = "floors: [{task: first, at_least: 0.9}]"
+    assert gate(tmp_path, f"{floors}\nlimits: {{cut_off: 0.5}}", run) == 0
 
 
 @pytest.mark.parametrize("outcome", LOST[:4])
@@ -295,6 +317,15 @@ def test_a_baseline_that_was_perturbed_or_asked_less_opens_no_gate(tmp_path: Pat
     assert gate(tmp_path, rule, run, "--baseline", str(run)) == 0
     assert gate(tmp_path, rule, run, "--baseline", str(control)) == 5
     assert gate(tmp_path, rule, run, "--baseline", str(part)) == 5
+
+
+def test_a_baseline_whose_rows_are_in_another_order_was_asked_the_same(tmp_path: Path) -> None:
+    rows = [*range(20, 40), *range(20)]
+    run = ended(tmp_path, ["correct"] * 40, limit=40, rows=rows)
+    baseline = ended(tmp_path, ["correct"] * 40, model="b", limit=40, rows=sorted(rows))
+    rule = "non_inferiority: [{task: first, margin: 0.5}]\nallow_limited: true"
+
+    assert gate(tmp_path, rule, run, "--baseline", str(baseline)) == 0
 
 
 FLOOR = "floors: [{task: first, at_least: 0.5}]"

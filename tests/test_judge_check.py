@@ -284,7 +284,10 @@ def test_a_judge_that_nobody_can_read_is_measured_to_the_end(
     code, text, _ = run("judge-check", *serve(lambda _: GARBAGE), "--out", out)
 
     assert code == 4
-    assert re.search(r"this judge cannot be used: unreadable votes: (14\d\d) of \1", text)
+    first = text.lstrip().splitlines()[0]
+    assert re.fullmatch(
+        r"this judge cannot be used: unreadable votes: (14\d\d) of \1", first.strip()
+    )
     assert len([*out.rglob("scorecard.json")]) == 1
 
 

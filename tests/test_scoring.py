@@ -165,8 +165,49 @@ def test_the_ledger_counts_what_was_lost_and_what_a_right_answer_costs(tmp_path:
     assert (ledger.completion_tokens, ledger.tokens_per_sample) == (180, 45.0)
     assert ledger.tokens_per_correct == 90.0
     assert "WARNING vqa: 40.0 % of the completions hit the token limit." in as_markdown(scores)
-    warning = "WARNING vqa: 20.0 % of the samples failed. No score: server failed 1."
+    warning = "WARNING vqa: 20.0 % of the samples failed."
     assert warning in as_markdown(scores)
+    lost = "no score: server failed 1, bounds 40.0 to 60.0"
+    wrong = "counted wrong: model cut off 1, model refused 1"
+    assert f"| {lost} · {wrong} |" in as_markdown(scores)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "told"),
+    [
+        (["correct"], ""),
+        (["correct", "unjudged"], "no score: rules undecided 1, bounds 50.0 to 100.0"),
+        (["correct", "empty"], "counted wrong: model empty 1"),
+        (
+            ["rejected", "skipped", "skipped"],
+            "no score: not asked 2, bounds 0.0 to 66.7 · counted wrong: rejected by the server 1",
+        ),
+    ],
+)
+def test_a_lost_sample_is_either_without_a_score_or_wrong(
+    outcomes: list[str], told: str, tmp_path: Path
+) -> None:
+    points = {"correct": 1.0, "empty": 0.0, "rejected": 0.0}
+    samples = [{"outcome": Outcome(name), "score": points.get(name)} for name in outcomes]
+
+    lines = as_markdown(scored(tmp_path, vqa=samples)).splitlines()
+
+    (row,) = [line for line in lines if line.startswith("| vqa@1 ")]
+    assert row.split("|")[-2].strip() == told
+
+
+def test_every_dagger_in_a_table_is_explained(tmp_path: Path) -> None:
+    scores = scored(tmp_path, vqa=[{}, {}])
+    part = scores.model_copy(
+        update={
+            "tasks": {"vqa": scores.tasks["vqa"].model_copy(update={"limit": 2})},
+            "groups": {"all": scores.groups["all"].model_copy(update={"complete": False})},
+        }
+    )
+
+    assert "†" not in as_markdown(scores)
+    assert "| all | 100.0† |" in as_markdown(part)
+    assert "† some samples have no score, only some were asked, or" in as_markdown(part)
 
 
 def test_answers_without_a_token_count_have_no_cost(tmp_path: Path) -> None:

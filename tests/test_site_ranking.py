@@ -148,7 +148,7 @@ def test_a_share_of_lost_samples_at_the_limit_does_not_cost_the_rank(
     [
         ("request_failed", "20 samples failed; without a score: server failed 20"),
         ("judge_failed", "20 samples failed; without a score: judge failed 20"),
-        ("skipped", "20 samples failed; without a score: row skipped 20"),
+        ("skipped", "20 samples failed; without a score: not asked 20"),
     ],
 )
 def test_a_withheld_rank_says_whose_the_lost_samples_are(
@@ -203,10 +203,10 @@ def test_the_dagger_of_rejected_samples_is_explained_wherever_it_stands(
     run("report", folder)
     (page,) = folder.rglob("report.html")
 
-    note = "† the server rejected more than 2 % of the samples; they count as wrong."
+    note = "or the server rejected more than 2 % of the samples, which count as wrong."
     for text in (shown.get(), as_markdown(scores)):
         lines = [line for line in text.splitlines() if "slake_vqa@1" in line or "medvqa" in line]
-        assert note in text
+        assert note in " ".join(text.split())
         assert ["†" in line for line in lines] == [True, True]
         assert "rejected by the server 2" in lines[0]
     for width in (390, 1440):
@@ -218,9 +218,16 @@ def test_the_dagger_of_rejected_samples_is_explained_wherever_it_stands(
         front = visit(site.front, width=width)
         assert "99.0 †" in " ".join(front.page.locator("#ranks tbody").inner_text().split())
         keys = front.page.locator(".keys").inner_text()
-        assert "only some were asked, or the server rejected too many" in keys
+        assert (
+            "some samples have no score, only some were asked, or the server rejected more than"
+            in keys
+        )
         assert "or the server rejected more than 2 % of a benchmark" in keys
         assert front.is_clean
+        model = visit(next((tmp_path / "site").rglob("models/a.html")), width=width)
+        (lost,) = [one for one in model.page.locator("td.lost").all() if one.inner_text() != ""]
+        assert lost.inner_text() == "counted wrong: rejected by the server 2"
+        assert lost.evaluate("cell => cell.offsetWidth") >= 200
         assert front.violations() == []
         model = visit(next(site.front.parent.rglob("models/*.html")), width=width)
         told = model.page.locator("main").inner_text()

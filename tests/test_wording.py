@@ -113,6 +113,7 @@ def test_a_run_of_one_sample_is_told_of_as_one(tmp_path: Path) -> None:
     told = methods([read_run(judged)]) + methods([read_run(failed)])
 
     assert all("mean of 1 task" in text and "1 tasks" not in text for text in texts)
+    assert "Of 1 sample, all have a verdict." in told
     assert "Of 1 sample, these count as wrong without a verdict: none; " in told
     assert "these have no score: judge failed 1." in told
 

@@ -30,7 +30,7 @@ Partial = Annotated[bool, typer.Option("--allow-partial", rich_help_panel=_OUTPU
 Tasks = Annotated[list[str] | None, typer.Option("--tasks", metavar="T[,T]", rich_help_panel=_WHAT,
     help="Tasks and groups; commas or repeats.")]
 Judging = Annotated[str | None, typer.Option("--judging", metavar="DIGEST",
-    help="How the judging's digest begins.")]
+    help="Which judging, by the first letters of its digest; else the one asked for last.")]
 Include = Annotated[list[Path] | None, typer.Option("--include-path", rich_help_panel=_WHAT,
     help="A folder with your own task files.")]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", rich_help_panel=_WHAT,

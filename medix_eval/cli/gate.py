@@ -64,7 +64,8 @@ def _lines(model: str, checks: Sequence[Check]) -> list[str]:
     num_missed = sum(not check.is_met for check in checks)
     lines = [f"{model}: rules met: {len(checks) - num_missed} of {len(checks)}"]
     for check in sorted(checks, key=lambda check: check.is_met):
-        said = f"{'met    ' if check.is_met else 'NOT MET'}  {check.rule} {check.wanted}"
+        rule = f"{check.rule}:" if check.wanted == "yes" else check.rule
+        said = f"{'met    ' if check.is_met else 'NOT MET'}  {rule} {check.wanted}"
         if check.measured is not None and check.wanted != "yes":
             said += f": {check.measured:.3f}"
         if check.short_by is not None:

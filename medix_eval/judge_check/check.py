@@ -161,7 +161,10 @@ def scorecard_table(card: Scorecard) -> RenderableType:
     classes = [_row(name, group) for name, group in card.classes.items()]
     splits = [_row(name, group) for name, group in card.splits.items()]
     totals = [*(splits if len(splits) > 1 else []), _row("all", card.overall)]
-    return stacked(table(_HEADER, classes, totals, title=title(card)), notes=_notes(card))
+    unread = card.parse_failures
+    unusable = f"this judge cannot be used: unreadable votes: {unread.k} of {unread.n}\n"
+    head = unusable * card.is_unusable + title(card)
+    return stacked(table(_HEADER, classes, totals, title=head), notes=_notes(card))
 
 
 def title(card: Scorecard) -> str:
@@ -203,9 +206,7 @@ def _notes(card: Scorecard) -> list[str]:
         f"false accept {_with_interval(overall.false_accept)}, "
         f"false reject {_with_interval(overall.false_reject)}; of decided answers only"
     )
-    unread, unusable = card.parse_failures, "this judge cannot be used: unreadable votes:"
-    notes = [f"{unusable} {unread.k} of {unread.n}"] if card.is_unusable else []
-    notes += [rates, errors]
+    notes = [rates, errors]
     if card.labels.get("annotators", 0) > 1:
         alpha, num_split = card.labels["alpha"], card.labels["n_split"]
         notes.append(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from medix_eval.records import Outcome
 from medix_eval.report.format import counted
+from medix_eval.report.tables import ends
 from medix_eval.results.scores import whose
 from medix_eval.results.store import JudgedRun, JudgedSample
 
@@ -126,9 +127,9 @@ def _votes(spec: dict[str, Any]) -> str:
 def _outcomes(run: JudgedRun) -> str:
     tasks = run.scores.tasks.values()
     wrong, lost = whose(tasks, scored=True), whose(tasks, scored=False)
-    of = f"Of {counted(sum(task.n for task in tasks), 'sample')}"
-    said = f"these count as wrong without a verdict: {wrong or 'none'}"
-    return f"{of}, {said}; these have no score: {lost or 'none'}."
+    said = f"these count as wrong without a verdict: {wrong or 'none'}; these have no score: "
+    said = said + (lost or "none") if wrong or lost else "all have a verdict"
+    return f"Of {counted(sum(task.n for task in tasks), 'sample')}, {said}."
 
 
 _BIB = Path(__file__).parent / "datasets.bib"
@@ -210,15 +211,11 @@ def _rows(run: JudgedRun) -> Iterator[dict[str, Any]]:
         fields = {"version", "kind", "limit", "n", "n_scored", "score", "stderr"}
         fields |= {"rules_score", "rules_n"}
         row = task.model_dump(include=fields) | task.outcomes
-        row |= _ends("interval", task.interval) | _ends("bounds", task.bounds)
+        row |= ends("interval", task.interval) | ends("bounds", task.bounds)
         yield row | {"name": name, "what": "task", "complete": task.is_complete}
     for name, group in run.scores.groups.items():
         row = {"score": group.score, "stderr": group.stderr, "complete": group.complete}
-        yield row | {"name": name, "what": "group"} | _ends("interval", group.interval)
-
-
-def _ends(name: str, pair: tuple[float, float] | None) -> dict[str, float]:
-    return {f"{name}_low": pair[0], f"{name}_high": pair[1]} if pair else {}
+        yield row | {"name": name, "what": "group"} | ends("interval", group.interval)
 
 
 def write_samples(runs: Sequence[JudgedRun], path: Path) -> None:

@@ -121,7 +121,9 @@ def table(
     made = Table(title=strong(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
         justify: Literal["left", "right"] = "left" if number == 0 or name in words else "right"
-        made.add_column(name, justify=justify, no_wrap=name not in {*words, *broken})
+        whole = name not in {*words, *broken}
+        over: Literal["ellipsis", "fold"] = "ellipsis" if whole else "fold"
+        made.add_column(name, justify=justify, no_wrap=whole, overflow=over)
     for row in rows:
         made.add_row(*map(Text, row))
     made.add_section()

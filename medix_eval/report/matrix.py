@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from medix_eval.report.format import percent, span
 from medix_eval.results.comparison import Contest, compare_runs
-from medix_eval.results.scores import Scores
+from medix_eval.results.scores import MARKED, Scores
 from medix_eval.results.store import JudgedRun
 
 _RANKED_FROM = 3
@@ -165,7 +165,7 @@ def _legend(lines: Sequence[Line]) -> list[str]:
         ("**Best**, in bold.", lambda cell: cell.rank == 1),
         ("_Second best_, in italics.", lambda cell: cell.rank == 2),  # noqa: PLR2004
         ("‡ The difference from the best may be chance (paired, 95 %).", lambda cell: cell.is_tied),
-        ("† Part is outside the score, or was rejected.", lambda cell: cell.is_partial),
+        (f"† {MARKED}.", lambda cell: cell.is_partial),
     ]
     return [text for text, holds in legend if any(map(holds, cells))]
 

@@ -122,11 +122,7 @@ def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> Iterator[str]:
         notes=notes(run.scores),
         daggers=daggers(run.scores),
         restricted=sorted(restricted),
-        outcomes=[
-            outcome.value
-            for outcome in Outcome
-            if any(task.outcomes[outcome.value] for task in tasks)
-        ],
+        outcomes=[one.value for one in Outcome if any(task.outcomes[one] for task in tasks)],
         settings=json.dumps(settings, indent=2, ensure_ascii=False),
     )
 

@@ -23,7 +23,7 @@ from medix_eval.report.format import (
     with_span,
 )
 from medix_eval.results.comparison import ChangedSample, Comparison, Contest, Pair
-from medix_eval.results.scores import MAX_REJECTED, Scores, SliceScore, TaskScore, YesNo, whose
+from medix_eval.results.scores import MARKED, Scores, SliceScore, TaskScore, YesNo, losses, whose
 from medix_eval.results.statistics import Difference
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ def scores_table(scores: Scores) -> RenderableType:
     """Return the scores of one run for a terminal, with what a control took away."""
     rows = _rows(scores)
     tables = [
-        table(shown.header, shown.tasks, shown.groups, title=head, words=shown.header[-1:])
+        table(cols, shown.tasks, shown.groups, title=head, words=cols[-1:], broken=cols[:1])
         for head, shown in ((_title(scores), rows), *_effect(scores))
+        for cols in [shown.header]
     ]
     return stacked(*tables, notes=rows.notes)
 
@@ -111,32 +112,25 @@ def as_csv(scores: Scores) -> str:
     for name, task in scores.tasks.items():
         low, high = task.bounds or (None, None)
         row = task.model_dump(include=set(fields)) | {"task": name, "low": low, "high": high}
-        row |= task.outcomes | _interval_columns(task.interval)
+        row |= task.outcomes | ends("interval", task.interval)
         writer.writerow(row | {f"metric_{one}": v.value for one, v in task.metric_values.items()})
     for name, group in scores.groups.items():
         n = sum(scores.tasks[task].n for task in group.tasks if task in scores.tasks)
         row = {"task": name, "kind": "group", "n": n, "score": group.score, "stderr": group.stderr}
-        writer.writerow(row | _interval_columns(group.interval))
+        writer.writerow(row | ends("interval", group.interval))
     return out.getvalue()
 
 
-def _interval_columns(interval: tuple[float, float] | None) -> dict[str, float]:
-    return dict(zip(("interval_low", "interval_high"), interval or (), strict=False))
+def ends(name: str, pair: tuple[float, float] | None) -> dict[str, float]:
+    """Return both ends of an interval as columns, if there is one."""
+    return {f"{name}_low": pair[0], f"{name}_high": pair[1]} if pair else {}
 
 
 def _rows(scores: Scores) -> _Table:
     """Lay the scores out as text, in percent."""
     judged, stamped = bool(scores.judges), _stamped(scores)
-    header = [
-        "task",
-        "score",
-        "95 %",
-        *(["corrected"] if scores.labels else []),
-        "n",
-        "scored",
-        *(["rules"] if judged else []),
-        "no verdict",
-    ]
+    header = ["task", "score", "95 %", *(["corrected"] if scores.labels else []), "n", "scored"]
+    header += [*(["rules"] if judged else []), "lost"]
     tasks = [
         (
             f"{name}@{task.version}" + (f" (limit {task.limit})" if task.limit else ""),
@@ -146,7 +140,7 @@ def _rows(scores: Scores) -> _Table:
             str(task.n),
             str(task.n_scored),
             *([f"{percent(task.rules_score)} of {task.rules_n}" if task.rules_n else "-"] * judged),
-            "SYNTHETIC " * (name in stamped) + _others(task),
+            "SYNTHETIC " * (name in stamped) + losses(task, f"bounds {span(task.bounds)}"),
         )
         for name, task in scores.tasks.items()
     ]
@@ -195,12 +189,6 @@ def _difference(one: Difference, none: str = "") -> tuple[str, str, str]:
     return points(one.difference), span(one.interval, none, show=points), p_value(one.p)
 
 
-def _others(task: TaskScore) -> str:
-    """Say whose the samples without a verdict are, and what they leave open."""
-    bounds = f"bounds {span(task.bounds)}" if task.n_scored < task.n else ""
-    return ", ".join(filter(None, [whose([task]), bounds]))
-
-
 def _served(models: Mapping[str, int]) -> list[str]:
     each = (f"{served or 'as asked for'} {number}" for served, number in models.items())
     return [f"Answers by the id in the server's replies: {', '.join(each)}."] if models else []
@@ -238,15 +226,12 @@ def notes(scores: Scores) -> list[str]:
 
 
 def daggers(scores: Scores) -> list[str]:
-    """Say what a dagger after a score means here, and whose loss it is."""
-    tasks = scores.tasks.values()
-    said = []
-    if lost := whose(tasks, scored=False):
-        told = "the bounds show how far the score could move"
-        said.append(f"† some samples have no score ({lost}); {told}.")
-    if any(task.ledger.rejected > MAX_REJECTED for task in tasks if task.ledger):
-        said.append("† the server rejected more than 2 % of the samples; they count as wrong.")
-    return said
+    """Say what a dagger after a score means, if there is one, and whose loss it is."""
+    marks = [task.mark for task in scores.tasks.values()]
+    marks += [scores.mark_of(name) for name, one in scores.groups.items() if one.score is not None]
+    lost = whose(scores.tasks.values(), scored=False)
+    told = f" No score: {lost}; the bounds show how far the score could move." if lost else ""
+    return [f"† {MARKED}.{told}"] if any(marks) else []
 
 
 def _metrics(scores: Scores) -> list[str]:
@@ -266,8 +251,7 @@ def _warnings(scores: Scores) -> list[str]:
             found.append(f"WARNING {name}: {share} % of the completions hit the token limit.")
         if task.ledger and task.ledger.failed > _WARN_ABOVE:
             share = percent(task.ledger.failed)
-            lost = whose([task], scored=False)
-            found.append(f"WARNING {name}: {share} % of the samples failed. No score: {lost}.")
+            found.append(f"WARNING {name}: {share} % of the samples failed.")
     return found
 
 
@@ -341,7 +325,10 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     notes = (
         *(f"No best in {name}: {why}." for name, why in open_ones.items()),
         "* best; = may be as good: the interval of its paired difference from the best includes 0.",
-        "in brackets: the score of all samples if those without one were wrong, and right.",
+        (
+            "in brackets: over all samples of the run, those without a score counted as wrong, "
+            "then as right."
+        ),
         "p: McNemar's exact test, or sign flips by image or patient; Holm: adjusted for all tasks.",
         "detectable: the smallest true difference that this many samples show with 80 % power.",
     )
@@ -371,14 +358,15 @@ def _contests(comparison: Comparison) -> Table:
     tasks, groups = (
         map(_contest, found.items()) for found in (comparison.tasks, comparison.groups)
     )
-    return table(header, tasks, groups)
+    return table(header, tasks, groups, broken=[header[0], *header[3:]])
 
 
 def _contest(named: tuple[str, Contest]) -> list[str]:
     name, one = named
     scores = [f"{percent(score)}{one.mark(at) or ' '}" for at, score in enumerate(one.scores)]
     if one.n_left_out:
-        scores = [f"{text} ({span(ends)})" for text, ends in zip(scores, one.bounds, strict=True)]
+        shown = (" to ".join(dict.fromkeys(map(percent, pair))) for pair in one.bounds)
+        scores = [f"{text} ({both})" for text, both in zip(scores, shown, strict=True)]
     return [name, str(one.n), str(one.n_left_out), *scores]
 
 
@@ -389,6 +377,7 @@ def _differences(pair: Pair) -> Table:
         header,
         [(name, *_cells(one), str(won[name]), str(lost[name])) for name, one in pair.tasks.items()],
         [(name, *_cells(one), "", "") for name, one in pair.groups.items()],
+        broken=header[:1],
     )
 
 

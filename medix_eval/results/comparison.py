@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,10 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
         )
     tasks = shared_tasks(runs, lambda run, one: sample_slices(run.entry(one.task), one.completion))
     if not tasks:
-        raise ConfigError("these runs share no scored sample", hint="they ran different tasks")
+        same = set.intersection(*({*run.judging.tasks} for run in runs))
+        hint = "they share no scored row of these tasks; look at `medix-eval score RUN`"
+        hint = hint if same else "they ran different tasks"
+        raise ConfigError("these runs share no scored sample", hint=hint)
     groups = {
         name: group.tasks
         for name, group in runs[0].scores.groups.items()
@@ -166,6 +169,11 @@ def _fixed(generation: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def same_rows(runs: Sequence[JudgedRun], tasks: Iterable[str]) -> bool:
+    """Whether the runs were asked about the same rows of these tasks, in whatever order."""
+    return all(len({frozenset(run.entry(name).rows or ()) for run in runs}) == 1 for name in tasks)
+
+
 def _described(run: JudgedRun, at: int) -> ComparedRun:
     generation = run.manifest.generation
     seed = generation.get("generation", {}).get("seed")
@@ -202,7 +210,7 @@ def _contest(
     others = [at for at in range(len(runs)) if at != best]
     ties = [at for at in others if tie([*tasks.values()], at, best)]
     withheld = ""
-    if any(run.entry(name).rows != runs[0].entry(name).rows for run in runs for name in tasks):
+    if not same_rows(runs, tasks):
         withheld = "the runs were not asked the same samples"
     elif is_group and not all(one.is_complete for one in found[best]):
         withheld = f"{_letter(best)} has not completed all tasks"

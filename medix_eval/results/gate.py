@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from medix_eval.errors import ConfigError, first_error
 from medix_eval.records import Frozen, Outcome
 from medix_eval.results.align import align, read_clusters, read_sample_scores
-from medix_eval.results.comparison import compare_runs
+from medix_eval.results.comparison import compare_runs, same_rows
 from medix_eval.results.scores import GroupScore, Scores, SliceScore, TaskScore, whose
 from medix_eval.results.scoring import score_run
 from medix_eval.results.statistics import Difference, clustered, group_difference
@@ -25,7 +25,8 @@ from medix_eval.results.store import JudgedRun
 from medix_eval.storage.bundled import read_mapping
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-_KEYS = "keys are floors, non_inferiority, limits, judge, allow_limited, allow_synthetic"
+_LOSSES = {"failed", *(one.value for one in Outcome if not one.is_scored)}
+"""Limits on samples without a score."""
 
 
 class _Part(Frozen):
@@ -78,7 +79,7 @@ class Floor(_Part):
 
 
 class NonInferiority(_Part):
-    """How far a run may fall behind the baseline; samples that this one lost count as right."""
+    """How far a run may fall behind the baseline; samples that the baseline lost count as right."""
 
     margin: Fraction
 
@@ -147,7 +148,9 @@ def load_policy(path: Path) -> Policy:
     try:
         policy = Policy.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"policy {path}: {first_error(error)}", hint=_KEYS) from error
+        part = Limits if "limits" in error.errors()[0]["loc"][:1] else Policy
+        hint = f"keys are {', '.join(part.model_fields)}"
+        raise ConfigError(f"policy {path}: {first_error(error)}", hint=hint) from error
     if policy.baseline is None:
         return policy
     return policy.model_copy(update={"baseline": path.parent / policy.baseline})
@@ -176,6 +179,10 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
     for name, task in run.scores.tasks.items():
         checks += _lost(policy.limits, name, task)
         checks += _agreed(policy.judge, name, task)
+    asked = [rule.name for rule in (*policy.floors, *policy.non_inferiority)]
+    if not asked and policy.limits.model_dump(exclude_none=True).keys().isdisjoint(_LOSSES):
+        note = whose(run.scores.tasks.values(), scored=False)
+        checks.append(_plain("every sample has a score", ok=not note, note=note))
     if control := run.control or (baseline.control if baseline else None):
         note = f"control {control}"
         checks.append(_plain("the questions are unchanged", ok=False, note=note))
@@ -185,7 +192,6 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
         limited = [name for name, task in run.scores.tasks.items() if task.limit is not None]
         checks.append(_plain("complete tasks were asked", ok=not limited, note=", ".join(limited)))
     if not policy.allow_synthetic:
-        asked = [rule.name for rule in (*policy.floors, *policy.non_inferiority)]
         real = not run.scores.is_synthetic(*(asked or run.scores.tasks))
         checks.append(_plain("the data is real", ok=real, note="" if real else "SYNTHETIC"))
     return checks
@@ -234,11 +240,11 @@ def _worst_case(run: JudgedRun, baseline: JudgedRun, tasks: Sequence[str]) -> Di
     """Compare as if all that the run lost were wrong and all that the baseline lost were right."""
     scores = [read_sample_scores(one) for one in (baseline, run)]
     aligned = align(scores, clusters=read_clusters((run, baseline)), tasks=tasks)
+    if not same_rows((run, baseline), tasks):
+        return None
     parts = []
     for name in tasks:
         one, entry = aligned[name], run.entry(name)
-        if entry.rows != baseline.entry(name).rows:
-            return None
         apart = np.nan_to_num(one.scores[1], nan=0.0) - np.nan_to_num(one.scores[0], nan=1.0)
         in_neither = np.arange(max(0, entry.num_selected - len(one.ids)))
         known = np.arange(len(one.ids)) if one.clusters is None else one.clusters

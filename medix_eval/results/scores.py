@@ -17,12 +17,17 @@ MAX_REJECTED = 0.02
 """The largest part of a task's samples that may be rejected for a score without a mark."""
 _WHOSE = {
     Outcome.REQUEST_FAILED: "server failed", Outcome.JUDGE_FAILED: "judge failed",
-    Outcome.UNJUDGED: "rules undecided", Outcome.SKIPPED: "row skipped",
+    Outcome.UNJUDGED: "rules undecided", Outcome.SKIPPED: "not asked",
     Outcome.TRUNCATED: "model cut off", Outcome.UNPARSED: "model unparsed",
     Outcome.EMPTY: "model empty", Outcome.REFUSED: "model refused",
     Outcome.REJECTED: "rejected by the server",
 }  # fmt: skip
 """Who lost a sample that no reader gave a verdict on."""
+MARKED = (
+    "some samples have no score, only some were asked, or the server rejected more than "
+    f"{100 * MAX_REJECTED:g} % of the samples, which count as wrong"
+)
+"""What a dagger after a score says."""
 
 
 class SliceScore(Frozen):
@@ -166,15 +171,19 @@ class TaskScore(Frozen):
         return min(found, key=lambda one: (one[2].score, one[:2]), default=None)
 
 
-def whose(tasks: Iterable[TaskScore], *, scored: bool | None = None) -> str:
-    """Say who lost the samples without a verdict, such as `server failed 5`, the most first.
-
-    Those that are `scored` count as wrong; the others have no score.
-    """
+def whose(tasks: Iterable[TaskScore], *, scored: bool) -> str:
+    """Say who lost the samples that count as wrong unread, or those that have no score."""
     every = [task.outcomes for task in tasks]
     found = [(sum(outcomes.get(one, 0) for outcomes in every), name)
-             for one, name in _WHOSE.items() if scored in {None, one.is_scored}]  # fmt: skip
+             for one, name in _WHOSE.items() if scored is one.is_scored]  # fmt: skip
     return ", ".join(f"{name} {num:,}" for num, name in sorted(found, key=lambda p: -p[0]) if num)
+
+
+def losses(task: TaskScore, *bounds: str) -> str:
+    """Say whose the samples without a score are, and whose those that count as wrong unread."""
+    lost, wrong = whose([task], scored=False), whose([task], scored=True)
+    found = (("no score", lost, *bounds), ("counted wrong", wrong))
+    return " · ".join(f"{what}: {', '.join(said)}" for what, *said in found if said[0])
 
 
 class GroupScore(Frozen):

@@ -361,19 +361,11 @@ class Tally:
         )
 
     def _rows_for_slices(self) -> list[Row]:
-        rows = []
-        for name, one in self.answered.items():
-            judged = self.judged.get(name)
-            rows.append(
-                Row(
-                    slices=one.slices,
-                    cluster=one.cluster,
-                    score=judged.score if judged else None,
-                    expects=one.expects,
-                    says=judged.says if judged else None,
-                )
-            )
-        return rows
+        return [
+            Row(one.slices, one.cluster, has and has.score, one.expects, has and has.says)
+            for name, one in self.answered.items()
+            for has in [self.judged.get(name)]
+        ]
 
     def _agreement_with_rules(self, *, graded: bool) -> Agreement | None:
         both = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medix_eval.report.format import NOTHING, percent, short, span
-from medix_eval.results.scores import TaskScore, whose
+from medix_eval.results.scores import TaskScore, losses
 from medix_eval.site.boards import Board, Entry, Rules, Standing, find_scorecard
 from medix_eval.site.columns import coverage_text, group_label, size_cell
 from medix_eval.site.measured import Measured
@@ -88,7 +88,7 @@ def score_texts(entry: Entry, name: str) -> dict[str, Any]:
     if isinstance(score, TaskScore):
         rules = f"{percent(score.rules_score, NOTHING)} of {score.rules_n:,}"
         texts["rules"] = rules if score.rules_n else ""
-        texts |= {"scored": f"{score.n_scored:,} of {score.n:,}", "others": whose([score])}
+        texts |= {"scored": f"{score.n_scored:,} of {score.n:,}", "others": losses(score)}
     return texts
 
 

@@ -40,19 +40,11 @@ def board_pictures(measured: Measured) -> list[Picture]:
     for what, read in against:
         points = []
         for one, score in measured.ordered(headline):
-            x = read(one.entry)
-            span = one.entry.groups[headline].interval
-            if x:
-                points.append(
-                    Point(
-                        name=one.entry.name,
-                        x=float(x),
-                        y=100 * score,
-                        low=100 * span[0] if span else None,
-                        high=100 * span[1] if span else None,
-                        is_open=one.entry.facts.open_data,
-                    )
-                )
+            low, high = _in_percent(one.entry.groups[headline].interval)
+            name, y, is_open = one.entry.name, 100 * score, one.entry.facts.open_data
+            if x := read(one.entry):
+                at = Point(name=name, x=float(x), y=y, low=low, high=high, is_open=is_open)
+                points.append(at)
         if len(points) >= _FEWEST:
             pictures.append(_scatter(points, y_label=f"{label} (%)", what=what))
     return pictures
@@ -62,16 +54,8 @@ def benchmark_picture(measured: Measured, task: str) -> Picture | None:
     """Draw the scores of one benchmark with their intervals."""
     dots = []
     for one, score in measured.ordered(task):
-        span = one.entry.score(task).interval
-        low, high = span or (None, None)
-        dots.append(
-            Dot(
-                name=one.entry.name,
-                score=100 * score,
-                low=None if low is None else 100 * low,
-                high=None if high is None else 100 * high,
-            )
-        )
+        low, high = _in_percent(one.entry.score(task).interval)
+        dots.append(Dot(name=one.entry.name, score=100 * score, low=low, high=high))
     if len(dots) < _FEWEST:
         return None
     best = dots[0]
@@ -111,6 +95,10 @@ def _scatter(points: Sequence[Point], *, y_label: str, what: str) -> Picture:
     )
     svg = scatter(points, title=title, x_label=what, y_label=y_label)
     return Picture(svg=svg, caption=caption)
+
+
+def _in_percent(ends: tuple[float, float] | None) -> tuple[float | None, float | None]:
+    return (100 * ends[0], 100 * ends[1]) if ends else (None, None)
 
 
 def _parameters(entry: Entry) -> float | None:

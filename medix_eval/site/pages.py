@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medix_eval.report.format import NOTHING, counted, percent, short, span
-from medix_eval.results.scores import MIN_SLICE, TaskScore
+from medix_eval.results.scores import MARKED, MIN_SLICE, TaskScore
 from medix_eval.site.boards import Board, Entry, Ranked, Rules, Standing
 from medix_eval.site.columns import group_label, task_label
 from medix_eval.site.details import (
@@ -166,6 +166,7 @@ class BoardPages:
             headline_size=len(board.groups[board.headline]) if board.headline else 0,
             dates=(dates[0], dates[-1]),
             scorecard=scorecard_text(board),
+            marked=MARKED,
             rules_text=rules_text(self._rules, board.standing),
             interval_text=self._interval_text(),
             pictures=board_pictures(measured),
@@ -239,14 +240,13 @@ class BoardPages:
         for name in [*names, *(task for task in self._measured.tasks if task in entry.tasks)]:
             score = entry.part(name)
             is_task = isinstance(score, TaskScore)
-            place = self._measured.place(entry, name)
             yield {
                 "is_group": not is_task,
                 "page": f"../benchmarks/{name}.html" if is_task else "",
                 "label": task_label(name) if is_task else group_label(name),
                 "value": score.score if score else None,
                 "middle": self._measured.median(name) if len(self._rows) > 1 else None,
-                "place": place or NOTHING,
+                "place": self._measured.place(entry, name) or NOTHING,
                 **score_texts(entry, name),
             }
 
