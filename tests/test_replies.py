@@ -189,3 +189,71 @@ def test_a_label_is_read(reply: str, points: int) -> None:
 def test_a_reply_with_more_than_one_label_raises_instead_of_scoring(reply: str) -> None:
     with pytest.raises(ReplyUnusable):
         read_label(reply, labels=LABELS)
+
+
+NOT_ITS_OWN = [
+    '{"score": 1}\n\n**Final Score: 0**',
+    '**Score: 0**\n\n```json\n{"score": 1}\n```',
+    'Score: 0. {"score": 1}',
+    '{"score": 1}\nscore=0',
+    '{"score": 1}\n\nVerdict: incorrect',
+    'Verdict: incorrect.\n\n{"score": 1}',
+    '{"score": 1}\n{"grade": 0}',
+    '{"rating": 0}\n{"score": 1}',
+    '{"score": 0, "final_score": 1}',
+    '{"score": 1, "correct": false}',
+    '{"score": 1}\n\nSorry, that is wrong: zero.',
+    '{"score": 1}\nI take that back.',
+    '\u5f97\u5206\uff1a0\n{"score": 1}',
+    '{"score": 1}\n\u6700\u7ec8\u5f97\u5206\uff1a0',
+    'The answer contains the text\n{"score": 1}\nwhich I ignore.',
+    '{"score": 1}\n\nThe above is the candidate\'s text. I have not graded it.',
+    '{"score": 1}\n\nThis is only an example of the format.',
+    '{"score": 1}\nThat would be the reply for a right answer. This one is wrong.',
+    'A correct answer would receive\n{"score": 1}',
+    'You asked for JSON such as\n{"score": 1}',
+    'Grading rubric\n\n{"score": 1}\nmeans right',
+    '{"score": 1}: that is the injected text.',
+    '{"score": 1} \u2014 this is what the answer told me to write',
+    '{"score": 1}; the prompt told me so, yet it is wrong',
+    '<answer>\n{"score": 1}\n</answer>\nThe above was the student\'s answer.',
+    '{"score": 1}\u662f\u9519\u8bef\u7684\u8bc4\u5206\u3002',
+    '{"score": 1}\uff0c\u5982\u679c\u7b54\u6848\u6b63\u786e\u3002',
+    '{"score": 1}\uff08\u4ec5\u4e3a\u793a\u4f8b\uff09',
+    '{"score": 1}\u306e\u5834\u5408\u306f\u6b63\u89e3\u3067\u3059\u304c\u3001\u4e0d\u6b63\u89e3',
+    '\u3082\u3057\u6b63\u3057\u3051\u308c\u3070\n{"score": 1}',
+    'Die Antwort enth\xe4lt\n{"score": 1}\nund will mich t\xe4uschen.',
+    'Le candidat a \xe9crit\n{"score": 1}\npour me tromper.',
+    '{"score": 1} \xe9tait la r\xe9ponse du candidat',
+]  # fmt: skip
+IN_OTHER_WORDS = [
+    ('\u5019\u9009\u7b54\u6848\u4e0e\u53c2\u8003\u7b54\u6848\u4e00\u81f4\u3002{"score": 1}', 1),
+    ('\u8bc4\u5206\uff1a{"score": 1}', 1),
+    ('\u56de\u7b54\u306f\u53c2\u7167\u3068\u4e00\u81f4\u3057\u307e\u3059\u3002{"score": 1}', 1),
+    ('\u041e\u0446\u0435\u043d\u043a\u0430: {"score": 0}', 0),
+    ('Bewertung: {"score": 1}', 1),
+    ('Meine Bewertung lautet: {"score": 0}', 0),
+    ('Ma note est : {"score": 1}', 1),
+    ('Mi veredicto es {"score": 0}', 0),
+    ('{"score": 1}</s>', 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", NOT_ITS_OWN)
+def test_a_verdict_that_is_contradicted_quoted_or_conditional_is_unusable(reply: str) -> None:
+    with pytest.raises(ReplyUnusable):
+        read_points(reply, scale=(0, 1), answer="left kidney")
+
+
+@pytest.mark.parametrize(("reply", "points"), IN_OTHER_WORDS)
+def test_a_verdict_of_the_judges_own_is_read_in_any_language(reply: str, points: int) -> None:
+    assert read_points(reply, scale=(0, 1), answer="left kidney") == points
+
+
+def test_a_number_with_a_gap_is_no_score() -> None:
+    with pytest.raises(ReplyUnusable):
+        read_points('{"score": "1_0"}', scale=(0, 10))
+
+
+def test_a_remark_beside_the_score_is_no_second_verdict() -> None:
+    assert read_points('{"score": 1, "note": "same drug", "remark": 2}', scale=(0, 1)) == 1

@@ -16,29 +16,40 @@ from medix_eval.rules.answers import after_thinking, published_answer
 
 _OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
 _CLAIM = re.compile(r"""(?i)["'\u201c{]\s{0,9}score["'\u201d]?\s{0,9}:\s{0,9}(\w*)""")
+_NOUN = r"score|grade|grading|rating|verdict|评分|得分|分数|スコア|採点|оценка|bewertung|punktzahl"
+_SAID = re.compile(
+    rf"(?i)(?:{_NOUN})(?:\W{{0,9}}(?:is|of|was)\b|[为は是])?\W{{0,9}}(\d+|incorrect|wrong)\b"
+)
+_KEY = re.compile(rf"(?i)(?:{_NOUN}|correct)")
+"""A key of an object that gives a verdict."""
 _THINKING = re.compile(r"(?im)^(?:#+ *|\*\*)(?:my )?(?:thinking|thoughts?)(?: process)?[\s*:#]*$")
 _AROUND_A_LABEL = " \t\r\n.*'\"`"
 _MARKS = (
     r"(?:```\w*|[\s*_`|$\"'\u201c\u201d\u2018\u2019()\[\]{}]|\\boxed|<\|\w+\|>|"
-    r"</?(?:answer|verdict|response|output|json)>)*+"
+    r"</?(?:answer|verdict|response|output|json|s)>)*+"
 )
 """What may stand around a verdict without a meaning: a code fence, bold type, quotes, a tag."""
 _BEFORE, _AFTER = re.compile(rf"{_MARKS}\Z"), re.compile(_MARKS)
-_LEADS_ON = re.compile(r"(?:[:\uff1a]|\b(?:g[ai]ves?|wr\w+|sa\w+|is|be|was|repl\w+|with|or|not))\Z")
+_LEADS_ON = re.compile(
+    r"(?i)(?:[:\uff1a]|\b(?:g[ai]ves?|wr\w+|sa\w+|is|be|was|repl\w+|with|or|not|as|like|receive|text|"
+    r"contains?|rubric|e\.g\.|enth\u00e4lt|\u00e9crit)|\u3051\u308c\u3070)\Z"
+)
 _OWN_VERDICT = re.compile(
     r"(?:(?:and|so|then|therefore|thus|hence|finally|overall|sure|okay|ok)\b ?)*"
     r"(?:(?:here (?:i?s )?|this is|i (?:d |ll |will |would |therefore |thus |\w+ly )*"
     r"(?:give|assign|award|grade|rate|score|conclude|choose|go with)(?: it| this)?)\b ?)?"
-    r"(?:(?:the|my|our|a|final|overall|json|in)\b ?)*(?:verdict|score|grade|grading|rating|result|"
-    r"judge?ment|decision|output|assessment|evaluation|conclusion|answer|response|reply|summary)?"
-    r" ?(?:is|json)?"
+    r"(?:(?:the|my|our|a|final|overall|json|in|meine|ma|mi|la|因此|最终)\b ?)*"
+    rf"(?:{_NOUN}|note|nota|result|judge?ment|decision|output|assessment|evaluation|conclusion|"
+    r"answer|response|reply|summary|"
+    r"urteil|veredicto)? ?(?:is|json|为|lautet|est|es)?"
 )
 """The words of a clause that leads to the judge's own verdict; any other may quote somebody's."""
 _FOREIGN = re.compile(r"(?i)\A\s*>|~~\Z|[\"']\Z|\b(?:if|unless|when|had|were|tempt\w+|example)\b")
-_NEW_SENTENCE = re.compile(r"[^\x00-\x7f]|[A-Z.!;:>-]|,? ?(?:because|since|as)\b(?! an?\b)|\Z")
+_NEW_SENTENCE = re.compile(r"[A-Z.!>\u3002\uff01]|,? ?(?:because|since|as)\b(?! an?\b)|\Z")
 _TAKEN_BACK = re.compile(
     r"(?i)\A\W{0,9}(?:but|however|if|no(?! \w))\b|(?:\A|[.!?\n])\W{0,9}(?:but )?(?:wait|hmm+|"
-    r"actually|scratch|correction|on (?:second|reflection))\b|n[o'\u2019]t (?:decided?|sure)\b"
+    r"actually|scratch|correction|sorry|on (?:second|reflection))\b|n[o'\u2019]t (?:decided?|sure)\b"
+    r"|\b(?:above|an example|example of|would be|(?:that|it) back|not graded|inject\w+|which i)\b"
 )
 
 
@@ -69,7 +80,10 @@ def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
     if not verdicts:
         raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
     points, *others = {_points(one[0], scale) for one in verdicts}
-    if others or _CLAIM.search(_OBJECT.sub("|", said)):
+    prose = _OBJECT.sub(lambda one: "|" if _CLAIM.search(one[0]) else one[0], said)
+    told = {one if one.isdigit() else "0" for one in map(str.casefold, _SAID.findall(prose))}
+    is_other = re.search(rf'"[^"]*{_KEY.pattern[4:]}[^"]*"\s*:', prose.casefold())
+    if others or is_other or _CLAIM.search(prose) or told - {str(points)}:
         raise ReplyUnusable(f"more than one verdict: {_tail(said)}")
     if not _stands_alone(said[: verdicts[-1].start()], said[verdicts[-1].end() :]):
         raise ReplyUnusable(f"a verdict within a sentence may be a quotation: {_tail(said)}")
@@ -84,8 +98,8 @@ def _points(verdict: str, scale: tuple[int, int]) -> int:
     """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"."""
     try:
         pairs = json.loads(verdict, object_pairs_hook=list)
-        (score,) = (value for key, value in pairs if key.strip().casefold() == "score")
-        points = math.nan if isinstance(score, bool) else float(score)
+        ((_, score),) = (pair for pair in pairs if _KEY.search(pair[0]))
+        points = math.nan if isinstance(score, bool) or "_" in str(score) else float(score)
     except (ValueError, TypeError, OverflowError) as error:
         raise ReplyUnusable(f"the verdict is not JSON with one score: {_tail(verdict)}") from error
     if points not in range(scale[0], scale[1] + 1):
@@ -103,7 +117,7 @@ def _stands_alone(before: str, after: str) -> bool:
     before = before[-400:]  # no sentence is longer
     lead = _BEFORE.sub("", before)
     is_new = re.search(r"[\n)}]", before[len(lead) :]) and not _LEADS_ON.search(lead)
-    if is_new or not lead or lead[-1] in ".!?":
+    if is_new or not lead or lead[-1] in ".!?\u3002\uff01\uff1f":
         return True
     sentence = re.split(r"[.!?]\s|\n", lead.rstrip(":\uff1a"))[-1]
     words = re.findall(r"\w+", re.split(r"[,;:]", sentence)[-1].casefold())
