@@ -48,8 +48,9 @@ _FOREIGN = re.compile(r"(?i)\A\s*>|~~\Z|[\"']\Z|\b(?:if|unless|when|had|were|tem
 _NEW_SENTENCE = re.compile(r"[A-Z.!>\u3002\uff01]|,? ?(?:because|since|as)\b(?! an?\b)|\Z")
 _TAKEN_BACK = re.compile(
     r"(?i)\A\W{0,9}(?:but|however|if|no(?! \w))\b|(?:\A|[.!?\n])\W{0,9}(?:but )?(?:wait|hmm+|"
-    r"actually|scratch|correction|sorry|on (?:second|reflection))\b|n[o'\u2019]t (?:decided?|sure)\b"
-    r"|\b(?:above|an example|example of|would be|(?:that|it) back|not graded|inject\w+|which i)\b"
+    r"actually|scratch|correction|sorry|on (?:second|reflection))\b|"
+    r"n[o'\u2019]t (?:decided?|sure)\b|\b(?:above|an example|example of|would be|(?:that|it) back|"
+    r"not graded|inject\w+|which i)\b"
 )
 
 
