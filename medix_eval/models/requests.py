@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -187,6 +187,7 @@ def _words() -> tuple[dict[str, str], tuple[tuple[str, re.Pattern[str]], ...]]:
     return endings, tuple((kind, re.compile(said, re.IGNORECASE)) for kind, said in patterns)
 
 
+@lru_cache(maxsize=256)
 def ending_of(reason: str | None) -> str:
     """Return what a finish reason means: `stop`, `length`, `content_filter`, `refusal`, `failed`.
 
