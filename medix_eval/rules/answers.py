@@ -10,16 +10,19 @@ import re
 from collections.abc import Iterator, Sequence
 
 _NAMES = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning"
-_THINKING = re.compile(
-    rf"(?P<end></(?:{_NAMES})\s{{0,9}}>|\uff1c/(?:{_NAMES})\uff1e|\u25c1/think\u25b7|"
-    r"<\|end_(?:of_thought|thinking)\|>|<\|channel\|>final\b[^<]{0,99}<\|message\|>|"
-    r"assistantfinal|(?-i:\[/THINK\]))|"
-    rf"<(?:{_NAMES})(?:\s[^<>]{{0,99}})?>|\uff1c(?:{_NAMES})\uff1e|\u25c1think\u25b7|"
-    r"<\|(?:begin_of_thought|start_thinking)\|>|<\|channel\|>\w{1,20}[^<]{0,99}<\|message\|>|"
-    r"(?-i:\[THINK\]|\Aanalysis(?=[A-Z]))",
-    re.IGNORECASE,
+_TAGS = (
+    r"[<\uff1c\u25c1\[](?:(?P<end>"
+    rf"(?<=<)/(?:{_NAMES})\s{{0,9}}>|(?<=\uff1c)/(?:{_NAMES})\uff1e|(?<=\u25c1)/think\u25b7|"
+    r"(?<=<)\|end_(?:of_thought|thinking)\|>|(?<=<)\|channel\|>final\b[^<]{0,99}<\|message\|>|"
+    r"(?-i:(?<=\[)/THINK\]))|"
+    rf"(?<=<)(?:{_NAMES})(?:\s[^<>]{{0,99}})?>|(?<=\uff1c)(?:{_NAMES})\uff1e|(?<=\u25c1)think\u25b7|"
+    r"(?<=<)\|(?:begin_of_thought|start_thinking)\|>|"
+    r"(?<=<)\|channel\|>\w{1,20}[^<]{0,99}<\|message\|>|(?-i:(?<=\[)THINK\]))"
 )
-"""How models mark where thinking begins and where it ends: tags, and channels of a reply."""
+"""How models mark where thinking begins and ends; a few first characters make the search fast."""
+_THINKING = re.compile(f"(?i){_TAGS}")
+_STRIPPED = re.compile(rf"(?i){_TAGS}|(?P<final>assistantfinal)|(?-i:\Aanalysis(?=[A-Z]))")
+"""The same where a server left of a channel's marks only the words."""
 _ANSWER = re.compile(r"<(/?)answer\s{0,9}>", re.IGNORECASE)
 _MODALITY = re.compile(r"(?:\s*<[A-Z][A-Z0-9_-]{0,39}>)*")
 """What MediX-R1 models write first, such as `<CT_SCAN>`."""
@@ -74,7 +77,7 @@ def has_final_answer(completion: str) -> bool:
     spoken = after_thinking(completion) or ""
     if any(block.strip() for block in _answer_blocks(spoken)):
         return True
-    was_thinking = any(tag["end"] for tag in _THINKING.finditer(completion))
+    was_thinking = any(tag.lastgroup for tag in _thinking_marks(completion))
     is_cut_block = _after_last_opening(spoken) is not None
     return was_thinking and not is_cut_block and bool(extract_answer(completion))
 
@@ -97,10 +100,16 @@ def published_answer(completion: str) -> str:
 
 def after_thinking(completion: str) -> str | None:
     """Return what follows the last thinking, or None if the model was still thinking."""
-    tags = [*_THINKING.finditer(completion)]
+    tags = _thinking_marks(completion)
     if not tags:
         return completion
-    return completion[tags[-1].end() :] if tags[-1]["end"] else None
+    return completion[tags[-1].end() :] if tags[-1].lastgroup else None
+
+
+def _thinking_marks(completion: str) -> list[re.Match[str]]:
+    """Return the marks of thinking in order; those that end it match a group."""
+    may_be_stripped = "ntf" in completion.casefold() or completion.startswith("analysis")
+    return [*(_STRIPPED if may_be_stripped else _THINKING).finditer(completion)]
 
 
 def _answer_blocks(spoken: str) -> Iterator[str]:
