@@ -99,17 +99,9 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             model = await stack.enter_async_context(self.candidate.open(self.run.path / "logs"))
             gate = gate_for(concurrency=self.candidate.concurrency, adapts=self.candidate.adapts)
-            self._asker = RetryingModel(
-                model=model,
-                policy=self.policy,
-                role="model",
-                gate=gate,
-                answered={
-                    opened.file.settings.modality == "image"
-                    for opened in self.tasks
-                    if self.run.answered_rows(opened.file.key)
-                },
-            )
+            self._asker = RetryingModel(model=model, policy=self.policy, role="model", gate=gate)
+            begun = [one.file for one in self.tasks if self.run.answered_rows(one.file.key)]
+            self._asker.answered |= {file.settings.modality == "image" for file in begun}
             self.progress.begin("answering", left)
             in_judging = 0
             if self.stage.panel.judges and self.stage.panel.is_open:

@@ -178,13 +178,12 @@ class Connected:
         """Check the list of models; a server without one (404, 405) is trusted."""
         try:
             status, reply, wait_s = await self._request("GET", "/models")
-            if status not in {404, 405}:
-                self._refuse(status, reply, wait_s=wait_s)
+            if status in {404, 405}:
+                return
+            self._refuse(status, reply, wait_s=wait_s)
         except RequestFailed as error:
             hint = f"is the server running? {self.server.where}"
             raise ServerError(str(error), hint=hint) from error
-        if status in {404, 405}:
-            return
         rows = reply.get("data") if isinstance(reply, dict) else None
         served = [str(row.get("id")) for row in rows or () if isinstance(row, dict)]
         if served and self.server.model not in served:
@@ -302,9 +301,7 @@ class Connected:
             raise RequestRefused(message, is_schema=True)
         setting, about = _setting(reply, words), status if status in _STOPS else kind
         if setting and status not in _STOPS:
-            hint = (
-                f"it refuses the setting {setting!r}, and so every request: use one that takes it"
-            )
+            hint = f"it refuses {setting!r}, and so every request: use a server that takes it"
             raise ServerError(at, hint=hint)
         if about in _STOPS:
             known = {"key_env": self.server.key_env, "where": self.server.where}
@@ -347,9 +344,9 @@ def _completion(reply: Mapping[str, Any], choice: Mapping[str, Any]) -> Completi
     """Read a choice; reasoning that a server splits off is put back in front."""
     message, usage = choice["message"], reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    ends = choice.get("finish_reason"), choice.get("native_finish_reason"), reply.get("status")
-    reason, *others = map(_reason, ends)
+    reason = _reason(choice.get("finish_reason"))
     if ending_of(reason) == "stop":  # a gateway may say so of what its own server cut or broke off
+        others = map(_reason, (choice.get("native_finish_reason"), reply.get("status")))
         reason = next((one for one in others if ending_of(one) in _NOT_WHOLE), reason)
     parts = _parts(message.get("content"))
     text, refusal = parts.get("text"), message.get("refusal") or parts.get("refusal")
@@ -386,10 +383,12 @@ def _count(value: Any) -> int | None:
 
 def _parts(content: Any) -> dict[str, str]:
     """Return `text`, `thinking` and `refusal` of a content, which is text or a list of parts."""
-    if not isinstance(content, str | list | None):
+    if isinstance(content, str):
+        return {"text": content}
+    if not isinstance(content, list | None):
         raise ReplyUnusable(f"the completion is {type(content).__name__}, not text")
     found: dict[str, str] = {}
-    for part in [content] if isinstance(content, str) else content or ():
+    for part in content or ():
         kind = str(part.get("type", "text")) if isinstance(part, dict) else "text"
         is_thought = kind == "reasoning" or (isinstance(part, dict) and part.get("thought"))
         kind = "thinking" if is_thought else kind.removeprefix("output_")

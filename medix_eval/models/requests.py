@@ -229,14 +229,11 @@ def accepted(completion: Completion) -> Completion:
 
     Raises `RequestFailed` for one that the server broke off, `ReplyUnusable` for any other.
     """
-    ending = ending_of(completion.finish_reason)
-    why = unanswered(
-        completion.text, completion.finish_reason, thought_only=completion.thought_only
-    )
-    if why:
+    reason, ending = completion.finish_reason, ending_of(completion.finish_reason)
+    if why := unanswered(completion.text, reason, thought_only=completion.thought_only):
         hint = _PARSER if why == _NO_ANSWER else ""
         raise RequestFailed(why) if ending == "failed" else ReplyUnusable(why, hint=hint)
-    completion.finish_reason = completion.finish_reason and ending
+    completion.finish_reason = reason and ending
     return completion
 
 
