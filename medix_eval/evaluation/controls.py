@@ -22,7 +22,7 @@ from medix_eval.errors import BadRow, ConfigError, UnknownName
 from medix_eval.records import IMAGE_MARK, Kind, Sample
 from medix_eval.results.comparison import compare_runs
 from medix_eval.results.scores import ControlEffect
-from medix_eval.results.store import JudgedRun, folder_of, read_run
+from medix_eval.results.store import JudgedRun, folder_of, read_run, selection_at
 from medix_eval.storage.digests import canonical, digest
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def _plain_folder(run: JudgedRun) -> Path:
     generation = {key: value for key, value in run.manifest.generation.items() if key != "control"}
     plain = run.manifest.model_copy(update={"generation_digest": digest(generation)})
     judged = folder_of(run.folder.parent.parent, plain) / "judged" / run.judged.name
-    return same if (same := judged / "selections" / run.place.name).is_dir() else judged
+    return same if (same := selection_at(judged, run.place.name)).is_dir() else judged
 
 
 def _holds_all_of(run: JudgedRun, plain: JudgedRun) -> bool:

@@ -39,7 +39,7 @@ from medix_eval.report.format import counted
 from medix_eval.report.tables import as_csv, as_markdown
 from medix_eval.results.labels import Labels
 from medix_eval.results.prices import Prices, cost_of
-from medix_eval.results.scores import FAILED, MAX_REJECTED, Scores, TaskScore
+from medix_eval.results.scores import MAX_REJECTED, Scores, TaskScore
 from medix_eval.results.scoring import IMAGES_LEFT_OUT, score_run
 from medix_eval.results.store import (
     JudgedRun,
@@ -54,6 +54,7 @@ from medix_eval.results.store import (
     open_judging,
     open_run,
     read_selection,
+    selection_at,
 )
 from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
@@ -198,7 +199,7 @@ def write_scores(
     from medix_eval.results.metrics import with_metrics  # noqa: PLC0415
 
     def write(one: Selection) -> Scores:
-        place = judged / "selections" / one.digest[:8]
+        place = selection_at(judged, one.digest)
         place.mkdir(parents=True, exist_ok=True)
         write_text(place / "selection.json", one.model_dump_json(indent=2) + "\n")
         score = partial(score_run, run, judged, groups=groups, allow_partial=allow_partial)
@@ -220,25 +221,24 @@ def write_scores(
     groups = catalogue.groups_with(judging.judging.get("twins"))
     known = {asked.digest: (asked, write(asked))}
     for file in (*judged.glob("selections/*/scores.json"), *judged.glob("scores.json")):
-        one, scores = read_selection(run, file.parent), load_record(Scores, file)
+        scores = load_record(Scores, file)
+        one = read_selection(run, file.parent, scores)
         if one.digest not in known:
             is_same = scores.selection == one.digest and is_current(file.parent)
-            known[one.digest] = one, scores if is_same else write(one)
+            known[one.digest] = (one, scores if is_same else write(one))
     largest = _largest(known.values(), order=judging.tasks)
     if largest.digest not in known:
         known[largest.digest] = largest, write(largest)
     standing = known[largest.digest][1].model_copy(update={"run": str(judged)})
     _write_tables(standing, judged)
     if not is_current(judged):
-        page = f"selections/{largest.digest[:8]}/report.html"
-        with (judged / page).open(encoding="utf-8", newline="") as text:
+        page = selection_at(judged, largest.digest) / "report.html"
+        with page.open(encoding="utf-8", newline="") as text:
             write_text(judged / "report.html", text)
     if all(largest.tasks[name].rows == one.rows for name, one in asked.tasks.items()):
         return standing
     n = counted(sum(task.n for task in standing.tasks.values()), "sample")
-    said = (
-        "this table is of what was asked for now; %s is of the largest complete selection, %s of %s"
-    )
+    said = "this table is of what was asked for; %s is of the largest complete selection, %s of %s"
     _LOG.warning(said, judged / "scores.json", n, counted(len(largest.tasks), "task"))
     return known[asked.digest][1]
 
@@ -251,8 +251,8 @@ def _largest(known: Iterable[tuple[Selection, Scores]], *, order: Iterable[str])
     found: dict[str, Any] = {}
     for one, scores in sorted(known, key=lambda pair: pair[0].asked):
         for name, chosen in one.tasks.items():
-            failed = any(scores.tasks[name].outcomes[one] for one in FAILED)
-            rank = not failed, math.inf if chosen.rows is None else len(chosen.rows)
+            num_rows = math.inf if chosen.rows is None else len(chosen.rows)
+            rank = not scores.tasks[name].num_failures, num_rows
             if name not in found or rank >= found[name][0]:
                 found[name] = rank, chosen
     return Selection(tasks={name: found[name][1] for name in order if name in found})

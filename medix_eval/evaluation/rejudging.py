@@ -101,7 +101,8 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
         scores = write_scores(folder, judged, catalogue, asked=what, allow_partial=partial)
         others = (*find_judgings(folder)[1], before)
         old = [one for one in others if one and judging_at(one) != judged]
-        done.append(Rejudged(folder=folder, before=[None, *old][-1], after=Path(scores.run)))
+        last = old[-1] if old else None
+        done.append(Rejudged(folder=folder, before=last, after=Path(scores.run)))
     return done
 
 

@@ -27,14 +27,7 @@ from medix_eval.models.requests import run_to_end
 from medix_eval.report.chart import alone, share_bars
 from medix_eval.report.format import decimal, percent, points, span, stacked, table, with_span
 from medix_eval.results.labels import Labels
-from medix_eval.results.scorecard import (
-    Confusion,
-    Kappa,
-    Rate,
-    Scorecard,
-    ShareDifference,
-    Usage,
-)
+from medix_eval.results.scorecard import Confusion, Kappa, Rate, Scorecard, ShareDifference, Usage
 from medix_eval.results.store import JudgedRun, slug
 from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
@@ -162,8 +155,9 @@ def scorecard_table(card: Scorecard) -> RenderableType:
     splits = [_row(name, group) for name, group in card.splits.items()]
     totals = [*(splits if len(splits) > 1 else []), _row("all", card.overall)]
     unread = card.parse_failures
-    unusable = f"this judge cannot be used: unreadable votes: {unread.k} of {unread.n}\n"
-    head = unusable * card.is_unusable + title(card)
+    head = title(card)
+    if card.is_unusable:
+        head = f"this judge cannot be used: unreadable votes: {unread.k} of {unread.n}\n{head}"
     return stacked(table(_HEADER, classes, totals, title=head), notes=_notes(card))
 
 

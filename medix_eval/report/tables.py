@@ -140,7 +140,7 @@ def _rows(scores: Scores) -> _Table:
             str(task.n),
             str(task.n_scored),
             *([f"{percent(task.rules_score)} of {task.rules_n}" if task.rules_n else "-"] * judged),
-            "SYNTHETIC " * (name in stamped) + losses(task, f"bounds {span(task.bounds)}"),
+            ("SYNTHETIC " if name in stamped else "") + losses(task, f"bounds {span(task.bounds)}"),
         )
         for name, task in scores.tasks.items()
     ]
@@ -148,7 +148,7 @@ def _rows(scores: Scores) -> _Table:
     for name, group in scores.groups.items():
         here = [scores.tasks[task] for task in group.tasks if task in scores.tasks]
         missing = len(group.tasks) - len(here)
-        said = ["SYNTHETIC"] * (name in stamped)
+        said = ["SYNTHETIC"] if name in stamped else []
         said += [f"mean of {counted(len(group.tasks), 'task')}"]
         said += [f"{missing} not run"] if missing else []
         said += ["incomplete"] if not group.complete and not missing else []

@@ -199,11 +199,10 @@ def check_run(policy: Policy, run: JudgedRun, *, baseline: JudgedRun | None) -> 
 
 def _floor(floor: Floor, plain: Scores, worst: Scores) -> Check:
     found, part = _find(floor, plain), _find(floor, worst if floor.is_worst_case else plain)
-    measured = part.score if part else None
-    if part and floor.by == "interval":
-        measured = part.interval[0] if part.interval else None
-    if not found or found.score is None or not getattr(found, "complete", True):
-        measured = None
+    measured = None
+    if part and found and found.score is not None and getattr(found, "complete", True):
+        low = part.interval[0] if part.interval else None
+        measured = low if floor.by == "interval" else part.score
     members = plain.groups[floor.name].tasks if floor.group and found else [floor.name]
     lost = whose((plain.tasks[name] for name in members if name in plain.tasks), scored=False)
     note = f"samples without a score: {lost}" if lost else ""

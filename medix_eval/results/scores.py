@@ -151,7 +151,12 @@ class TaskScore(Frozen):
     @property
     def is_complete(self) -> bool:
         """Whether the complete task was asked, and nothing failed."""
-        return self.limit is None and not any(self.outcomes[name] for name in FAILED)
+        return self.limit is None and not self.num_failures
+
+    @property
+    def num_failures(self) -> int:
+        """Samples whose request or judging failed, or that were not asked."""
+        return sum(self.outcomes[name] for name in FAILED)
 
     @property
     def mark(self) -> str:
@@ -272,4 +277,4 @@ class Scores(Frozen):
     @property
     def num_failures(self) -> int:
         """Samples that failed: they make the exit code 1."""
-        return sum(task.outcomes[name] for task in self.tasks.values() for name in FAILED)
+        return sum(task.num_failures for task in self.tasks.values())

@@ -286,15 +286,14 @@ class Tally:
         """Score every sample that has no score 0; one of unknown slices counts in all of them."""
         every = tuple(dict.fromkeys(pair for one in self.answered.values() for pair in one.slices))
         unread = Answered(0, 0, None, 0.0, False, "", every, None, 0)  # noqa: FBT003
+        lost = JudgedAs(Outcome.WRONG, 0.0, None, None, {}, 0, 0, 0.0, (), None)
         num_unread = self.entry.num_selected - len(self.answered)
         for name in [*self.answered, *(f"unread {number}" for number in range(num_unread))]:
             if name not in self.judged or self.judged[name].score is None:
                 one = self.answered.get(name, unread._replace(cluster=name))
                 is_known = dict(one.slices).keys() >= set(self.entry.slices)
                 self.answered[name] = one if is_known else one._replace(slices=every)
-                self.judged[name] = JudgedAs(
-                    Outcome.WRONG, 0.0, None, None, {}, 0, 0, 0.0, (), None
-                )
+                self.judged[name] = lost
 
     def scored(self) -> list[tuple[Answered, float]]:
         """Pair each score with its completion."""

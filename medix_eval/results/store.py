@@ -240,9 +240,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
             ) from error
         if (path / "run.json").exists():
             manifest = _continued(load_run_manifest(path), manifest, path=path)
-        lines = stack.enter_context(_lines(path, "completions.jsonl", manifest="run.json"))
-        if any(task.data_class == "dua" for task in manifest.tasks.values()):
-            lines.restrict()
+        lines = stack.enter_context(_lines(path, "completions.jsonl", "run.json", manifest))
         run = RunFolder(path, manifest, lines)
         untold = math.inf if manifest.num_untold is None else manifest.num_untold
         for number, row in enumerate(read_lines(lines.path), 1):
@@ -261,8 +259,8 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
 def _is_no_answer(row: Mapping[str, Any], *, may_be_split: bool) -> bool:
     """Tell whether a line is a failure, or what an earlier version took for an answer."""
     text, reason = row.get("completion"), row.get("finish_reason")
-    rest = after_thinking(text or "")
-    is_thought = may_be_split and text != rest and rest is not None and not rest.strip()
+    rest = after_thinking(text) if may_be_split and text else text
+    is_thought = text != rest and rest is not None and not rest.strip()
     why = unanswered(text, reason, thought_only=is_thought)
     return row.get("failure") is not None or bool(why)
 
@@ -318,10 +316,8 @@ def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]
         before = load_judging_manifest(path)
         tasks = list(dict.fromkeys([*before.tasks, *manifest.tasks]))
         manifest = manifest.model_copy(update={"tasks": tasks, "protocol": before.protocol})
-    with _lines(path, "verdicts.jsonl", manifest="judging.json") as lines:
+    with _lines(path, "verdicts.jsonl", "judging.json", run.manifest) as lines:
         _write(path / "judging.json", manifest.model_dump(mode="json"))
-        if any(task.data_class == "dua" for task in run.manifest.tasks.values()):
-            lines.restrict()
         judging = Judging(path, manifest, lines)
         for key, (outcome, mark, judges) in newest(lines.path, _noted).items():
             judging.note(key, outcome, mark)
@@ -384,6 +380,11 @@ def find_run(path: Path) -> tuple[Path, Path | None]:
     return path, None
 
 
+def selection_at(judged: Path, digest: str) -> Path:
+    """Return the folder of the scores of one selection."""
+    return judged / "selections" / digest[:_SHORT]
+
+
 def judging_at(place: Path) -> Path:
     """Return the folder of the judging that scores belong to."""
     return place.parent.parent if (place / "selection.json").is_file() else place
@@ -402,7 +403,10 @@ def find_judgings(path: Path, *, judging: str | None = None) -> tuple[Path, list
     finished = [one for one in found if (one / "scores.json").is_file()]
     if finished and (left := [str(one) for one in found if one not in finished]):
         _LOG.warning("left out, interrupted before it had scores: %s", ", ".join(left))
-    return folder, sorted(finished or found, key=lambda one: read_selection(folder, one).asked)
+    kept = finished or found
+    if kept[1:]:
+        kept.sort(key=lambda one: read_selection(folder, one).asked)
+    return folder, kept
 
 
 def find_judging(path: Path, *, judging: str | None = None) -> tuple[Path, Path]:
@@ -424,15 +428,15 @@ def find_judging(path: Path, *, judging: str | None = None) -> tuple[Path, Path]
     return folder, found[-1]
 
 
-def read_selection(folder: Path, place: Path) -> Selection:
-    """Return what the scores in a folder are of; those of a judging say which selection's.
+def read_selection(folder: Path, place: Path, scores: Scores | None = None) -> Selection:
+    """Return what the `scores` in a folder are of; those of a judging say which selection's.
 
     A judging of 0.1 has none: it is what the run was asked for, at the time of its file.
     """
-    file, scores = place / "selection.json", place / "scores.json"
-    if not file.is_file() and scores.is_file():
-        selection = load_record(Scores, scores).selection
-        file = place / "selections" / selection[:_SHORT] / file.name
+    file = place / "selection.json"
+    if not file.is_file() and (place / "scores.json").is_file():
+        scores = scores or load_record(Scores, place / "scores.json")
+        file = selection_at(place, scores.selection) / file.name
     if file.is_file():
         return load_record(Selection, file)
     known, judged = load_run_manifest(folder).tasks, load_judging_manifest(place).tasks
@@ -441,15 +445,17 @@ def read_selection(folder: Path, place: Path) -> Selection:
 
 
 @contextmanager
-def _lines(folder: Path, name: str, *, manifest: str) -> Iterator[JsonLines]:
+def _lines(folder: Path, name: str, about: str, run: RunManifest) -> Iterator[JsonLines]:
     """Open the lines of a folder; a new one is removed if its work stops before it has any."""
-    was_there = (folder / manifest).exists()
+    was_there = (folder / about).exists()
     try:
         with JsonLines(folder / name) as lines:
+            if any(task.data_class == "dua" for task in run.tasks.values()):
+                lines.restrict()
             yield lines
     except BaseException:
         if not (was_there or (folder / name).stat().st_size):
-            for one in (manifest, name, ".lock"):
+            for one in (about, name, ".lock"):
                 (folder / one).unlink(missing_ok=True)
             with suppress(OSError):  # the log of a server that did not start is kept
                 folder.rmdir()
@@ -664,10 +670,10 @@ def read_run(path: Path, *, judging: str | None = None) -> JudgedRun:
     folder, place = find_judging(path, judging=judging)
     hint = f"`medix-eval score {path}` writes it again"
     scores = load_record(Scores, place / "scores.json", hint=hint)
-    run = JudgedRun.of(folder, place, read_selection(folder, place), lambda **_: scores)
-    asked = load_run_manifest(folder).tasks
-    here = run.manifest.tasks.items()
-    larger = [name for name, one in here if asked[name].num_selected > one.num_selected]
+    what = read_selection(folder, place, scores)
+    run = JudgedRun.of(folder, place, what, lambda **_: scores)
+    ran = load_run_manifest(folder).tasks
+    larger = [n for n, one in run.manifest.tasks.items() if ran[n].num_selected > one.num_selected]
     if larger and place == run.judged:
         said = "%s: scores of the largest complete selection; more samples were asked for of %s"
         _LOG.warning(said, place, ", ".join(larger))

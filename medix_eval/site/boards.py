@@ -23,8 +23,9 @@ from medix_eval.errors import ConfigError, first_error
 from medix_eval.records import Frozen
 from medix_eval.report.format import counted, percent
 from medix_eval.results.align import Aligned, tie
+from medix_eval.results.gate import Fraction
 from medix_eval.results.scorecard import Scorecard
-from medix_eval.results.scores import FAILED, MAX_REJECTED, GroupScore, TaskScore, whose
+from medix_eval.results.scores import MAX_REJECTED, GroupScore, TaskScore, whose
 from medix_eval.results.scoring import mean
 from medix_eval.results.store import JudgedRun, load_record, slug
 from medix_eval.storage.bundled import read_mapping
@@ -380,9 +381,6 @@ def _read(kind: type[_Read], path: Path) -> _Read:
         raise ConfigError(f"{path}: {first_error(error)}", hint=hint) from error
 
 
-_Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
 class NeededScorecard(Frozen):
     """What a judge's scorecard must show: at least the first two, at most the others."""
 
@@ -390,9 +388,9 @@ class NeededScorecard(Frozen):
     """Labelled answers that the judge decided."""
     kappa: Annotated[float, Field(ge=-1, le=1)] = 0.6
     """The low end of its 95 % interval."""
-    false_accept: _Fraction = 0.1
-    false_reject: _Fraction = 0.1
-    unreadable: _Fraction = 0.05
+    false_accept: Fraction = 0.1
+    false_reject: Fraction = 0.1
+    unreadable: Fraction = 0.05
     """Of the votes."""
 
     def missed_by(self, card: Scorecard | None) -> list[str]:
@@ -403,27 +401,28 @@ class NeededScorecard(Frozen):
         if of.n_decided < self.labels:
             labels = counted(of.n_decided, "label")
             return [f"the judge's scorecard has {labels}, {self.labels:,} are needed"]
-        rates = {
-            "false accept": (of.false_accept.value, self.false_accept),
-            "false reject": (of.false_reject.value, self.false_reject),
-            "share of unreadable votes": (card.parse_failures.value, self.unreadable),
-        }
+        rates = (
+            ("false accept", of.false_accept.value, self.false_accept),
+            ("false reject", of.false_reject.value, self.false_reject),
+            ("share of unreadable votes", card.parse_failures.value, self.unreadable),
+        )
         low = -1.0 if of.kappa.low is None else of.kappa.low
-        missed = f"the judge's kappa may be {low:.2f}, {self.kappa:.2f} is needed"
-        return [missed] * (low < self.kappa) + [
-            f"the judge's {what} is {told}, {percent(most)} % is allowed"
-            for what, (rate, most) in rates.items()
-            for told in ["not known" if rate is None else f"{percent(rate)} %"]
-            if rate is None or rate > most
-        ]
+        missed = []
+        if low < self.kappa:
+            missed.append(f"the judge's kappa may be {low:.2f}, {self.kappa:.2f} is needed")
+        for what, rate, most in rates:
+            if rate is None or rate > most:
+                told = "not known" if rate is None else f"{percent(rate)} %"
+                missed.append(f"the judge's {what} is {told}, {percent(most)} % is allowed")
+        return missed
 
 
 class Rules(Frozen):
     """What a board requires for a rank."""
 
-    max_unscored: _Fraction = 0.05
+    max_unscored: Fraction = 0.05
     """Largest part of the samples that may be outside the denominator."""
-    max_rejected: _Fraction = MAX_REJECTED
+    max_rejected: Fraction = MAX_REJECTED
     """Largest part of a benchmark's samples that the server may reject."""
     needs_scorecard: bool = False
     """Whether the judge must have been measured, and have done well enough."""
@@ -514,7 +513,7 @@ def find_scorecard(board: Board) -> Scorecard | None:
 def _reasons(entry: Entry, board: Board, rules: Rules, card: Scorecard | None) -> tuple[str, ...]:
     found = []
     scores = {task: entry.score(task) for task in entry.tasks}
-    num_failed = sum(one.outcomes[name] for one in scores.values() for name in FAILED)
+    num_failed = sum(one.num_failures for one in scores.values())
     num, lost = sum(one.n for one in scores.values()), whose(scores.values(), scored=False)
     unscored = sum(one.n - one.n_scored for one in scores.values()) / num if num else 1.0
     if board.standing is Standing.IMPORTED:

@@ -52,8 +52,9 @@ def rules_text(rules: Rules, standing: Standing) -> str:
     )
     wanted = rules.scorecard.model_dump().items()
     needed = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in wanted)
-    scorecard = f", or the judge’s scorecard does not show {needed} or better"
-    return text + scorecard * rules.needs_scorecard
+    if rules.needs_scorecard:
+        text += f", or the judge’s scorecard does not show {needed} or better"
+    return text
 
 
 def scorecard_text(board: Board) -> str:
