@@ -1,119 +1,42 @@
-"""Find which one of several choices an answer gives, or that this is not certain.
+"""Find which one of several choices an answer states, or that this is not certain.
 
-An answer is read clause by clause. A clause may give a choice: alone ("B.", "B) warfarin"), in a
-frame ("The answer is warfarin") or before one ("B is correct"). All clauses that give one must give
-the same, and nothing else in the answer may take it back. Naming a choice is not giving it:
-"Aspirin is tempting" gives nothing. Whatever is not understood leaves the answer undecided.
+An answer is read sentence by sentence. A clause may state a choice: alone ("B.", "B) warfarin"), in
+a frame ("The answer is warfarin") or before one ("B is correct"). The last statement counts, if
+nothing behind it takes it back, doubts it or speaks for another choice; what was weighed before it
+does not matter. Naming a choice is not stating it: "Aspirin is tempting" states nothing. Whatever
+is not understood leaves the answer undecided. The phrases of a language stand in `phrases/`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import cached_property
-from itertools import accumulate
 
-from medix_eval.rules.mentions import Choices, Mention, Naming, NotCertain
-from medix_eval.rules.text import Text, listed
-
-_LIKELY = "likely|appropriate|probable|suitable|accurate|fitting|plausible"
-_BEST = (
-    rf"(?:final|correct|right|best|single|true|real|actual|overall|preferred|proper"
-    rf"|likely|appropriate|most (?:{_LIKELY}))"
-)
-_IS = r"(?:is|was|would be|must be|should be|will be|has to be)"
-LEAD = re.compile(
-    r"(?:(?:so|thus|hence|therefore|then|but|and|yet|overall|finally|consequently|accordingly"
-    r"|in (?:conclusion|summary|short|this case)|to (?:conclude|summari[sz]e)|based on this"
-    r"|(?:i|we) (?:think|believe|conclude|am confident)(?: that)?)(?: ,| :| --)? ){0,4}"
-)
-"""What may stand before an answer without changing it."""
-FILLER = re.compile(
-    r"(?:(?:therefore|thus|hence|clearly|definitely|certainly|indeed|likely|probably"
-    r"|most (?:likely|probably)|that|to|:|--|\n) ){0,3}"
-)
-"""What may stand between a frame and the answer: it may be sure or not, but it names one."""
-_ANSWER = (
-    rf"(?:(?:the|my|our) )?(?:{_BEST} ){{0,3}}(?:answer|option|choice|response|diagnosis)"
-    rf"(?: choice| option| letter)?"
-    rf"(?: here| in this case| for this patient| to (?:this|the) question)?"
-    rf" (?:{_IS}|:|=|--|\n)"
-)
-_CHOOSE = (
-    r"(?:i|id|ill|i (?:would|will|shall|must|am going to))(?: therefore| thus)?"
-    r" (?:choose|chose|pick|picked|select|selected|go with|answer|say|opt for)"
-)
-_IT_IS = rf"(?:its|thats|(?:it|this|that) {_IS})"
-_BEST_THING = (
-    rf"(?:the )(?:single )?(?:next )?(?:{_BEST}|most (?:{_LIKELY}|effective|common|important))"
-    rf"(?: [^\W_]+){{1,12}}? (?:{_IS}|are)"
-)
-_HAS = r"(?:this|the) patient (?:most likely|probably) has"
+from medix_eval.rules.mentions import Choices, Mention, Naming, NotCertain, TokenLine, phrase
+from medix_eval.rules.text import SOFT, Text, listed
 
 
-class Strength(Enum):
-    """How much it says that a frame is followed by something we cannot read."""
-
-    STRONG = "an answer is given here, so it must be readable"
-    WEAK = "this may be an answer or any other remark"
-
-
-_FRAMES = re.compile(
-    rf"(?:(?P<strong>{_ANSWER}|{_CHOOSE})|(?P<weak>{_BEST_THING}|{_HAS}|{_IT_IS})) "
-)
-_STRICT = re.compile(rf"(?:{_ANSWER}|{_CHOOSE}|{_IT_IS}) (?:(?::|--|\n) )?")
-_NOT_BEST = re.compile(
-    r"\b(?:not|wrong|incorrect|false|least|except|no|never|other|second|alternative|differential"
-    r"|mistake|error|distractor|misconception|trap|exclude|excluded|avoid|contraindicated)\b"
-)
-REVERSE = re.compile(
-    rf"{_IS} (?:correct|right|(?:the|my|our) (?:{_BEST} ){{0,3}}(?:answer|option|choice|diagnosis)"
-    rf"|(?:the )?(?:{_BEST} ){{1,3}}one) "
-)
-"""What makes an answer of the option before it: "B is correct"."""
-REFUTED = re.compile(
-    rf"{_IS} (?:incorrect|wrong|false|not (?:correct|right"
-    r"|the (?:correct|right|best) (?:answer|option|choice))) "
-)
-"""What denies the option before it, and says nothing about another one."""
-GIVES_ANSWER = re.compile(rf"\b(?:answer|option|choice) (?:{_IS}|:) ")
-"""The heart of a strong frame; where it stands outside one, the text is not plain."""
-
-
-@dataclass(frozen=True)
-class TokenLine:
-    """A text as one line of tokens, on which patterns are tried at a token."""
-
-    text: Text
-
-    @cached_property
-    def joined(self) -> str:
-        """The tokens in lower case, each followed by one space."""
-        return "".join(f"{key} " for key in self.text.keys)
-
-    @cached_property
-    def _starts(self) -> dict[int, int]:
-        ends = accumulate((len(key) + 1 for key in self.text.keys), initial=0)
-        return {start: token for token, start in enumerate(ends)}
-
-    @cached_property
-    def _offsets(self) -> list[int]:
-        return list(self._starts)
-
-    def after(self, pattern: re.Pattern[str], at: int) -> int | None:
-        """Return the token after the pattern, if the pattern matches at this token."""
-        match = pattern.match(self.joined, self._offsets[at])
-        return self._starts[match.end()] if match else None
-
-    def frame(self, at: int) -> tuple[int, Strength] | None:
-        """Return where the frame that starts at this token ends, and its strength."""
-        match = _FRAMES.match(self.joined, self._offsets[at])
-        if match is None or _NOT_BEST.search(match[0]):
-            return None
-        strength = Strength.STRONG if match["strong"] else Strength.WEAK
-        return self._starts[match.end()], strength
+_LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
+_FILLER = r"(?:{filler} ){0,3}"
+_FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin}))|{remark}) "
+_STRICT = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
+_GIVES_ANSWER = r"\b(?:answer|option|choice|ans) (?:{is}|:) (?!correct|right|wrong|incorrect|not)"
+"""The heart of a frame; where it stands outside one, the text is not plain."""
+_LETTER_CONTEXT = frozenset(listed("option choice answer letter is be or and not than choose pick"))
+_LETTER_CONTEXT |= frozenset(listed("select to between both either so hence thus therefore with"))
+_LETTER_CONTEXT |= frozenset(listed("( , : -- ; . ! ? use")) | {"", "\n"}
+"""Before a letter that names an option; the letters of `vitamin C` and of `A patient` do not."""
+_ABSENT = frozenset(listed("no none without absent negative not isnt wasnt cannot cant dont never"))
+_ABSENT |= frozenset(listed("doesnt nor hardly unlikely wrong incorrect false untrue"))
+_DENIALS = frozenset({"not", "isnt", "wasnt"})
+_WRONG = frozenset(listed("wrong incorrect false untrue yes"))
+_MARKS = frozenset({"--", ":", "\n"})
+"""Of a list, or of a heading that stands above."""
+_SHORT = 5
+"""Words of a sentence that must be understood; a longer one is a reason."""
+_CLAUSE_ENDS = frozenset(", ; -- : }".split())
 
 
 def unframed(text: Text) -> Text:
@@ -122,61 +45,40 @@ def unframed(text: Text) -> Text:
     return Text(raw=text.raw[end:], keys=text.keys[end:])
 
 
-_CLAUSE_ENDS = frozenset({",", ";", "--"})
-_DOUBT = re.compile(
-    r"\b(?:sorry|kidding|jok(?:e|ing)|pretend|unsure|uncertain|undecided|no idea|guess(?:ing)?"
-    r"|(?:cannot|can not|cant) (?:say|tell|determine|decide)|(?:not|never) (?:sure|certain)"
-    r"|(?:dont|do not) know|opposite|ignore|disregard|hypothetically|supposedly|allegedly"
-    r"|if|unless|suppose|assuming)\b"
-)
-"""In an answer that is certain, these stand nowhere."""
-_TAKEN_BACK = re.compile(
-    r"\b(?:actually|wait|hold on|correction|instead|rather|however|but|although|though|yet"
-    r"|alternatively|otherwise|either|neither|unclear|maybe|perhaps|possibly|may|might|could"
-    r"|equally|also|too|better|changed|reconsider\w*|second thought|revis\w+|mistaken?|error"
-    r"|reject\w*|retract\w*|scratch|nope|both|a lie|trick)\b|\?|(?:^|[,.!;\n] )(?:or|no [,.]) "
-)
-"""After an answer was given, these may take it back or add a second one."""
-_REPORTED = frozenset(
-    listed(
-        "some many others people students say says said believe believes think thinks thought claim"
-        " claims argue argues suggest suggests myth according"
-    )
-)
-"""In front of an answer, these may make it someone else's."""
-_WRONG = frozenset({"wrong", "incorrect", "false", "untrue"})
-_NEGATIVE = _WRONG | frozenset(
-    listed("not isnt wasnt cannot cant dont doesnt never nor hardly unlikely")
-)
-_ABSENT = frozenset(listed("no none without absent negative"))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The choice that an answer gives, by its index."""
+    """The choice that an answer states, by its index."""
 
     choice: int
     is_by_letter: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statement:
+    """A clause that states a choice."""
+
+    mention: Mention | None
+    """What is named, with its frame; None where an answer is stated that cannot be read."""
+    sentence: int
+    is_answer: bool = True
+    """Whether it says that this is the answer; else it is a bare name or perhaps a remark."""
+    is_foreign: bool = False
+    """Whether it is in a language whose words mean other things in English."""
+    is_limited: bool = False
+    """Whether words before it may make it conditional or somebody else's."""
+
+
 def find_claim(text: Text, choices: Choices, *, interjects: bool = False) -> Claim | None:
-    """Return the choice that the answer gives; None if it gives none, several or is unclear.
+    """Return the choice that the answer states; None if it states none or that is unclear.
 
     `interjects` is for yes and no, which stand before a comma: "No, the lungs are clear."
     """
-    clauses = _Clauses(text=text, naming=Naming(text=text, choices=choices, interjects=interjects))
-    try:
-        given = list(clauses.given())
-        if len({mention.choice for mention in given}) != 1 or clauses.cast_doubt_on(given):
-            return None
-    except NotCertain:
-        return None
-    is_by_letter = any(mention.is_by_letter for mention in given)
-    return Claim(choice=given[0].choice, is_by_letter=is_by_letter)
+    naming = Naming(text=text, choices=choices, interjects=interjects)
+    return _Answer(text=text, naming=naming).claim()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Clauses:
+class _Answer:
     text: Text
     naming: Naming
 
@@ -184,108 +86,196 @@ class _Clauses:
     def line(self) -> TokenLine:
         return TokenLine(self.text)
 
-    def given(self) -> Iterator[Mention]:
-        """Yield what each clause gives; such a mention spans its frame too."""
-        at = sentence = 0
-        while at < len(self.text):
-            mention = self._given_by_clause(at, is_sentence=at == sentence)
-            if mention is not None:
-                if not _REPORTED.isdisjoint(self.text.keys[sentence:at]):
-                    raise NotCertain
-                yield mention
-                at = mention.end
-            while at < len(self.text) and not self._ends_clause(at):
+    @cached_property
+    def sentences(self) -> list[tuple[int, int]]:
+        """Where each sentence starts and ends; courtesies are none."""
+        ends = [at + 1 for at in range(len(self.text)) if self.text.ends_sentence(at)]
+        spans = zip([0, *ends], [*ends, len(self.text)], strict=True)
+        return [
+            (start, end)
+            for start, end in spans
+            if self.line.part(start, end).strip()
+            and not phrase("{courtesy} ?").fullmatch(self.line.part(start, end))
+        ]
+
+    def claim(self) -> Claim | None:
+        stated = list(self._all_statements())
+        if not stated or stated[-1].mention is None or stated[-1].is_limited:
+            return None
+        last, mention = stated[-1], stated[-1].mention
+        others = [one for one in stated if not one.mention or one.mention.choice != mention.choice]
+        if others and not self._overrules(last, others[-1]):
+            return None
+        alike = [one for one in stated if one not in others]
+        is_answer = any(one.is_answer and not one.is_limited for one in alike)
+        first = last.sentence if others or last.is_answer else alike[0].sentence if is_answer else 0
+        if any(self._unsettles(number, last) for number in range(first, len(self.sentences))):
+            return None
+        is_by_letter = any(one.mention.is_by_letter for one in alike if one.mention)
+        return Claim(choice=mention.choice, is_by_letter=is_by_letter)
+
+    def _overrules(self, last: _Statement, other: _Statement) -> bool:
+        """Tell whether a statement replaces the others, which differ: as a correction or at last."""
+        assert last.mention is not None
+        start = self.sentences[last.sentence][0]
+        before = self.sentences[other.sentence][0]
+        if not last.is_answer or any(self._turns(at) for at in range(before, start)):
+            return False
+        first = other.mention.end if other.mention else before
+        if phrase("{corrected}").search(self.line.part(min(first, start), last.mention.end)):
+            return True
+        is_apart = start > 0 and self.text.keys[start - 1] == "\n" and first < start - 1
+        return is_apart and self._is_last(last.mention.end)
+
+    def _is_last(self, end: int) -> bool:
+        return all(self.text.keys[at] in SOFT for at in range(end, self.sentences[-1][1]))
+
+    def _turns(self, at: int) -> bool:
+        """Tell whether the text goes on with another question here."""
+        starts_line = at == 0 or self.text.keys[at - 1] == "\n"
+        return starts_line and self.line.after("{new_turn} ", at) is not None
+
+    # What a sentence states.
+
+    def _all_statements(self) -> Iterator[_Statement]:
+        end = 0  # of what was stated: "B. aspirin" are two sentences and one statement
+        for number, (start, _) in enumerate(self.sentences):
+            for one in self._statements(number, max(start, end)):
+                end = one.mention.end if one.mention else end
+                yield one
+
+    def _statements(self, number: int, start: int) -> Iterator[_Statement]:
+        end = self.sentences[number][1]
+        while start < end and self.text.keys[start] in _MARKS:
+            start += 1
+        at, rest = start, start
+        while at < end:
+            try:
+                found = self._stated(at, start)
+            except NotCertain:
+                found = _Statement(mention=None, sentence=0)
+            if found is not None:
+                is_limited = found.is_limited or self._is_limited(start, at, number)
+                yield replace(found, sentence=number, is_limited=is_limited)
+                at = rest = max(found.mention.end if found.mention else end, at + 1)
+            while at < end and self.text.keys[at] not in _CLAUSE_ENDS:
                 at += 1
             at += 1
-            if at < len(self.text) and self.text.ends_sentence(at - 1):
-                sentence = at
+        if rest < end and phrase(_GIVES_ANSWER).search(self.line.part(rest, end)):
+            yield _Statement(mention=None, sentence=number)
 
-    def _ends_clause(self, at: int) -> bool:
-        return self.text.keys[at] in _CLAUSE_ENDS or self.text.ends_sentence(at)
+    def _stated(self, start: int, sentence: int) -> _Statement | None:
+        """Return what the clause that starts here states."""
+        is_first = start == sentence
+        if is_first and (bare := self.naming.clean_at(start, is_bare=True)):
+            return _Statement(mention=bare, sentence=0, is_answer=False)
+        at = self.line.after(_LEAD, start) or start
+        if is_first and at > start and (bare := self.naming.clean_at(at, is_bare=True)):
+            is_answer = phrase(r"\b{so}\b").search(self.line.part(start, at)) is not None
+            return _Statement(mention=replace(bare, start=start), sentence=0, is_answer=is_answer)
+        frame = self.line.match(_FRAMES, at)
+        if frame is not None and not phrase(r"\b{not_best}\b").search(frame[0][0]):
+            return self._framed(frame, start)
+        return self._before_frame(at, start)
 
-    def _given_by_clause(self, start: int, *, is_sentence: bool) -> Mention | None:
-        if is_sentence and (bare := self.naming.clean_at(start, is_bare=True)):
-            return bare
-        at = self.line.after(LEAD, start) or start
-        if is_sentence and at > start and (bare := self.naming.clean_at(at, is_bare=True)):
-            return replace(bare, start=start)
-        if frame := self.line.frame(at):
-            return self._given_in_frame(*frame, start=start)
-        return self._given_before_frame(at, start=start)
-
-    def _given_in_frame(self, at: int, strength: Strength, *, start: int) -> Mention | None:
+    def _framed(self, frame: tuple[re.Match[str], int], start: int) -> _Statement | None:
+        match, at = frame
+        is_answer, is_foreign = match["answer"] is not None, match["latin"] is not None
         # First as it stands: "probably benign" may be an option beside "benign".
-        for candidate in (at, self.line.after(FILLER, at) or at):
+        for candidate in (at, self.line.after(_FILLER, at) or at):
             if mention := self.naming.clean_at(candidate):
-                return replace(mention, start=start, is_framed=True)
+                mention = replace(mention, start=start)
+                return _Statement(
+                    mention=mention, sentence=0, is_answer=is_answer, is_foreign=is_foreign
+                )
         is_denial = self.text.keys[at : at + 1] == ("not",) and self.naming.at(at + 1) is not None
-        if strength is Strength.STRONG and not is_denial:
-            raise NotCertain
-        return None
+        return _Statement(mention=None, sentence=0) if is_answer and not is_denial else None
 
-    def _given_before_frame(self, at: int, *, start: int) -> Mention | None:
+    def _before_frame(self, at: int, start: int) -> _Statement | None:
         named = self.naming.at(at)
-        end = self.line.after(REVERSE, named.end) if named else None
+        end = self.line.after("{is_answer} ", named.end) if named else None
         if named is None or end is None:
             return None
-        mention = replace(named, start=start, end=end, is_framed=True)
+        mention = replace(named, start=start, end=end)
         if not self.naming.ends_cleanly(mention):
             raise NotCertain
-        return mention
+        is_answer = at > start or self.text.keys[end - 1] in {"answer", "option", "choice"}
+        return _Statement(mention=mention, sentence=0, is_answer=is_answer)
 
-    def cast_doubt_on(self, given: Sequence[Mention]) -> bool:
-        """Tell whether anything around what was given may deny it or take it back."""
-        inside = {at for mention in given for at in range(mention.start, mention.end)}
-        outside = [at for at in range(len(self.text)) if at not in inside]
-        if not outside:
+    def _is_limited(self, start: int, at: int, number: int) -> bool:
+        """Tell whether what stands before a clause, up to the heading above it, may limit it."""
+        before = self.sentences[number - 1] if number else (0, 0)
+        is_heading = before[1] > 1 and self.text.keys[before[1] - 2] == ":"
+        said = self.line.part(before[0] if is_heading else start, at)
+        for place in range(start, at):
+            denied = self.naming.at(place) if self.text.keys[place - 1] in _DENIALS else None
+            if denied is not None:  # "Not B, the answer is C"
+                said = self.line.part(min(denied.end, at), at)
+        return bool(said and phrase("{limits}").search(said))
+
+    # What the sentences around it do to it.
+
+    def _unsettles(self, number: int, last: _Statement) -> bool:
+        """Tell whether a sentence may take a statement back, doubt it or speak for another one."""
+        mention = last.mention
+        assert mention is not None
+        start, end = self.sentences[number]
+        is_own = number == last.sentence
+        start = max(start, mention.end) if number >= last.sentence else start
+        while start < end and self.text.keys[start] in SOFT:
+            start += 1
+        if start >= end:
             return False
-        rest = self._joined(outside)
-        # A frame says what the answer is, whatever else was weighed; a bare name does not.
-        is_framed = any(mention.is_framed for mention in given)
-        if not is_framed and self._speaks_of_others(outside, choice=given[0].choice):
+        said = self.line.part(start, end)
+        if "? " in said or phrase("{taken_back}").search(said):
             return True
-        first = given[0].end if given[0].is_framed else 0
-        later = self._joined([at for at in outside if at >= first])
-        return bool(
-            _DOUBT.search(rest)
-            or GIVES_ANSWER.search(rest)
-            or _TAKEN_BACK.search(later)
-            or any(self._denies(at, given) for at in outside)
-        )
-
-    def _speaks_of_others(self, outside: Sequence[int], *, choice: int) -> bool:
+        if last.is_foreign and phrase("{taken_back_in_latin}").search(said):
+            return True
+        words = [key for key in self.text.keys[start:end] if key not in SOFT]
+        if words[:1] == ["not"] and (denied := self.naming.at(start + 1)):
+            is_all = set(words) <= {"not", "nor", "or", "and", *self.naming.choices.by_letter, *SOFT}
+            return denied.choice == mention.choice or not is_all
+        is_near = "\n" not in self.text.keys[mention.end : start]
+        if not is_own and is_near and number > last.sentence and self._is_fragment(words, said):
+            return True
+        if self.naming.interjects and self._denies_interjection(words, mention, is_own=is_own):
+            return True
+        is_lone = mention.is_by_letter and not mention.is_confirmed and number == last.sentence + 1
         return any(
-            (named := self.naming.at(at)) is not None and named.choice != choice
-            for at in outside
-            if at > 0 and self.text.ends_sentence(at - 1)
+            self._speaks_against(at, said, mention, is_lone=is_lone and is_near)
+            for at in range(start, end)
         )
 
-    def _joined(self, tokens: Sequence[int]) -> str:
-        return "".join(f"{self.text.keys[at]} " for at in tokens)
+    def _is_fragment(self, words: list[str], said: str) -> bool:
+        """Tell whether a sentence is too short to be a reason: "Only at night."."""
+        return len(words) <= _SHORT and ": " not in said and not phrase("{verb}").search(said)
 
-    def _denies(self, at: int, given: Sequence[Mention]) -> bool:
-        """Tell whether a word is there that may deny what was given."""
-        key = self.text.keys[at]
-        choice = given[0].choice
-        words = self.naming.choices[choice].words
-        if self.naming.interjects and words == ("no",):
-            return key in _WRONG or key == "yes"  # "No, there is no lesion" says it twice
-        is_negative = key in _NEGATIVE or (
-            self.naming.interjects and words == ("yes",) and key in _ABSENT
-        )
-        if not is_negative:
+    def _denies_interjection(self, words: list[str], mention: Mention, *, is_own: bool) -> bool:
+        if is_own and phrase("{abstains}").search(" ".join(words)):
+            return True
+        if self.naming.choices[mention.choice].words == ("no",):
+            return not _WRONG.isdisjoint(words)  # "No, there is no lesion" says it twice
+        is_short = is_own or len(words) <= 2 * _SHORT
+        return is_short and not _ABSENT.isdisjoint(words)
+
+    def _speaks_against(self, at: int, said: str, mention: Mention, *, is_lone: bool) -> bool:
+        """Tell whether a choice is named here that is denied, or another one that may be meant."""
+        try:
+            named = self.naming.at(at)
+        except NotCertain:
+            return True
+        if named is None:
             return False
-        if denied := self.naming.at(at + 1) or self._refuted_before(at):
-            return denied.choice == choice
-        # Before the answer, and in a sentence of its own, a denial is about something else.
-        is_before = at < given[0].start
-        return not (is_before and any(map(self.text.ends_sentence, range(at, given[0].start))))
-
-    def _refuted_before(self, at: int) -> Mention | None:
-        """Return the choice of a sentence such as "A is incorrect" around this token."""
-        start = at
-        while start and not self.text.ends_sentence(start - 1):
-            start -= 1
-        subject = self.naming.at(start)
-        end = self.line.after(REFUTED, subject.end) if subject else None
-        return subject if end is not None and at < end else None
+        before = self.text.keys[at - 1] if at else ""
+        is_refuted = self.line.after("{refuted} ", named.end) is not None
+        if named.choice == mention.choice:
+            is_named = not named.is_by_letter or before in _LETTER_CONTEXT
+            return is_named and (is_refuted or before == "not")
+        if self.naming.interjects and not named.is_by_letter:
+            return False
+        is_against = is_refuted or before == "not" or bool(phrase("{against}").search(said))
+        is_for = bool(phrase("{for_another}").search(said))
+        if named.is_by_letter:
+            is_item = self.text.keys[named.end : named.end + 1] != (".",) and not is_for
+            return before in _LETTER_CONTEXT and not is_against and not (is_item and len(said) > 30)
+        return not is_against and (is_for or is_lone)

@@ -7,11 +7,15 @@ first, and it says whether what follows leaves it as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import accumulate
+from pathlib import Path
 
-from medix_eval.rules.text import SKIPPED, SOFT, Text, starts_with_article
+from medix_eval.rules.text import SKIPPED, SOFT, Text, listed, plain, starts_with_article
+from medix_eval.storage.bundled import read_mapping
 
 _LETTER_WORDS = frozenset({"option", "choice", "answer", "letter"})
 _OPENING = frozenset("([{")
@@ -24,8 +28,100 @@ _ALSO_WORDS = frozenset({"a", "i"})
 _REASON = frozenset({"because", "since"})
 _REASON_AFTER_COMMA = _REASON | {"as", "which", "given", "due"}
 _AFTER_YES_OR_NO = frozenset({":", "it", "there", "he", "she", "they", "this", "that"})
+_STARTERS = frozenset(
+    listed("the this that these those it its in on at by for from with as because since given based")
+    + listed("due to a an although while when however therefore thus so here there he she they we i")
+    + listed("you patients patient explanation reason rationale option options all none both other")
+    + listed("according what let step note ref both many most some such another no not if but")
+)
+"""Words that start a sentence after "The answer is E."; another may be the rest of a name."""
 _LONGEST_ASIDE = 12
 """Tokens in brackets; longer ones are not read."""
+_REMARK_ENDS = frozenset({".", "!", "?", "\n", ""})
+_OPENS_LIMIT = frozenset(
+    listed("in for if when unless only except or and but with without per plus minus as rather at")
+    + listed("on under during not no maybe perhaps possibly also to than of both either nor")
+)
+_UNSETTLING = frozenset(
+    listed("or if unless only except not no maybe perhaps possibly may might could wrong instead")
+    + listed("incorrect false also but however unlikely sorry wait actually ? guess unsure either")
+)
+"""In a remark behind a letter these may limit it, or say that it is not the answer."""
+_SENTENCE = 5
+"""Words that make a sentence of what may else be a name: "The answer is E. Coli"."""
+_ABBREVIATED = 3
+"""Letters to which a species is shortened: "C. Diff"."""
+
+
+@cache
+def _listed() -> dict[str, str]:
+    """Return the phrases of all languages by what they do, each list as one pattern."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(Path(__file__).with_name("phrases").glob("*.yaml")):
+        for name, patterns in read_mapping(path, what="phrases").items():
+            found.setdefault(name, []).extend(patterns)
+    return {name: f"(?:{plain('|'.join(patterns))})" for name, patterns in found.items()}
+
+
+def words_of_list(name: str) -> list[str]:
+    """Return the words of one list of phrases."""
+    return _listed()[name][len("(?:") : -1].split("|")
+
+
+def _filled(pattern: str) -> str:
+    return re.sub(r"\{([a-z_]+)\}", lambda name: _filled(_listed()[name[1]]), pattern)
+
+
+@cache
+def phrase(pattern: str) -> re.Pattern[str]:
+    """Return a pattern over the phrases: `{name}` stands for the list of that name."""
+    return re.compile(_filled(pattern))
+
+
+@dataclass(frozen=True)
+class TokenLine:
+    """A text as one line of tokens, on which patterns are tried at a token."""
+
+    text: Text
+
+    @cached_property
+    def joined(self) -> str:
+        """The tokens in lower case, each followed by one space."""
+        return "".join(f"{key} " for key in self.text.keys)
+
+    @cached_property
+    def _starts(self) -> dict[int, int]:
+        return {start: token for token, start in enumerate(self._offsets)}
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        return list(accumulate((len(key) + 1 for key in self.text.keys), initial=0))
+
+    def part(self, start: int, end: int) -> str:
+        """Return the tokens from one up to another, each followed by one space."""
+        return self.joined[self._offsets[start] : self._offsets[end]]
+
+    def match(self, pattern: str, at: int) -> tuple[re.Match[str], int] | None:
+        """Return what a pattern over the phrases matches at this token, and the token after it."""
+        match = phrase(pattern).match(self.joined, self._offsets[at])
+        return (match, self._starts[match.end()]) if match else None
+
+    def after(self, pattern: str, at: int) -> int | None:
+        """Return the token after a pattern over the phrases, if it matches at this token."""
+        found = self.match(pattern, at)
+        return found[1] if found else None
+
+
+@cache
+def _behind() -> frozenset[str]:
+    """Return the words that end a sentence behind a letter and say nothing, as in Korean."""
+    return frozenset(words_of_list("behind"))
+
+
+@cache
+def _because() -> tuple[str, ...]:
+    """Return the words that give a reason in other languages, or start such a word."""
+    return tuple(word for word in words_of_list("because") if not word.isascii())
 
 
 class NotCertain(Exception):
@@ -74,8 +170,8 @@ class Mention:
     start: int
     end: int
     is_by_letter: bool = False
-    is_framed: bool = False
-    """Whether it stands in words that make it an answer, such as "The answer is"."""
+    is_confirmed: bool = False
+    """Whether the text of the option stands beside its letter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +207,19 @@ class Naming:
     def ends_cleanly(self, mention: Mention, *, may_explain: bool = True) -> bool:
         """Tell whether a sentence ends after this mention, or goes on with a reason only."""
         end = self._past(mention.end, _CLOSING)
+        end = self._past(end, _behind()) if mention.is_by_letter else end
         if end == len(self.text) or self._keys[end] in ("!", "\n"):
             return True
+        if self._past(end, SOFT) == len(self.text):
+            return True  # "Answer: D,"
+        if self._keys[end] in (",", ";") and self._keys[end + 1] == ".":
+            end += 1
         if self._keys[end] == ".":
             return self.text.starts_sentence(end + 1)
         if self._keys[end] == "(":
             return may_explain and self._is_explained(end, mention)
+        if self._keys[end] in ("--", ":") and mention.is_by_letter and not mention.is_confirmed:
+            return self._is_remark(end + 1, mention)
         if self._keys[end] in (",", ";", "--"):
             return self.interjects or self._is_reason(end + 1, _REASON_AFTER_COMMA, mention)
         if self.interjects and self._keys[end] in _AFTER_YES_OR_NO:
@@ -124,24 +227,43 @@ class Naming:
         return self._is_reason(end, _REASON, mention)
 
     def _is_reason(self, at: int, reasons: frozenset[str], mention: Mention) -> bool:
-        if self._keys[at] == "not":
+        if (pair := self._keys[at : at + 2]) in (("rather", "than"), ("instead", "of")):
+            at += 1
+        if self._keys[at] == "not" or pair != self._keys[at : at + 2]:
             denied = self.at(at + 1)
             return denied is not None and denied.choice != mention.choice
-        return self._keys[at] in reasons
+        return self._keys[at] in reasons or self._keys[at].startswith(_because())
 
     def _is_explained(self, at: int, mention: Mention) -> bool:
         """Tell whether brackets only explain the choice, as in "aspirin (an NSAID)."."""
         inside = range(at + 1, min(at + _LONGEST_ASIDE, len(self.text)))
         end = next((at for at in inside if self._keys[at] == ")"), None)
-        if end is None or any(
-            named.choice != mention.choice for at in range(at + 1, end) if (named := self.at(at))
-        ):
+        if end is None or self._names_another(at + 1, end, mention):
             return False
+        if not (mention.is_by_letter or self._is_of_no_other(mention.choice)):
+            return False  # "Heparin (and warfarin)", where both together are an option
         return self.ends_cleanly(replace(mention, end=end + 1), may_explain=False)
+
+    def _is_remark(self, at: int, mention: Mention) -> bool:
+        """Tell whether a sentence goes on behind a letter with its reason: "B - energy falls"."""
+        end = next(end for end in range(at, len(self._keys)) if self._keys[end] in _REMARK_ENDS)
+        is_open = self._keys[at] in _OPENS_LIMIT or not _UNSETTLING.isdisjoint(self._keys[at:end])
+        return not is_open and not self._names_another(at, end, mention)
+
+    def _names_another(self, start: int, end: int, mention: Mention) -> bool:
+        named = (self.at(at) for at in range(start, end))
+        return any(one is not None and one.choice != mention.choice for one in named)
+
+    def _is_of_no_other(self, index: int) -> bool:
+        """Tell whether no other option says all that this one says, and more."""
+        words = set(self.choices[index].words)
+        return not any(words < set(other.words) for other in self.choices.all)
 
     def _by_words(self, start: int) -> Mention | None:
         """Match the text of a choice, the longest first, and its own letter after it."""
         at = start + 1 if starts_with_article(self.text, start) else start
+        if self._keys[at] == "no" and self._keys[at + 1] == "." and self._keys[at + 2].isdigit():
+            return None  # "No. 3 rib"
         found = [
             (end, index)
             for index in self.choices.by_first_word.get(self._keys[at], ())
@@ -186,16 +308,31 @@ class Naming:
         words = self._by_words(self._past(after, ("the",)))
         if words is not None and words.choice == index:
             is_confirmed = not is_new_sentence or self.ends_cleanly(words)
-            return replace(letter, end=words.end) if is_confirmed else letter
-        if is_bare and is_new_sentence and self._keys[after] not in _LINE_ENDS:
-            raise NotCertain  # "B. Some other text"
+            return replace(letter, end=words.end, is_confirmed=True) if is_confirmed else letter
+        if is_new_sentence and self._keys[after] not in _LINE_ENDS:
+            # "B. Some other text", or a name: "The answer is E. Coli, as so often."
+            starts = self._keys[after] in _STARTERS and words is None
+            if not starts and (is_bare or self._may_be_name(after, self._keys[at])):
+                raise NotCertain
         return letter
+
+    def _may_be_name(self, at: int, initial: str) -> bool:
+        end = next(end for end in range(at, len(self._keys)) if self._keys[end] in _REMARK_ENDS)
+        names = [one.words for one in self.choices.all if one.words[:1] and one.words[0][0] == initial]
+        start = self._keys[at][:_ABBREVIATED]
+        line = " ".join(self._keys[at:end])
+        return self._keys[at].isalpha() and (
+            (end - at < _SENTENCE and not phrase("{verb}").search(line))
+            or any(word.startswith(start) for words in names for word in words[1:])
+        )
 
     def _letter(self, at: int, *, is_marked: bool = False) -> int | None:
         index = self.choices.by_letter.get(self._keys[at])
         if index is None or self.text.raw[at] not in _ALSO_WORDS:
             return index
+        ends_line = self._keys[at + 1] in ("", "\n", ",") and self._keys[at - 1] in (":", "=")
         is_marked = is_marked or self._keys[at + 1] in (")", ".", ":") or len(self.text) == 1
+        is_marked = is_marked or (at > 0 and ends_line)
         return index if is_marked else None
 
     @cached_property

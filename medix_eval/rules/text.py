@@ -41,12 +41,21 @@ _SPELLINGS = str.maketrans(
     | dict.fromkeys("—―", " -- ")
     | dict.fromkeys("‘’‚‛′´", "'")  # noqa: RUF001
     | dict.fromkeys("“”„‟″«»", '"')
+    | {"。": ". ", "、": ",", "「": '"', "」": '"', "【": " ", "】": " "}
+    | dict.fromkeys("→⇒➜", ":")
 )
 
 # Accents on letters in words; a letter that stands alone is another one with an accent. Strokes
 # through letters stay, too: struck-out text is not what it spells.
 _MARK = "[\u0300-\u0304\u0306-\u030c\u0327\u0328]"
 _ACCENTS = re.compile(rf"(?<![^\W_])([^\W_]{_MARK}+)(?![^\W_])|{_MARK}")
+_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+"""What is put into a box is the answer; it stands on a line of its own."""
+_SCRIPTS = re.compile(
+    "(?<=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])(?=[a-zA-Z\uff21-\uff5a])"
+    "|(?<=[a-zA-Z\uff21-\uff5a])(?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])"
+)
+"""Between Chinese, Japanese or Korean and a Latin letter, which are no one word."""
 _LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\b")
 _TOKEN = re.compile(
     r"""
@@ -108,17 +117,21 @@ _SPELT: dict[str | None, Callable[[str], str]] = {
 """How the tokens of a group are spelt; those of other groups stay as they are."""
 
 
+def plain(text: str) -> str:
+    """Return a text in the characters that are compared: without accents, with one minus."""
+    text = unicodedata.normalize("NFKD", text.translate(_SPELLINGS))
+    # Some characters, such as a lowered minus, are only now what has another spelling.
+    return unicodedata.normalize("NFC", _ACCENTS.sub(r"\1", text.translate(_SPELLINGS)))
+
+
 # References, options and short answers come again and again.
 @lru_cache(maxsize=256)
 def read(text: str) -> Text:
     """Split a text into tokens, in time linear in its length."""
     if not text.isascii():
-        text = INVISIBLE.sub("", text)
-        plain = unicodedata.normalize("NFKD", text.translate(_SPELLINGS))
-        # Some characters, such as a lowered minus, are only now what has another spelling.
-        text = _ACCENTS.sub(r"\1", plain.translate(_SPELLINGS))
+        text = plain(_SCRIPTS.sub(" ", INVISIBLE.sub("", text)))
     if "\\" in text:
-        text = _LATEX.sub(" ", text)
+        text = _LATEX.sub(" ", _BOXED.sub(r"\nanswer: \1\n", text))
     raw = tuple(
         _SPELT[group](match[0]) if group in _SPELT else match[0]
         for match in _TOKEN.finditer(text.strip())
