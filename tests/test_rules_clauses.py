@@ -213,7 +213,7 @@ def _joined(clause: Clause, answer: Answer, *, words: Mapping[str, str], rng: Ra
     """Put the clause where it stands, and name what is named."""
     core, end = answer.core + answer.stop, answer.tail
     gap = rng.choice((" ", " ", "\n", "\n\n"))
-    if clause.where == "behind" and gap == " " and not answer.stop:
+    if clause.where == "behind" and gap == " " and not (answer.stop or answer.tail):
         gap = ". "
     match clause.where:
         case "before":
