@@ -3,6 +3,7 @@
 REAL_TASKS = pubmedqa,medqa,medmcqa,mmlu_medical
 LIMIT = 4
 HISTORIES = 10000
+CLAUSES = 20000
 SEED = 0
 .NOTPARALLEL:   # two targets must not install into .venv at once
 .PHONY: help demo real demo-train test test-long invariant coverage docs test-vllm lint check bench build clean dev
@@ -39,7 +40,8 @@ test: dev ## run the tests
 test-long: dev ## run the tests that take long: kills, simulations, training, all real rows
 	.venv/bin/python -m pytest -n 2 -m long
 
-invariant: dev ## live through 10,000 histories of faults, kills and resumes (SEED=7 HISTORIES=1 tells one)
+invariant: dev ## 20,000 clauses beside answers; 10,000 histories of faults, kills and resumes (SEED=7 HISTORIES=1 tells one)
+	MEDIX_CLAUSES=$(CLAUSES) .venv/bin/python -m pytest -q tests/test_rules_clauses.py
 	.venv/bin/python tests/invariant/histories.py --number $(HISTORIES) --seed $(SEED)
 
 coverage: dev ## run the tests and measure how much of medix_eval they reach, branches included
