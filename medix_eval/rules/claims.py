@@ -20,9 +20,9 @@ from medix_eval.rules.text import SOFT, Text, listed
 
 _LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
 _FILLER = r"(?:{filler} ){0,3}"
-_FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin}))|{remark}) "
+_FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
 _STRICT = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
-_GIVES_ANSWER = r"\b(?:answer|option|choice|ans) (?:{is}|:) (?!correct|right|wrong|incorrect|not)"
+_GIVES_ANSWER = r"\b(?:answer|option|choice) (?:{is}|:) (?!correct|right|wrong|incorrect|not)"
 """The heart of a frame; where it stands outside one, the text is not plain."""
 _LETTER_CONTEXT = frozenset(listed("option choice answer letter is be or and not than choose pick"))
 _LETTER_CONTEXT |= frozenset(listed("select to between both either so hence thus therefore with"))
@@ -166,7 +166,7 @@ class _Answer:
 
     def _stated(self, start: int, sentence: int) -> _Statement | None:
         """Return what the clause that starts here states."""
-        is_first = start == sentence
+        is_first = start == sentence and (not self._is_key(start) or start == len("x:"))
         if is_first and (bare := self.naming.clean_at(start, is_bare=True)):
             return _Statement(mention=bare, sentence=0, is_answer=False)
         at = self.line.after(_LEAD, start) or start
@@ -178,16 +178,24 @@ class _Answer:
             return self._framed(frame, start)
         return self._before_frame(at, start)
 
+    def _is_key(self, at: int) -> bool:
+        """Tell whether this is the key of a book that a reason quotes: "Ans. C"."""
+        return at > 1 and self.text.keys[at - 2] in {"ans", "answer"}
+
     def _framed(self, frame: tuple[re.Match[str], int], start: int) -> _Statement | None:
         match, at = frame
         is_answer, is_foreign = match["answer"] is not None, match["latin"] is not None
         # First as it stands: "probably benign" may be an option beside "benign".
         for candidate in (at, self.line.after(_FILLER, at) or at):
             if mention := self.naming.clean_at(candidate):
+                if match["key"] and start and not self._is_last(mention.end):
+                    return None
                 mention = replace(mention, start=start)
                 return _Statement(
                     mention=mention, sentence=0, is_answer=is_answer, is_foreign=is_foreign
                 )
+        if match["key"]:
+            return None
         is_denial = self.text.keys[at : at + 1] == ("not",) and self.naming.at(at + 1) is not None
         return _Statement(mention=None, sentence=0) if is_answer and not is_denial else None
 
@@ -227,7 +235,8 @@ class _Answer:
         if start >= end:
             return False
         said = self.line.part(start, end)
-        if "? " in said or phrase("{taken_back}").search(said):
+        is_near = "\n" not in self.text.keys[mention.end : start]
+        if phrase("{taken_back}").search(said) or (is_near and "? " in said):
             return True
         if last.is_foreign and phrase("{taken_back_in_latin}").search(said):
             return True
@@ -235,7 +244,6 @@ class _Answer:
         if words[:1] == ["not"] and (denied := self.naming.at(start + 1)):
             is_all = set(words) <= {"not", "nor", "or", "and", *self.naming.choices.by_letter, *SOFT}
             return denied.choice == mention.choice or not is_all
-        is_near = "\n" not in self.text.keys[mention.end : start]
         if not is_own and is_near and number > last.sentence and self._is_fragment(words, said):
             return True
         if self.naming.interjects and self._denies_interjection(words, mention, is_own=is_own):
@@ -274,8 +282,11 @@ class _Answer:
         if self.naming.interjects and not named.is_by_letter:
             return False
         is_against = is_refuted or before == "not" or bool(phrase("{against}").search(said))
-        is_for = bool(phrase("{for_another}").search(said))
+        around = self.line.part(max(at - 3, 0), min(named.end + 4, len(self.text)))
+        is_for = bool(phrase("{for_another}").search(around if not named.is_by_letter else said))
         if named.is_by_letter:
+            if self._is_key(at):
+                return False
             is_item = self.text.keys[named.end : named.end + 1] != (".",) and not is_for
             return before in _LETTER_CONTEXT and not is_against and not (is_item and len(said) > 30)
         return not is_against and (is_for or is_lone)
