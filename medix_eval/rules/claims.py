@@ -22,10 +22,10 @@ _LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
 _FILLER = r"(?:{filler} ){0,3}"
 _FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
 _STRICT = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
-_GIVES_ANSWER = r"\b(?:answer|option|choice) (?:{is}|:) (?!correct|right|wrong|incorrect|not)"
+_GIVES_ANSWER = r"(?<!this )(?<!that )\b(?:answer|option|choice) (?:{is}|:) (?!correct|right|wrong|incorrect|not)"
 """The heart of a frame; where it stands outside one, the text is not plain."""
 _LETTER_CONTEXT = frozenset(listed("option choice answer letter is be or and not than choose pick"))
-_LETTER_CONTEXT |= frozenset(listed("select to between both either so hence thus therefore with"))
+_LETTER_CONTEXT |= frozenset(listed("select to between both either so hence thus therefore with but say says"))
 _LETTER_CONTEXT |= frozenset(listed("( , : -- ; . ! ? use")) | {"", "\n"}
 """Before a letter that names an option; the letters of `vitamin C` and of `A patient` do not."""
 _ABSENT = frozenset(listed("no none without absent negative not isnt wasnt cannot cant dont never"))
@@ -34,6 +34,8 @@ _DENIALS = frozenset({"not", "isnt", "wasnt"})
 _WRONG = frozenset(listed("wrong incorrect false untrue yes"))
 _MARKS = frozenset({"--", ":", "\n"})
 """Of a list, or of a heading that stands above."""
+_LONGEST_LEAD = 12
+"""Words before an answer in the line that gives it; in a longer line it is part of an argument."""
 _SHORT = 5
 """Words of a sentence that must be understood; a longer one is a reason."""
 _CLAUSE_ENDS = frozenset(", ; -- : }".split())
@@ -74,7 +76,10 @@ def find_claim(text: Text, choices: Choices, *, interjects: bool = False) -> Cla
     `interjects` is for yes and no, which stand before a comma: "No, the lungs are clear."
     """
     naming = Naming(text=text, choices=choices, interjects=interjects)
-    return _Answer(text=text, naming=naming).claim()
+    try:
+        return _Answer(text=text, naming=naming).claim()
+    except NotCertain:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +94,16 @@ class _Answer:
     @cached_property
     def sentences(self) -> list[tuple[int, int]]:
         """Where each sentence starts and ends; courtesies are none."""
-        ends = [at + 1 for at in range(len(self.text)) if self.text.ends_sentence(at)]
+        ends = [
+            at + 1
+            for at in range(len(self.text))
+            if self.text.ends_sentence(at) and not self.naming.is_list_mark(at)
+        ]
         spans = zip([0, *ends], [*ends, len(self.text)], strict=True)
         return [
             (start, end)
             for start, end in spans
-            if self.line.part(start, end).strip()
+            if not SOFT.issuperset(self.text.keys[start:end])
             and not phrase("{courtesy} ?").fullmatch(self.line.part(start, end))
         ]
 
@@ -124,8 +133,11 @@ class _Answer:
         first = other.mention.end if other.mention else before
         if phrase("{corrected}").search(self.line.part(min(first, start), last.mention.end)):
             return True
-        is_apart = start > 0 and self.text.keys[start - 1] == "\n" and first < start - 1
-        return is_apart and self._is_last(last.mention.end)
+        if other.mention is None and self.line.match("{so} ", last.mention.start):
+            return True
+        is_apart = start > 0 and self.text.keys[start - 1] == "\n"
+        is_new = is_apart and last.mention.start < start + _LONGEST_LEAD
+        return is_new and self._is_last(last.mention.end)
 
     def _is_last(self, end: int) -> bool:
         return all(self.text.keys[at] in SOFT for at in range(end, self.sentences[-1][1]))
@@ -182,6 +194,12 @@ class _Answer:
         """Tell whether this is the key of a book that a reason quotes: "Ans. C"."""
         return at > 1 and self.text.keys[at - 2] in {"ans", "answer"}
 
+    def _named(self, at: int) -> Mention | None:
+        try:
+            return self.naming.at(at)
+        except NotCertain:
+            return None
+
     def _framed(self, frame: tuple[re.Match[str], int], start: int) -> _Statement | None:
         match, at = frame
         is_answer, is_foreign = match["answer"] is not None, match["latin"] is not None
@@ -214,12 +232,20 @@ class _Answer:
         """Tell whether what stands before a clause, up to the heading above it, may limit it."""
         before = self.sentences[number - 1] if number else (0, 0)
         is_heading = before[1] > 1 and self.text.keys[before[1] - 2] == ":"
+        label = self.line.part(*before)
+        is_label = len(label.split()) <= 2 * _SHORT and phrase("{mislabels}").search(label)
+        if is_label and not any(map(self._named, range(*before))):
+            return True
         said = self.line.part(before[0] if is_heading else start, at)
         for place in range(start, at):
-            denied = self.naming.at(place) if self.text.keys[place - 1] in _DENIALS else None
+            denied = self._named(place) if self.text.keys[place - 1] in _DENIALS else None
             if denied is not None:  # "Not B, the answer is C"
                 said = self.line.part(min(denied.end, at), at)
-        return bool(said and phrase("{limits}").search(said))
+        is_labelled = said.rstrip("; ").endswith(":") and phrase("{mislabels}").search(said)
+        if not said or is_labelled or phrase("{limits}").search(said):
+            return bool(said)
+        follows = self.line.match(r"(?:{lead} )?{so} ", at) or phrase("{so} [,;:] $").search(said)
+        return not follows and phrase("{denies}").search(said) is not None
 
     # What the sentences around it do to it.
 
@@ -230,33 +256,50 @@ class _Answer:
         start, end = self.sentences[number]
         is_own = number == last.sentence
         start = max(start, mention.end) if number >= last.sentence else start
-        while start < end and self.text.keys[start] in SOFT:
-            start += 1
+        start = self._past_soft(start)
+        again = self._named(start) if is_own else None
+        if again is not None and again.choice == mention.choice:
+            if self.line.after("{refuted} ", again.end) is not None:
+                return True
+            start = self._past_soft(again.end)
         if start >= end:
             return False
         said = self.line.part(start, end)
         is_near = "\n" not in self.text.keys[mention.end : start]
-        if phrase("{taken_back}").search(said) or (is_near and "? " in said):
+        is_asked = "? " in said and (is_near or len(said.split()) <= 2 * _SHORT)
+        if phrase("{taken_back}").search(said) or is_asked:
             return True
         if last.is_foreign and phrase("{taken_back_in_latin}").search(said):
             return True
         words = [key for key in self.text.keys[start:end] if key not in SOFT]
         if words[:1] == ["not"] and (denied := self.naming.at(start + 1)):
-            is_all = set(words) <= {"not", "nor", "or", "and", *self.naming.choices.by_letter, *SOFT}
+            is_all = set(words) <= {"not", "nor", "or", "and", *self.naming.choices.by_letter}
             return denied.choice == mention.choice or not is_all
-        if not is_own and is_near and number > last.sentence and self._is_fragment(words, said):
+        is_reason = self.text.keys[start] in {"because", "since"}
+        if is_own and not is_reason and phrase("{softens}").search(said):
+            return True
+        is_closing = end == self.sentences[-1][1] and number < last.sentence + 3
+        is_next = number == last.sentence + 1 and is_near
+        is_beside = number > last.sentence and (is_next or is_closing)
+        if is_beside and self._is_fragment(words, said):
             return True
         if self.naming.interjects and self._denies_interjection(words, mention, is_own=is_own):
             return True
         is_lone = mention.is_by_letter and not mention.is_confirmed and number == last.sentence + 1
         return any(
-            self._speaks_against(at, said, mention, is_lone=is_lone and is_near)
+            self._speaks_against(at, said, last, is_lone=is_lone and is_near)
             for at in range(start, end)
         )
 
+    def _past_soft(self, at: int) -> int:
+        while at < len(self.text) and self.text.keys[at] in SOFT:
+            at += 1
+        return at
+
     def _is_fragment(self, words: list[str], said: str) -> bool:
         """Tell whether a sentence is too short to be a reason: "Only at night."."""
-        return len(words) <= _SHORT and ": " not in said and not phrase("{verb}").search(said)
+        is_short = 0 < sum(map(str.isalnum, words)) <= _SHORT
+        return is_short and ": " not in said and not phrase("{verb}").search(said)
 
     def _denies_interjection(self, words: list[str], mention: Mention, *, is_own: bool) -> bool:
         if is_own and phrase("{abstains}").search(" ".join(words)):
@@ -266,8 +309,10 @@ class _Answer:
         is_short = is_own or len(words) <= 2 * _SHORT
         return is_short and not _ABSENT.isdisjoint(words)
 
-    def _speaks_against(self, at: int, said: str, mention: Mention, *, is_lone: bool) -> bool:
+    def _speaks_against(self, at: int, said: str, last: _Statement, *, is_lone: bool) -> bool:
         """Tell whether a choice is named here that is denied, or another one that may be meant."""
+        mention = last.mention
+        assert mention is not None
         try:
             named = self.naming.at(at)
         except NotCertain:
@@ -281,9 +326,12 @@ class _Answer:
             return is_named and (is_refuted or before == "not")
         if self.naming.interjects and not named.is_by_letter:
             return False
-        is_against = is_refuted or before == "not" or bool(phrase("{against}").search(said))
+        is_against = is_refuted or before == "not"
+        if last.is_answer or mention.is_confirmed or not named.is_by_letter:
+            is_against = is_against or bool(phrase("{against}").search(said))
         around = self.line.part(max(at - 3, 0), min(named.end + 4, len(self.text)))
-        is_for = bool(phrase("{for_another}").search(around if not named.is_by_letter else said))
+        is_far = "\n" in self.text.keys[mention.end : at] and not named.is_by_letter
+        is_for = bool(phrase("{for_another}").search(around if is_far else said))
         if named.is_by_letter:
             if self._is_key(at):
                 return False

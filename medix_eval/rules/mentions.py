@@ -32,7 +32,7 @@ _STARTERS = frozenset(
     listed("the this that these those it its in on at by for from with as because since given based")
     + listed("due to a an although while when however therefore thus so here there he she they we i")
     + listed("you patients patient explanation reason rationale option options all none both other")
-    + listed("according what let step note ref both many most some such another no not if but")
+    + listed("answer final correct according what let step note ref both many most some such another no not if but")
 )
 """Words that start a sentence after "The answer is E."; another may be the rest of a name."""
 _LONGEST_ASIDE = 12
@@ -226,6 +226,12 @@ class Naming:
             return True
         return self._is_reason(end, _REASON, mention)
 
+    def is_list_mark(self, at: int) -> bool:
+        """Tell whether a full stop stands between a letter and its own text, as in "B. aspirin"."""
+        letter = self.choices.by_letter.get(self._keys[at - 1]) if at else None
+        named = self._by_words(at + 1) if letter is not None and self._keys[at] == "." else None
+        return named is not None and named.choice == letter
+
     def _is_reason(self, at: int, reasons: frozenset[str], mention: Mention) -> bool:
         if (pair := self._keys[at : at + 2]) in (("rather", "than"), ("instead", "of")):
             at += 1
@@ -238,7 +244,10 @@ class Naming:
         """Tell whether brackets only explain the choice, as in "aspirin (an NSAID)."."""
         inside = range(at + 1, min(at + _LONGEST_ASIDE, len(self.text)))
         end = next((at for at in inside if self._keys[at] == ")"), None)
+        inside = self._keys[at + 1 : end]
         if end is None or self._names_another(at + 1, end, mention):
+            return False
+        if not _UNSETTLING.isdisjoint(inside) or inside[-1:] == ("!",):
             return False
         if not (mention.is_by_letter or self._is_of_no_other(mention.choice)):
             return False  # "Heparin (and warfarin)", where both together are an option

@@ -50,7 +50,7 @@ _SPELLINGS = str.maketrans(
 _MARK = "[\u0300-\u0304\u0306-\u030c\u0327\u0328]"
 _ACCENTS = re.compile(rf"(?<![^\W_])([^\W_]{_MARK}+)(?![^\W_])|{_MARK}")
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
-"""What is put into a box is the answer; it stands on a line of its own."""
+"""What is put into a box is the answer; it is a clause of its own."""
 _SCRIPTS = re.compile(
     "(?<=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])(?=[a-zA-Z\uff21-\uff5a])"
     "|(?<=[a-zA-Z\uff21-\uff5a])(?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])"
@@ -131,7 +131,7 @@ def read(text: str) -> Text:
     if not text.isascii():
         text = plain(_SCRIPTS.sub(" ", INVISIBLE.sub("", text)))
     if "\\" in text:
-        text = _LATEX.sub(" ", _BOXED.sub(r"\nanswer: \1\n", text))
+        text = _LATEX.sub(" ", _BOXED.sub(r"; answer: \1 ", text))
     raw = tuple(
         _SPELT[group](match[0]) if group in _SPELT else match[0]
         for match in _TOKEN.finditer(text.strip())
