@@ -279,15 +279,17 @@ class _Answer:
         if is_own and not is_reason and phrase("{softens}").search(said):
             return True
         is_closing = end == self.sentences[-1][1] and number < last.sentence + 3
-        is_next = number == last.sentence + 1 and is_near
-        is_beside = number > last.sentence and (is_next or is_closing)
+        is_next = number <= last.sentence + 1
+        is_beside = number > last.sentence and (is_next and is_near or is_closing)
         if is_beside and self._is_fragment(words, said):
             return True
         if self.naming.interjects and self._denies_interjection(words, mention, is_own=is_own):
             return True
         is_lone = mention.is_by_letter and not mention.is_confirmed and number == last.sentence + 1
         return any(
-            self._speaks_against(at, said, last, is_lone=is_lone and is_near)
+            self._speaks_against(
+                at, said, last, is_near=is_near and is_next, is_lone=is_lone and is_near
+            )
             for at in range(start, end)
         )
 
@@ -309,7 +311,9 @@ class _Answer:
         is_short = is_own or len(words) <= 2 * _SHORT
         return is_short and not _ABSENT.isdisjoint(words)
 
-    def _speaks_against(self, at: int, said: str, last: _Statement, *, is_lone: bool) -> bool:
+    def _speaks_against(
+        self, at: int, said: str, last: _Statement, *, is_near: bool, is_lone: bool
+    ) -> bool:
         """Tell whether a choice is named here that is denied, or another one that may be meant."""
         mention = last.mention
         assert mention is not None
@@ -330,7 +334,7 @@ class _Answer:
         if last.is_answer or mention.is_confirmed or not named.is_by_letter:
             is_against = is_against or bool(phrase("{against}").search(said))
         around = self.line.part(max(at - 3, 0), min(named.end + 4, len(self.text)))
-        is_far = "\n" in self.text.keys[mention.end : at] and not named.is_by_letter
+        is_far = not is_near and not named.is_by_letter
         is_for = bool(phrase("{for_another}").search(around if is_far else said))
         if named.is_by_letter:
             if self._is_key(at):
