@@ -14,20 +14,24 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
 from medix_eval.rules.claims import Claim, find_claim, unframed
 from medix_eval.rules.mentions import Choice, Choices
-from medix_eval.rules.quantities import NUMBER_WORDS, UNITS, Item, Quantity, items_of
+from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
+    DIRECTION_MARKS,
     INVISIBLE,
+    NEGATIONS,
     SKIPPED,
     VOCABULARIES,
     Text,
     Vocabulary,
+    data_of,
     listed,
+    marked_words_of,
     read,
     starts_with_article,
     words,
@@ -61,7 +65,18 @@ Rule = Callable[[Text, Expected], RuleVerdict | None]
 _YES_OR_NO = Choices((Choice(words=("yes",)), Choice(words=("no",))))
 _YES_NO = {choice.words for choice in _YES_OR_NO.all}
 _YES_NO_MAYBE = {("yes",), ("no",), ("maybe",)}
-_PLACE = re.compile(r"(?:(?:on|in|to|at) )?(.*?)(?: (?:side|sided|image|scan))?")
+_FRAME = re.compile(
+    r"(?:(?:it|this|that|they|(?:imaging |image )?(?:modality|plane|view|side|size)"
+    r"|image|scan|picture|lesions?|mass|nodules?|tumou?r|abnormality|finding) )?"
+    r"(?:(?:is|was|are|were|its|lies) )?(?:clearly )?"
+    r"(?:(?:located|seen|found|taken|acquired|obtained|made|produced|performed|shown) )?"
+    r"(?:(?P<placing>on|in|to|at|with|by|using|via|as) )?(?:an? )?"
+    r"(?:(?:patients|chest|brain|head) )?(?P<value>.+?)"
+    r"(?P<named>(?: (?:sides?|sided|images?|imaging|scan|scanner|views?|planes?|sections?|slices?"
+    r"|orientation|in size)){0,2})"
+    r"(?: of (?:brain|head|skull|face|neck|chest|thorax|abdomen|pelvis|body|heart|spine|patient))?"
+)
+"""Sentences around one word that leave it as it is: what is not listed here leaves it open."""
 
 
 def option(answer: Text, expected: Expected) -> RuleVerdict | None:
@@ -103,12 +118,19 @@ def exclusive_word(answer: Text, expected: Expected) -> RuleVerdict | None:
         reference = vocabulary.get(expected.words)
         if reference is None:
             continue
-        named = " ".join(words_of(unframed(answer)))
-        match = _PLACE.fullmatch(named)
-        value = vocabulary.get(tuple(match[1].split())) if match else None
-        if value is not None:
-            return RuleVerdict(score=float(value == reference), rule="exclusive_word")
+        if len(answer) > _LONGEST_FRAME:
+            return None
+        value = _one_value(answer, vocabulary) or _one_value(unframed(answer), vocabulary)
+        is_assent = value == "right" and answer.keys[0].startswith("that")  # "That is right."
+        if value is None or is_assent:
+            return None
+        return RuleVerdict(score=float(value == reference), rule="exclusive_word")
     return None
+
+
+def _one_value(text: Text, vocabulary: Vocabulary) -> str | None:
+    match = _FRAME.fullmatch(" ".join(words_of(text)))
+    return vocabulary.get(tuple(match["value"].split())) if match else None
 
 
 def _right_options(expected: Expected) -> set[int]:
@@ -139,38 +161,36 @@ def _choices(options: tuple[str, ...]) -> Choices:
 # decides nothing: "no pneumothorax" contains it too.
 
 _COUNTING = (("there", "is"), ("there", "are"), ("i", "see"), ("i", "count"))
-_NO_NOUNS = (
-    frozenset(listed("or and to of more less fewer plus point out per fold times x percent"))
-    | frozenset(listed("half halves quarter quarters pair pairs dozen hundred thousand million"))
-    | frozenset(listed("billion log st nd rd th not"))
-    | frozenset(UNITS)
-)
-"""Words that change the number before them."""
-_LONGEST_COUNT = 3
-"""A number, a word such as `small`, and what is counted."""
+_LONGEST_COUNT = 4
+"""A number, words such as `small`, and what is counted."""
+_LONGEST_FRAME = 20
 _ZERO = Quantity(value=Fraction(0), step=Fraction(1))
 
 
 def exact(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Accept an answer that is the reference but for spelling, also as "It is ..."."""
-    reference = expected.words
-    if expected.options or reference in _YES_NO:
+    if expected.options or expected.words in _YES_NO or not expected.words:
         return None  # the rules for choices also know wrong answers, so they have the last word
-    if reference and (words_of(answer) == reference or words_of(unframed(answer)) == reference):
-        return RuleVerdict(score=1.0, rule="exact")
+    for text in (answer, unframed(answer)):
+        is_same = words_of(text) == expected.words
+        if is_same and marked_words_of(text) == marked_words_of(expected.text):
+            return RuleVerdict(score=1.0, rule="exact")
     return None
 
 
 def number(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Compare quantities in any unit; all other words must be the same."""
     reference = items_of(expected.text)
-    if not any(isinstance(item, Quantity) for item in reference):
+    is_measured = any(isinstance(item, Quantity) for item in reference)
+    if not is_measured or not NEGATIONS.isdisjoint(expected.words):
         return None
     given = items_of(unframed(answer))
     is_equal = _is_count(reference, given)
     if is_equal is None:
         is_equal = _are_equal(reference, given)
-    return None if is_equal is None else RuleVerdict(score=float(is_equal), rule="number")
+    if is_equal is None or (not is_equal and "--" in answer.keys):
+        return None  # a dash may be a minus
+    return RuleVerdict(score=float(is_equal), rule="number")
 
 
 def _are_equal(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
@@ -189,17 +209,37 @@ def _are_equal(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
 
 
 def _is_count(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
-    """Compare "two small lesions", "no lesions" or "none" with a bare number."""
+    """Compare "two small lesions", "no lesions" or "none" with a bare number.
+
+    Behind a number only what is listed is something that it counts: "two thirds", "5 inches" and
+    "5 is wrong" are not understood.
+    """
     if len(reference) != 1 or not isinstance(reference[0], Quantity) or reference[0].dimension:
         return None
     given = given[2:] if tuple(given[:2]) in _COUNTING else given
-    if not given or len(given) > _LONGEST_COUNT or not _NO_NOUNS.isdisjoint(given[1:]):
+    if not given or len(given) > _LONGEST_COUNT:
         return None
-    is_zero = given[0] == "none" or (given[0] == "no" and len(given) > 1)
-    count = _ZERO if is_zero else given[0]
-    if not isinstance(count, Quantity) or any(isinstance(item, Quantity) for item in given[1:]):
-        return None
-    return reference[0].equals(count)
+    looks, nouns = _countable(unlimiting=given[0] == "no")
+    is_understood = looks.issuperset(given[1:-1]) and nouns.issuperset(given[1:][-1:])
+    if given[0] in ("no", "none"):
+        is_zero = is_understood and (given[0] == "none") == (len(given) == 1)
+        if is_zero:
+            return reference[0].equals(_ZERO)
+        # "No idea" is no count; whatever it means, it is not one above zero.
+        says_more = any(isinstance(item, Quantity) for item in given) or len(given) != len(
+            ("no", "idea")
+        )
+        return None if says_more or not reference[0].value else False
+    count = given[0] if is_understood else None
+    return reference[0].equals(count) if isinstance(count, Quantity) else None
+
+
+@cache
+def _countable(*, unlimiting: bool) -> tuple[frozenset[Item], frozenset[Item]]:
+    """Return how a counted thing may look, and what may be counted."""
+    listed_in = data_of("units.yaml")
+    looks = listed_in["unlimiting" if unlimiting else "looks"]
+    return frozenset(listed(looks)), frozenset(listed(listed_in["counted"]))
 
 
 _NOTHING = frozenset({"", "0", "none", "no"})
@@ -397,5 +437,5 @@ def _hides_characters(answer: str, expected: Expected) -> bool:
     """Tell whether an answer carries characters that no reader sees and its task does not use."""
     if answer.isascii() and answer.isprintable():
         return False
-    hidden = set(INVISIBLE.findall(answer))
+    hidden = set(INVISIBLE.findall(answer)) - DIRECTION_MARKS
     return not hidden <= set("".join((expected.reference, *expected.options)))

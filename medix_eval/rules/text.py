@@ -1,8 +1,10 @@
 r"""Read text as tokens, so that two spellings of one thing are equal and two things never are.
 
-Case, quotes, markdown, `the`, most punctuation and hyphens inside words carry no meaning here.
-What changes a value stays a token: signs, `<`, `+`, `/`, `%`, decimals, exponents, a `-` after
-`HER2`, the `x` of `28x27`, the colon of `3:1`, a question mark.
+Case, quotes, markdown, LaTeX, `the`, most punctuation, hyphens inside words, the script of digits
+and a JSON object around an answer carry no meaning here. What changes a value stays a token: signs,
+`<`, `+`, `/`, `%`, decimals, exponents, a `-` after `HER2`, the `x` of `28x27`, the colon of `3:1`,
+the brackets of `[0, 9)`, a dash at a number (it may be a minus), a question mark. The table of what
+is equated, and of what never is, stands in the README; a test reads it from there.
 """
 
 from __future__ import annotations
@@ -11,12 +13,23 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
 
 
 def listed(spaced: str) -> tuple[str, ...]:
     """Return the words of a list that is written with spaces."""
     return tuple(spaced.split())
+
+
+@cache
+def data_of(name: str) -> Any:
+    """Read a file of words that lies beside this one; most commands need none."""
+    import yaml  # noqa: PLC0415 (10 ms)
+
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
 SOFT = frozenset(".,;:!()[]{}") | {"\n", "--"}
@@ -29,25 +42,62 @@ INVISIBLE = re.compile(
     "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 """Characters that no reader sees: an answer that carries them is not what it looks like."""
-_CASED = frozenset({"Mg", "mM", "nM", "uM", "μM"})
-"""Magnesium and molar, which are not milligram and millimetre."""
-_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
+DIRECTION_MARKS = frozenset("\u061c\u200e\u200f")
+"""Invisible too, but any text beside Arabic or Hebrew carries them: they hide nothing."""
+FRACTION = "\u2044"
+"""The bar of ½, which is always a fraction; a slash may part anything."""
+DECIMAL_COMMA = ",,"
+"""A comma between digits without a space: "1,5" may be one number, or two."""
+_KEYS = {name: name for name in ("Mg", "mM", "nM", "uM", "μM")} | {
+    FRACTION: "/",
+    DECIMAL_COMMA: ",",
+}
+"""What is not compared in lower case: magnesium and molar are not milligram and millimetre."""
 
 # An exponent must not melt into its base: 10³ is not 103, and 2½ is not 21/2.
 _SPELLINGS = str.maketrans(
-    {sign: f"^{plain}" for sign, plain in zip(_SUPERSCRIPTS, "0123456789+-", strict=True)}
-    | {fraction: f" {fraction}" for fraction in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+    {fraction: f" {fraction}" for fraction in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
     | dict.fromkeys("‐‑‒–−﹣－", "-")  # noqa: RUF001
-    | dict.fromkeys("—―", " -- ")
+    | dict.fromkeys("—―", "--")
     | dict.fromkeys("‘’‚‛′´", "'")  # noqa: RUF001
     | dict.fromkeys("“”„‟″«»", '"')
+    | {"≤": "<=", "≥": ">=", "⩽": "<=", "⩾": ">="}
 )
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
+_DIGIT = re.compile(r"(?![0-9])\d")
+_JSON = re.compile(
+    r'(?:```(?:json)?\s*)?\{\s*"(?:final[ _]?)?answer"\s*:\s*'
+    r'(?:"([^"\\]*)"|(-?[0-9.]+))\s*\}\s*(?:```)?',
+    re.IGNORECASE,
+)
+"""An object that holds an answer and nothing else."""
+_INTERVAL = re.compile(r"[\[(]\s*[-+\d.∞]+\s*[,;]\s*[-+\d.∞]+\s*[\])]")
+_CLOSED = str.maketrans("[]", "⟦⟧")
+"""[0, 9) holds 0 and (0, 9) does not: beside the numbers of an interval a bracket is a token."""
+_POWER = re.compile(
+    r"(?P<times>(?<![^\W\d_])[ ]?[xX×*·⋅][ ]?)?(?<![\d.,])10"
+    r"(?:\^\{?([-+]?[0-9]{1,2})\}?|\*([0-9]{1,2})(?=/))(?![\d.])(?P<per>[ ]?/)?"
+)
+"""A power of ten, with the sign in front of it; `10*9/L` is one as laboratories print it."""
 
 # Accents on letters in words; a letter that stands alone is another one with an accent. Strokes
 # through letters stay, too: struck-out text is not what it spells.
 _MARK = "[\u0300-\u0304\u0306-\u030c\u0327\u0328]"
 _ACCENTS = re.compile(rf"(?<![^\W_])([^\W_]{_MARK}+)(?![^\W_])|{_MARK}")
-_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\b")
+_LATEX = re.compile(
+    r"\\(?:[dt]?frac\s*\{([^{}\\]{1,20})\}\s*\{([^{}\\]{1,20})\}|([A-Za-z]+|[,;:!% ]))"
+)
+_LATEX_NAMES = dict.fromkeys(
+    [*",;:! ", *listed("boxed text textbf textit textrm mathrm mathbf mathit left right rm bf")],
+    " ",
+) | dict(
+    pair.split("=", 1)
+    for pair in listed(
+        "%=% times=× cdot=· pm=± mu=μ circ=° degree=° infty=∞ approx=≈ le=<= leq=<= ge=>= geq=>="
+        " alpha=α beta=β gamma=γ delta=δ Delta=Δ"  # noqa: RUF001
+    )
+)
+"""Commands that mean nothing, or a sign; one that is not listed stays, and is equal to nothing."""
 _TOKEN = re.compile(
     r"""
       (?P<line>  \n\s* )
@@ -58,7 +108,8 @@ _TOKEN = re.compile(
     | (?P<word>  [^\W\d_](?:[^\W_]|'(?=[^\W_]))* )
     | (?P<minus> (?<=\w)-(?![\w-]) | -\Z )                          # HER2-
     | (?P<denial>!(?=[\w=]) )                                        # !B, !=
-    | (?P<dash>  -{2,} | (?<!\w)-(?=\s+[^\s\d]) )                  # B - aspirin
+    | (?P<dash>  (?<=\w)-{2,} | -{2,}(?![.]?[0-9]) | (?<!\w)-(?=\s+[^\s\d]) )  # B - aspirin
+    | (?P<comma> (?<=[0-9]),(?=[0-9]) )
     | (?P<blank> [\s"'*`#_$] | (?<=\w)-(?=\w) )
     | (?P<and>   & )
     | (?P<other> . )
@@ -103,6 +154,7 @@ _SPELT: dict[str | None, Callable[[str], str]] = {
     "word": lambda token: token.replace("'", ""),
     "denial": lambda _: "¬",
     "dash": lambda _: "--",
+    "comma": lambda _: DECIMAL_COMMA,
     "and": lambda _: "and",
 }
 """How the tokens of a group are spelt; those of other groups stay as they are."""
@@ -112,13 +164,25 @@ _SPELT: dict[str | None, Callable[[str], str]] = {
 @lru_cache(maxsize=256)
 def read(text: str) -> Text:
     """Split a text into tokens, in time linear in its length."""
+    if text[:1] in "{`" and (held := _JSON.fullmatch(text.strip())):
+        text = held[1] or held[2] or ""
     if not text.isascii():
-        text = INVISIBLE.sub("", text)
+        text = _RAISED.sub(r"^\g<0>", INVISIBLE.sub("", text))
         plain = unicodedata.normalize("NFKD", text.translate(_SPELLINGS))
         # Some characters, such as a lowered minus, are only now what has another spelling.
         text = _ACCENTS.sub(r"\1", plain.translate(_SPELLINGS))
+        if not text.isascii():
+            text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
     if "\\" in text:
-        text = _LATEX.sub(" ", text)
+        text = _LATEX.sub(_from_latex, text).replace("^°", "°").replace("^{°}", "°")
+    if "10" in text and ("^" in text or "*" in text):
+        text = _POWER.sub(_power_of_ten, text)
+    if "$" in text and text.count("$") % 2:
+        text = text.replace("$", "¤")  # money, where two would be marks of a formula
+    if text[-1:] in {"'", '"'} and text[-2:-1].isdigit() and text.count(text[-1]) % 2:
+        text = f"{text[:-1]} ′"  # five feet, where two would be quotes  # noqa: RUF001
+    if "[" in text or "]" in text:
+        text = _INTERVAL.sub(lambda interval: interval[0].translate(_CLOSED), text)
     raw = tuple(
         _SPELT[group](match[0]) if group in _SPELT else match[0]
         for match in _TOKEN.finditer(text.strip())
@@ -128,7 +192,17 @@ def read(text: str) -> Text:
 
 
 def _key(token: str) -> str:
-    return token if token in _CASED else token.casefold()
+    return _KEYS.get(token) or token.casefold()
+
+
+def _from_latex(command: re.Match[str]) -> str:
+    top, bottom, name = command.groups()
+    return f" {top}{FRACTION}{bottom} " if top else _LATEX_NAMES.get(name, command[0])
+
+
+def _power_of_ten(power: re.Match[str]) -> str:
+    exponent = (power[2] or power[3]).lstrip("+")
+    return f"{' x ' if power['times'] or power['per'] else ''}10^{exponent}{power['per'] or ''}"
 
 
 def words_of(text: Text) -> tuple[str, ...]:
@@ -150,15 +224,45 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def starts_with_article(text: Text, at: int = 0) -> bool:
-    """Tell whether an `a` or `an` with a word after it stands here: `A fracture`, not `A, B`."""
-    return (
-        text.keys[at : at + 1] != ()
-        and text.keys[at] in ARTICLES
-        and len(text) > at + 1
-        and len(text.keys[at + 1]) > 1
-        and text.keys[at + 1] not in SOFT
-        and text.keys[at + 1] not in {"and", "or"}
-    )
+    """Tell whether an `a` or `an` with a word after it stands here: `A fracture`, not `A wave`.
+
+    What a letter names is no article: neither `A, B` nor `A positive`, nor what is many, `A cells`.
+    """
+    if len(text) <= at + 1 or text.keys[at] not in ARTICLES:
+        return False
+    after = text.keys[at + 1]
+    if len(after) == 1 or after in SOFT or after in {"and", "or"}:
+        return False
+    if text.keys[at] == "an":
+        return True
+    is_plural = after[-1] == "s" and after[-2] not in "saiuo"
+    return not is_plural and after not in _lettered()
+
+
+@cache
+def _lettered() -> frozenset[str]:
+    return frozenset(listed(data_of("units.yaml")["lettered"]))
+
+
+NEGATIONS = frozenset(listed("no not non never nor none neither without isnt arent cannot denies"))
+
+
+def marked_words_of(text: Text) -> tuple[str, ...]:
+    """Return the words of a text, and beside a negation the marks that say how far it reaches.
+
+    "No, fracture" is not "no fracture".
+    """
+    if NEGATIONS.isdisjoint(text.keys):
+        return words_of(text)
+    kept: list[str] = []
+    for at in range(int(starts_with_article(text)), len(text)):
+        key = text.keys[at]
+        if key not in SKIPPED:
+            kept.append(key)
+        elif kept and kept[-1] not in SOFT and key != "the":
+            is_end = key in {"!", ";"} or text.ends_sentence(at)
+            kept += ["."] if is_end else [] if key == "." else [key]
+    return tuple(kept[:-1] if kept and kept[-1] in SOFT else kept)
 
 
 def normalise(text: str) -> str:
@@ -167,17 +271,22 @@ def normalise(text: str) -> str:
     >>> normalise("The answer: Crohn’s disease")
     'answer crohns disease'
     """
-    return " ".join(words(text))
+    return " ".join(marked_words_of(read(text)))
 
 
 _SIDE = {"left": ("left",), "right": ("right",), "both": ("both", "bilateral")}
 _SIZE = {"small": ("small",), "large": ("large", "big")}
 _MODALITY = {
-    "x-ray": ("x-ray", "xray", "radiograph", "plain film"),
-    "ct": ("ct", "computed tomography"),
-    "mri": ("mri", "magnetic resonance imaging", "magnetic resonance"),
-    "ultrasound": ("ultrasound", "ultrasonography", "sonography"),
+    "x-ray": ("x-ray", "xray", "radiograph", "radiography", "plain film"),
+    "ct": ("ct", "computed tomography", "computerized tomography", "cat scan"),
+    "mri": ("mri", "mr", "magnetic resonance imaging", "magnetic resonance"),
+    "ultrasound": ("ultrasound", "ultrasonography", "sonography", "sonogram"),
     "microscopy": ("microscopy", "microscopic"),
+}
+_PLANE = {
+    "axial": ("axial", "transverse", "transaxial"),
+    "coronal": ("coronal",),
+    "sagittal": ("sagittal",),
 }
 Vocabulary = Mapping[tuple[str, ...], str]
 """Each phrase, as words, and the value it means."""
@@ -191,6 +300,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "side": _vocabulary(_SIDE),
     "size": _vocabulary(_SIZE),
     "modality": _vocabulary(_MODALITY),
+    "plane": _vocabulary(_PLANE),
 }
 """By the name that a task gives to a fact."""
 ORGANS = _vocabulary(
