@@ -249,15 +249,36 @@ _RETRACTED = re.compile(
     r"\b(?:wrong|false|incorrect|untrue|opposite|actually|rather|anything|sorry|wait|correction"
     r"|ignore|disregard|disagree|reference)\b"
 )
-_HEDGES = frozenset(listed("maybe perhaps possibly may might could if ? ~"))
+_UNCLEAR = re.compile(
+    r"\?|~|\b(?:maybe|perhaps|possibl[ey]|may|might|could|would|should|if|unless|probabl[ey]|likely"
+    r"|unlikely|suspect\w*|suspici\w*|suggest\w*|appear\w*|seem\w*|questionable|uncertain\w*|unclear"
+    r"|equivocal|indeterminate|doubt\w*|presum\w*|concern\w*|cannot|cant|can not|unable|versus|vs"
+    r"|whether|either|neither|assum\w*|consider\w*|differential|but|however|although|though|except"
+    r"|apart|besides|instead|yet|otherwise|despite|fail\w*|lack\w*|nothing|negative|free|exclud\w*"
+    r"|ruled?|absence|devoid|resolved|disappear\w*|hardly|barely|scarcely|prior|previous\w*|former\w*"
+    r"|history|longer)\b"
+    r"|\b(?:lesions?|nodules?|mass(?:es)?|findings?|abnormalit(?:y|ies))\b[^.;!\n]{0,200}"
+    r"\b(?:not|never|isnt|arent|wasnt|werent|absent|denies|none|nor)\b"
+)
+"""A hedge, a contrast or a denial in other words: what it leaves of a fact is not certain."""
+_DENIED_FIRST = re.compile(
+    r"\b(?:no|not|never|isnt|arent|doesnt|dont|without)\b[^.;!\n]{0,200}(?:,|:|--|\band\b|\bwith\b)"
+)
+"""A denial that may end before its sentence does."""
 _DENIALS = frozenset(
     listed("not never neither nor cannot isnt arent doesnt dont absent excluded denies unlikely")
 )
 _NEGATIVE = _DENIALS | {"no", "without", "zero", "0"}
 _FINDING = frozenset(listed("lesion nodule mass finding abnormality"))
 _FINDINGS = _FINDING | frozenset(listed("lesions nodules masses findings abnormalities"))
-_SEEN = frozenset(listed("any visible evident apparent detectable focal bright such"))
+_SEEN = frozenset(
+    listed("any visible evident apparent detectable focal bright such evidence sign signs of a an")
+)
 """What may stand in "no visible lesion" without limiting it, as "no large lesion" does."""
+_NORMAL = _NEGATIVE | frozenset(
+    listed("normal unremarkable clear healthy intact nothing none free")
+)
+_LIMITING = frozenset(listed("other others further additional more new"))
 _COUNTS = {str(value): str(value) for value in range(1, 100)} | {
     word: str(value) for word, value in NUMBER_WORDS.items() if value
 }
@@ -276,12 +297,18 @@ def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
     """
     if not expected.facts:
         return None
-    if _RETRACTED.search(" ".join(answer.keys)):
-        return None
     report = _Report(list(_sentences(answer)))
     present = {name: value for name, value in expected.facts.items() if not _is_nothing(value)}
+    said = " ".join(answer.keys)
+    is_unclear = _UNCLEAR.search(said) or (
+        not _OF_A_FINDING.isdisjoint(present) and _DENIED_FIRST.search(said)
+    )
+    if _RETRACTED.search(said) or (is_unclear and report.names_any_of(present)):
+        return None
     stated = [report.states(name, value) for name, value in present.items()]
     if len(present) < len(expected.facts):
+        if report.is_clear is None:
+            return None
         stated.append(report.is_clear)
     return RuleVerdict(score=sum(stated) / len(stated), rule="facts")
 
@@ -305,48 +332,72 @@ def _sentences(text: Text) -> Iterator[Sequence[str]]:
 class _Report:
     sentences: Sequence[Sequence[str]]
 
+    def names_any_of(self, facts: Mapping[str, str]) -> bool:
+        """Tell whether a finding is named, or any value of these facts."""
+        vocabularies = [_vocabulary_of(name, value) for name, value in facts.items()]
+        return any(
+            not _FINDINGS.isdisjoint(sentence)
+            or any(_values(sentence, vocabulary) for vocabulary in vocabularies)
+            for sentence in self.sentences
+        )
+
     def states(self, name: str, value: str) -> bool:
         """Tell whether the value is stated, and nothing that contradicts it."""
         if name in _OF_A_FINDING and self._says_nothing_is_found:
             return False
         said: set[str] = set()
         denied: set[str] = set()
-        vocabulary = VOCABULARIES.get(name, {})
-        phrase = words(value)
-        vocabulary = vocabulary if phrase in vocabulary else {phrase: value}
+        vocabulary = _vocabulary_of(name, value)
         for sentence in self.sentences:
-            is_hedged = not _HEDGES.isdisjoint(sentence)
             denial = _first_denial(sentence, of_a_finding=name in _OF_A_FINDING)
             found = _counts(sentence) if name == "count" else _values(sentence, vocabulary)
             for at, meant in found:
-                if is_hedged or at <= denial:
-                    said.add(meant)
-                if is_hedged or at > denial:
-                    denied.add(meant)
+                (said if at <= denial else denied).add(meant)
         meant = (
-            _COUNTS.get(value.strip().casefold(), value) if name == "count" else vocabulary[phrase]
+            _COUNTS.get(value.strip().casefold(), value)
+            if name == "count"
+            else vocabulary[words(value)]
         )
         return said == {meant} and meant not in denied
 
     @cached_property
-    def is_clear(self) -> bool:
-        """Whether the report says that nothing is found, and of nothing that it is."""
-        return self._says_nothing_is_found and not any(
-            word in _FINDINGS and at < _first_denial(sentence, of_a_finding=True)
-            for sentence in self.sentences
-            for at, word in enumerate(sentence)
+    def is_clear(self) -> bool | None:
+        """Whether the report says that nothing is found; None where that is not certain."""
+        is_denied = [not _NORMAL.isdisjoint(sentence) for sentence in self.sentences]
+        named = [not _FINDINGS.isdisjoint(sentence) for sentence in self.sentences]
+        is_found = any(name and not denied for name, denied in zip(named, is_denied, strict=True))
+        if is_found or not any(is_denied):
+            return False
+        if self._says_nothing_is_found:
+            return True
+        is_limited = any(
+            name and (self._is_limited(sentence) or len(_NEGATIVE.intersection(sentence)) > 1)
+            for name, sentence in zip(named, self.sentences, strict=True)
         )
+        return False if is_limited else None
 
     @cached_property
     def _says_nothing_is_found(self) -> bool:
         return any(
             _is_absence(sentence, at)
-            and _HEDGES.isdisjoint(sentence)
             and _DENIALS.isdisjoint(sentence)
-            and not any(_values(sentence, VOCABULARIES[name]) for name in ("side", "size"))
+            and not self._is_limited(sentence)
             for sentence in self.sentences
             for at in range(len(sentence))
         )
+
+    @staticmethod
+    def _is_limited(sentence: Sequence[str]) -> bool:
+        """Tell whether a sentence speaks of a side, a size or of more than was said."""
+        return not _LIMITING.isdisjoint(sentence) or any(
+            _values(sentence, VOCABULARIES[name]) for name in ("side", "size")
+        )
+
+
+def _vocabulary_of(name: str, value: str) -> Vocabulary:
+    """Return the values that a fact may have, or its own words."""
+    vocabulary, phrase = VOCABULARIES.get(name, {}), words(value)
+    return vocabulary if phrase in vocabulary else {phrase: value}
 
 
 def _is_absence(sentence: Sequence[str], at: int) -> bool:

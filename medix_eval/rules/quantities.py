@@ -11,7 +11,7 @@ decide alike, and "1,5" may be 1.5 or two numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
@@ -30,7 +30,7 @@ NUMBER_WORDS = {word: value for value, word in enumerate(_ONES)} | {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Quantity:
     """A value in the base unit of its dimension."""
 
@@ -128,10 +128,11 @@ def _quantity_at(raw: Sequence[str], at: int) -> tuple[Quantity | None, int]:
     if number is None:
         return None, at
     factor, offset, dimension, end = _unit_at(raw, end)
-    if dimension:
-        value, step = number.value * factor + offset, number.step * factor
-        number = replace(number, value=value, step=step, dimension=dimension)
-    return number, end
+    if not dimension:
+        return number, end
+    value, step = number.value * factor + offset, number.step * factor
+    marks = (number.may_be_thousands, number.may_be_two)
+    return Quantity(value, step, dimension, *marks), end
 
 
 def _number_at(raw: Sequence[str], at: int) -> tuple[Quantity | None, int]:

@@ -108,9 +108,9 @@ _TOKEN = re.compile(
     | (?P<word>  [^\W\d_](?:[^\W_]|'(?=[^\W_]))* )
     | (?P<minus> (?<=\w)-(?![\w-]) | -\Z )                          # HER2-
     | (?P<denial>!(?=[\w=]) )                                        # !B, !=
-    | (?P<dash>  (?<=\w)-{2,} | -{2,}(?![.]?[0-9]) | (?<!\w)-(?=\s+[^\s\d]) )  # B - aspirin
-    | (?P<comma> (?<=[0-9]),(?=[0-9]) )
-    | (?P<blank> [\s"'*`#_$] | (?<=\w)-(?=\w) )
+    | (?P<dash>  -(?<=\w-)-+ | --+(?![.]?[0-9]) | -(?<!\w-)(?=\s+[^\s\d]) )  # B - aspirin
+    | (?P<blank> [\s"'*`#_$] | -(?<=\w-)(?=\w) )
+    | (?P<comma> ,(?<=[0-9],)(?=[0-9]) )
     | (?P<and>   & )
     | (?P<other> . )
     """,
@@ -192,7 +192,7 @@ def read(text: str) -> Text:
 
 
 def _key(token: str) -> str:
-    return _KEYS.get(token) or token.casefold()
+    return token.casefold() if token not in _KEYS else _KEYS[token]
 
 
 def _from_latex(command: re.Match[str]) -> str:
