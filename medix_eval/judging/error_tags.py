@@ -16,12 +16,12 @@ from medix_eval.rules.decide import Expected, chosen_option, yes_no
 from medix_eval.rules.quantities import Quantity, items_of
 from medix_eval.rules.text import (
     ARTICLES,
-    ORGANS,
-    VOCABULARIES,
     Text,
     Vocabulary,
     listed,
+    organs,
     read,
+    vocabularies,
     words_of,
 )
 
@@ -81,15 +81,15 @@ def _is_negated(reference: Text, given: Text) -> bool:
 
 
 def _swaps_sides(reference: Text, given: Text) -> bool:
-    return _swaps(VOCABULARIES["side"], _PLACING, reference, given)
+    return _swaps(vocabularies()["side"], _PLACING, reference, given)
 
 
 def _confuses_modalities(reference: Text, given: Text) -> bool:
-    return _swaps(VOCABULARIES["modality"], _SAYS_THERE_IS | _PLACING, reference, given)
+    return _swaps(vocabularies()["modality"], _SAYS_THERE_IS | _PLACING, reference, given)
 
 
 def _confuses_organs(reference: Text, given: Text) -> bool:
-    return _swaps(ORGANS, _SAYS_THERE_IS | _PLACING, reference, given)
+    return _swaps(organs(), _SAYS_THERE_IS | _PLACING, reference, given)
 
 
 _DIFFERENCES: dict[str, Callable[[Text, Text], bool]] = {

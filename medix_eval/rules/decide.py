@@ -26,14 +26,13 @@ from medix_eval.rules.text import (
     INVISIBLE,
     NEGATIONS,
     SKIPPED,
-    VOCABULARIES,
     Text,
     Vocabulary,
-    data_of,
-    listed,
     marked_words_of,
     read,
     starts_with_article,
+    terms_of,
+    vocabularies,
     words,
     words_of,
 )
@@ -114,7 +113,7 @@ def yes_no(answer: Text, expected: Expected) -> RuleVerdict | None:
 
 def exclusive_word(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Decide between words that exclude each other: who answers "left" did not answer "right"."""
-    for vocabulary in VOCABULARIES.values():
+    for vocabulary in vocabularies().values():
         reference = vocabulary.get(expected.words)
         if reference is None:
             continue
@@ -219,27 +218,15 @@ def _is_count(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
     given = given[2:] if tuple(given[:2]) in _COUNTING else given
     if not given or len(given) > _LONGEST_COUNT:
         return None
-    looks, nouns = _countable(unlimiting=given[0] == "no")
-    is_understood = looks.issuperset(given[1:-1]) and nouns.issuperset(given[1:][-1:])
-    if given[0] in ("no", "none"):
-        is_zero = is_understood and (given[0] == "none") == (len(given) == 1)
-        if is_zero:
-            return reference[0].equals(_ZERO)
-        # "No idea" is no count; whatever it means, it is not one above zero.
-        says_more = any(isinstance(item, Quantity) for item in given) or len(given) != len(
-            ("no", "idea")
-        )
-        return None if says_more or not reference[0].value else False
-    count = given[0] if is_understood else None
-    return reference[0].equals(count) if isinstance(count, Quantity) else None
-
-
-@cache
-def _countable(*, unlimiting: bool) -> tuple[frozenset[Item], frozenset[Item]]:
-    """Return how a counted thing may look, and what may be counted."""
-    listed_in = data_of("units.yaml")
-    looks = listed_in["unlimiting" if unlimiting else "looks"]
-    return frozenset(listed(looks)), frozenset(listed(listed_in["counted"]))
+    count, *rest = given
+    looks = terms_of("unlimiting" if count == "no" else "looks")
+    is_understood = looks.issuperset(rest[:-1]) and terms_of("counted").issuperset(rest[-1:])
+    if (count == "none" and not rest) or (count == "no" and rest and is_understood):
+        count = _ZERO
+    elif count in ("no", "none") and len(rest) == 1 and isinstance(rest[0], str):
+        return False if reference[0].value else None  # "No idea" is no count, and none above zero
+    is_read = is_understood and isinstance(count, Quantity)
+    return reference[0].equals(count) if is_read else None
 
 
 _NOTHING = frozenset({"", "0", "none", "no"})
@@ -249,44 +236,25 @@ _RETRACTED = re.compile(
     r"\b(?:wrong|false|incorrect|untrue|opposite|actually|rather|anything|sorry|wait|correction"
     r"|ignore|disregard|disagree|reference)\b"
 )
-_UNCLEAR = re.compile(
-    r"\?|~|\b(?:maybe|perhaps|possibl[ey]|may|might|could|would|should|if|unless|probabl[ey]|likely"
-    r"|unlikely|suspect\w*|suspici\w*|suggest\w*|appear\w*|seem\w*|questionable|uncertain\w*|unclear"
-    r"|equivocal|indeterminate|doubt\w*|presum\w*|concern\w*|cannot|cant|can not|unable|versus|vs"
-    r"|whether|either|neither|assum\w*|consider\w*|differential|but|however|although|though|except"
-    r"|apart|besides|instead|yet|otherwise|despite|fail\w*|lack\w*|nothing|negative|free|exclud\w*"
-    r"|ruled?|absence|devoid|resolved|disappear\w*|hardly|barely|scarcely|prior|previous\w*|former\w*"
-    r"|history|longer)\b"
-    r"|\b(?:lesions?|nodules?|mass(?:es)?|findings?|abnormalit(?:y|ies))\b[^.;!\n]{0,200}"
-    r"\b(?:not|never|isnt|arent|wasnt|werent|absent|denies|none|nor)\b"
-)
-"""A hedge, a contrast or a denial in other words: what it leaves of a fact is not certain."""
 _DENIED_FIRST = re.compile(
     r"\b(?:no|not|never|isnt|arent|doesnt|dont|without)\b[^.;!\n]{0,200}(?:,|:|--|\band\b|\bwith\b)"
 )
 """A denial that may end before its sentence does."""
-_DENIALS = frozenset(
-    listed("not never neither nor cannot isnt arent doesnt dont absent excluded denies unlikely")
-)
-_NEGATIVE = _DENIALS | {"no", "without", "zero", "0"}
-_FINDING = frozenset(listed("lesion nodule mass finding abnormality"))
-_FINDINGS = _FINDING | frozenset(listed("lesions nodules masses findings abnormalities"))
-_SEEN = frozenset(
-    listed("any visible evident apparent detectable focal bright such evidence sign signs of a an")
-)
-"""What may stand in "no visible lesion" without limiting it, as "no large lesion" does."""
-_NORMAL = _NEGATIVE | frozenset(
-    listed("normal unremarkable clear healthy intact nothing none free")
-)
-_LIMITING = frozenset(listed("other others further additional more new"))
 _COUNTS = {str(value): str(value) for value in range(1, 100)} | {
     word: str(value) for word, value in NUMBER_WORDS.items() if value
 }
 _ONE = frozenset({"a", "an", "single"})
 _NEAR = 3
 """How many words may stand between a number and what it counts."""
-_NO_ADJECTIVES = frozenset(listed("or and of with in on image scan shows show showing"))
-_INEXACT = frozenset(listed("least most than about approximately or to range / x < > - +"))
+
+
+@cache
+def _unclear() -> re.Pattern[str]:
+    """Return what may leave a fact open, also a denial behind a finding: "lesions are absent"."""
+    hedges, found, denied = (
+        "|".join(terms_of(name)) for name in ("unclear", "findings", "denials")
+    )
+    return re.compile(rf"\?|~|\b(?:{hedges}|(?:{found})\b[^.;!\n]{{0,200}}\b(?:{denied}|none))\b")
 
 
 def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
@@ -300,7 +268,7 @@ def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
     report = _Report(list(_sentences(answer)))
     present = {name: value for name, value in expected.facts.items() if not _is_nothing(value)}
     said = " ".join(answer.keys)
-    is_unclear = _UNCLEAR.search(said) or (
+    is_unclear = _unclear().search(said) or (
         not _OF_A_FINDING.isdisjoint(present) and _DENIED_FIRST.search(said)
     )
     if _RETRACTED.search(said) or (is_unclear and report.names_any_of(present)):
@@ -336,7 +304,7 @@ class _Report:
         """Tell whether a finding is named, or any value of these facts."""
         vocabularies = [_vocabulary_of(name, value) for name, value in facts.items()]
         return any(
-            not _FINDINGS.isdisjoint(sentence)
+            not terms_of("findings").isdisjoint(sentence)
             or any(_values(sentence, vocabulary) for vocabulary in vocabularies)
             for sentence in self.sentences
         )
@@ -363,16 +331,21 @@ class _Report:
     @cached_property
     def is_clear(self) -> bool | None:
         """Whether the report says that nothing is found; None where that is not certain."""
-        is_denied = [not _NORMAL.isdisjoint(sentence) for sentence in self.sentences]
-        named = [not _FINDINGS.isdisjoint(sentence) for sentence in self.sentences]
-        is_found = any(name and not denied for name, denied in zip(named, is_denied, strict=True))
-        if is_found or not any(is_denied):
+        negative, findings = _negative(), terms_of("findings")
+        denied = [
+            sentence
+            for sentence in self.sentences
+            if not (negative | terms_of("normal")).isdisjoint(sentence)
+        ]
+        found = [sentence for sentence in self.sentences if not findings.isdisjoint(sentence)]
+        if not denied or any(sentence not in denied for sentence in found):
             return False
         if self._says_nothing_is_found:
-            return True
+            is_first = (_first_denial(one, of_a_finding=True) for one in found)
+            firsts = zip(found, is_first, strict=True)
+            return None if any(not findings.isdisjoint(one[:at]) for one, at in firsts) else True
         is_limited = any(
-            name and (self._is_limited(sentence) or len(_NEGATIVE.intersection(sentence)) > 1)
-            for name, sentence in zip(named, self.sentences, strict=True)
+            self._is_limited(one) or len(negative.intersection(one)) > 1 for one in found
         )
         return False if is_limited else None
 
@@ -380,7 +353,7 @@ class _Report:
     def _says_nothing_is_found(self) -> bool:
         return any(
             _is_absence(sentence, at)
-            and _DENIALS.isdisjoint(sentence)
+            and terms_of("denials").isdisjoint(sentence)
             and not self._is_limited(sentence)
             for sentence in self.sentences
             for at in range(len(sentence))
@@ -389,31 +362,37 @@ class _Report:
     @staticmethod
     def _is_limited(sentence: Sequence[str]) -> bool:
         """Tell whether a sentence speaks of a side, a size or of more than was said."""
-        return not _LIMITING.isdisjoint(sentence) or any(
-            _values(sentence, VOCABULARIES[name]) for name in ("side", "size")
+        return not terms_of("limiting").isdisjoint(sentence) or any(
+            _values(sentence, vocabularies()[name]) for name in ("side", "size")
         )
 
 
 def _vocabulary_of(name: str, value: str) -> Vocabulary:
     """Return the values that a fact may have, or its own words."""
-    vocabulary, phrase = VOCABULARIES.get(name, {}), words(value)
+    vocabulary, phrase = vocabularies().get(name, {}), words(value)
     return vocabulary if phrase in vocabulary else {phrase: value}
+
+
+@cache
+def _negative() -> frozenset[str]:
+    return terms_of("denials") | terms_of("absences")
 
 
 def _is_absence(sentence: Sequence[str], at: int) -> bool:
     """Tell whether "no lesion" or the like stands here."""
-    if sentence[at] not in _NEGATIVE - _DENIALS:
+    if sentence[at] not in terms_of("absences"):
         return False
     at += 1
-    while at < len(sentence) and sentence[at] in _SEEN:
+    while at < len(sentence) and sentence[at] in terms_of("seen"):
         at += 1
-    return at < len(sentence) and sentence[at] in _FINDINGS
+    return at < len(sentence) and sentence[at] in terms_of("findings")
 
 
 def _first_denial(sentence: Sequence[str], *, of_a_finding: bool) -> int:
     """Return where a sentence starts to deny; "no lesion" denies nothing but findings."""
+    negative = _negative()
     for at, word in enumerate(sentence):
-        if word in _NEGATIVE and (of_a_finding or not _is_absence(sentence, at)):
+        if word in negative and (of_a_finding or not _is_absence(sentence, at)):
             return at
     return len(sentence)
 
@@ -436,11 +415,11 @@ def _counts(sentence: Sequence[str]) -> list[tuple[int, str]]:
         if count is None:
             continue
         for noun in sentence[at + 1 : at + 2 + _NEAR]:
-            if noun in (_FINDING if word in _ONE else _FINDINGS):
-                is_exact = at == 0 or sentence[at - 1] not in _INEXACT
+            if noun in terms_of("finding" if word in _ONE else "findings"):
+                is_exact = at == 0 or sentence[at - 1] not in terms_of("inexact")
                 found.append((at, count if is_exact else "inexact"))
                 break
-            if noun in _COUNTS or noun in _NO_ADJECTIVES:
+            if noun in _COUNTS or noun in terms_of("unadjective"):
                 break
     return found
 

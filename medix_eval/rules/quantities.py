@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
-from medix_eval.rules.text import DECIMAL_COMMA, FRACTION, SKIPPED, Text, data_of, listed
+from medix_eval.rules.text import DECIMAL_COMMA, FRACTION, SKIPPED, Text, listed, terms
 
 _LONGEST_NUMBER = 30
 """Digits of no measurement; a longer row of them is read as a word."""
@@ -79,7 +79,7 @@ class _Unit:
 def _units() -> dict[str, _Unit]:
     units = {
         name: _Unit(base, Fraction(factor))
-        for base, factor, names in data_of("units.yaml")["units"]
+        for base, factor, names in terms()["units"]
         for name in names.split()
     }
     return units | {"fahrenheit": _Unit("celsius", Fraction(5, 9), Fraction(-160, 9))}
@@ -87,7 +87,7 @@ def _units() -> dict[str, _Unit]:
 
 @cache
 def _respellings() -> dict[tuple[str, ...], tuple[str, ...]]:
-    return {listed(one): listed(other) for one, other in data_of("units.yaml")["respelt"].items()}
+    return {listed(one): listed(other) for one, other in terms()["respelt"].items()}
 
 
 Item = str | Quantity

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -24,12 +24,19 @@ def listed(spaced: str) -> tuple[str, ...]:
 
 
 @cache
-def data_of(name: str) -> Any:
-    """Read a file of words that lies beside this one; most commands need none."""
+def terms() -> Mapping[str, Any]:
+    """Return what `terms.yaml` lists; most commands need none of it."""
     import yaml  # noqa: PLC0415 (10 ms)
 
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    return yaml.load(text, Loader=yaml.CSafeLoader)
+    text = Path(__file__).with_name("terms.yaml").read_text(encoding="utf-8")
+    listed: Mapping[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
+    return listed
+
+
+@cache
+def terms_of(name: str) -> frozenset[str]:
+    """Return a list of words of `terms.yaml`."""
+    return frozenset(str(terms()[name]).split())
 
 
 SOFT = frozenset(".,;:!()[]{}") | {"\n", "--"}
@@ -87,17 +94,6 @@ _ACCENTS = re.compile(rf"(?<![^\W_])([^\W_]{_MARK}+)(?![^\W_])|{_MARK}")
 _LATEX = re.compile(
     r"\\(?:[dt]?frac\s*\{([^{}\\]{1,20})\}\s*\{([^{}\\]{1,20})\}|([A-Za-z]+|[,;:!% ]))"
 )
-_LATEX_NAMES = dict.fromkeys(
-    [*",;:! ", *listed("boxed text textbf textit textrm mathrm mathbf mathit left right rm bf")],
-    " ",
-) | dict(
-    pair.split("=", 1)
-    for pair in listed(
-        "%=% times=× cdot=· pm=± mu=μ circ=° degree=° infty=∞ approx=≈ le=<= leq=<= ge=>= geq=>="
-        " alpha=α beta=β gamma=γ delta=δ Delta=Δ"  # noqa: RUF001
-    )
-)
-"""Commands that mean nothing, or a sign; one that is not listed stays, and is equal to nothing."""
 _TOKEN = re.compile(
     r"""
       (?P<line>  \n\s* )
@@ -197,7 +193,11 @@ def _key(token: str) -> str:
 
 def _from_latex(command: re.Match[str]) -> str:
     top, bottom, name = command.groups()
-    return f" {top}{FRACTION}{bottom} " if top else _LATEX_NAMES.get(name, command[0])
+    if top:
+        return f" {top}{FRACTION}{bottom} "
+    signs = dict(pair.split("=", 1) for pair in terms_of("latex"))
+    is_dropped = name == " " or name in terms_of("typeset")
+    return " " if is_dropped else signs.get(name, command[0])
 
 
 def _power_of_ten(power: re.Match[str]) -> str:
@@ -236,12 +236,7 @@ def starts_with_article(text: Text, at: int = 0) -> bool:
     if text.keys[at] == "an":
         return True
     is_plural = after[-1] == "s" and after[-2] not in "saiuo"
-    return not is_plural and after not in _lettered()
-
-
-@cache
-def _lettered() -> frozenset[str]:
-    return frozenset(listed(data_of("units.yaml")["lettered"]))
+    return not is_plural and after not in terms_of("lettered")
 
 
 NEGATIONS = frozenset(listed("no not non never nor none neither without isnt arent cannot denies"))
@@ -274,54 +269,21 @@ def normalise(text: str) -> str:
     return " ".join(marked_words_of(read(text)))
 
 
-_SIDE = {"left": ("left",), "right": ("right",), "both": ("both", "bilateral")}
-_SIZE = {"small": ("small",), "large": ("large", "big")}
-_MODALITY = {
-    "x-ray": ("x-ray", "xray", "radiograph", "radiography", "plain film"),
-    "ct": ("ct", "computed tomography", "computerized tomography", "cat scan"),
-    "mri": ("mri", "mr", "magnetic resonance imaging", "magnetic resonance"),
-    "ultrasound": ("ultrasound", "ultrasonography", "sonography", "sonogram"),
-    "microscopy": ("microscopy", "microscopic"),
-}
-_PLANE = {
-    "axial": ("axial", "transverse", "transaxial"),
-    "coronal": ("coronal",),
-    "sagittal": ("sagittal",),
-}
 Vocabulary = Mapping[tuple[str, ...], str]
 """Each phrase, as words, and the value it means."""
 
 
-def _vocabulary(values: Mapping[str, tuple[str, ...]]) -> Vocabulary:
+def _vocabulary(values: Mapping[str, Sequence[str]]) -> Vocabulary:
     return {words(phrase): value for value, phrases in values.items() for phrase in phrases}
 
 
-VOCABULARIES: dict[str, Vocabulary] = {
-    "side": _vocabulary(_SIDE),
-    "size": _vocabulary(_SIZE),
-    "modality": _vocabulary(_MODALITY),
-    "plane": _vocabulary(_PLANE),
-}
-"""By the name that a task gives to a fact."""
-ORGANS = _vocabulary(
-    {
-        "brain": ("brain", "cerebrum", "cerebral"),
-        "heart": ("heart", "cardiac"),
-        "lung": ("lung", "lungs", "pulmonary"),
-        "liver": ("liver", "hepatic"),
-        "spleen": ("spleen", "splenic"),
-        "pancreas": ("pancreas", "pancreatic"),
-        "kidney": ("kidney", "kidneys", "renal"),
-        "urinary bladder": ("urinary bladder", "bladder"),
-        "gallbladder": ("gallbladder", "gall bladder"),
-        "stomach": ("stomach", "gastric"),
-        "colon": ("colon", "colonic"),
-        "prostate": ("prostate", "prostatic"),
-        "uterus": ("uterus", "uterine"),
-        "ovary": ("ovary", "ovaries", "ovarian"),
-        "breast": ("breast", "breasts"),
-        "thyroid": ("thyroid", "thyroid gland"),
-        "eye": ("eye", "eyes"),
-    }
-)
-"""Only for naming mistakes: an organ may be part of another answer, so no rule decides by these."""
+@cache
+def vocabularies() -> Mapping[str, Vocabulary]:
+    """Return the values that exclude each other, by the name that a task gives to a fact."""
+    return {name: _vocabulary(values) for name, values in terms()["vocabularies"].items()}
+
+
+@cache
+def organs() -> Vocabulary:
+    """Return the names of organs: no rule decides by these, they only name a mistake."""
+    return _vocabulary(terms()["organs"])
