@@ -225,8 +225,7 @@ def _is_count(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
         count = _ZERO
     elif count in ("no", "none") and len(rest) == 1 and isinstance(rest[0], str):
         return False if reference[0].value else None  # "No idea" is no count, and none above zero
-    is_read = is_understood and isinstance(count, Quantity)
-    return reference[0].equals(count) if is_read else None
+    return reference[0].equals(count) if is_understood and isinstance(count, Quantity) else None
 
 
 _NOTHING = frozenset({"", "0", "none", "no"})
@@ -268,10 +267,13 @@ def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
     report = _Report(list(_sentences(answer)))
     present = {name: value for name, value in expected.facts.items() if not _is_nothing(value)}
     said = " ".join(answer.keys)
-    is_unclear = _unclear().search(said) or (
-        not _OF_A_FINDING.isdisjoint(present) and _DENIED_FIRST.search(said)
+    phrases = [phrase for named in present.items() for phrase in _vocabulary_of(*named)]
+    is_named = not terms_of("findings").union(*phrases).isdisjoint(answer.keys)
+    is_unclear = is_named and (
+        _unclear().search(said)
+        or (not _OF_A_FINDING.isdisjoint(present) and _DENIED_FIRST.search(said))
     )
-    if _RETRACTED.search(said) or (is_unclear and report.names_any_of(present)):
+    if is_unclear or _RETRACTED.search(said):
         return None
     stated = [report.states(name, value) for name, value in present.items()]
     if len(present) < len(expected.facts):
@@ -300,53 +302,36 @@ def _sentences(text: Text) -> Iterator[Sequence[str]]:
 class _Report:
     sentences: Sequence[Sequence[str]]
 
-    def names_any_of(self, facts: Mapping[str, str]) -> bool:
-        """Tell whether a finding is named, or any value of these facts."""
-        vocabularies = [_vocabulary_of(name, value) for name, value in facts.items()]
-        return any(
-            not terms_of("findings").isdisjoint(sentence)
-            or any(_values(sentence, vocabulary) for vocabulary in vocabularies)
-            for sentence in self.sentences
-        )
-
     def states(self, name: str, value: str) -> bool:
         """Tell whether the value is stated, and nothing that contradicts it."""
         if name in _OF_A_FINDING and self._says_nothing_is_found:
             return False
         said: set[str] = set()
         denied: set[str] = set()
-        vocabulary = _vocabulary_of(name, value)
+        vocabulary, is_count = _vocabulary_of(name, value), name == "count"
         for sentence in self.sentences:
             denial = _first_denial(sentence, of_a_finding=name in _OF_A_FINDING)
-            found = _counts(sentence) if name == "count" else _values(sentence, vocabulary)
-            for at, meant in found:
+            for at, meant in _counts(sentence) if is_count else _values(sentence, vocabulary):
                 (said if at <= denial else denied).add(meant)
-        meant = (
-            _COUNTS.get(value.strip().casefold(), value)
-            if name == "count"
-            else vocabulary[words(value)]
+        counted = _COUNTS.get(value.strip().casefold(), value)
+        return said == {counted if is_count else vocabulary[words(value)]} and said.isdisjoint(
+            denied
         )
-        return said == {meant} and meant not in denied
 
     @cached_property
     def is_clear(self) -> bool | None:
         """Whether the report says that nothing is found; None where that is not certain."""
         negative, findings = _negative(), terms_of("findings")
-        denied = [
-            sentence
-            for sentence in self.sentences
-            if not (negative | terms_of("normal")).isdisjoint(sentence)
-        ]
-        found = [sentence for sentence in self.sentences if not findings.isdisjoint(sentence)]
-        if not denied or any(sentence not in denied for sentence in found):
+        found = [one for one in self.sentences if not findings.isdisjoint(one)]
+        denials = negative | terms_of("normal")
+        if any(denials.isdisjoint(one) for one in found) or denials.isdisjoint(
+            word for one in self.sentences for word in one
+        ):
             return False
         if self._says_nothing_is_found:
-            is_first = (_first_denial(one, of_a_finding=True) for one in found)
-            firsts = zip(found, is_first, strict=True)
-            return None if any(not findings.isdisjoint(one[:at]) for one, at in firsts) else True
-        is_limited = any(
-            self._is_limited(one) or len(negative.intersection(one)) > 1 for one in found
-        )
+            befores = [one[: _first_denial(one, of_a_finding=True)] for one in found]
+            return True if all(map(findings.isdisjoint, befores)) else None
+        is_limited = any(self._is_limited(one) or len(negative & {*one}) > 1 for one in found)
         return False if is_limited else None
 
     @cached_property

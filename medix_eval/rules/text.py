@@ -82,10 +82,10 @@ _INTERVAL = re.compile(r"[\[(]\s*[-+\d.∞]+\s*[,;]\s*[-+\d.∞]+\s*[\])]")
 _CLOSED = str.maketrans("[]", "⟦⟧")
 """[0, 9) holds 0 and (0, 9) does not: beside the numbers of an interval a bracket is a token."""
 _POWER = re.compile(
-    r"(?P<times>(?<![^\W\d_])[ ]?[xX×*·⋅][ ]?)?(?<![\d.,])10"
-    r"(?:\^\{?([-+]?[0-9]{1,2})\}?|\*([0-9]{1,2})(?=/))(?![\d.])(?P<per>[ ]?/)?"
+    r"((?<![^\W\d_])[ ]?[xX×*·⋅][ ]?)?(?<![\d.,])10(?:\^\{?|\*(?=[0-9]{1,2}/))"
+    r"\+?(-?[0-9]{1,2})\}?(?![\d.])(?(1)|(?=[ ]?/))"
 )
-"""A power of ten, with the sign in front of it; `10*9/L` is one as laboratories print it."""
+"""A factor, or what is counted a litre: laboratories print 10^9/L, x10^9/L and 10*9/L."""
 
 # Accents on letters in words; a letter that stands alone is another one with an accent. Strokes
 # through letters stay, too: struck-out text is not what it spells.
@@ -172,7 +172,7 @@ def read(text: str) -> Text:
     if "\\" in text:
         text = _LATEX.sub(_from_latex, text).replace("^°", "°").replace("^{°}", "°")
     if "10" in text and ("^" in text or "*" in text):
-        text = _POWER.sub(_power_of_ten, text)
+        text = _POWER.sub(r" x 10^\2", text)
     if "$" in text and text.count("$") % 2:
         text = text.replace("$", "¤")  # money, where two would be marks of a formula
     if text[-1:] in {"'", '"'} and text[-2:-1].isdigit() and text.count(text[-1]) % 2:
@@ -184,11 +184,8 @@ def read(text: str) -> Text:
         for match in _TOKEN.finditer(text.strip())
         if (group := match.lastgroup) != "blank"
     )
-    return Text(raw=raw, keys=tuple(map(_key, raw)))
-
-
-def _key(token: str) -> str:
-    return token.casefold() if token not in _KEYS else _KEYS[token]
+    keys = [token.casefold() if token not in _KEYS else _KEYS[token] for token in raw]
+    return Text(raw=raw, keys=tuple(keys))
 
 
 def _from_latex(command: re.Match[str]) -> str:
@@ -198,11 +195,6 @@ def _from_latex(command: re.Match[str]) -> str:
     signs = dict(pair.split("=", 1) for pair in terms_of("latex"))
     is_dropped = name == " " or name in terms_of("typeset")
     return " " if is_dropped else signs.get(name, command[0])
-
-
-def _power_of_ten(power: re.Match[str]) -> str:
-    exponent = (power[2] or power[3]).lstrip("+")
-    return f"{' x ' if power['times'] or power['per'] else ''}10^{exponent}{power['per'] or ''}"
 
 
 def words_of(text: Text) -> tuple[str, ...]:
