@@ -7,8 +7,9 @@ what is said in other words, hedged or denied gets no tag.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 
 from medix_eval.records import Kind
 from medix_eval.rules.claims import unframed
@@ -55,8 +56,9 @@ def error_tags(
     given = unframed(text)
     if not terms_of("undecided").isdisjoint(words_of(given)):
         return ()
-    tags = tuple(tag for tag, differs in _DIFFERENCES.items() if differs(expected.text, given))
-    return tags + _of_numbers(expected.text, given)
+    swapped = (tag for tag, these in _confusable().items() if _swaps(*these, expected.text, given))
+    negated = ("negation",) if _is_negated(expected.text, given) else ()
+    return (*negated, *swapped, *_of_numbers(expected.text, given))
 
 
 def _is_negated(reference: Text, given: Text) -> bool:
@@ -65,30 +67,21 @@ def _is_negated(reference: Text, given: Text) -> bool:
     for text in (reference, given):
         words = words_of(text)
         denials.append(sum(word in terms_of("negating") for word in words))
-        cores.append(_without(words, terms_of("negating") | terms_of("stating")))
-    return cores[0] == cores[1] != () and sorted(denials) == [0, 1]
+        around = terms_of("negating") | terms_of("stating")
+        cores.append([word for word in words if word not in around])
+    return cores[0] == cores[1] != [] and sorted(denials) == [0, 1]
 
 
-def _swaps_sides(reference: Text, given: Text) -> bool:
-    return _swaps(vocabularies()["side"], terms_of("placing"), reference, given)
-
-
-def _confuses_modalities(reference: Text, given: Text) -> bool:
-    return _swaps(
-        vocabularies()["modality"], terms_of("stating") | terms_of("placing"), reference, given
-    )
-
-
-def _confuses_organs(reference: Text, given: Text) -> bool:
-    return _swaps(organs(), terms_of("stating") | terms_of("placing"), reference, given)
-
-
-_DIFFERENCES: dict[str, Callable[[Text, Text], bool]] = {
-    "negation": _is_negated,
-    "laterality": _swaps_sides,
-    "modality": _confuses_modalities,
-    "organ": _confuses_organs,
-}
+@cache
+def _confusable() -> Mapping[str, tuple[Vocabulary, frozenset[str]]]:
+    """Return what is mistaken for another of its kind, and the words that may stand around it."""
+    placing, named = terms_of("placing"), vocabularies()
+    around = terms_of("stating") | placing
+    return {
+        "laterality": (named["side"], placing),
+        "modality": (named["modality"], around),
+        "organ": (organs(), around),
+    }
 
 
 def _swaps(vocabulary: Vocabulary, fillers: Collection[str], reference: Text, given: Text) -> bool:
@@ -149,7 +142,3 @@ def _one_quantity(text: Text) -> tuple[Quantity, Words] | None:
 
 def _written(text: Text) -> list[str]:
     return [key for key in text.keys if key[-1:].isdigit()]
-
-
-def _without(words: Words, left_out: Collection[str]) -> Words:
-    return tuple(word for word in words if word not in left_out)

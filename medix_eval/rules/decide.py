@@ -31,6 +31,7 @@ from medix_eval.rules.text import (
     marked_words_of,
     read,
     starts_with_article,
+    terms,
     terms_of,
     vocabularies,
     words,
@@ -64,18 +65,6 @@ Rule = Callable[[Text, Expected], RuleVerdict | None]
 _YES_OR_NO = Choices((Choice(words=("yes",)), Choice(words=("no",))))
 _YES_NO = {choice.words for choice in _YES_OR_NO.all}
 _YES_NO_MAYBE = {("yes",), ("no",), ("maybe",)}
-_FRAME = re.compile(
-    r"(?:(?:it|this|that|they|(?:imaging |image )?(?:modality|plane|view|side|size)"
-    r"|image|scan|picture|lesions?|mass|nodules?|tumou?r|abnormality|finding) )?"
-    r"(?:(?:is|was|are|were|its|lies) )?(?:clearly )?"
-    r"(?:(?:located|seen|found|taken|acquired|obtained|made|produced|performed|shown) )?"
-    r"(?:(?P<placing>on|in|to|at|with|by|using|via|as) )?(?:an? )?"
-    r"(?:(?:patients|chest|brain|head) )?(?P<value>.+?)"
-    r"(?P<named>(?: (?:sides?|sided|images?|imaging|scan|scanner|views?|planes?|sections?|slices?"
-    r"|orientation|in size)){0,2})"
-    r"(?: of (?:brain|head|skull|face|neck|chest|thorax|abdomen|pelvis|body|heart|spine|patient))?"
-)
-"""Sentences around one word that leave it as it is: what is not listed here leaves it open."""
 
 
 def option(answer: Text, expected: Expected) -> RuleVerdict | None:
@@ -117,18 +106,21 @@ def exclusive_word(answer: Text, expected: Expected) -> RuleVerdict | None:
         reference = vocabulary.get(expected.words)
         if reference is None:
             continue
-        if len(answer) > _LONGEST_FRAME:
+        if len(answer) > _LONGEST_FRAME or words_of(answer) in _ASSENTS:
             return None
         value = _one_value(answer, vocabulary) or _one_value(unframed(answer), vocabulary)
-        is_assent = value == "right" and answer.keys[0].startswith("that")  # "That is right."
-        if value is None or is_assent:
-            return None
-        return RuleVerdict(score=float(value == reference), rule="exclusive_word")
+        if value is not None:
+            return RuleVerdict(score=float(value == reference), rule="exclusive_word")
     return None
 
 
+@cache
+def _frame() -> re.Pattern[str]:
+    return re.compile("".join(terms()["frame"]))
+
+
 def _one_value(text: Text, vocabulary: Vocabulary) -> str | None:
-    match = _FRAME.fullmatch(" ".join(words_of(text)))
+    match = _frame().fullmatch(" ".join(words_of(text)))
     return vocabulary.get(tuple(match["value"].split())) if match else None
 
 
@@ -163,12 +155,13 @@ _COUNTING = (("there", "is"), ("there", "are"), ("i", "see"), ("i", "count"))
 _LONGEST_COUNT = 4
 """A number, words such as `small`, and what is counted."""
 _LONGEST_FRAME = 20
+_ASSENTS = {("thats", "right"), ("that", "is", "right")}  # they name no side
 _ZERO = Quantity(value=Fraction(0), step=Fraction(1))
 
 
 def exact(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Accept an answer that is the reference but for spelling, also as "It is ..."."""
-    if expected.options or expected.words in _YES_NO or not expected.words:
+    if expected.options or expected.words in _YES_NO or words_of(answer) in {(), *_ASSENTS}:
         return None  # the rules for choices also know wrong answers, so they have the last word
     for text in (answer, unframed(answer)):
         is_same = words_of(text) == expected.words
@@ -183,7 +176,10 @@ def number(answer: Text, expected: Expected) -> RuleVerdict | None:
     is_measured = any(isinstance(item, Quantity) for item in reference)
     if not is_measured or not NEGATIONS.isdisjoint(expected.words):
         return None
-    given = items_of(unframed(answer))
+    text = unframed(answer)
+    if marked_words_of(text) != words_of(text):
+        return None  # "No, lesions" is not "no lesions"
+    given = items_of(text)
     is_equal = _is_count(reference, given)
     if is_equal is None:
         is_equal = _are_equal(reference, given)
@@ -223,7 +219,7 @@ def _is_count(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
     is_understood = looks.issuperset(rest[:-1]) and terms_of("counted").issuperset(rest[-1:])
     if (count == "none" and not rest) or (count == "no" and rest and is_understood):
         count = _ZERO
-    elif count in ("no", "none") and len(rest) == 1 and isinstance(rest[0], str):
+    elif count in ("no", "none") and len(rest) == 1 and str(rest[0]).isalpha():
         return False if reference[0].value else None  # "No idea" is no count, and none above zero
     return reference[0].equals(count) if is_understood and isinstance(count, Quantity) else None
 
@@ -231,14 +227,6 @@ def _is_count(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
 _NOTHING = frozenset({"", "0", "none", "no"})
 _OF_A_FINDING = frozenset({"count", "side", "size"})
 """Facts about what is found; they say nothing about an image without findings."""
-_RETRACTED = re.compile(
-    r"\b(?:wrong|false|incorrect|untrue|opposite|actually|rather|anything|sorry|wait|correction"
-    r"|ignore|disregard|disagree|reference)\b"
-)
-_DENIED_FIRST = re.compile(
-    r"\b(?:no|not|never|isnt|arent|doesnt|dont|without)\b[^.;!\n]{0,200}(?:,|:|--|\band\b|\bwith\b)"
-)
-"""A denial that may end before its sentence does."""
 _COUNTS = {str(value): str(value) for value in range(1, 100)} | {
     word: str(value) for word, value in NUMBER_WORDS.items() if value
 }
@@ -248,12 +236,20 @@ _NEAR = 3
 
 
 @cache
-def _unclear() -> re.Pattern[str]:
-    """Return what may leave a fact open, also a denial behind a finding: "lesions are absent"."""
-    hedges, found, denied = (
-        "|".join(terms_of(name)) for name in ("unclear", "findings", "denials")
+def _doubts() -> tuple[re.Pattern[str], ...]:
+    """Return what takes a report back, what leaves a fact open, and what denies one with another.
+
+    A fact is open behind a hedge and before a denial, as in "lesions are absent"; a denial may end
+    before its sentence does: "no lesion on the left, 2 on the right".
+    """
+    names = ("retracted", "unclear", "findings", "denials", "absences")
+    taken, open_, found, denied, absent = ("|".join(terms_of(name)) for name in names)
+    rest = r"\b[^.;!\n]{0,200}"
+    return (
+        re.compile(rf"\b(?:{taken})\b"),
+        re.compile(rf"\?|~|\b(?:{open_}|(?:{found}){rest}\b(?:{denied}|none))\b"),
+        re.compile(rf"\b(?:{denied}|{absent}){rest}(?:,|:|--|\band\b|\bwith\b)"),
     )
-    return re.compile(rf"\?|~|\b(?:{hedges}|(?:{found})\b[^.;!\n]{{0,200}}\b(?:{denied}|none))\b")
 
 
 def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
@@ -269,11 +265,9 @@ def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
     said = " ".join(answer.keys)
     phrases = [phrase for named in present.items() for phrase in _vocabulary_of(*named)]
     is_named = not terms_of("findings").union(*phrases).isdisjoint(answer.keys)
-    is_unclear = is_named and (
-        _unclear().search(said)
-        or (not _OF_A_FINDING.isdisjoint(present) and _DENIED_FIRST.search(said))
-    )
-    if is_unclear or _RETRACTED.search(said):
+    # Without findings, "no lesion, no mass" denies one thing.
+    num_doubts = 1 if not is_named else 2 if _OF_A_FINDING.isdisjoint(present) else 3
+    if any(doubt.search(said) for doubt in _doubts()[:num_doubts]):
         return None
     stated = [report.states(name, value) for name, value in present.items()]
     if len(present) < len(expected.facts):

@@ -71,6 +71,7 @@ _SPELLINGS = str.maketrans(
     | {"≤": "<=", "≥": ">=", "⩽": "<=", "⩾": ">="}
 )
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
+_SUBSCRIPT = re.compile(r"(?<=[A-Z])_\{?([0-9]+)\}?(?![^\W_])")
 _DIGIT = re.compile(r"(?![0-9])\d")
 _JSON = re.compile(
     r'(?:```(?:json)?\s*)?\{\s*"(?:final[ _]?)?answer"\s*:\s*'
@@ -78,7 +79,9 @@ _JSON = re.compile(
     re.IGNORECASE,
 )
 """An object that holds an answer and nothing else."""
-_INTERVAL = re.compile(r"[\[(]\s*[-+\d.∞]+\s*[,;]\s*[-+\d.∞]+\s*[\])]")
+_INTERVAL = re.compile(
+    r"\[[^\[\]()]{0,40}\)|\([^\[\]()]{0,40}\]|\[\s*[-+\d.∞]+\s*[,;-]\s*[-+\d.∞]+\s*\]"
+)
 _CLOSED = str.maketrans("[]", "⟦⟧")
 """[0, 9) holds 0 and (0, 9) does not: beside the numbers of an interval a bracket is a token."""
 _POWER = re.compile(
@@ -173,6 +176,8 @@ def read(text: str) -> Text:
         text = _LATEX.sub(_from_latex, text).replace("^°", "°").replace("^{°}", "°")
     if "10" in text and ("^" in text or "*" in text):
         text = _POWER.sub(r" x 10^\2", text)
+    if "_" in text:
+        text = _SUBSCRIPT.sub(r"\1", text)
     if "$" in text and text.count("$") % 2:
         text = text.replace("$", "¤")  # money, where two would be marks of a formula
     if text[-1:] in {"'", '"'} and text[-2:-1].isdigit() and text.count(text[-1]) % 2:
