@@ -48,8 +48,6 @@ def test_the_score_is_the_share_of_facts_that_are_stated(report: str, score: flo
         pytest.param("CT: 2 small lesions, one large lesion, left.", 0.5, id="two-sizes"),
         pytest.param("This CT does not show 2 small lesions on the left.", 0.25, id="denied"),
         pytest.param("This is not a CT. 2 small lesions on the left.", 0.75, id="modality-denied"),
-        pytest.param("This CT may show 2 small lesions on the left.", 0.0, id="hedged"),
-        pytest.param("Are 2 small lesions on the left of this CT?", 0.0, id="asked"),
         pytest.param(
             "This CT shows 2 small lesions on the left. There is no lesion.", 0.25, id="both"
         ),
@@ -73,12 +71,62 @@ def test_a_fact_that_is_contradicted_is_not_stated(report: str, score: float) ->
         ("This X-ray image shows 2 small lesions on the left.", 0.5),
         ("This X-ray image shows a lesion. No lesion.", 0.5),
         ("This X-ray image is not without lesions.", 0.5),
-        ("This X-ray image shows nothing.", 0.5),
-        ("This X-ray image possibly shows no lesion.", 0.0),
+        ("No evidence of a lesion on this radiograph.", 1.0),
+        ("X-ray. No abnormality.", 1.0),
+        ("X-ray: no lesion, no mass.", 1.0),
+        ("Correct.", 0.0),
     ],
 )
 def test_that_nothing_is_found_is_one_fact(report: str, score: float) -> None:
     assert share(report, CLEAR) == score
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "This CT may show 2 small lesions on the left.",
+        "Are 2 small lesions on the left of this CT?",
+        "There may be 2 small lesions on the left of this CT.",
+        "CT: 2 small lesions on the left are suspected.",
+        "CT suggests 2 small lesions on the left.",
+        "CT: 2 small lesions on the left cannot be excluded.",
+        "CT: 2 small lesions on the left, unless this is an artefact.",
+        "This is not an MRI but a CT. 2 small lesions on the left.",
+        "This is not an MRI, this is a CT: 2 small lesions on the left.",
+        "CT: no lesion on the right, 2 small lesions on the left.",
+        "CT: no lesion except 2 small ones on the left.",
+        "CT: the 2 small lesions on the left are not seen any more.",
+        "CT: the 2 small lesions on the left have resolved.",
+        "CT fails to show 2 small lesions on the left.",
+        "CT: history of 2 small lesions on the left.",
+        "CT: negative for 2 small lesions on the left.",
+    ],
+)
+def test_a_report_that_hedges_or_denies_in_other_words_is_undecided(report: str) -> None:
+    assert share(report, SEEN) is None
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Normal X-ray.",
+        "Normal.",
+        "Unremarkable radiograph.",
+        "The lungs are clear on this X-ray.",
+        "This X-ray image shows nothing.",
+        "This X-ray image possibly shows no lesion.",
+        "X-ray: lesions are absent.",
+        "X-ray: lesions are not seen.",
+        "X-ray: negative for lesions.",
+        "X-ray: lesions: none.",
+        "X-ray: no acute abnormality.",
+        "X-ray: free of lesions.",
+        "There may be a lesion on this X-ray.",
+        "Nothing abnormal.",
+    ],
+)
+def test_a_normal_report_in_other_words_is_undecided(report: str) -> None:
+    assert share(report, CLEAR) is None
 
 
 def test_a_fact_of_an_unknown_name_must_be_stated_in_its_own_words() -> None:

@@ -7,36 +7,26 @@ what is said in other words, hedged or denied gets no tag.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 
 from medix_eval.records import Kind
 from medix_eval.rules.claims import unframed
 from medix_eval.rules.decide import Expected, chosen_option, yes_no
 from medix_eval.rules.quantities import Quantity, items_of
 from medix_eval.rules.text import (
-    ARTICLES,
-    ORGANS,
-    VOCABULARIES,
     Text,
     Vocabulary,
-    listed,
+    organs,
     read,
+    terms_of,
+    vocabularies,
     words_of,
 )
 
 _LONGEST_ANSWER = 1_000
 """Characters; in a longer text the difference is hardly ever the only one."""
-_NEGATIVE = frozenset(listed("no not without absent negative non free isnt arent none"))
-_SAYS_THERE_IS = ARTICLES | frozenset(
-    listed("is are was there it this image shows show of for any evidence sign signs seen visible")
-    + listed("present positive detected found yes")
-)
-"""Words around a finding that say only that it is, or is not, there."""
-_PLACING = ARTICLES | frozenset(listed("side sided on in of at to it is sides"))
-_UNDECIDED = frozenset(
-    listed("or either maybe perhaps possibly may might could unclear both if cannot ?")
-)
 _POWERS = {Fraction(10) ** power: f"factor_{10**power}" for power in (1, 2, 3, 6)}
 Words = tuple[str, ...]
 
@@ -64,10 +54,11 @@ def error_tags(
             return ()
         text = read(chosen)
     given = unframed(text)
-    if not _UNDECIDED.isdisjoint(words_of(given)):
+    if not terms_of("undecided").isdisjoint(words_of(given)):
         return ()
-    tags = tuple(tag for tag, differs in _DIFFERENCES.items() if differs(expected.text, given))
-    return tags + _of_numbers(expected.text, given)
+    swapped = (tag for tag, these in _confusable().items() if _swaps(*these, expected.text, given))
+    negated = ("negation",) if _is_negated(expected.text, given) else ()
+    return (*negated, *swapped, *_of_numbers(expected.text, given))
 
 
 def _is_negated(reference: Text, given: Text) -> bool:
@@ -75,29 +66,22 @@ def _is_negated(reference: Text, given: Text) -> bool:
     cores, denials = [], []
     for text in (reference, given):
         words = words_of(text)
-        denials.append(sum(word in _NEGATIVE for word in words))
-        cores.append(_without(words, _NEGATIVE | _SAYS_THERE_IS))
-    return cores[0] == cores[1] != () and sorted(denials) == [0, 1]
+        denials.append(sum(word in terms_of("negating") for word in words))
+        around = terms_of("negating") | terms_of("stating")
+        cores.append([word for word in words if word not in around])
+    return cores[0] == cores[1] != [] and sorted(denials) == [0, 1]
 
 
-def _swaps_sides(reference: Text, given: Text) -> bool:
-    return _swaps(VOCABULARIES["side"], _PLACING, reference, given)
-
-
-def _confuses_modalities(reference: Text, given: Text) -> bool:
-    return _swaps(VOCABULARIES["modality"], _SAYS_THERE_IS | _PLACING, reference, given)
-
-
-def _confuses_organs(reference: Text, given: Text) -> bool:
-    return _swaps(ORGANS, _SAYS_THERE_IS | _PLACING, reference, given)
-
-
-_DIFFERENCES: dict[str, Callable[[Text, Text], bool]] = {
-    "negation": _is_negated,
-    "laterality": _swaps_sides,
-    "modality": _confuses_modalities,
-    "organ": _confuses_organs,
-}
+@cache
+def _confusable() -> Mapping[str, tuple[Vocabulary, frozenset[str]]]:
+    """Return what is mistaken for another of its kind, and the words that may stand around it."""
+    placing, named = terms_of("placing"), vocabularies()
+    around = terms_of("stating") | placing
+    return {
+        "laterality": (named["side"], placing),
+        "modality": (named["modality"], around),
+        "organ": (organs(), around),
+    }
 
 
 def _swaps(vocabulary: Vocabulary, fillers: Collection[str], reference: Text, given: Text) -> bool:
@@ -106,7 +90,7 @@ def _swaps(vocabulary: Vocabulary, fillers: Collection[str], reference: Text, gi
     (first, first_rest), (second, second_rest) = found
     if len(first) != 1 or len(second) != 1 or first == second:
         return False
-    is_denied = any(not _NEGATIVE.isdisjoint(rest) for rest in (first_rest, second_rest))
+    is_denied = any(not terms_of("negating").isdisjoint(rest) for rest in (first_rest, second_rest))
     is_alike = first_rest == second_rest or not first_rest or not second_rest
     return is_alike and not is_denied
 
@@ -150,13 +134,11 @@ def _of_numbers(reference: Text, given: Text) -> tuple[str, ...]:
 def _one_quantity(text: Text) -> tuple[Quantity, Words] | None:
     items = items_of(text)
     quantities = [item for item in items if isinstance(item, Quantity)]
-    rest = tuple(item for item in items if isinstance(item, str) and item not in _PLACING)
+    rest = tuple(
+        item for item in items if isinstance(item, str) and item not in terms_of("placing")
+    )
     return (quantities[0], rest) if len(quantities) == 1 else None
 
 
 def _written(text: Text) -> list[str]:
     return [key for key in text.keys if key[-1:].isdigit()]
-
-
-def _without(words: Words, left_out: Collection[str]) -> Words:
-    return tuple(word for word in words if word not in left_out)

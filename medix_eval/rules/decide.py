@@ -14,22 +14,26 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
 from medix_eval.rules.claims import Claim, find_claim, unframed
 from medix_eval.rules.mentions import Choice, Choices
-from medix_eval.rules.quantities import NUMBER_WORDS, UNITS, Item, Quantity, items_of
+from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
+    DIRECTION_MARKS,
     INVISIBLE,
+    NEGATIONS,
     SKIPPED,
-    VOCABULARIES,
     Text,
     Vocabulary,
-    listed,
+    marked_words_of,
     read,
     starts_with_article,
+    terms,
+    terms_of,
+    vocabularies,
     words,
     words_of,
 )
@@ -61,7 +65,6 @@ Rule = Callable[[Text, Expected], RuleVerdict | None]
 _YES_OR_NO = Choices((Choice(words=("yes",)), Choice(words=("no",))))
 _YES_NO = {choice.words for choice in _YES_OR_NO.all}
 _YES_NO_MAYBE = {("yes",), ("no",), ("maybe",)}
-_PLACE = re.compile(r"(?:(?:on|in|to|at) )?(.*?)(?: (?:side|sided|image|scan))?")
 
 
 def option(answer: Text, expected: Expected) -> RuleVerdict | None:
@@ -99,16 +102,26 @@ def yes_no(answer: Text, expected: Expected) -> RuleVerdict | None:
 
 def exclusive_word(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Decide between words that exclude each other: who answers "left" did not answer "right"."""
-    for vocabulary in VOCABULARIES.values():
+    for vocabulary in vocabularies().values():
         reference = vocabulary.get(expected.words)
         if reference is None:
             continue
-        named = " ".join(words_of(unframed(answer)))
-        match = _PLACE.fullmatch(named)
-        value = vocabulary.get(tuple(match[1].split())) if match else None
+        if len(answer) > _LONGEST_FRAME or words_of(answer) in _ASSENTS:
+            return None
+        value = _one_value(answer, vocabulary) or _one_value(unframed(answer), vocabulary)
         if value is not None:
             return RuleVerdict(score=float(value == reference), rule="exclusive_word")
     return None
+
+
+@cache
+def _frame() -> re.Pattern[str]:
+    return re.compile("".join(terms()["frame"]))
+
+
+def _one_value(text: Text, vocabulary: Vocabulary) -> str | None:
+    match = _frame().fullmatch(" ".join(words_of(text)))
+    return vocabulary.get(tuple(match["value"].split())) if match else None
 
 
 def _right_options(expected: Expected) -> set[int]:
@@ -139,38 +152,40 @@ def _choices(options: tuple[str, ...]) -> Choices:
 # decides nothing: "no pneumothorax" contains it too.
 
 _COUNTING = (("there", "is"), ("there", "are"), ("i", "see"), ("i", "count"))
-_NO_NOUNS = (
-    frozenset(listed("or and to of more less fewer plus point out per fold times x percent"))
-    | frozenset(listed("half halves quarter quarters pair pairs dozen hundred thousand million"))
-    | frozenset(listed("billion log st nd rd th not"))
-    | frozenset(UNITS)
-)
-"""Words that change the number before them."""
-_LONGEST_COUNT = 3
-"""A number, a word such as `small`, and what is counted."""
+_LONGEST_COUNT = 4
+"""A number, words such as `small`, and what is counted."""
+_LONGEST_FRAME = 20
+_ASSENTS = {("thats", "right"), ("that", "is", "right")}  # they name no side
 _ZERO = Quantity(value=Fraction(0), step=Fraction(1))
 
 
 def exact(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Accept an answer that is the reference but for spelling, also as "It is ..."."""
-    reference = expected.words
-    if expected.options or reference in _YES_NO:
+    if expected.options or expected.words in _YES_NO or words_of(answer) in {(), *_ASSENTS}:
         return None  # the rules for choices also know wrong answers, so they have the last word
-    if reference and (words_of(answer) == reference or words_of(unframed(answer)) == reference):
-        return RuleVerdict(score=1.0, rule="exact")
+    for text in (answer, unframed(answer)):
+        is_same = words_of(text) == expected.words
+        if is_same and marked_words_of(text) == marked_words_of(expected.text):
+            return RuleVerdict(score=1.0, rule="exact")
     return None
 
 
 def number(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Compare quantities in any unit; all other words must be the same."""
     reference = items_of(expected.text)
-    if not any(isinstance(item, Quantity) for item in reference):
+    is_measured = any(isinstance(item, Quantity) for item in reference)
+    if not is_measured or not NEGATIONS.isdisjoint(expected.words):
         return None
-    given = items_of(unframed(answer))
+    text = unframed(answer)
+    if marked_words_of(text) != words_of(text):
+        return None  # "No, lesions" is not "no lesions"
+    given = items_of(text)
     is_equal = _is_count(reference, given)
     if is_equal is None:
         is_equal = _are_equal(reference, given)
-    return None if is_equal is None else RuleVerdict(score=float(is_equal), rule="number")
+    if is_equal is None or (not is_equal and "--" in answer.keys):
+        return None  # a dash may be a minus
+    return RuleVerdict(score=float(is_equal), rule="number")
 
 
 def _are_equal(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
@@ -189,43 +204,52 @@ def _are_equal(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
 
 
 def _is_count(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
-    """Compare "two small lesions", "no lesions" or "none" with a bare number."""
+    """Compare "two small lesions", "no lesions" or "none" with a bare number.
+
+    Behind a number only what is listed is something that it counts: "two thirds", "5 inches" and
+    "5 is wrong" are not understood.
+    """
     if len(reference) != 1 or not isinstance(reference[0], Quantity) or reference[0].dimension:
         return None
     given = given[2:] if tuple(given[:2]) in _COUNTING else given
-    if not given or len(given) > _LONGEST_COUNT or not _NO_NOUNS.isdisjoint(given[1:]):
+    if not given or len(given) > _LONGEST_COUNT:
         return None
-    is_zero = given[0] == "none" or (given[0] == "no" and len(given) > 1)
-    count = _ZERO if is_zero else given[0]
-    if not isinstance(count, Quantity) or any(isinstance(item, Quantity) for item in given[1:]):
-        return None
-    return reference[0].equals(count)
+    count, *rest = given
+    looks = terms_of("unlimiting" if count == "no" else "looks")
+    is_understood = looks.issuperset(rest[:-1]) and terms_of("counted").issuperset(rest[-1:])
+    if (count == "none" and not rest) or (count == "no" and rest and is_understood):
+        count = _ZERO
+    elif count in ("no", "none") and len(rest) == 1 and str(rest[0]).isalpha():
+        return False if reference[0].value else None  # "No idea" is no count, and none above zero
+    return reference[0].equals(count) if is_understood and isinstance(count, Quantity) else None
 
 
 _NOTHING = frozenset({"", "0", "none", "no"})
 _OF_A_FINDING = frozenset({"count", "side", "size"})
 """Facts about what is found; they say nothing about an image without findings."""
-_RETRACTED = re.compile(
-    r"\b(?:wrong|false|incorrect|untrue|opposite|actually|rather|anything|sorry|wait|correction"
-    r"|ignore|disregard|disagree|reference)\b"
-)
-_HEDGES = frozenset(listed("maybe perhaps possibly may might could if ? ~"))
-_DENIALS = frozenset(
-    listed("not never neither nor cannot isnt arent doesnt dont absent excluded denies unlikely")
-)
-_NEGATIVE = _DENIALS | {"no", "without", "zero", "0"}
-_FINDING = frozenset(listed("lesion nodule mass finding abnormality"))
-_FINDINGS = _FINDING | frozenset(listed("lesions nodules masses findings abnormalities"))
-_SEEN = frozenset(listed("any visible evident apparent detectable focal bright such"))
-"""What may stand in "no visible lesion" without limiting it, as "no large lesion" does."""
 _COUNTS = {str(value): str(value) for value in range(1, 100)} | {
     word: str(value) for word, value in NUMBER_WORDS.items() if value
 }
 _ONE = frozenset({"a", "an", "single"})
 _NEAR = 3
 """How many words may stand between a number and what it counts."""
-_NO_ADJECTIVES = frozenset(listed("or and of with in on image scan shows show showing"))
-_INEXACT = frozenset(listed("least most than about approximately or to range / x < > - +"))
+
+
+@cache
+def _doubts() -> tuple[re.Pattern[str], ...]:
+    """Return what takes a report back, what leaves a fact open, and what denies one with another.
+
+    A fact is open behind a hedge and before a denial, as in "lesions are absent"; a denial may end
+    before its sentence does: "no lesion on the left, 2 on the right".
+    """
+    names = ("retracted", "unclear", "findings", "denials", "absences")
+    taken, open_, found, denied, absent = ("|".join(terms_of(name)) for name in names)
+    rest = r"\b[^.;!\n]{0,200}"
+    return (
+        re.compile(rf"\b(?:{taken})\b"),
+        re.compile(rf"\?|~|\b(?:{open_}|(?:{found}){rest}\b(?:{denied}|none))\b"),
+        re.compile(rf"\b(?:{denied}|{absent}){rest}(?:,|:|--|\band\b|\bwith\b)"),
+    )
 
 
 def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
@@ -236,12 +260,19 @@ def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
     """
     if not expected.facts:
         return None
-    if _RETRACTED.search(" ".join(answer.keys)):
-        return None
     report = _Report(list(_sentences(answer)))
     present = {name: value for name, value in expected.facts.items() if not _is_nothing(value)}
+    said = " ".join(answer.keys)
+    phrases = [phrase for named in present.items() for phrase in _vocabulary_of(*named)]
+    is_named = not terms_of("findings").union(*phrases).isdisjoint(answer.keys)
+    # Without findings, "no lesion, no mass" denies one thing.
+    num_doubts = 1 if not is_named else 2 if _OF_A_FINDING.isdisjoint(present) else 3
+    if any(doubt.search(said) for doubt in _doubts()[:num_doubts]):
+        return None
     stated = [report.states(name, value) for name, value in present.items()]
     if len(present) < len(expected.facts):
+        if report.is_clear is None:
+            return None
         stated.append(report.is_clear)
     return RuleVerdict(score=sum(stated) / len(stated), rule="facts")
 
@@ -271,58 +302,76 @@ class _Report:
             return False
         said: set[str] = set()
         denied: set[str] = set()
-        vocabulary = VOCABULARIES.get(name, {})
-        phrase = words(value)
-        vocabulary = vocabulary if phrase in vocabulary else {phrase: value}
+        vocabulary, is_count = _vocabulary_of(name, value), name == "count"
         for sentence in self.sentences:
-            is_hedged = not _HEDGES.isdisjoint(sentence)
             denial = _first_denial(sentence, of_a_finding=name in _OF_A_FINDING)
-            found = _counts(sentence) if name == "count" else _values(sentence, vocabulary)
-            for at, meant in found:
-                if is_hedged or at <= denial:
-                    said.add(meant)
-                if is_hedged or at > denial:
-                    denied.add(meant)
-        meant = (
-            _COUNTS.get(value.strip().casefold(), value) if name == "count" else vocabulary[phrase]
+            for at, meant in _counts(sentence) if is_count else _values(sentence, vocabulary):
+                (said if at <= denial else denied).add(meant)
+        counted = _COUNTS.get(value.strip().casefold(), value)
+        return said == {counted if is_count else vocabulary[words(value)]} and said.isdisjoint(
+            denied
         )
-        return said == {meant} and meant not in denied
 
     @cached_property
-    def is_clear(self) -> bool:
-        """Whether the report says that nothing is found, and of nothing that it is."""
-        return self._says_nothing_is_found and not any(
-            word in _FINDINGS and at < _first_denial(sentence, of_a_finding=True)
-            for sentence in self.sentences
-            for at, word in enumerate(sentence)
-        )
+    def is_clear(self) -> bool | None:
+        """Whether the report says that nothing is found; None where that is not certain."""
+        negative, findings = _negative(), terms_of("findings")
+        found = [one for one in self.sentences if not findings.isdisjoint(one)]
+        denials = negative | terms_of("normal")
+        if any(denials.isdisjoint(one) for one in found) or denials.isdisjoint(
+            word for one in self.sentences for word in one
+        ):
+            return False
+        if self._says_nothing_is_found:
+            befores = [one[: _first_denial(one, of_a_finding=True)] for one in found]
+            return True if all(map(findings.isdisjoint, befores)) else None
+        is_limited = any(self._is_limited(one) or len(negative & {*one}) > 1 for one in found)
+        return False if is_limited else None
 
     @cached_property
     def _says_nothing_is_found(self) -> bool:
         return any(
             _is_absence(sentence, at)
-            and _HEDGES.isdisjoint(sentence)
-            and _DENIALS.isdisjoint(sentence)
-            and not any(_values(sentence, VOCABULARIES[name]) for name in ("side", "size"))
+            and terms_of("denials").isdisjoint(sentence)
+            and not self._is_limited(sentence)
             for sentence in self.sentences
             for at in range(len(sentence))
         )
 
+    @staticmethod
+    def _is_limited(sentence: Sequence[str]) -> bool:
+        """Tell whether a sentence speaks of a side, a size or of more than was said."""
+        return not terms_of("limiting").isdisjoint(sentence) or any(
+            _values(sentence, vocabularies()[name]) for name in ("side", "size")
+        )
+
+
+def _vocabulary_of(name: str, value: str) -> Vocabulary:
+    """Return the values that a fact may have, or its own words."""
+    vocabulary, phrase = vocabularies().get(name, {}), words(value)
+    return vocabulary if phrase in vocabulary else {phrase: value}
+
+
+@cache
+def _negative() -> frozenset[str]:
+    return terms_of("denials") | terms_of("absences")
+
 
 def _is_absence(sentence: Sequence[str], at: int) -> bool:
     """Tell whether "no lesion" or the like stands here."""
-    if sentence[at] not in _NEGATIVE - _DENIALS:
+    if sentence[at] not in terms_of("absences"):
         return False
     at += 1
-    while at < len(sentence) and sentence[at] in _SEEN:
+    while at < len(sentence) and sentence[at] in terms_of("seen"):
         at += 1
-    return at < len(sentence) and sentence[at] in _FINDINGS
+    return at < len(sentence) and sentence[at] in terms_of("findings")
 
 
 def _first_denial(sentence: Sequence[str], *, of_a_finding: bool) -> int:
     """Return where a sentence starts to deny; "no lesion" denies nothing but findings."""
+    negative = _negative()
     for at, word in enumerate(sentence):
-        if word in _NEGATIVE and (of_a_finding or not _is_absence(sentence, at)):
+        if word in negative and (of_a_finding or not _is_absence(sentence, at)):
             return at
     return len(sentence)
 
@@ -345,11 +394,11 @@ def _counts(sentence: Sequence[str]) -> list[tuple[int, str]]:
         if count is None:
             continue
         for noun in sentence[at + 1 : at + 2 + _NEAR]:
-            if noun in (_FINDING if word in _ONE else _FINDINGS):
-                is_exact = at == 0 or sentence[at - 1] not in _INEXACT
+            if noun in terms_of("finding" if word in _ONE else "findings"):
+                is_exact = at == 0 or sentence[at - 1] not in terms_of("inexact")
                 found.append((at, count if is_exact else "inexact"))
                 break
-            if noun in _COUNTS or noun in _NO_ADJECTIVES:
+            if noun in _COUNTS or noun in terms_of("unadjective"):
                 break
     return found
 
@@ -397,5 +446,5 @@ def _hides_characters(answer: str, expected: Expected) -> bool:
     """Tell whether an answer carries characters that no reader sees and its task does not use."""
     if answer.isascii() and answer.isprintable():
         return False
-    hidden = set(INVISIBLE.findall(answer))
+    hidden = set(INVISIBLE.findall(answer)) - DIRECTION_MARKS
     return not hidden <= set("".join((expected.reference, *expected.options)))

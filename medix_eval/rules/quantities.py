@@ -2,6 +2,10 @@
 
 Values are fractions, so 0.1 mg is 100 mcg to the last digit. A unit that is not listed is a word
 like any other: it must then be the same word on both sides.
+
+A dot parts decimals, a comma with three digits behind it thousands: 1.5 and 1,500. As some write it
+the other way, "1.500 mg" is 1500 mg too, is compared with no other number that both readings do not
+decide alike, and "1,5" may be 1.5 or two numbers.
 """
 
 from __future__ import annotations
@@ -9,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
-from medix_eval.rules.text import SKIPPED, Text, listed
+from medix_eval.rules.text import DECIMAL_COMMA, FRACTION, SKIPPED, Text, listed, terms
 
 _LONGEST_NUMBER = 30
 """Digits of no measurement; a longer row of them is read as a word."""
@@ -25,7 +30,7 @@ NUMBER_WORDS = {word: value for value, word in enumerate(_ONES)} | {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Quantity:
     """A value in the base unit of its dimension."""
 
@@ -34,6 +39,10 @@ class Quantity:
     """What one in the last written digit means: 0.1 for `2.5`."""
     dimension: tuple[str, ...] = ()
     """The base units, the divisors with a slash; empty for a bare number."""
+    may_be_thousands: bool = False
+    """Whether it has three decimals: then 1.500 may be meant as 1500."""
+    may_be_two: bool = False
+    """Whether it has a decimal comma."""
 
     def equals(self, other: Quantity) -> bool | None:
         """Compare two quantities; None where units differ, or where one may be the other rounded.
@@ -45,8 +54,16 @@ class Quantity:
         """
         if self.dimension != other.dimension:
             return None
+        is_dotted = self.may_be_thousands != other.may_be_thousands
         if self.value == other.value:
-            return True
+            # The same digits with another unit, or 1.500 mL for 1.5 mL: then why the zeros?
+            return None if is_dotted and self.step != other.step else True
+        if self.may_be_two or other.may_be_two:
+            return None
+        if is_dotted:
+            dotted, plain = (self, other) if self.may_be_thousands else (other, self)
+            if dotted.value * 1000 == plain.value and dotted.step * 1000 == plain.step:
+                return True if dotted.value / dotted.step % 10 == 0 else None
         gap = abs(self.value - other.value)
         return None if 2 * gap <= max(self.step, other.step) else False
 
@@ -58,67 +75,20 @@ class _Unit:
     offset: Fraction = Fraction(0)
 
 
+@cache
 def _units() -> dict[str, _Unit]:
-    milli, micro, nano = Fraction(1, 10**3), Fraction(1, 10**6), Fraction(1, 10**9)
-    table: tuple[tuple[str, Fraction | int, str], ...] = (
-        ("g", 1000, "kg Kg kilogram kilograms"),
-        ("g", 1, "g gram grams"),
-        ("g", milli, "mg milligram milligrams"),
-        ("g", micro, "mcg ug μg microgram micrograms"),
-        ("g", nano, "ng nanogram nanograms"),
-        ("m", 1, "m meter meters metre metres"),
-        ("m", Fraction(1, 100), "cm centimeter centimeters centimetre centimetres"),
-        ("m", milli, "mm millimeter millimeters millimetre millimetres"),
-        ("m", micro, "um μm micron microns micrometer micrometers micrometre micrometres"),
-        ("m", nano, "nm nanometer nanometers nanometre nanometres"),
-        ("l", 1, "l L liter liters litre litres"),
-        ("l", Fraction(1, 10), "dl dL deciliter deciliters decilitre decilitres"),
-        ("l", milli, "ml mL cc milliliter milliliters millilitre millilitres"),
-        ("l", micro, "ul uL μl μL microliter microliters microlitre microlitres"),
-        ("s", milli, "ms millisecond milliseconds"),
-        ("s", 1, "s sec secs second seconds"),
-        ("s", 60, "min mins minute minutes"),
-        ("s", 3600, "h hr hrs hour hours"),
-        ("s", 86400, "d day days"),
-        ("s", 7 * 86400, "wk wks week weeks"),
-        ("month", 1, "month months"),
-        ("month", 12, "yr yrs year years"),
-        ("mol", 1, "mol mole moles"),
-        ("mol", milli, "mmol millimole millimoles"),
-        ("mol", micro, "umol μmol micromole micromoles"),
-        ("mol", nano, "nmol nanomole nanomoles"),
-        ("eq", milli, "meq milliequivalent milliequivalents"),
-        ("iu", 1, "iu"),
-        ("unit", 1, "unit units U"),
-        ("mmhg", 1, "mmhg"),
-        ("gy", 1, "gy Gy gray grays"),
-        ("gy", Fraction(1, 100), "cgy"),
-        ("gy", milli, "mgy"),
-        ("hz", 1, "hz Hz hertz"),
-        ("hz", 1000, "khz"),
-        ("hz", 10**6, "mhz"),
-        ("%", 1, "% percent"),
-        ("beat", 1, "beat beats"),
-    )
     units = {
         name: _Unit(base, Fraction(factor))
-        for base, factor, names in table
+        for base, factor, names in terms()["units"]
         for name in names.split()
     }
-    fahrenheit = _Unit("celsius", Fraction(5, 9), Fraction(-160, 9))
-    return units | {"celsius": _Unit("celsius", Fraction(1)), "fahrenheit": fahrenheit}
+    return units | {"fahrenheit": _Unit("celsius", Fraction(5, 9), Fraction(-160, 9))}
 
 
-UNITS = _units()
-_RESPELT = {
-    ("mm", "hg"): ("mmhg",),
-    ("°", "c"): ("celsius",),
-    ("°", "f"): ("fahrenheit",),
-    ("degrees", "celsius"): ("celsius",),
-    ("degrees", "fahrenheit"): ("fahrenheit",),
-    ("bpm",): ("beats", "/", "min"),
-}
-"""Units that are written as several tokens, or that mean several."""
+@cache
+def _respellings() -> dict[tuple[str, ...], tuple[str, ...]]:
+    return {listed(one): listed(other) for one, other in terms()["respelt"].items()}
+
 
 Item = str | Quantity
 
@@ -135,20 +105,21 @@ def items_of(text: Text) -> tuple[Item, ...]:
     at = 0
     while at < len(raw):
         quantity, at = _quantity_at(raw, at)
-        if quantity is None:
-            items.append(raw[at].casefold())
-            at += 1
-        else:
+        if quantity is not None:
             items.append(quantity)
+            continue
+        if raw[at] != DECIMAL_COMMA:
+            items.append(raw[at].casefold())
+        at += 1
     return tuple(items)
 
 
 def _respelt(raw: Sequence[str]) -> Iterator[str]:
-    at = 0
+    respellings, at = _respellings(), 0
     while at < len(raw):
         pair = tuple(word.casefold() for word in raw[at : at + 2])
-        found = next((start for start in (pair, pair[:1]) if start in _RESPELT), None)
-        yield from (raw[at],) if found is None else _RESPELT[found]
+        found = next((start for start in (pair, pair[:1]) if start in respellings), None)
+        yield from (raw[at],) if found is None else respellings[found]
         at += 1 if found is None else len(found)
 
 
@@ -156,25 +127,59 @@ def _quantity_at(raw: Sequence[str], at: int) -> tuple[Quantity | None, int]:
     number, end = _number_at(raw, at)
     if number is None:
         return None, at
-    value, step = number
     factor, offset, dimension, end = _unit_at(raw, end)
-    quantity = Quantity(value=value * factor + offset, step=step * factor, dimension=dimension)
-    return quantity, end
+    if not dimension:
+        return number, end
+    value, step = number.value * factor + offset, number.step * factor
+    marks = (number.may_be_thousands, number.may_be_two)
+    return Quantity(value, step, dimension, *marks), end
 
 
-def _number_at(raw: Sequence[str], at: int) -> tuple[tuple[Fraction, Fraction] | None, int]:
+def _number_at(raw: Sequence[str], at: int) -> tuple[Quantity | None, int]:
     word = raw[at].casefold()
     if word in NUMBER_WORDS:
-        value = NUMBER_WORDS[word]
-        if word in _TENS and at + 1 < len(raw) and raw[at + 1].casefold() in _ONES[1:10]:
-            return (Fraction(value + NUMBER_WORDS[raw[at + 1].casefold()]), Fraction(1)), at + 2
-        return (Fraction(value), Fraction(1)), at + 1
-    if word[-1].isdecimal() and word[-1].isascii() and len(word) <= _LONGEST_NUMBER:
-        digits = word.lstrip("-").replace(".", "", 1)
-        if digits.isdecimal():
-            _, _, decimals = word.partition(".")
-            return (Fraction(word), Fraction(1, 10 ** len(decimals))), at + 1
-    return None, at
+        after = raw[at + 1].casefold() if word in _TENS and at + 1 < len(raw) else ""
+        ones = NUMBER_WORDS[after] if after in _ONES[1:10] else 0
+        value = Fraction(NUMBER_WORDS[word] + ones)
+        return Quantity(value=value, step=Fraction(1)), at + (2 if ones else 1)
+    if not (word[-1].isdecimal() and _is_number(word)):
+        return None, at
+    whole, _, decimals = word.lstrip("-").partition(".")
+    number = Quantity(
+        value=Fraction(word),
+        step=Fraction(1, 10 ** len(decimals)),
+        may_be_thousands=len(decimals) == 3 and len(whole) <= 3 and whole > "0",  # noqa: PLR2004
+    )
+    if at + 2 < len(raw):
+        return _extended(number, word, raw[at + 1 : at + 5], at)
+    return number, at + 1
+
+
+def _is_number(word: str) -> bool:
+    digits = word.lstrip("-").replace(".", "", 1)
+    return digits.isdecimal() and digits.isascii() and len(word) <= _LONGEST_NUMBER
+
+
+def _extended(number: Quantity, word: str, follows: Sequence[str], at: int) -> tuple[Quantity, int]:
+    """Read a power of ten, a fraction or decimals behind a number."""
+    match follows:
+        case ["x", "10", "^", power] if _is_number(power) and len(power) <= len("-99"):
+            scale = Fraction(10) ** int(Fraction(power))
+            return Quantity(value=number.value * scale, step=number.step * scale), at + 5
+        case [bar, low, *_] if bar == FRACTION and _are_whole(word, low):
+            return Quantity(value=Fraction(int(word), int(low)), step=Fraction(0)), at + 3
+        case [top, bar, low, *_] if bar == FRACTION and _are_whole(word, top, low):
+            mixed = int(word) + Fraction(int(top), int(low))
+            return Quantity(value=mixed, step=Fraction(0)), at + 4
+        case [comma, low, *_] if comma == DECIMAL_COMMA and _are_whole(f"1{word}", low):
+            step = Fraction(1, 10 ** len(low))
+            return Quantity(value=Fraction(f"{word}.{low}"), step=step, may_be_two=True), at + 3
+    return number, at + 1
+
+
+def _are_whole(*numbers: str) -> bool:
+    """Tell whether these are whole numbers, none of them zero or negative."""
+    return all(one.isdecimal() and one.strip("0") for one in numbers)
 
 
 def _unit_at(raw: Sequence[str], at: int) -> tuple[Fraction, Fraction, tuple[str, ...], int]:
@@ -196,7 +201,8 @@ def _simple_unit_at(raw: Sequence[str], at: int) -> tuple[_Unit | None, int]:
     if at >= len(raw):
         return None, at
     word = raw[at]
+    units = _units()
     # Mg is magnesium and mM a concentration: two letters count only as they are listed.
-    if word not in UNITS and (len(word) > 2 or (len(word) == 2 and word.isupper())):  # noqa: PLR2004
+    if word not in units and (len(word) > 2 or (len(word) == 2 and word.isupper())):  # noqa: PLR2004
         word = word.casefold()
-    return (UNITS[word], at + 1) if word in UNITS else (None, at)
+    return (units[word], at + 1) if word in units else (None, at)

@@ -1,22 +1,42 @@
 r"""Read text as tokens, so that two spellings of one thing are equal and two things never are.
 
-Case, quotes, markdown, `the`, most punctuation and hyphens inside words carry no meaning here.
-What changes a value stays a token: signs, `<`, `+`, `/`, `%`, decimals, exponents, a `-` after
-`HER2`, the `x` of `28x27`, the colon of `3:1`, a question mark.
+Case, quotes, markdown, LaTeX, `the`, most punctuation, hyphens inside words, the script of digits
+and a JSON object around an answer carry no meaning here. What changes a value stays a token: signs,
+`<`, `+`, `/`, `%`, decimals, exponents, a `-` after `HER2`, the `x` of `28x27`, the colon of `3:1`,
+the brackets of `[0, 9)`, a dash at a number (it may be a minus), a question mark. The table of what
+is equated, and of what never is, stands in the README; a test reads it from there.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
 
 
 def listed(spaced: str) -> tuple[str, ...]:
     """Return the words of a list that is written with spaces."""
     return tuple(spaced.split())
+
+
+@cache
+def terms() -> Mapping[str, Any]:
+    """Return what `terms.yaml` lists; most commands need none of it."""
+    import yaml  # noqa: PLC0415 (10 ms)
+
+    text = Path(__file__).with_name("terms.yaml").read_text(encoding="utf-8")
+    listed: Mapping[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
+    return listed
+
+
+@cache
+def terms_of(name: str) -> frozenset[str]:
+    """Return a list of words of `terms.yaml`."""
+    return frozenset(str(terms()[name]).split())
 
 
 SOFT = frozenset(".,;:!()[]{}") | {"\n", "--"}
@@ -29,21 +49,48 @@ INVISIBLE = re.compile(
     "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 """Characters that no reader sees: an answer that carries them is not what it looks like."""
-_CASED = frozenset({"Mg", "mM", "nM", "uM", "μM"})
-"""Magnesium and molar, which are not milligram and millimetre."""
-_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
+DIRECTION_MARKS = frozenset("\u061c\u200e\u200f")
+"""Invisible too, but any text beside Arabic or Hebrew carries them: they hide nothing."""
+FRACTION = "\u2044"
+"""The bar of ½, which is always a fraction; a slash may part anything."""
+DECIMAL_COMMA = ",,"
+"""A comma between digits without a space: "1,5" may be one number, or two."""
+_KEYS = {name: name for name in ("Mg", "mM", "nM", "uM", "μM")} | {
+    FRACTION: "/",
+    DECIMAL_COMMA: ",",
+}
+"""What is not compared in lower case: magnesium and molar are not milligram and millimetre."""
 
 # An exponent must not melt into its base: 10³ is not 103, and 2½ is not 21/2.
 _SPELLINGS = str.maketrans(
-    {sign: f"^{plain}" for sign, plain in zip(_SUPERSCRIPTS, "0123456789+-", strict=True)}
-    | {fraction: f" {fraction}" for fraction in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+    {fraction: f" {fraction}" for fraction in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
     | dict.fromkeys("‐‑‒–−﹣－", "-")  # noqa: RUF001
-    | dict.fromkeys("—―", " -- ")
+    | dict.fromkeys("—―", "--")
     | dict.fromkeys("‘’‚‛′´", "'")  # noqa: RUF001
     | dict.fromkeys("“”„‟″«»", '"')
     | {"。": ". ", "、": ",", "「": '"', "」": '"', "【": " ", "】": " "}
     | dict.fromkeys("→⇒➜", ":")
+    | {"≤": "<=", "≥": ">=", "⩽": "<=", "⩾": ">="}
 )
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
+_SUBSCRIPT = re.compile(r"(?<=[A-Z])_\{?([0-9]+)\}?(?![^\W_])")
+_DIGIT = re.compile(r"(?![0-9])\d")
+_JSON = re.compile(
+    r'(?:```(?:json)?\s*)?\{\s*"(?:final[ _]?)?answer"\s*:\s*'
+    r'(?:"([^"\\]*)"|(-?[0-9.]+))\s*\}\s*(?:```)?',
+    re.IGNORECASE,
+)
+"""An object that holds an answer and nothing else."""
+_INTERVAL = re.compile(
+    r"\[[^\[\]()]{0,40}\)|\([^\[\]()]{0,40}\]|\[\s*[-+\d.∞]+\s*[,;-]\s*[-+\d.∞]+\s*\]"
+)
+_CLOSED = str.maketrans("[]", "⟦⟧")
+"""[0, 9) holds 0 and (0, 9) does not: beside the numbers of an interval a bracket is a token."""
+_POWER = re.compile(
+    r"((?<![^\W\d_])[ ]?[xX×*·⋅][ ]?)?(?<![\d.,])10(?:\^\{?|\*(?=[0-9]{1,2}/))"
+    r"\+?(-?[0-9]{1,2})\}?(?![\d.])(?(1)|(?=[ ]?/))"
+)
+"""A factor, or what is counted a litre: laboratories print 10^9/L, x10^9/L and 10*9/L."""
 
 # Accents on letters in words; a letter that stands alone is another one with an accent. Strokes
 # through letters stay, too: struck-out text is not what it spells.
@@ -56,7 +103,9 @@ _SCRIPTS = re.compile(
     "|(?<=[a-zA-Z\uff21-\uff5a])(?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])"
 )
 """Between Chinese, Japanese or Korean and a Latin letter, which are no one word."""
-_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\b")
+_LATEX = re.compile(
+    r"\\(?:[dt]?frac\s*\{([^{}\\]{1,20})\}\s*\{([^{}\\]{1,20})\}|([A-Za-z]+|[,;:!% ]))"
+)
 _TOKEN = re.compile(
     r"""
       (?P<line>  \n\s* )
@@ -67,8 +116,9 @@ _TOKEN = re.compile(
     | (?P<word>  [^\W\d_](?:[^\W_]|'(?=[^\W_]))* )
     | (?P<minus> (?<=\w)-(?![\w-]) | -\Z )                          # HER2-
     | (?P<denial>!(?=[\w=]) )                                        # !B, !=
-    | (?P<dash>  -{2,} | (?<!\w)-(?=\s+[^\s\d]) )                  # B - aspirin
-    | (?P<blank> [\s"'*`#_$] | (?<=\w)-(?=\w) )
+    | (?P<dash>  -(?<=\w-)-+ | --+(?![.]?[0-9]) | -(?<!\w-)(?=\s+[^\s\d]) )  # B - aspirin
+    | (?P<blank> [\s"'*`#_$] | -(?<=\w-)(?=\w) )
+    | (?P<comma> ,(?<=[0-9],)(?=[0-9]) )
     | (?P<and>   & )
     | (?P<other> . )
     """,
@@ -112,6 +162,7 @@ _SPELT: dict[str | None, Callable[[str], str]] = {
     "word": lambda token: token.replace("'", ""),
     "denial": lambda _: "¬",
     "dash": lambda _: "--",
+    "comma": lambda _: DECIMAL_COMMA,
     "and": lambda _: "and",
 }
 """How the tokens of a group are spelt; those of other groups stay as they are."""
@@ -128,20 +179,41 @@ def plain(text: str) -> str:
 @lru_cache(maxsize=256)
 def read(text: str) -> Text:
     """Split a text into tokens, in time linear in its length."""
+    if text[:1] in "{`" and (held := _JSON.fullmatch(text.strip())):
+        text = held[1] or held[2] or ""
     if not text.isascii():
-        text = plain(_SCRIPTS.sub(" ", INVISIBLE.sub("", text)))
+        text = _RAISED.sub(r"^\g<0>", INVISIBLE.sub("", text))
+        text = plain(_SCRIPTS.sub(" ", text))
+        if not text.isascii():
+            text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
     if "\\" in text:
-        text = _LATEX.sub(" ", _BOXED.sub(r"; answer: \1 ", text))
+        text = _LATEX.sub(_from_latex, _BOXED.sub(r"; answer: \1 ", text)).replace("^°", "°").replace("^{°}", "°")
+    if "10" in text and ("^" in text or "*" in text):
+        text = _POWER.sub(r" x 10^\2", text)
+    if "_" in text:
+        text = _SUBSCRIPT.sub(r"\1", text)
+    if "$" in text and text.count("$") % 2:
+        text = text.replace("$", "¤")  # money, where two would be marks of a formula
+    if text[-1:] in {"'", '"'} and text[-2:-1].isdigit() and text.count(text[-1]) % 2:
+        text = f"{text[:-1]} ′"  # five feet, where two would be quotes  # noqa: RUF001
+    if "[" in text or "]" in text:
+        text = _INTERVAL.sub(lambda interval: interval[0].translate(_CLOSED), text)
     raw = tuple(
         _SPELT[group](match[0]) if group in _SPELT else match[0]
         for match in _TOKEN.finditer(text.strip())
         if (group := match.lastgroup) != "blank"
     )
-    return Text(raw=raw, keys=tuple(map(_key, raw)))
+    keys = [token.casefold() if token not in _KEYS else _KEYS[token] for token in raw]
+    return Text(raw=raw, keys=tuple(keys))
 
 
-def _key(token: str) -> str:
-    return token if token in _CASED else token.casefold()
+def _from_latex(command: re.Match[str]) -> str:
+    top, bottom, name = command.groups()
+    if top:
+        return f" {top}{FRACTION}{bottom} "
+    signs = dict(pair.split("=", 1) for pair in terms_of("latex"))
+    is_dropped = name == " " or name in terms_of("typeset")
+    return " " if is_dropped else signs.get(name, command[0])
 
 
 def words_of(text: Text) -> tuple[str, ...]:
@@ -163,15 +235,40 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def starts_with_article(text: Text, at: int = 0) -> bool:
-    """Tell whether an `a` or `an` with a word after it stands here: `A fracture`, not `A, B`."""
-    return (
-        text.keys[at : at + 1] != ()
-        and text.keys[at] in ARTICLES
-        and len(text) > at + 1
-        and len(text.keys[at + 1]) > 1
-        and text.keys[at + 1] not in SOFT
-        and text.keys[at + 1] not in {"and", "or"}
-    )
+    """Tell whether an `a` or `an` with a word after it stands here: `A fracture`, not `A wave`.
+
+    What a letter names is no article: neither `A, B` nor `A positive`, nor what is many, `A cells`.
+    """
+    if len(text) <= at + 1 or text.keys[at] not in ARTICLES:
+        return False
+    after = text.keys[at + 1]
+    if len(after) == 1 or after in SOFT or after in {"and", "or"}:
+        return False
+    if text.keys[at] == "an":
+        return True
+    is_plural = after[-1] == "s" and after[-2] not in "saiuo"
+    return not is_plural and after not in terms_of("lettered")
+
+
+NEGATIONS = frozenset(listed("no not non never nor none neither without isnt arent cannot denies"))
+
+
+def marked_words_of(text: Text) -> tuple[str, ...]:
+    """Return the words of a text, and beside a negation the marks that say how far it reaches.
+
+    "No, fracture" is not "no fracture".
+    """
+    if NEGATIONS.isdisjoint(text.keys):
+        return words_of(text)
+    kept: list[str] = []
+    for at in range(int(starts_with_article(text)), len(text)):
+        key = text.keys[at]
+        if key not in SKIPPED:
+            kept.append(key)
+        elif kept and kept[-1] not in SOFT and key != "the":
+            is_end = key in {"!", ";"} or text.ends_sentence(at)
+            kept += ["."] if is_end else [] if key == "." else [key]
+    return tuple(kept[:-1] if kept and kept[-1] in SOFT else kept)
 
 
 def normalise(text: str) -> str:
@@ -180,51 +277,24 @@ def normalise(text: str) -> str:
     >>> normalise("The answer: Crohn’s disease")
     'answer crohns disease'
     """
-    return " ".join(words(text))
+    return " ".join(marked_words_of(read(text)))
 
 
-_SIDE = {"left": ("left",), "right": ("right",), "both": ("both", "bilateral")}
-_SIZE = {"small": ("small",), "large": ("large", "big")}
-_MODALITY = {
-    "x-ray": ("x-ray", "xray", "radiograph", "plain film"),
-    "ct": ("ct", "computed tomography"),
-    "mri": ("mri", "magnetic resonance imaging", "magnetic resonance"),
-    "ultrasound": ("ultrasound", "ultrasonography", "sonography"),
-    "microscopy": ("microscopy", "microscopic"),
-}
 Vocabulary = Mapping[tuple[str, ...], str]
 """Each phrase, as words, and the value it means."""
 
 
-def _vocabulary(values: Mapping[str, tuple[str, ...]]) -> Vocabulary:
+def _vocabulary(values: Mapping[str, Sequence[str]]) -> Vocabulary:
     return {words(phrase): value for value, phrases in values.items() for phrase in phrases}
 
 
-VOCABULARIES: dict[str, Vocabulary] = {
-    "side": _vocabulary(_SIDE),
-    "size": _vocabulary(_SIZE),
-    "modality": _vocabulary(_MODALITY),
-}
-"""By the name that a task gives to a fact."""
-ORGANS = _vocabulary(
-    {
-        "brain": ("brain", "cerebrum", "cerebral"),
-        "heart": ("heart", "cardiac"),
-        "lung": ("lung", "lungs", "pulmonary"),
-        "liver": ("liver", "hepatic"),
-        "spleen": ("spleen", "splenic"),
-        "pancreas": ("pancreas", "pancreatic"),
-        "kidney": ("kidney", "kidneys", "renal"),
-        "urinary bladder": ("urinary bladder", "bladder"),
-        "gallbladder": ("gallbladder", "gall bladder"),
-        "stomach": ("stomach", "gastric"),
-        "colon": ("colon", "colonic"),
-        "prostate": ("prostate", "prostatic"),
-        "uterus": ("uterus", "uterine"),
-        "ovary": ("ovary", "ovaries", "ovarian"),
-        "breast": ("breast", "breasts"),
-        "thyroid": ("thyroid", "thyroid gland"),
-        "eye": ("eye", "eyes"),
-    }
-)
-"""Only for naming mistakes: an organ may be part of another answer, so no rule decides by these."""
+@cache
+def vocabularies() -> Mapping[str, Vocabulary]:
+    """Return the values that exclude each other, by the name that a task gives to a fact."""
+    return {name: _vocabulary(values) for name, values in terms()["vocabularies"].items()}
+
+
+@cache
+def organs() -> Vocabulary:
+    """Return the names of organs: no rule decides by these, they only name a mistake."""
+    return _vocabulary(terms()["organs"])

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from medix_eval.errors import DatasetError
-from medix_eval.records import Vote
-from medix_eval.rules.text import listed, normalise
+from medix_eval.records import Kind, Vote
+from medix_eval.rules.decide import decide
+from medix_eval.rules.text import listed, words
 
 MODALITIES = frozenset(
     listed("X_RAY CT_SCAN MRI_SCAN PET_SCAN SPECT ULTRASOUND OCT_SCAN ANGIOGRAPHY FLUOROSCOPY")
@@ -24,10 +25,14 @@ SHAPE = ["<thinking>", "</thinking>", "<answer>", "</answer>"]
 TAG = re.compile(r"<\s{0,9}/?\s{0,9}(?:think(?:ing)?|answer)\b[^<>]{0,99}>", re.IGNORECASE)
 _LONGEST_ANSWER = 2_000  # characters; no reference is nearly as long
 _SUSPICIOUS = ("__", ":", "?")
-"""Marks that fool judges by themselves; allowed if the reference has them too."""
+"""Marks that fool judges by themselves; allowed if the reference has them too.
+
+A colon is suspicious where it ends a text: "Solution:" promises, "Diagnosis: flu" and "3:1" answer.
+"""
 _TO_THE_JUDGE = re.compile(
     r"\b(?:respond|reply|answer|output|return|say|print|mark|grade|score|vote)\s+"
-    r"(?:(?:it|this|that|with|as|only|just)\s+){0,3}[\"'“`]?(?:yes|correct|true)\b",
+    r"(?:(?:it|this|that|with|as|only|just)\s+){0,3}[\"'“`]?(?:yes|correct|true)\b"
+    r"|\b(?:verdict|judge|assistant|(?-i:SYSTEM))\W{0,3}:|[\"'](?:score|grade|rating)[\"']\s*:",
     re.IGNORECASE,
 )
 _SQUEEZED = re.compile(r"\s*(<|>|/)\s*")
@@ -100,18 +105,19 @@ class Medix:
     reading = staticmethod(read_completion)
 
     def settle(self, answer: str, reference: str) -> float | None:
-        """Return 1 for an equal answer, 0 for a non-answer, None if it must be judged.
+        """Return what the rules are certain of, 0 for a non-answer, None if it must be judged.
 
         Text that addresses the judge instead of the question is not an answer, nor is one so
         long that the judge would refuse it: provoking a failure must not pay.
         """
-        said = normalise(answer)
-        if said and said == normalise(reference):
-            return 1.0
+        if verdict := decide(answer, kind=Kind.OPEN, reference=reference):
+            return verdict.score
+        text = answer.rstrip()
         is_worthless = (
-            len(said) <= 1
+            not words(answer)
             or len(answer) > _LONGEST_ANSWER
-            or any(mark in answer and mark not in reference for mark in _SUSPICIOUS)
+            or any(mark in text and mark not in reference for mark in _SUSPICIOUS if mark != ":")
+            or (text.endswith(":") and ":" not in reference)
             or _TO_THE_JUDGE.search(answer)
         )
         return 0.0 if is_worthless else None
