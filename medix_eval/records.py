@@ -119,6 +119,8 @@ class Vote(Frozen):
     """Digest of all that can affect this vote; its key in the verdict cache."""
     points: float | None = None
     """The number the judge gave, on the rubric's own scale; None if the vote failed."""
+    is_refusal: bool = False
+    """The judge says that the answer declines to answer; `points` are then the lowest."""
     reply: str | None = None
     failure: Failure | None = None
     calls: int = 0

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from functools import lru_cache
 
 from medix_eval.errors import RequestRejected
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade, Grader
-from medix_eval.judging.protocol import LLMJudge, Protocol
+from medix_eval.judging.protocol import AnswerSpec, LLMJudge, Protocol
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind, unanswered
 from medix_eval.records import CompletionRecord, Failure, Outcome, RuleVerdict, VerdictRecord
-from medix_eval.rules.answers import extract_answer, has_final_answer, letter_of, published_answer
-from medix_eval.rules.decide import decide as decide_by_rules
+from medix_eval.rules.answers import (
+    extract_answer,
+    has_answer_block,
+    letter_of,
+    published_answer,
+)
+from medix_eval.rules.decide import decide, stated_before_cut
 from medix_eval.storage.digests import mark_of
 
 _SKIPPED = frozenset({"NoAnswer", "BadRow"})
@@ -34,22 +39,10 @@ async def verdict_of(
     completion = record.completion or ""
     if record.parser is not None:
         return _parsed(record, completion)
-    said = extract_answer(completion)
+    said, rule, ended = _read(record, completion, spec=protocol.answer)
     answer = published_answer(completion) if is_published else said
-    was_cut = ending_of(record.finish_reason) == "length" and not has_final_answer(completion)
-    if was_cut and not is_published:
-        return _verdict(record, Outcome.TRUNCATED, answer=answer)
-    if not answer and not is_published:
-        return _verdict(record, Outcome.EMPTY, answer=answer)
-    rule = decide_by_rules(
-        said,  # tags would only hide from the rules what was said
-        kind=record.kind,
-        reference=record.reference,
-        options=record.options,
-        facts=record.facts,
-    )
-    if rule is None and _is_refusal(answer, protocol.answer.refusals):
-        return _verdict(record, Outcome.REFUSED, answer=answer)
+    if ended is not None:
+        return _verdict(record, ended, answer=answer)
     # The rules settle it where they may, else the judge; an audit asks both.
     spec = protocol.judge
     rules_settle, audit = False, 0.0
@@ -58,6 +51,12 @@ async def verdict_of(
     grade = None
     if grader is not None and (not rules_settle or _is_drawn(record, share=audit)):
         grade = await grader.grade(record, answer=answer)
+    if grade and grade.is_refusal and not rules_settle:
+        by = ", ".join(sorted({vote.judge for vote in grade.votes if vote.is_refusal}))
+        reason = f"a refusal, says {by}"
+        return _verdict(
+            record, Outcome.REFUSED, answer=answer, rule=rule, grade=grade, reason=reason
+        )
     if rules_settle or grader is None:
         score = None if rule is None else rule.score
         outcome = Outcome.UNJUDGED if score is None else outcome_of(score)
@@ -65,6 +64,38 @@ async def verdict_of(
         score = None if grade is None else grade.score
         outcome = Outcome.JUDGE_FAILED if score is None else outcome_of(score)
     return _verdict(record, outcome, score=score, answer=answer, rule=rule, grade=grade)
+
+
+def _read(
+    record: CompletionRecord, completion: str, *, spec: AnswerSpec
+) -> tuple[str, RuleVerdict | None, Outcome | None]:
+    """Return what was said, what rules say of it, and the outcome where nobody has to judge it."""
+    said = extract_answer(completion, more=spec.thinking)
+    rule = _by_rules(said, record)  # tags would only hide from the rules what was said
+    if spec.reading != "published":
+        if ending_of(record.finish_reason) == "length":
+            stated: str | None = said
+            if not has_answer_block(completion, more=spec.thinking):
+                stated = stated_before_cut(said, kind=record.kind, options=record.options)
+            if stated is None:
+                return said, None, Outcome.TRUNCATED
+            if rule != _by_rules(stated, record):
+                rule = None  # the sentence that was cut may take the answer back
+        if not said:
+            return said, None, Outcome.EMPTY
+    if rule is None and _only_refuses(said, record, spec):
+        return said, None, Outcome.REFUSED
+    return said, rule, None
+
+
+def _by_rules(said: str, record: CompletionRecord) -> RuleVerdict | None:
+    return decide(
+        said,
+        kind=record.kind,
+        reference=record.reference,
+        options=record.options,
+        facts=record.facts,
+    )
 
 
 def _without_answer(record: CompletionRecord, *, is_published: bool) -> VerdictRecord | None:
@@ -93,9 +124,37 @@ def _failed(failure: Failure, *, is_published: bool) -> Outcome:
     return Outcome.REJECTED if is_rejected and not is_published else Outcome.REQUEST_FAILED
 
 
-def _is_refusal(answer: str, refusals: Sequence[str]) -> bool:
-    text = " ".join(answer.lower().replace("\u2019", "'").split())
-    return any(re.fullmatch(pattern, text, re.DOTALL) for pattern in refusals)
+_LONGEST_REFUSAL, _LONG = 2_000, 100  # characters
+_LEFT_OPEN = re.compile(
+    r"\b(?:can ?not|can't|unable|not? (?:possible|enough|given|shown|visible|image)|impossible|"
+    r"unknown|unclear|\w*determin\w+|insufficient|decline\w*|refus\w+|consult\w*|refer\w*)\b"
+)
+"""A short reference, or an option, that says so may be what the answer means."""
+
+
+def _only_refuses(answer: str, record: CompletionRecord, spec: AnswerSpec) -> bool:
+    """Tell whether an answer refuses and, from its first word to its last, says nothing else."""
+    text = _plain(answer)
+    if not spec.refusals or len(text) > _LONGEST_REFUSAL:
+        return False
+    for expected in map(_plain, {record.reference, *record.options} - {"no", "No"}):
+        is_named = bool(expected) and re.search(rf"\b{re.escape(expected)}\b", text)
+        if is_named or (len(expected) < _LONG and _LEFT_OPEN.search(expected)):
+            return False
+    pattern, at, refuses = _refusal_or_courtesy(spec), 0, False
+    while found := pattern.match(text, at):
+        at, refuses = found.end(), refuses or found["refusal"] is not None
+    return refuses and not re.search(r"\w", text[at:])
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().replace("\u2019", "'").split())
+
+
+@lru_cache
+def _refusal_or_courtesy(spec: AnswerSpec) -> re.Pattern[str]:
+    courtesies = "".join(f"|{one}" for one in spec.courtesies)
+    return re.compile(rf"[\W_]*(?:(?P<refusal>{'|'.join(spec.refusals)}){courtesies})(?![a-z\d'])")
 
 
 def _is_drawn(record: CompletionRecord, *, share: float) -> bool:

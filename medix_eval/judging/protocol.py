@@ -45,13 +45,20 @@ class PromptSpec(Frozen):
     template: str | None = None
 
 
+_Mark = Annotated[str, Field(min_length=2)]
+
+
 class AnswerSpec(Frozen):
     """What part of a completion is judged, and what needs no judge."""
 
     reading: Literal["strict", "published"] = "strict"
     """`published` judges all that follows the thinking, even if it is empty or was cut off."""
     refusals: tuple[str, ...] = ()
-    """Patterns of a refusal; one must match the whole answer, in lower case."""
+    """Patterns of a refusal, in lower case; in a file also the name of a YAML of them."""
+    courtesies: tuple[str, ...] = ()
+    """Patterns of what may stand beside a refusal: nothing else may, for it may be an answer."""
+    thinking: tuple[tuple[_Mark, _Mark], ...] = ()
+    """Openings and closings of thinking, besides those of `rules/thinking.yaml`."""
 
 
 class EmbeddingSpec(Frozen):
@@ -203,8 +210,10 @@ class Protocol(Frozen):
 
     def judging_settings(self) -> dict[str, Any]:
         """Everything here that can affect a verdict, except the judge itself."""
+        # What a protocol does not use is not in its digest, which older versions made without it.
+        unused = {name for name in ("courtesies", "thinking") if not getattr(self.answer, name)}
         settings = {
-            "answer": self.answer.model_dump(mode="json"),
+            "answer": self.answer.model_dump(mode="json", exclude=unused),
             "judge": self.judge.model_dump(mode="json", exclude={"model"}),
             "prompts": self.judge_prompts,
             "twins": self.twins,
@@ -333,6 +342,7 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
     changed = list(overrides)
     for override in changed:
         set_key(raw, override, hint=_KEYS)
+    _read_lists(raw.get("answer"), folder=path.parent)
     if changed:
         raw["name"] = "+".join([str(raw.get("name")), *changed])
     try:
@@ -340,6 +350,15 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
     except ValidationError as error:
         raise ConfigError(f"protocol {path.name}: {_where(error)}", hint=_KEYS) from error
     return protocol.model_copy(update={"texts": _read_prompts(protocol, folder=path.parent)})
+
+
+def _read_lists(answer: Any, *, folder: Path) -> None:
+    """Put the patterns of a file, by language, in place of its name: they are in the digest."""
+    for key in ("refusals", "courtesies"):
+        if isinstance(answer, dict) and isinstance(name := answer.get(key), str):
+            places = (folder / name, Path(name), bundled("judges") / name)
+            path = next((one for one in places if one.is_file()), places[0])
+            answer[key] = [one for of in read_mapping(path, what=key).values() for one in of]
 
 
 _KEYS = "keys are those of judges/medix.yaml, such as generation.max_tokens or judge.tries"

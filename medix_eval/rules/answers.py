@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
-_NAMES = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning"
-_TAGS = (
-    r"[<\uff1c\u25c1\[](?:(?P<end>"
-    rf"(?<=<)/(?:{_NAMES})\s{{0,9}}>|(?<=\uff1c)/(?:{_NAMES})\uff1e|(?<=\u25c1)/think\u25b7|"
-    r"(?<=<)\|end_(?:of_thought|thinking)\|>|(?<=<)\|channel\|>final\b[^<]{0,99}<\|message\|>|"
-    r"(?-i:(?<=\[)/THINK\]))|"
-    rf"(?<=<)(?:{_NAMES})(?:\s[^<>]{{0,99}})?>|(?<=\uff1c)(?:{_NAMES})\uff1e|(?<=\u25c1)think\u25b7|"
-    r"(?<=<)\|(?:begin_of_thought|start_thinking)\|>|"
-    r"(?<=<)\|channel\|>\w{1,20}[^<]{0,99}<\|message\|>|(?-i:(?<=\[)THINK\]))"
-)
-"""How models mark where thinking begins and ends; a few first characters make the search fast."""
-_THINKING = re.compile(f"(?i){_TAGS}")
-_STRIPPED = re.compile(rf"(?i){_TAGS}|(?P<final>assistantfinal)|(?-i:\Aanalysis(?=[A-Z]))")
-"""The same where a server left of a channel's marks only the words."""
+Pairs = tuple[tuple[str, str], ...]
+"""Openings and closings of thinking, as a protocol adds them to those of `thinking.yaml`."""
 _ANSWER = re.compile(r"<(/?)answer\s{0,9}>", re.IGNORECASE)
 _MODALITY = re.compile(r"(?:\s*<[A-Z][A-Z0-9_-]{0,39}>)*")
 """What MediX-R1 models write first, such as `<CT_SCAN>`."""
 
 
-def extract_answer(completion: str) -> str:
+def extract_answer(completion: str, *, more: Pairs = ()) -> str:
     """Return the part of a completion that is judged; empty if there is none.
 
-    - The answer comes after the last `</think>` or `</thinking>`. An opening tag is not needed:
-      some chat templates put it at the end of the prompt. Tags are not counted against each other,
+    - The answer comes after the last mark that closes thinking. An opening is not needed: some
+      chat templates put it at the end of the prompt. Marks are not counted against each other,
       because models write about them while they think.
+    - A closing with nothing behind it is a stray one where an answer stands before it: text after
+      an earlier closing, or a complete `<answer>` block that no opening precedes.
     - Thinking that is opened and not closed has no answer, whatever stands before it.
     - Of several `<answer>` blocks the last complete one counts, and of two nested openings the
       inner one. An empty block is an empty answer.
@@ -42,16 +35,21 @@ def extract_answer(completion: str) -> str:
 
     >>> extract_answer("<CT_SCAN><thinking>A or B?</thinking><answer> B </answer>")
     'B'
-    >>> extract_answer("<think>It may be B")
-    ''
+    >>> extract_answer("<think>It may be B"), extract_answer("It may be B</think>")
+    ('', '')
+    >>> extract_answer("<think>A or B?</think>B</think>")
+    'B'
     """
-    spoken = after_thinking(completion) or ""
+    spoken = after_thinking(completion, more=more) or ""
     blocks = list(_answer_blocks(spoken))
     if blocks:
         return blocks[-1].strip()
     opened = _after_last_opening(spoken)
     text = spoken if opened is None else opened
-    return _MODALITY.sub("", text, count=1).strip()
+    text = _MODALITY.sub("", text, count=1).strip()
+    for mark in _marks(more).around:
+        text = text.removesuffix(mark).removeprefix(mark).strip()
+    return text
 
 
 def thinking_of(completion: str) -> str:
@@ -60,26 +58,17 @@ def thinking_of(completion: str) -> str:
     >>> thinking_of("<think>A or B?</think>B")
     '<think>A or B?</think>'
     """
-    return completion[: len(completion) - len(after_thinking(completion) or "")]
+    said = _said_at(completion, ())
+    return completion if said is None else completion[: said.start]
 
 
-def has_final_answer(completion: str) -> bool:
-    """Tell whether a completion that was cut off still holds an answer that can be judged.
+def has_answer_block(completion: str, *, more: Pairs = ()) -> bool:
+    """Tell whether a complete `<answer>` block with words is what counts of a completion.
 
-    It does with a complete answer block, or with text after closed thinking. Plain text that was
-    cut off may have said anything next; so may an answer block that was never closed.
-
-    >>> has_final_answer("<answer>B</answer> Let me expl")
+    >>> has_answer_block("<answer>B</answer> Let me expl")
     True
-    >>> has_final_answer("The most likely diagnosis is a")
-    False
     """
-    spoken = after_thinking(completion) or ""
-    if any(block.strip() for block in _answer_blocks(spoken)):
-        return True
-    was_thinking = any(tag.lastgroup for tag in _thinking_marks(completion))
-    is_cut_block = _after_last_opening(spoken) is not None
-    return was_thinking and not is_cut_block and bool(extract_answer(completion))
+    return any(map(str.strip, _answer_blocks(after_thinking(completion, more=more) or "")))
 
 
 def published_answer(completion: str) -> str:
@@ -98,18 +87,116 @@ def published_answer(completion: str) -> str:
     return completion
 
 
-def after_thinking(completion: str) -> str | None:
+def after_thinking(completion: str, *, more: Pairs = ()) -> str | None:
     """Return what follows the last thinking, or None if the model was still thinking."""
-    tags = _thinking_marks(completion)
-    if not tags:
-        return completion
-    return completion[tags[-1].end() :] if tags[-1].lastgroup else None
+    said = _said_at(completion, more)
+    return None if said is None else completion[said]
 
 
-def _thinking_marks(completion: str) -> list[re.Match[str]]:
-    """Return the marks of thinking in order; those that end it match a group."""
-    may_be_stripped = "ntf" in completion.casefold() or completion.startswith("analysis")
-    return [*(_STRIPPED if may_be_stripped else _THINKING).finditer(completion)]
+def _said_at(text: str, more: Pairs) -> slice | None:
+    """Return where the text stands that is no thinking; None while the model still thinks."""
+    marks, end = _marks_in(text, more), len(text)
+    if not marks:
+        return slice(0, end)
+    while marks[-1].closes and not text[marks[-1].end : end].strip():
+        stray = marks.pop()
+        begin, end = marks[-1].end if marks else 0, stray.start
+        if marks and not marks[-1].closes:
+            break  # only thoughts stand before it
+        if text[begin:end].strip() if marks else _ends_in_block(text[:end]):
+            return slice(begin, end)
+        if not marks:
+            break
+    else:
+        return slice(marks[-1].end, end) if marks[-1].closes else None
+    return slice(len(text), len(text))
+
+
+class _Mark(NamedTuple):
+    start: int
+    end: int
+    closes: bool
+
+
+class _Words(NamedTuple):
+    """A family that marks its thinking by words."""
+
+    cues: tuple[str, ...]
+    opening: re.Pattern[str]
+    elsewhere: re.Pattern[str] | None
+    closing: re.Pattern[str]
+
+
+class _Marks(NamedTuple):
+    tags: re.Pattern[str]
+    """Any mark but words; those that end thinking match a group."""
+    words: tuple[_Words, ...]
+    around: tuple[str, ...]
+    """What stands around an answer and says nothing."""
+
+
+@cache
+def _marks(more: Pairs) -> _Marks:
+    """Read `thinking.yaml`, and add a protocol's own pairs."""
+    import yaml  # noqa: PLC0415 (10 ms, which most commands need not take)
+
+    text = Path(__file__).with_name("thinking.yaml").read_text(encoding="utf-8")
+    listed = yaml.load(text, Loader=yaml.CSafeLoader)
+    names, channels = "|".join(map(re.escape, listed["tags"])), listed["channels"]
+    openings, closings = zip(*listed["pairs"], *more, strict=True)
+    around_names = r"(?<=[<\uff1c\u25c1])(?i:{}(?:{}){})[>\uff1e\u25b7]"
+    ends = [around_names.format("/", names, r"\s{0,9}"), f"(?<=<)(?i:{channels['closing']})"]
+    begins = [around_names.format("", names, r"(?:\s[^<>]{0,99})?")]
+    begins.append(f"(?<=<)(?i:{channels['opening']})")
+    ends += map(_behind_its_first, closings)
+    begins += map(_behind_its_first, openings)
+    # Few pairs of characters begin a mark, which makes the search fast.
+    first = _one_of("<\uff1c\u25c1", *(one[0] for one in openings + closings))
+    initials = (name[0] + name[0].upper() for name in listed["tags"])
+    second = _one_of("/|", *(one[1] for one in openings + closings), *initials)
+    tags = f"{first}(?={second})(?:(?P<end>{'|'.join(ends)})|{'|'.join(begins)})"
+    words = [
+        _Words(
+            tuple(one.get("cues", ())),
+            re.compile(rf"(?im){_MODALITY.pattern}\s*(?:{one['opening']})"),
+            re.compile(f"(?im){one['elsewhere']}") if "elsewhere" in one else None,
+            re.compile(f"(?im){one['closing']}"),
+        )
+        for one in listed["words"]
+    ]
+    return _Marks(re.compile(tags), tuple(words), tuple(listed["around_the_answer"]))
+
+
+def _one_of(*characters: str) -> str:
+    return f"[{re.escape(''.join(sorted({*''.join(characters)})))}]"
+
+
+def _behind_its_first(mark: str) -> str:
+    return f"(?<={re.escape(mark[0])}){re.escape(mark[1:])}"
+
+
+def _marks_in(text: str, more: Pairs) -> list[_Mark]:
+    """Return the marks of thinking in order."""
+    tags, words, _ = _marks(more)
+    marks = [_Mark(*one.span(), bool(one.lastgroup)) for one in tags.finditer(text)]
+    low = text.lower()
+    for family in words:
+        opening = begin = family.opening.match(text)
+        if not begin and family.elsewhere and any(cue in low for cue in family.cues):
+            begin = family.elsewhere.search(text)
+        if begin:
+            ends = [*family.closing.finditer(text, begin.end())]
+            final = [one for one in ends if "final" in one[0].lower()]
+            if ends or opening:
+                marks.append(_Mark(*begin.span(), closes=False))
+            marks += [_Mark(*one.span(), closes=True) for one in (final[-1:] or ends[:1])]
+    return sorted(marks)
+
+
+def _ends_in_block(text: str) -> bool:
+    tags = [*_ANSWER.finditer(text)]
+    is_last = bool(tags) and bool(tags[-1][1]) and not text[tags[-1].end() :].strip()
+    return is_last and any(map(str.strip, _answer_blocks(text)))
 
 
 def _answer_blocks(spoken: str) -> Iterator[str]:
