@@ -13,7 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from medix_eval.errors import ConfigError, UnknownName, first_error
 from medix_eval.records import Frozen, Kind
@@ -59,6 +65,11 @@ class AnswerSpec(Frozen):
     """Patterns of what may stand beside a refusal: nothing else may, for it may be an answer."""
     thinking: tuple[tuple[_Mark, _Mark], ...] = ()
     """Openings and closings of thinking, besides those of `rules/thinking.yaml`."""
+
+    @model_serializer(mode="wrap")
+    def _as_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What a protocol does not use stays out of its digest, which 0.2 made without it.
+        return {k: v for k, v in dump(self).items() if v or k not in {"courtesies", "thinking"}}
 
 
 class EmbeddingSpec(Frozen):
@@ -210,10 +221,8 @@ class Protocol(Frozen):
 
     def judging_settings(self) -> dict[str, Any]:
         """Everything here that can affect a verdict, except the judge itself."""
-        # What a protocol does not use is not in its digest, which older versions made without it.
-        unused = {name for name in ("courtesies", "thinking") if not getattr(self.answer, name)}
         settings = {
-            "answer": self.answer.model_dump(mode="json", exclude=unused),
+            "answer": self.answer.model_dump(mode="json"),
             "judge": self.judge.model_dump(mode="json", exclude={"model"}),
             "prompts": self.judge_prompts,
             "twins": self.twins,

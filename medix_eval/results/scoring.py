@@ -156,8 +156,17 @@ def group_scores(
 
 
 def _corrections(tallies: Mapping[str, Tally], labels: Labels) -> dict[str, Correction]:
-    """Correct every task that has enough labels."""
-    found = {name: correct(tally.labelled(labels.by_sample)) for name, tally in tallies.items()}
+    """Correct every task that has enough labels.
+
+    A sheet of 0.2 held nothing but read answers. What was not read then keeps its 0, else the
+    labels speak for it as well.
+    """
+    given = labels.by_sample
+    outcomes = {
+        one.outcome for of in tallies.values() for name, one in of.judged.items() if name in given
+    }
+    draws_all = any(outcome.is_unread_text for outcome in outcomes)
+    found = {n: correct(tally.labelled(given, draws_all=draws_all)) for n, tally in tallies.items()}
     return {name: one for name, one in found.items() if one is not None}
 
 
@@ -220,6 +229,7 @@ class Answered(NamedTuple):
     num_options: int
     served: str | None = None
     """The id that answered, where it is not the one asked for."""
+    has_text: bool = True
 
     @classmethod
     def of(cls, line: Mapping[str, Any], entry: TaskEntry) -> Self:
@@ -238,6 +248,7 @@ class Answered(NamedTuple):
             said(line["reference"], whole=True),
             len(line.get("options", ())),
             line.get("served_model"),
+            bool((line.get("completion") or "").strip()),
         )
 
 
@@ -309,13 +320,14 @@ class Tally:
         names = [one.cluster for one, _ in scored] if self.entry.cluster else None
         return clustered([score for _, score in scored], names)
 
-    def labelled(self, labels: Mapping[str, float]) -> list[LabelledScore]:
+    def labelled(self, labels: Mapping[str, float], *, draws_all: bool) -> list[LabelledScore]:
         """Pair human labels with the scores."""
         return [
             LabelledScore(
                 score=one.score,
                 label=labels.get(name),
-                is_read=one.outcome.is_read,
+                is_read=one.outcome.is_read
+                or (draws_all and one.outcome.is_unread_text and self.answered[name].has_text),
                 cluster=self.answered[name].cluster,
             )
             for name, one in self.judged.items()
