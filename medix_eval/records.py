@@ -51,16 +51,12 @@ class Outcome(StrEnum):
         """Whether a judge, or a rule, has read the answer; others are wrong without that."""
         return self in _READ
 
-    @property
-    def is_unread_text(self) -> bool:
-        """Whether it was scored 0 for its form alone; a person may find a right answer in it."""
-        return self in _UNREAD
-
 
 _FAILURES = frozenset({Outcome.JUDGE_FAILED, Outcome.REQUEST_FAILED, Outcome.SKIPPED})
 _UNSCORED = _FAILURES | {Outcome.UNJUDGED}
 _READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
-_UNREAD = frozenset({Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
+UNREAD = frozenset({Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
+"""Scored 0 unread; a person may find a right answer in the text."""
 
 IMAGE_MARK = "<image>"
 """Where an image stands in a prompt's text, as in stock lm-eval."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.rules.answers import extract_answer, has_answer_block, thinking_of
+from medix_eval.rules.answers import extract_answer, thinking_of
 
 
 @pytest.mark.parametrize(
@@ -110,23 +110,6 @@ def test_the_answer_is_what_is_said_after_thinking(completion: str, answer: str)
     assert extract_answer(completion) == answer
 
 
-@pytest.mark.parametrize(
-    ("completion", "has_block"),
-    [
-        ("<answer>B</answer> and to expl", True),
-        ("<think>A?</think><answer>B</answer>", True),
-        ("<think>A?</think>The answer is B", False),
-        ("<think>A?</think><answer>The most lik", False),
-        ("<answer>B</answer><think>The most lik", False),
-        ("<answer> </answer>", False),
-    ],
-)
-def test_a_complete_block_is_told_from_one_that_was_cut(
-    completion: str, *, has_block: bool
-) -> None:
-    assert has_answer_block(completion) is has_block
-
-
 def test_thinking_is_what_stands_before_the_answer_with_or_without_a_stray_tag() -> None:
     assert thinking_of("<think>A?</think>B</think>") == "<think>A?</think>"
     assert thinking_of("B") == ""
@@ -166,7 +149,6 @@ def test_unfinished_thinking_has_no_answer(before: str) -> None:
     completion = f"{before}<thinking>{SECRET}"
 
     assert extract_answer(completion) == ""
-    assert not has_answer_block(completion)
 
 
 @given(noise=NOISE, answer=st.text(alphabet="abc XYZ.,", min_size=1))

@@ -25,8 +25,7 @@ _LARGEST_BYTES = 1 << 30
 """Above this, the oldest third of the votes makes room when the cache is opened."""
 _EVICT = "DELETE FROM votes WHERE rowid <= (SELECT min(rowid) + count(*) / 3 FROM votes)"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, points REAL, reply TEXT)"
-_REFUSALS = "ALTER TABLE votes ADD COLUMN is_refusal INTEGER NOT NULL DEFAULT 0"
-"""What a cache of 0.2.0 and before lacks."""
+_ADDED = "ALTER TABLE votes ADD COLUMN is_refusal INTEGER DEFAULT 0"  # since 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(_SCHEMA)
         with suppress(sqlite3.OperationalError):  # it has the column
-            connection.execute(_REFUSALS)
+            connection.execute(_ADDED)
         if path.stat().st_size > _LARGEST_BYTES:
             connection.execute(_EVICT)
             connection.commit()

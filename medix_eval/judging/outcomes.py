@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
+from typing import Any
 
 from medix_eval.errors import RequestRejected
 from medix_eval.judging.error_tags import error_tags
@@ -12,12 +12,7 @@ from medix_eval.judging.judge import Grade, Grader
 from medix_eval.judging.protocol import AnswerSpec, LLMJudge, Protocol
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind, unanswered
 from medix_eval.records import CompletionRecord, Failure, Outcome, RuleVerdict, VerdictRecord
-from medix_eval.rules.answers import (
-    extract_answer,
-    has_answer_block,
-    letter_of,
-    published_answer,
-)
+from medix_eval.rules.answers import after_thinking, extract_answer, letter_of, published_answer
 from medix_eval.rules.decide import decide, stated_before_cut
 from medix_eval.storage.digests import mark_of
 
@@ -51,51 +46,39 @@ async def verdict_of(
     grade = None
     if grader is not None and (not rules_settle or _is_drawn(record, share=audit)):
         grade = await grader.grade(record, answer=answer)
-    if grade and grade.is_refusal and not rules_settle:
-        by = ", ".join(sorted({vote.judge for vote in grade.votes if vote.is_refusal}))
-        reason = f"a refusal, says {by}"
-        return _verdict(
-            record, Outcome.REFUSED, answer=answer, rule=rule, grade=grade, reason=reason
-        )
-    if rules_settle or grader is None:
-        score = None if rule is None else rule.score
-        outcome = Outcome.UNJUDGED if score is None else outcome_of(score)
-    else:
-        score = None if grade is None else grade.score
-        outcome = Outcome.JUDGE_FAILED if score is None else outcome_of(score)
-    return _verdict(record, outcome, score=score, answer=answer, rule=rule, grade=grade)
+    is_by_rule = rules_settle or grader is None
+    by = rule if is_by_rule else grade
+    unsettled = Outcome.UNJUDGED if is_by_rule else Outcome.JUDGE_FAILED
+    score = None if by is None else by.score
+    outcome = unsettled if score is None else outcome_of(score)
+    given: Any = {"score": score, "answer": answer, "rule": rule, "grade": grade}
+    if isinstance(by, Grade) and by.refused_by:
+        outcome, given["reason"] = Outcome.REFUSED, f"a refusal, says {by.refused_by}"
+    return _verdict(record, outcome, **given)
 
 
 def _read(
     record: CompletionRecord, completion: str, *, spec: AnswerSpec
 ) -> tuple[str, RuleVerdict | None, Outcome | None]:
     """Return what was said, what rules say of it, and the outcome where nobody has to judge it."""
+    kind, options = record.kind, record.options
+    expected: Any = {"reference": record.reference, "options": options, "facts": record.facts}
     said = extract_answer(completion, more=spec.thinking)
-    rule = _by_rules(said, record)  # tags would only hide from the rules what was said
+    rule = decide(said, kind=kind, **expected)  # tags would only hide what was said
     if spec.reading != "published":
         if ending_of(record.finish_reason) == "length":
-            stated: str | None = said
-            if not has_answer_block(completion, more=spec.thinking):
-                stated = stated_before_cut(said, kind=record.kind, options=record.options)
-            if stated is None:
+            spoken = after_thinking(completion, more=spec.thinking) or ""
+            is_block = "</answer" in spoken.lower()
+            stated = said if is_block else stated_before_cut(said, kind=kind, options=options)
+            if not stated:
                 return said, None, Outcome.TRUNCATED
-            if rule != _by_rules(stated, record):
+            if rule != decide(stated, kind=kind, **expected):
                 rule = None  # the sentence that was cut may take the answer back
         if not said:
             return said, None, Outcome.EMPTY
     if rule is None and _only_refuses(said, record, spec):
         return said, None, Outcome.REFUSED
     return said, rule, None
-
-
-def _by_rules(said: str, record: CompletionRecord) -> RuleVerdict | None:
-    return decide(
-        said,
-        kind=record.kind,
-        reference=record.reference,
-        options=record.options,
-        facts=record.facts,
-    )
 
 
 def _without_answer(record: CompletionRecord, *, is_published: bool) -> VerdictRecord | None:
@@ -124,37 +107,28 @@ def _failed(failure: Failure, *, is_published: bool) -> Outcome:
     return Outcome.REJECTED if is_rejected and not is_published else Outcome.REQUEST_FAILED
 
 
-_LONGEST_REFUSAL, _LONG = 2_000, 100  # characters
-_LEFT_OPEN = re.compile(
-    r"\b(?:can ?not|can't|unable|not? (?:possible|enough|given|shown|visible|image)|impossible|"
-    r"unknown|unclear|\w*determin\w+|insufficient|decline\w*|refus\w+|consult\w*|refer\w*)\b"
-)
-"""A short reference, or an option, that says so may be what the answer means."""
+_LEFT_OPEN = r"\bnot\b|can'?t|unable|impossib|unknown|unclear|determin|insuffic|no im|consult|refer"
+_LONG, _LONGEST_REFUSAL = 100, 2_000  # characters
 
 
 def _only_refuses(answer: str, record: CompletionRecord, spec: AnswerSpec) -> bool:
-    """Tell whether an answer refuses and, from its first word to its last, says nothing else."""
-    text = _plain(answer)
-    if not spec.refusals or len(text) > _LONGEST_REFUSAL:
-        return False
-    for expected in map(_plain, {record.reference, *record.options} - {"no", "No"}):
-        is_named = bool(expected) and re.search(rf"\b{re.escape(expected)}\b", text)
-        if is_named or (len(expected) < _LONG and _LEFT_OPEN.search(expected)):
+    """Tell whether an answer refuses and, from its first word to its last, says nothing else.
+
+    That inability, or a doctor to see, is the reference or an option leaves it to a judge.
+    """
+    texts = (answer, record.reference, *record.options)
+    text, *expected = (" ".join(one.lower().replace("\u2019", "'").split()) for one in texts)
+    for one in {*expected} - {"", "no"}:
+        is_open = len(one) < _LONG and re.search(_LEFT_OPEN, one)
+        if is_open or re.search(rf"\b{re.escape(one)}\b", text):
             return False
-    pattern, at, refuses = _refusal_or_courtesy(spec), 0, False
-    while found := pattern.match(text, at):
+    either = (
+        rf"(?P<refusal>{'|'.join(spec.refusals) or '(?!)'})|{'|'.join(spec.courtesies) or '(?!)'}"
+    )
+    pattern, at, refuses = re.compile(rf"[\W_]*(?:{either})(?![a-z\d'])"), 0, False
+    while len(text) <= _LONGEST_REFUSAL and (found := pattern.match(text, at)):
         at, refuses = found.end(), refuses or found["refusal"] is not None
     return refuses and not re.search(r"\w", text[at:])
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().replace("\u2019", "'").split())
-
-
-@lru_cache
-def _refusal_or_courtesy(spec: AnswerSpec) -> re.Pattern[str]:
-    courtesies = "".join(f"|{one}" for one in spec.courtesies)
-    return re.compile(rf"[\W_]*(?:(?P<refusal>{'|'.join(spec.refusals)}){courtesies})(?![a-z\d'])")
 
 
 def _is_drawn(record: CompletionRecord, *, share: float) -> bool:
@@ -179,8 +153,7 @@ def _parsed(record: CompletionRecord, completion: str) -> VerdictRecord:
     letter = letter_of(completion, record.options) if record.options else ""
     if letter is None:
         return _verdict(record, Outcome.UNPARSED)
-    is_right = bool(letter) and record.options[ord(letter) - ord("A")] == record.reference
-    score = float(is_right)
+    score = float(bool(letter) and record.options[ord(letter) - ord("A")] == record.reference)
     rule = RuleVerdict(score=score, rule=str(record.parser))
     return _verdict(record, outcome_of(score), score=score, answer=letter, rule=rule)
 
@@ -191,10 +164,11 @@ def _verdict(
     *,
     score: float | None = 0.0,
     answer: str | None = None,
-    rule: RuleVerdict | None = None,
     grade: Grade | None = None,
-    reason: str = "",
+    **given: Any,  # rule, reason
 ) -> VerdictRecord:
+    expected: Any = {"reference": record.reference, "options": record.options}
+    wrong = answer if outcome is Outcome.WRONG else None
     return VerdictRecord(
         task=record.task,
         sample_id=record.sample_id,
@@ -202,15 +176,10 @@ def _verdict(
         score=score if outcome.is_scored else None,
         mark=mark_of(record.completion),
         answer=answer,
-        rule=rule,
         judge_score=grade.score if grade else None,
         judge_scores=dict(grade.by_judge) if grade else {},
         votes=grade.votes if grade else (),
-        reason=reason,
         restricted=record.restricted,
-        error_tags=_tags(record, answer) if answer and outcome is Outcome.WRONG else (),
+        error_tags=error_tags(wrong, kind=record.kind, **expected) if wrong else (),
+        **given,
     )
-
-
-def _tags(record: CompletionRecord, answer: str) -> tuple[str, ...]:
-    return error_tags(answer, kind=record.kind, reference=record.reference, options=record.options)

@@ -13,13 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from medix_eval.errors import ConfigError, UnknownName, first_error
 from medix_eval.records import Frozen, Kind
@@ -28,6 +22,7 @@ from medix_eval.storage.digests import digest
 
 JUDGING_VERSION = 5
 """Goes up with any score-affecting change to answer extraction, rules or reply reading."""
+_Mark = Annotated[str, Field(min_length=1)]
 
 
 class SamplingSpec(Frozen):
@@ -51,9 +46,6 @@ class PromptSpec(Frozen):
     template: str | None = None
 
 
-_Mark = Annotated[str, Field(min_length=2)]
-
-
 class AnswerSpec(Frozen):
     """What part of a completion is judged, and what needs no judge."""
 
@@ -66,10 +58,10 @@ class AnswerSpec(Frozen):
     thinking: tuple[tuple[_Mark, _Mark], ...] = ()
     """Openings and closings of thinking, besides those of `rules/thinking.yaml`."""
 
-    @model_serializer(mode="wrap")
-    def _as_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    @model_serializer
+    def _as_used(self) -> dict[str, Any]:
         # What a protocol does not use stays out of its digest, which 0.2 made without it.
-        return {k: v for k, v in dump(self).items() if v or k not in {"courtesies", "thinking"}}
+        return {key: value for key, value in self if value or key == "refusals"}
 
 
 class EmbeddingSpec(Frozen):
@@ -351,7 +343,11 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
     changed = list(overrides)
     for override in changed:
         set_key(raw, override, hint=_KEYS)
-    _read_lists(raw.get("answer"), folder=path.parent)
+    answer: Any = raw.get("answer")
+    for key in ("refusals", "courtesies") if isinstance(answer, dict) else ():
+        if isinstance(name := answer.get(key), str):  # the patterns themselves are in the digest
+            file = path.parent / name if (path.parent / name).is_file() else Path(name)
+            answer[key] = [one for of in read_mapping(file, what=key).values() for one in of]
     if changed:
         raw["name"] = "+".join([str(raw.get("name")), *changed])
     try:
@@ -359,15 +355,6 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
     except ValidationError as error:
         raise ConfigError(f"protocol {path.name}: {_where(error)}", hint=_KEYS) from error
     return protocol.model_copy(update={"texts": _read_prompts(protocol, folder=path.parent)})
-
-
-def _read_lists(answer: Any, *, folder: Path) -> None:
-    """Put the patterns of a file, by language, in place of its name: they are in the digest."""
-    for key in ("refusals", "courtesies"):
-        if isinstance(answer, dict) and isinstance(name := answer.get(key), str):
-            places = (folder / name, Path(name), bundled("judges") / name)
-            path = next((one for one in places if one.is_file()), places[0])
-            answer[key] = [one for of in read_mapping(path, what=key).values() for one in of]
 
 
 _KEYS = "keys are those of judges/medix.yaml, such as generation.max_tokens or judge.tries"

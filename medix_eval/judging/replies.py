@@ -58,14 +58,10 @@ _TAKEN_BACK = re.compile(
 def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
     """Return the JSON schema of a reply, for servers that can enforce one."""
     lowest, highest = scale
+    values = [*range(lowest, highest + 1), _REFUSED]
     return {
         "type": "object",
-        "properties": {
-            "score": {
-                "type": ["integer", "string"],
-                "enum": [*range(lowest, highest + 1), _REFUSED],
-            }
-        },
+        "properties": {"score": {"type": ["integer", "string"], "enum": values}},
         "required": ["score"],
         "additionalProperties": False,
     }

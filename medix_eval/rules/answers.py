@@ -7,14 +7,17 @@ every option. Where the tags are broken, the reading is the one that cannot coun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 Pairs = tuple[tuple[str, str], ...]
 """Openings and closings of thinking, as a protocol adds them to those of `thinking.yaml`."""
 _ANSWER = re.compile(r"<(/?)answer\s{0,9}>", re.IGNORECASE)
+_ENDS_IN_BLOCK = re.compile(
+    r"(?is)<answer\s{0,9}>\s*+(?!</answer)(?:(?!</?answer).)*+</answer\s{0,9}>\s*\Z"
+)
 _MODALITY = re.compile(r"(?:\s*<[A-Z][A-Z0-9_-]{0,39}>)*")
 """What MediX-R1 models write first, such as `<CT_SCAN>`."""
 
@@ -22,11 +25,10 @@ _MODALITY = re.compile(r"(?:\s*<[A-Z][A-Z0-9_-]{0,39}>)*")
 def extract_answer(completion: str, *, more: Pairs = ()) -> str:
     """Return the part of a completion that is judged; empty if there is none.
 
-    - The answer comes after the last mark that closes thinking. An opening is not needed: some
-      chat templates put it at the end of the prompt. Marks are not counted against each other,
-      because models write about them while they think.
-    - A closing with nothing behind it is a stray one where an answer stands before it: text after
-      an earlier closing, or a complete `<answer>` block that no opening precedes.
+    - The answer comes after the last mark that closes thinking. Its opening may be in the prompt,
+      and they are not counted against each other: models write about them while they think.
+    - A closing with nothing behind it is a stray one, if an earlier closing stands before it with
+      no opening between, or if there are no other marks and an `<answer>` block ends before it.
     - Thinking that is opened and not closed has no answer, whatever stands before it.
     - Of several `<answer>` blocks the last complete one counts, and of two nested openings the
       inner one. An empty block is an empty answer.
@@ -35,21 +37,22 @@ def extract_answer(completion: str, *, more: Pairs = ()) -> str:
 
     >>> extract_answer("<CT_SCAN><thinking>A or B?</thinking><answer> B </answer>")
     'B'
-    >>> extract_answer("<think>It may be B"), extract_answer("It may be B</think>")
-    ('', '')
-    >>> extract_answer("<think>A or B?</think>B</think>")
-    'B'
+    >>> extract_answer("It may be B</think>"), extract_answer("<think>A or B?</think>B</think>")
+    ('', 'B')
     """
     spoken = after_thinking(completion, more=more) or ""
-    blocks = list(_answer_blocks(spoken))
-    if blocks:
-        return blocks[-1].strip()
-    opened = _after_last_opening(spoken)
-    text = spoken if opened is None else opened
-    text = _MODALITY.sub("", text, count=1).strip()
-    for mark in _marks(more).around:
-        text = text.removesuffix(mark).removeprefix(mark).strip()
-    return text
+    start = block = None
+    for tag in _ANSWER.finditer(spoken):
+        if not tag[1]:
+            start = tag.end()
+        elif start is not None:
+            block, start = spoken[start : tag.start()], None
+    if block is not None:
+        return block.strip()
+    text = spoken[start:] if start is not None else _MODALITY.sub("", spoken, count=1)
+    for mark in _marks(more)[-1]:
+        text = text.strip().removesuffix(mark).removeprefix(mark)
+    return text.strip()
 
 
 def thinking_of(completion: str) -> str:
@@ -58,17 +61,7 @@ def thinking_of(completion: str) -> str:
     >>> thinking_of("<think>A or B?</think>B")
     '<think>A or B?</think>'
     """
-    said = _said_at(completion, ())
-    return completion if said is None else completion[: said.start]
-
-
-def has_answer_block(completion: str, *, more: Pairs = ()) -> bool:
-    """Tell whether a complete `<answer>` block with words is what counts of a completion.
-
-    >>> has_answer_block("<answer>B</answer> Let me expl")
-    True
-    """
-    return any(map(str.strip, _answer_blocks(after_thinking(completion, more=more) or "")))
+    return completion[: _said_at(completion, ()).start]
 
 
 def published_answer(completion: str) -> str:
@@ -90,129 +83,51 @@ def published_answer(completion: str) -> str:
 def after_thinking(completion: str, *, more: Pairs = ()) -> str | None:
     """Return what follows the last thinking, or None if the model was still thinking."""
     said = _said_at(completion, more)
-    return None if said is None else completion[said]
+    return None if said.stop is None else completion[said]
 
 
-def _said_at(text: str, more: Pairs) -> slice | None:
-    """Return where the text stands that is no thinking; None while the model still thinks."""
+def _said_at(text: str, more: Pairs) -> slice:
+    """Return where the text stands that is no thinking, without an end while it still thinks."""
     marks, end = _marks_in(text, more), len(text)
+    while marks[1:] and marks[-2][2] and marks[-1][2] and not text[marks[-1][1] : end].strip():
+        end = marks.pop()[0]
     if not marks:
         return slice(0, end)
-    while marks[-1].closes and not text[marks[-1].end : end].strip():
-        stray = marks.pop()
-        begin, end = marks[-1].end if marks else 0, stray.start
-        if marks and not marks[-1].closes:
-            break  # only thoughts stand before it
-        if text[begin:end].strip() if marks else _ends_in_block(text[:end]):
-            return slice(begin, end)
-        if not marks:
-            break
-    else:
-        return slice(marks[-1].end, end) if marks[-1].closes else None
-    return slice(len(text), len(text))
-
-
-class _Mark(NamedTuple):
-    start: int
-    end: int
-    closes: bool
-
-
-class _Words(NamedTuple):
-    """A family that marks its thinking by words."""
-
-    cues: tuple[str, ...]
-    opening: re.Pattern[str]
-    elsewhere: re.Pattern[str] | None
-    closing: re.Pattern[str]
-
-
-class _Marks(NamedTuple):
-    tags: re.Pattern[str]
-    """Any mark but words; those that end thinking match a group."""
-    words: tuple[_Words, ...]
-    around: tuple[str, ...]
-    """What stands around an answer and says nothing."""
+    start, begin, closes = marks[-1]
+    if not marks[1:] and not text[begin:].strip() and _ENDS_IN_BLOCK.search(text[:start]):
+        return slice(0, start)
+    return slice(begin, end) if closes else slice(len(text), None)
 
 
 @cache
-def _marks(more: Pairs) -> _Marks:
-    """Read `thinking.yaml`, and add a protocol's own pairs."""
+def _marks(more: Pairs) -> Any:
+    """Return patterns of any mark and of closing ones, families of words, and what is around."""
     import yaml  # noqa: PLC0415 (10 ms, which most commands need not take)
 
     text = Path(__file__).with_name("thinking.yaml").read_text(encoding="utf-8")
     listed = yaml.load(text, Loader=yaml.CSafeLoader)
-    names, channels = "|".join(map(re.escape, listed["tags"])), listed["channels"]
-    openings, closings = zip(*listed["pairs"], *more, strict=True)
-    around_names = r"(?<=[<\uff1c\u25c1])(?i:{}(?:{}){})[>\uff1e\u25b7]"
-    ends = [around_names.format("/", names, r"\s{0,9}"), f"(?<=<)(?i:{channels['closing']})"]
-    begins = [around_names.format("", names, r"(?:\s[^<>]{0,99})?")]
-    begins.append(f"(?<=<)(?i:{channels['opening']})")
-    ends += map(_behind_its_first, closings)
-    begins += map(_behind_its_first, openings)
-    # Few pairs of characters begin a mark, which makes the search fast.
-    first = _one_of("<\uff1c\u25c1", *(one[0] for one in openings + closings))
-    initials = (name[0] + name[0].upper() for name in listed["tags"])
-    second = _one_of("/|", *(one[1] for one in openings + closings), *initials)
-    tags = f"{first}(?={second})(?:(?P<end>{'|'.join(ends)})|{'|'.join(begins)})"
-    words = [
-        _Words(
-            tuple(one.get("cues", ())),
-            re.compile(rf"(?im){_MODALITY.pattern}\s*(?:{one['opening']})"),
-            re.compile(f"(?im){one['elsewhere']}") if "elsewhere" in one else None,
-            re.compile(f"(?im){one['closing']}"),
-        )
-        for one in listed["words"]
-    ]
-    return _Marks(re.compile(tags), tuple(words), tuple(listed["around_the_answer"]))
+    pairs = [*listed["pairs"], *(map(re.escape, pair) for pair in more)]
+    opening, closing = map("|".join, zip(*pairs, strict=True))
+    words = []
+    for one in listed["words"]:
+        patterns = rf"{_MODALITY.pattern}\s*(?:{one['opening']})", one["elsewhere"], one["closing"]
+        words.append((one["cues"], *(re.compile(f"(?im){pattern}") for pattern in patterns)))
+    tags = re.compile(f"(?i){opening}|{closing}"), re.compile(f"(?i){closing}")
+    return *tags, words, listed["around_the_answer"]
 
 
-def _one_of(*characters: str) -> str:
-    return f"[{re.escape(''.join(sorted({*''.join(characters)})))}]"
-
-
-def _behind_its_first(mark: str) -> str:
-    return f"(?<={re.escape(mark[0])}){re.escape(mark[1:])}"
-
-
-def _marks_in(text: str, more: Pairs) -> list[_Mark]:
-    """Return the marks of thinking in order."""
-    tags, words, _ = _marks(more)
-    marks = [_Mark(*one.span(), bool(one.lastgroup)) for one in tags.finditer(text)]
+def _marks_in(text: str, more: Pairs) -> list[tuple[int, int, bool]]:
+    """Return where each mark of thinking begins and ends, and whether it closes, in order."""
+    tag, closing, words, _ = _marks(more)
+    marks = [(*one.span(), bool(closing.match(text, one.start()))) for one in tag.finditer(text)]
     low = text.lower()
-    for family in words:
-        opening = begin = family.opening.match(text)
-        if not begin and family.elsewhere and any(cue in low for cue in family.cues):
-            begin = family.elsewhere.search(text)
-        if begin:
-            ends = [*family.closing.finditer(text, begin.end())]
+    for cues, first, elsewhere, end in words:
+        opening = first.match(text) or (any(cue in low for cue in cues) and elsewhere.search(text))
+        if opening and ((ends := [*end.finditer(text, opening.end())]) or opening.re is first):
             final = [one for one in ends if "final" in one[0].lower()]
-            if ends or opening:
-                marks.append(_Mark(*begin.span(), closes=False))
-            marks += [_Mark(*one.span(), closes=True) for one in (final[-1:] or ends[:1])]
+            marks += [(*opening.span(), False)]
+            marks += [(*one.span(), True) for one in final[-1:] or ends[:1]]
     return sorted(marks)
-
-
-def _ends_in_block(text: str) -> bool:
-    tags = [*_ANSWER.finditer(text)]
-    is_last = bool(tags) and bool(tags[-1][1]) and not text[tags[-1].end() :].strip()
-    return is_last and any(map(str.strip, _answer_blocks(text)))
-
-
-def _answer_blocks(spoken: str) -> Iterator[str]:
-    start: int | None = None
-    for tag in _ANSWER.finditer(spoken):
-        if not tag[1]:
-            start = tag.end()
-        elif start is not None:
-            yield spoken[start : tag.start()]
-            start = None
-
-
-def _after_last_opening(spoken: str) -> str | None:
-    """Return the text after the last `<answer>` that no `</answer>` follows."""
-    tags = [*_ANSWER.finditer(spoken)]
-    return spoken[tags[-1].end() :] if tags and not tags[-1][1] else None
 
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -228,7 +143,8 @@ def letter_of(completion: str, options: Sequence[str]) -> str | None:
     >>> letter_of("I cannot tell.", ["lung", "liver"]) is None
     True
     """
-    text = _boxed(_tagged(completion))
+    tagged = _TAGGED.search(completion)
+    text = _boxed(tagged[1].strip() if tagged else completion)
     for edge in _EDGES:
         text = text.strip(edge)
     text = f" {text} "
@@ -249,11 +165,6 @@ def _last(places: dict[str, int]) -> str | None:
     """Return the letter that stands last; of several at one place the first letter."""
     letter = max(places, key=lambda one: places[one])
     return letter if places[letter] >= 0 else None
-
-
-def _tagged(text: str) -> str:
-    found = _TAGGED.search(text)
-    return found[1].strip() if found else text
 
 
 def _boxed(text: str) -> str:

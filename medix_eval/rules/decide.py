@@ -410,26 +410,20 @@ def _hides_characters(answer: str, expected: Expected) -> bool:
 
 
 _END = re.compile(
-    r"(?:[.!?](?![\w.])|[\u3002\uff01\uff1f])[\"'\u201d\u2019)\]*_]*|\n"
+    r"(?m)(?:(?<!\d)|(?=.\s))(?<!^[A-Za-z\d])(?<!^\*\*[A-Za-z])(?<!^\d\d)(?<!\bvs)(?<!\bDr)[.!?]"
+    r"(?![\w.])[\"'\u201d\u2019)\]*_]*|[\u3002\uff01\uff1f]|\n|\A\W*(?i:yes|no)\b[,;:]"
     r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}"
 )
-"""Where a sentence, a line or a box ends."""
-_NO_END = re.compile(r"(?:\A\W*(?:\d+|[A-Za-z])|\b(?:vs|Dr|e\.g|i\.e|approx))\Z")
-"""On its line before a full stop: a label, as in "A. CT scan", or a short form."""
-_INITIAL = re.compile(r"\b[A-Z]\Z")
-"""As in "E. coli"; where options have letters it may be the whole answer."""
-_INTERJECTED = re.compile(r"\W*(?:yes|no)\b[,;:]", re.IGNORECASE)
-_LABEL = re.compile(r"\W*[A-Z][.):]", re.IGNORECASE)
-_IMPRESSION = re.compile(
-    r"(?ims)^\W*(?:final )?(?:impression|conclusion|summary|answer|report|opinion)\W*?[:\n]"
-    r".*?\w.*?(?=\n\s*\n|\n\W*[A-Z][\w ]{2,30}:)"
-)
-"""The result of a report, up to the section behind it."""
-_PREFACE = re.compile(
-    r"(?i)\W*(?:lets?|sure|okay|ok|well|first|here|step|looking|to|i|we|based|the (?:image|question"
-    r"|patient)|this|there|analysis|question|explanation|reasoning|findings|option|thinking)\b"
-)
+"""Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
 _FEW_WORDS = 6
+_PREFACE = re.compile(
+    r"(?i)\W*(?:lets?|sure|ok(?:ay)?|well|first|here|step|looking|to|i|we|based|this|there|option"
+    r"|the (?:image|question|patient)|analysis|explanation|reasoning|findings|thinking)\b|.*:$"
+)
+_RESULT = re.compile(
+    r"(?ims)^\W*(?:final )?(?:impression|conclusion|summary|answer|report|opinion)\W*?[:\n]"
+    r".*?\w.*?(?=\n\s*\n|\n\W*[A-Z][\w ]{2,30}:)"  # another section stands behind it
+)
 
 
 def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> str | None:
@@ -443,42 +437,30 @@ def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> 
     True
     """
     if kind is Kind.REPORT:
-        found = _IMPRESSION.search(said)
-        return said[: found.end()] if found else None
-    ends = [0, *_ends(said, has_letters=bool(options))]
-    if kind is Kind.CLOSED and ends == [0] and (found := _INTERJECTED.match(said)):
-        ends.append(found.end())
-    stated, rest = said[: ends[-1]], said[ends[-1] :]
-    if _LABEL.match(rest) and not GIVES_ANSWER.search(TokenLine(read(stated)).joined):
-        return None  # the options are gone through
+        return said[: found.end()] if (found := _RESULT.search(said)) else None
+    end = max((one.end() for one in _END.finditer(said)), default=0)
+    stated, cut = said[:end], said[end:]
+    is_label = re.match(r"\W*[A-Za-z][.):]", cut)
+    if is_label and not GIVES_ANSWER.search(TokenLine(read(stated)).joined):
+        return None  # it goes through the options
     return stated if states_answer(stated, kind=kind, options=options) else None
-
-
-def _ends(said: str, *, has_letters: bool) -> Iterator[int]:
-    """Yield where the sentences end that are whole, and so do not go on behind the cut."""
-    for found in _END.finditer(said):
-        before = said[said.rfind("\n", 0, found.start()) + 1 : found.start()]
-        goes_on = _NO_END.search(before) or (not has_letters and _INITIAL.search(before))
-        goes_on = goes_on or (before[-1:].isdigit() and found.end() == len(said))  # to 5.2
-        if found[0][0] != "." or not goes_on:
-            yield found.end()
 
 
 def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool:
     """Tell whether complete sentences state an answer, right or wrong, certain or not."""
-    if re.search(r"\\boxed\{[^{}]*\w[^{}]*\}", text):
-        return True
     tokens = read(text)
     line = TokenLine(tokens)
-    starts = [0, *(at + 1 for at in range(len(tokens) - 1) if tokens.ends_sentence(at))]
-    frames = [line.frame(line.after(LEAD, at) or at) for at in starts if at < len(tokens)]
+    starts = [at for at in range(len(tokens)) if at == 0 or tokens.ends_sentence(at - 1)]
+    frames = [line.frame(line.after(LEAD, at) or at) for at in starts]
     for end, strength in filter(None, frames):
-        is_weak = strength is Strength.WEAK
-        if any(key.isalnum() for key in tokens.keys[end:]) and not (options and is_weak):
+        is_clear = strength is Strength.STRONG or not options
+        if is_clear and any(key.isalnum() for key in tokens.keys[end:]):
             return True
-    choices = _choices(tuple(options)) if options else _YES_OR_NO
-    if kind is not Kind.OPEN or options:
+    if "\\boxed" in text:
+        return True
+    if options or kind is not Kind.OPEN:
+        choices = _choices(tuple(options)) if options else _YES_OR_NO
         return find_claim(tokens, choices, interjects=not options) is not None
-    first = _END.split(text.lstrip(), maxsplit=1)[0].rstrip("*_ ")
-    is_short = 0 < len(first.split()) <= _FEW_WORDS and not first.endswith(":")
-    return is_short and frames[:1] == [None] and not _PREFACE.match(first)
+    first = _END.split(text.strip(), maxsplit=1)[0].strip("*_ ")
+    is_short = 0 < len(first.split()) <= _FEW_WORDS and not _PREFACE.match(first)
+    return is_short and frames[:1] == [None]
