@@ -55,6 +55,8 @@ class Outcome(StrEnum):
 _FAILURES = frozenset({Outcome.JUDGE_FAILED, Outcome.REQUEST_FAILED, Outcome.SKIPPED})
 _UNSCORED = _FAILURES | {Outcome.UNJUDGED}
 _READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
+UNREAD = frozenset({Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
+"""Scored 0 unread; a person may find a right answer in the text."""
 
 IMAGE_MARK = "<image>"
 """Where an image stands in a prompt's text, as in stock lm-eval."""
@@ -119,6 +121,8 @@ class Vote(Frozen):
     """Digest of all that can affect this vote; its key in the verdict cache."""
     points: float | None = None
     """The number the judge gave, on the rubric's own scale; None if the vote failed."""
+    is_refusal: bool = False
+    """The judge says that the answer declines to answer; `points` are then the lowest."""
     reply: str | None = None
     failure: Failure | None = None
     calls: int = 0

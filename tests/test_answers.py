@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.rules.answers import extract_answer, has_final_answer
+from medix_eval.rules.answers import extract_answer, thinking_of
 
 
 @pytest.mark.parametrize(
@@ -53,32 +53,77 @@ from medix_eval.rules.answers import extract_answer, has_final_answer
         pytest.param("B<think>or A", "", id="cut-off-while-thinking-again"),
         pytest.param("<answer>B</answer><thinking>or", "", id="thinking-after-a-block"),
         pytest.param("", "", id="empty"),
+        # Other families.
+        pytest.param("<reasoning>A?</reasoning>B", "B", id="reasoning"),
+        pytest.param("<reason>A?</reason>B", "B", id="reason"),
+        pytest.param("<thoughts>A?</thoughts>B", "B", id="thoughts"),
+        pytest.param("<scratchpad>A?</scratchpad>B", "B", id="scratchpad"),
+        pytest.param("<unused94>thought\nA?<unused95>B", "B", id="unused-tokens"),
+        pytest.param("<unused94>thought\nIt may be B", "", id="unused-tokens-not-closed"),
+        pytest.param("<|channel>thought\nA?<channel|>B", "B", id="one-sided-channel"),
+        pytest.param(
+            "<|begin_of_thought|>A?<|end_of_thought|>\n\n<|begin_of_solution|>B<|end_of_solution|>",
+            "B",
+            id="solution",
+        ),
+        pytest.param(
+            "<|START_THINKING|>A?<|END_THINKING|><|START_RESPONSE|>B<|END_RESPONSE|>",
+            "B",
+            id="response",
+        ),
+        pytest.param("<|channel|>commentary<|message|>It may be B", "", id="commentary"),
+        pytest.param("<|channel|>final<|message|>B<|return|>", "B", id="final-channel-alone"),
+        pytest.param("commentaryIs it A?assistantfinalB", "B", id="stripped-commentary"),
+        pytest.param("Is it A? It isassistantfinalB", "B", id="stripped-begin-is-missing"),
+        pytest.param("analysisIs it A?", "", id="stripped-and-cut"),
+        pytest.param("## Thinking\n\nA?\n\n## Final Response\n\nB", "B", id="headings"),
+        pytest.param("# thinking:\nA?\n### Final answer: B", "B", id="headings-of-other-levels"),
+        pytest.param("**Thought Process:**\nA?\n\n**Final Answer:** B", "B", id="bold-headings"),
+        pytest.param("Well.\n\n## Thinking\nA?\n## Answer\nB", "B", id="heading-after-a-word"),
+        pytest.param(
+            "## Thinking\n### Answer\nA?\n## Final Answer\nB", "B", id="the-final-heading"
+        ),
+        pytest.param("## Thinking\nA?\n", "", id="under-the-heading-of-thinking"),
+        pytest.param("B\n\n**Thought process:**\nA", "B\n\n**Thought process:**\nA", id="section"),
+        pytest.param("## Answer\nB\n## Why\nC", "## Answer\nB\n## Why\nC", id="plain-headings"),
+        pytest.param(
+            "Here is my thought process:\nA?\n\nHere is my response:\nB", "B", id="thought-process"
+        ),
+        # A closing with nothing behind it.
+        pytest.param("<think>x</think>\nA\n</think>", "A", id="stray-after-a-closing"),
+        pytest.param("<think>x</think>A</thinking>", "A", id="stray-of-another-name"),
+        pytest.param("<think>x</think>A</think></think>", "A", id="two-stray-tags"),
+        pytest.param("<answer>A</answer></think>", "A", id="stray-after-a-block"),
+        pytest.param(
+            "<thinking>x</thinking><answer>A</answer></thinking>", "A", id="stray-after-all"
+        ),
+        pytest.param("[THINK]x[/THINK]A[/THINK]\n", "A", id="stray-in-brackets"),
+        pytest.param("<think>maybe A</think>", "", id="all-is-thinking"),
+        pytest.param("It may be A</think>", "", id="all-is-thinking-opened-in-the-prompt"),
+        pytest.param("It may be A</think></think>", "", id="all-is-thinking-closed-twice"),
+        pytest.param("<think>x</think>A<think>B</think>", "", id="thinks-again-and-says-nothing"),
+        pytest.param("<answer></answer></think>", "", id="stray-after-an-empty-block"),
+        pytest.param("<answer>A</answer> or B</think>", "", id="a-block-within-thinking"),
     ],
 )
 def test_the_answer_is_what_is_said_after_thinking(completion: str, answer: str) -> None:
     assert extract_answer(completion) == answer
 
 
-@pytest.mark.parametrize(
-    ("completion", "is_final"),
-    [
-        ("<answer>B</answer> and to expl", True),
-        ("<think>A?</think><answer>B</answer>", True),
-        ("<think>A?</think>The answer is B", True),
-        ("A?</thinking> B", True),
-        ("<think>A?</think>  ", False),
-        ("<think>A?</think><answer>The most lik", False),
-        ("<think>The most lik", False),
-        ("<answer>B</answer><think>The most lik", False),
-        ("<answer> </answer>", False),
-        ("This patient most likely has a", False),
-        ("", False),
-    ],
-)
-def test_a_completion_that_was_cut_off_is_judged_only_with_a_complete_answer(
-    completion: str, *, is_final: bool
-) -> None:
-    assert has_final_answer(completion) is is_final
+def test_thinking_is_what_stands_before_the_answer_with_or_without_a_stray_tag() -> None:
+    assert thinking_of("<think>A?</think>B</think>") == "<think>A?</think>"
+    assert thinking_of("B") == ""
+    assert thinking_of("A?</think>") == "A?</think>"
+
+
+def test_a_protocol_adds_marks_of_its_own() -> None:
+    own = (("((muse", "muse))"), ("Hmm:", "So:"))
+
+    assert extract_answer("((muse A? muse))B", more=own) == "B"
+    assert extract_answer("Hmm: A? So: B", more=own) == "B"
+    assert extract_answer("((muse It may be B", more=own) == ""
+    assert extract_answer("<think>A?</think>B", more=own) == "B"
+    assert extract_answer("((muse A? muse))B") == "((muse A? muse))B"
 
 
 TAGS = ["<answer>", "</answer>", "<think>", "<thinking>", "</think>", "<CT_SCAN>", "\n", "B"]
@@ -88,9 +133,15 @@ SECRET = "thought-of"
 
 @given(before=NOISE, after=NOISE, closing=st.sampled_from(["</think>", "</thinking>"]))
 def test_no_thought_is_ever_an_answer(before: str, after: str, closing: str) -> None:
-    thinking = f"<thinking>{before}{SECRET}{closing}"
+    # Something is said at the end: with nothing behind it, the closing may be a stray one.
+    completion = f"<thinking>{before}{SECRET}{closing}{after}said"
 
-    assert SECRET not in extract_answer(thinking + after)
+    assert SECRET not in extract_answer(completion)
+
+
+@given(before=st.text(max_size=20), closing=st.sampled_from(["</think>", "</thinking>"]))
+def test_what_is_all_thinking_has_no_answer(before: str, closing: str) -> None:
+    assert extract_answer(f"<thinking>{before}{SECRET}{closing}") == ""
 
 
 @given(before=NOISE)
@@ -98,7 +149,6 @@ def test_unfinished_thinking_has_no_answer(before: str) -> None:
     completion = f"{before}<thinking>{SECRET}"
 
     assert extract_answer(completion) == ""
-    assert not has_final_answer(completion)
 
 
 @given(noise=NOISE, answer=st.text(alphabet="abc XYZ.,", min_size=1))
@@ -106,7 +156,9 @@ def test_a_complete_block_after_thinking_is_the_answer(noise: str, answer: str) 
     assert extract_answer(f"{noise}</think><answer>{answer}</answer>") == answer.strip()
 
 
-@pytest.mark.parametrize("tag", ["<answer>", "</answer>", "<think>", "</think>", "<CT>", "<", " "])
+@pytest.mark.parametrize(
+    "tag", ["<answer>", "</answer>", "<think>", "</think>", "<CT>", "<", " ", "\n# Thinking\n"]
+)
 def test_a_huge_completion_is_read_in_linear_time(tag: str) -> None:
     huge = tag * (200_000 // len(tag))  # with a quadratic pattern this takes minutes
 

@@ -22,7 +22,7 @@ from medix_eval.judging.protocol import LLMJudge, load_protocol
 from medix_eval.judging.replies import read_label, read_points
 from medix_eval.records import CompletionRecord, Kind
 
-Reader = Callable[[str, str], int]
+Reader = Callable[[str, str], int | None]
 """From a reply and the answer it is about to points; raises `ReplyUnusable`."""
 SCALE = (0, 1)
 TRICKS = [
@@ -88,7 +88,7 @@ def holds(reader: Reader, said: Said) -> None:
         assert reader(said.reply, said.answer) == said.decided
 
 
-def ours(reply: str, answer: str) -> int:
+def ours(reply: str, answer: str) -> int | None:
     return read_points(reply, scale=SCALE, answer=answer)
 
 

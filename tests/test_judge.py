@@ -241,7 +241,8 @@ def test_two_processes_share_one_cache(tmp_path: Path) -> None:
         one.keep([vote_of("a")], restricted=False)
         two.keep([vote_of("b"), vote_of("a")], restricted=False)
 
-        assert one.find("b") == two.find("a") == (1.0, YES * 100)
+        found = {"points": 1.0, "reply": YES * 100, "is_refusal": False, "cached": True}
+        assert one.find("b") == two.find("a") == found
 
 
 def test_a_cache_that_grew_too_large_lets_its_oldest_votes_go(

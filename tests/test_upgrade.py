@@ -92,7 +92,7 @@ def test_a_saved_run_is_judged_again(saved: Path, run: Run, serve: Serve, copied
 
 
 @pytest.mark.parametrize("saved", JUDGED, ids=str)
-def test_a_saved_judging_and_a_new_one_differ_in_the_judging_code_alone(
+def test_a_saved_judging_and_a_new_one_differ_in_the_judging_code_and_how_refusals_are_found(
     saved: Path, run: Run, serve: Serve, copied: Copied
 ) -> None:
     folder = copied(saved)
@@ -107,7 +107,12 @@ def test_a_saved_judging_and_a_new_one_differ_in_the_judging_code_alone(
     assert new.protocol["digest"] != old.protocol["digest"]
     assert new.judged != old.judged
     found = [one for one in mismatches_of(old, new) if "judges" not in one]
-    assert found == [f"judging.version: {SAVED}, now {JUDGING_VERSION}"]
+    assert found[-1] == f"judging.version: {SAVED}, now {JUDGING_VERSION}"
+    # Refusals are found by sentence since 0.3, and prompts have a label for them: not as published.
+    keys = {one.partition(":")[0] for one in found[:-1]}
+    lists = {"judging.answer.courtesies", "judging.answer.refusals"}
+    prompts = {f"judging.prompts.{kind}_{n}" for kind in ("question", "report") for n in (1, 2, 3)}
+    assert keys == {"compat": set(), "rules": lists, "medix": lists | prompts}[saved.parts[1]]
 
 
 def test_the_changelog_tells_every_score_as_it_was_and_is(
@@ -203,4 +208,5 @@ def test_a_saved_verdict_cache_knows_its_votes(tmp_path: Path) -> None:
         found = {key: cache.find(key) for key in kept}
 
     assert kept
-    assert {key: hit and hit[0] for key, hit in found.items()} == kept
+    assert {key: hit and hit["points"] for key, hit in found.items()} == kept
+    assert not any(hit and hit["is_refusal"] for hit in found.values())

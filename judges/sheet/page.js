@@ -29,6 +29,8 @@ function show() {
     if (at(name).scrollHeight > at(name).clientHeight + 1) at(name).tabIndex = 0;
     else at(name).removeAttribute("tabindex");
   }
+  at("note").textContent = one.note;
+  at("note").hidden = !one.note;
   for (const button of document.querySelectorAll("[data-label]")) {
     button.setAttribute("aria-pressed", String(labels.given[one.sample_id] === button.dataset.label));
   }

@@ -82,7 +82,7 @@ def _record(row: LabelRow, number: int) -> CompletionRecord:
                 "reference": columns["reference"],
                 "options": options_of(columns.get("options", ""), sample_id=row.sample_id),
                 "completion": columns["answer"],
-                "finish_reason": "stop",
+                "finish_reason": columns.get("finish_reason") or "stop",
             }
         )
     except ValidationError as error:

@@ -1,7 +1,8 @@
 """The blind annotation sheet: answers of a run for people to label, as CSV and as one HTML page.
 
 Blind: neither the model's name nor any verdict is in it, and the order is random. The draw is
-a simple random sample of what was judged, so that its labels represent the rest.
+a simple random sample of all that the model wrote, answer or not, so that its labels represent the
+rest: what a reader took for empty, cut off or refused may be right.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pathlib import Path
 import jinja2
 
 from medix_eval.errors import ConfigError
+from medix_eval.models.requests import ending_of
 from medix_eval.records import IMAGE_MARK, Kind, Outcome
 from medix_eval.results.labels import MARK, with_quote
 from medix_eval.results.store import JudgedRun, JudgedSample
+from medix_eval.rules.answers import after_thinking
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.digests import digest, mark_of
 from medix_eval.storage.jsonl import write_text
@@ -36,12 +39,14 @@ COLUMNS: tuple[str, ...] = (
     "options",
     "reference",
     "answer",
+    "note",
+    "finish_reason",
     MARK,
 )
-_SETTLED_BY_A_READER = frozenset(
-    {Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL, Outcome.UNJUDGED, Outcome.JUDGE_FAILED}
-)
-"""Outcomes of answers that a judge or a rule had to read; the others need no label."""
+_NOT_READ = frozenset({Outcome.REQUEST_FAILED, Outcome.SKIPPED, Outcome.REJECTED, Outcome.UNPARSED})
+"""Outcomes of samples without an answer to read; the others may be labelled."""
+_WHOLE = "No answer was found in this completion; it is shown as the model wrote it."
+_CUT = "The completion was cut off at its token limit."
 
 
 def write_sheet(run: JudgedRun, *, num: int, seed: int) -> tuple[Path, Path]:
@@ -72,7 +77,7 @@ def as_page(rows: Sequence[Mapping[str, str]]) -> str:
     script = (folder / "page.js").read_text(encoding="utf-8")
     style = (bundled("leaderboard") / "theme.css").read_text(encoding="utf-8")
     style += (folder / "page.css").read_text(encoding="utf-8")
-    shown = ("sample_id", "task", "question", "reference", "answer", MARK)
+    shown = ("sample_id", "task", "question", "reference", "answer", "note", MARK)
     content = json.dumps([{name: row[name] for name in shown} for row in rows])
     page = (folder / "page.html.jinja").read_text(encoding="utf-8")
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True).from_string(
@@ -95,7 +100,7 @@ def _drawn(run: JudgedRun, *, num: int, seed: int) -> list[dict[str, str]]:
     found = [
         sample
         for sample in run.samples()
-        if sample.verdict.outcome in _SETTLED_BY_A_READER and sample.verdict.answer
+        if sample.verdict.outcome not in _NOT_READ and (sample.completion.completion or "").strip()
     ]
     found.sort(key=lambda sample: (sample.task, sample.completion.sample_id))
     draw = random.Random(seed)  # noqa: S311 (no secret: the same sheet for a seed)
@@ -103,7 +108,11 @@ def _drawn(run: JudgedRun, *, num: int, seed: int) -> list[dict[str, str]]:
 
 
 def _row(sample: JudgedSample, run: JudgedRun) -> dict[str, str]:
-    record = sample.completion
+    record, answer = sample.completion, (sample.verdict.answer or "").strip()
+    is_cut = ending_of(record.finish_reason) == "length"
+    if is_cut:  # as it stands, so that it can be judged again for what was cut
+        answer = (after_thinking(record.completion or "") or "").strip()
+    notes = [*([] if answer else [_WHOLE]), *([_CUT] if is_cut else [])]
     return {
         "sample_id": record.sample_id,
         "label": "",
@@ -114,7 +123,9 @@ def _row(sample: JudgedSample, run: JudgedRun) -> dict[str, str]:
         "question": record.prompt.replace(IMAGE_MARK, "").strip(),
         "options": json.dumps(record.options, ensure_ascii=False) if record.options else "",
         "reference": record.reference,
-        "answer": sample.verdict.answer or "",
+        "answer": answer or record.completion or "",
+        "note": " ".join(notes),
+        "finish_reason": record.finish_reason or "",
         MARK: mark_of(record.completion),
     }
 

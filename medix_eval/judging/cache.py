@@ -10,9 +10,10 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from medix_eval.errors import ConfigError
 from medix_eval.records import Vote
@@ -24,6 +25,7 @@ _LARGEST_BYTES = 1 << 30
 """Above this, the oldest third of the votes makes room when the cache is opened."""
 _EVICT = "DELETE FROM votes WHERE rowid <= (SELECT min(rowid) + count(*) / 3 FROM votes)"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, points REAL, reply TEXT)"
+_ADDED = "ALTER TABLE votes ADD COLUMN is_refusal INTEGER DEFAULT 0"  # since 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,20 @@ class VerdictCache:
             _LOG.warning("unreadable verdict cache renamed to %s, starting a new one", aside)
             return cls(_opened(path))
 
-    def find(self, key: str) -> tuple[float, str | None] | None:
-        """Return the points and the reply of a vote that was asked before."""
-        query = "SELECT points, reply FROM votes WHERE key = ?"
-        row: tuple[float, str | None] | None = self.connection.execute(query, (key,)).fetchone()
-        return row
+    def find(self, key: str) -> dict[str, Any] | None:
+        """Return what is known of a vote that was asked before, by the fields of `Vote`."""
+        query = "SELECT points, reply, is_refusal FROM votes WHERE key = ?"
+        row = self.connection.execute(query, (key,)).fetchone()
+        if row is None:
+            return None
+        return {"points": row[0], "reply": row[1], "is_refusal": bool(row[2]), "cached": True}
 
     def keep(self, votes: Collection[Vote], *, restricted: bool) -> None:
         """Keep valid votes by key; of restricted data only the points, never the words."""
         for vote in votes:
             self.under_way.pop(vote.key, None)
         rows = [
-            (vote.key, vote.points, None if restricted else vote.reply)
+            (vote.key, vote.points, None if restricted else vote.reply, vote.is_refusal)
             for vote in votes
             if vote.points is not None and not vote.cached
         ]
@@ -69,7 +73,7 @@ class VerdictCache:
             return
         try:
             with self.connection:
-                self.connection.executemany("INSERT OR IGNORE INTO votes VALUES (?, ?, ?)", rows)
+                self.connection.executemany("INSERT OR IGNORE INTO votes VALUES (?, ?, ?, ?)", rows)
         except sqlite3.OperationalError as error:  # locked for long, or the disk is full
             _LOG.warning("the verdict cache was not written: %s", error)
 
@@ -87,8 +91,7 @@ async def remembered(
     if cache is None:
         return await ask()
     if (known := cache.find(vote.key)) is not None:
-        points, reply = known
-        return vote.model_copy(update={"points": points, "reply": reply, "cached": True})
+        return vote.model_copy(update=known)
     if (other := cache.under_way.get(vote.key)) is not None:
         shared = await asyncio.shield(other)
         return shared.model_copy(update={"cached": True, "calls": 0, "seconds": 0.0})
@@ -109,6 +112,8 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(_SCHEMA)
+        with suppress(sqlite3.OperationalError):  # it has the column
+            connection.execute(_ADDED)
         if path.stat().st_size > _LARGEST_BYTES:
             connection.execute(_EVICT)
             connection.commit()

@@ -42,7 +42,7 @@ SEEDS_APART = 1000
 """Between the seeds of two repeats, so that their retries never share a seed."""
 REMINDER = "\n\nA program reads your reply. Without any other word or reason, it must be "
 """Goes on with the form, behind a prompt whose first reply could not be read."""
-_FORM = '{{"score": N}} with a whole number N from {} to {}.'
+_FORM = '{{"score": N}} with a whole number N from {} to {}, or {{"score": "refused"}}.'
 CUT = "the reply was cut by its limit"
 
 
@@ -52,6 +52,8 @@ class Grade:
 
     score: float | None
     votes: tuple[Vote, ...]
+    refused_by: str = ""
+    """The judges that say that the answer declines to answer, where most do; it scores 0."""
     by_judge: Mapping[str, float | None] = field(default_factory=dict)
     """The score that each judge of a jury gave; empty where there is only one."""
 
@@ -95,6 +97,9 @@ class Judge:
             num_left = rubric.num_votes - len(votes)
             if score is not None or 2 * (best + num_left) <= rubric.num_votes:
                 break
+        num_valid = sum(vote.points is not None for vote in votes)
+        if score is not None and 2 * sum(vote.is_refusal for vote in votes) > num_valid:
+            return Grade(score=0.0, votes=tuple(votes), refused_by=self.name)
         return Grade(score=score, votes=tuple(votes))
 
     async def _vote(
@@ -163,7 +168,8 @@ class Judge:
         except ReplyUnusable as error:
             failure = Failure(error=type(error).__name__, message=str(error))
             return {"reply": reply, "failure": failure}
-        return {"reply": reply, "points": points}
+        known = rubric.scale[0] if points is None else points
+        return {"reply": reply, "points": known, "is_refusal": points is None}
 
     def _sampling(self, *, repeat: int) -> Sampling:
         """Return how this repeat of a prompt is sampled: with a seed of its own."""
@@ -286,15 +292,9 @@ class Dialogue:
     def _known(self, turns: Sequence[Vote]) -> list[Vote] | None:
         """Return the whole dialogue from the cache; half of one could not be gone on with."""
         found = [self.cache.find(vote.key) if self.cache else None for vote in turns]
-        return (
-            [
-                vote.model_copy(update={"points": known[0], "reply": known[1], "cached": True})
-                for vote, known in zip(turns, found, strict=True)
-                if known is not None
-            ]
-            if None not in found
-            else None
-        )
+        if None in found:
+            return None
+        return [vote.model_copy(update=hit) for vote, hit in zip(turns, found, strict=True)]
 
     async def _held(
         self, turns: Sequence[Vote], texts: Sequence[str], *, is_report: bool
@@ -360,8 +360,12 @@ class Jury:
         )
         by_judge = {name: grade.score for name, grade in zip(self.judges, grades, strict=True)}
         how = "mean" if record.kind is Kind.REPORT else self.combine
+        score = combined(list(by_judge.values()), combine=how)
+        by = [grade.refused_by for grade in grades if grade.refused_by]
+        is_refusal = score is not None and 2 * len(by) > len(grades)
         return Grade(
-            score=combined(list(by_judge.values()), combine=how),
+            score=0.0 if is_refusal else score,
+            refused_by=", ".join(by) if is_refusal else "",
             votes=tuple(vote for grade in grades for vote in grade.votes),
             by_judge=by_judge,
         )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from typing import Any
 
 from medix_eval.errors import RequestRejected
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade, Grader
-from medix_eval.judging.protocol import LLMJudge, Protocol
+from medix_eval.judging.protocol import AnswerSpec, LLMJudge, Protocol
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind, unanswered
 from medix_eval.records import CompletionRecord, Failure, Outcome, RuleVerdict, VerdictRecord
-from medix_eval.rules.answers import extract_answer, has_final_answer, letter_of, published_answer
-from medix_eval.rules.decide import decide as decide_by_rules
+from medix_eval.rules.answers import after_thinking, extract_answer, letter_of, published_answer
+from medix_eval.rules.decide import decide, stated_before_cut
 from medix_eval.storage.digests import mark_of
 
 _SKIPPED = frozenset({"NoAnswer", "BadRow"})
@@ -34,22 +34,10 @@ async def verdict_of(
     completion = record.completion or ""
     if record.parser is not None:
         return _parsed(record, completion)
-    said = extract_answer(completion)
+    said, rule, ended = _read(record, completion, spec=protocol.answer)
     answer = published_answer(completion) if is_published else said
-    was_cut = ending_of(record.finish_reason) == "length" and not has_final_answer(completion)
-    if was_cut and not is_published:
-        return _verdict(record, Outcome.TRUNCATED, answer=answer)
-    if not answer and not is_published:
-        return _verdict(record, Outcome.EMPTY, answer=answer)
-    rule = decide_by_rules(
-        said,  # tags would only hide from the rules what was said
-        kind=record.kind,
-        reference=record.reference,
-        options=record.options,
-        facts=record.facts,
-    )
-    if rule is None and _is_refusal(answer, protocol.answer.refusals):
-        return _verdict(record, Outcome.REFUSED, answer=answer)
+    if ended is not None:
+        return _verdict(record, ended, answer=answer)
     # The rules settle it where they may, else the judge; an audit asks both.
     spec = protocol.judge
     rules_settle, audit = False, 0.0
@@ -58,13 +46,39 @@ async def verdict_of(
     grade = None
     if grader is not None and (not rules_settle or _is_drawn(record, share=audit)):
         grade = await grader.grade(record, answer=answer)
-    if rules_settle or grader is None:
-        score = None if rule is None else rule.score
-        outcome = Outcome.UNJUDGED if score is None else outcome_of(score)
-    else:
-        score = None if grade is None else grade.score
-        outcome = Outcome.JUDGE_FAILED if score is None else outcome_of(score)
-    return _verdict(record, outcome, score=score, answer=answer, rule=rule, grade=grade)
+    is_by_rule = rules_settle or grader is None
+    by = rule if is_by_rule else grade
+    unsettled = Outcome.UNJUDGED if is_by_rule else Outcome.JUDGE_FAILED
+    score = None if by is None else by.score
+    outcome = unsettled if score is None else outcome_of(score)
+    given: Any = {"score": score, "answer": answer, "rule": rule, "grade": grade}
+    if isinstance(by, Grade) and by.refused_by:
+        outcome, given["reason"] = Outcome.REFUSED, f"a refusal, says {by.refused_by}"
+    return _verdict(record, outcome, **given)
+
+
+def _read(
+    record: CompletionRecord, completion: str, *, spec: AnswerSpec
+) -> tuple[str, RuleVerdict | None, Outcome | None]:
+    """Return what was said, what rules say of it, and the outcome where nobody has to judge it."""
+    kind, options = record.kind, record.options
+    expected: Any = {"reference": record.reference, "options": options, "facts": record.facts}
+    said = extract_answer(completion, more=spec.thinking)
+    rule = decide(said, kind=kind, **expected)  # tags would only hide what was said
+    if spec.reading != "published":
+        if ending_of(record.finish_reason) == "length":
+            spoken = after_thinking(completion, more=spec.thinking) or ""
+            is_block = "</answer" in spoken.lower()
+            stated = said if is_block else stated_before_cut(said, kind=kind, options=options)
+            if not stated:
+                return said, None, Outcome.TRUNCATED
+            if rule != decide(stated, kind=kind, **expected):
+                rule = None  # the sentence that was cut may take the answer back
+        if not said:
+            return said, None, Outcome.EMPTY
+    if rule is None and _only_refuses(said, record, spec):
+        return said, None, Outcome.REFUSED
+    return said, rule, None
 
 
 def _without_answer(record: CompletionRecord, *, is_published: bool) -> VerdictRecord | None:
@@ -93,9 +107,28 @@ def _failed(failure: Failure, *, is_published: bool) -> Outcome:
     return Outcome.REJECTED if is_rejected and not is_published else Outcome.REQUEST_FAILED
 
 
-def _is_refusal(answer: str, refusals: Sequence[str]) -> bool:
-    text = " ".join(answer.lower().replace("\u2019", "'").split())
-    return any(re.fullmatch(pattern, text, re.DOTALL) for pattern in refusals)
+_LEFT_OPEN = r"\bnot\b|can'?t|unable|impossib|unknown|unclear|determin|insuffic|no im|consult|refer"
+_LONG, _LONGEST_REFUSAL = 100, 2_000  # characters
+
+
+def _only_refuses(answer: str, record: CompletionRecord, spec: AnswerSpec) -> bool:
+    """Tell whether an answer refuses and, from its first word to its last, says nothing else.
+
+    That inability, or a doctor to see, is the reference or an option leaves it to a judge.
+    """
+    texts = (answer, record.reference, *record.options)
+    text, *expected = (" ".join(one.lower().replace("\u2019", "'").split()) for one in texts)
+    for one in {*expected} - {"", "no"}:
+        is_open = len(one) < _LONG and re.search(_LEFT_OPEN, one)
+        if is_open or re.search(rf"\b{re.escape(one)}\b", text):
+            return False
+    either = (
+        rf"(?P<refusal>{'|'.join(spec.refusals) or '(?!)'})|{'|'.join(spec.courtesies) or '(?!)'}"
+    )
+    pattern, at, refuses = re.compile(rf"[\W_]*(?:{either})(?![a-z\d'])"), 0, False
+    while len(text) <= _LONGEST_REFUSAL and (found := pattern.match(text, at)):
+        at, refuses = found.end(), refuses or found["refusal"] is not None
+    return refuses and not re.search(r"\w", text[at:])
 
 
 def _is_drawn(record: CompletionRecord, *, share: float) -> bool:
@@ -120,8 +153,7 @@ def _parsed(record: CompletionRecord, completion: str) -> VerdictRecord:
     letter = letter_of(completion, record.options) if record.options else ""
     if letter is None:
         return _verdict(record, Outcome.UNPARSED)
-    is_right = bool(letter) and record.options[ord(letter) - ord("A")] == record.reference
-    score = float(is_right)
+    score = float(bool(letter) and record.options[ord(letter) - ord("A")] == record.reference)
     rule = RuleVerdict(score=score, rule=str(record.parser))
     return _verdict(record, outcome_of(score), score=score, answer=letter, rule=rule)
 
@@ -132,10 +164,11 @@ def _verdict(
     *,
     score: float | None = 0.0,
     answer: str | None = None,
-    rule: RuleVerdict | None = None,
     grade: Grade | None = None,
-    reason: str = "",
+    **given: Any,  # rule, reason
 ) -> VerdictRecord:
+    expected: Any = {"reference": record.reference, "options": record.options}
+    wrong = answer if outcome is Outcome.WRONG else None
     return VerdictRecord(
         task=record.task,
         sample_id=record.sample_id,
@@ -143,15 +176,10 @@ def _verdict(
         score=score if outcome.is_scored else None,
         mark=mark_of(record.completion),
         answer=answer,
-        rule=rule,
         judge_score=grade.score if grade else None,
         judge_scores=dict(grade.by_judge) if grade else {},
         votes=grade.votes if grade else (),
-        reason=reason,
         restricted=record.restricted,
-        error_tags=_tags(record, answer) if answer and outcome is Outcome.WRONG else (),
+        error_tags=error_tags(wrong, kind=record.kind, **expected) if wrong else (),
+        **given,
     )
-
-
-def _tags(record: CompletionRecord, answer: str) -> tuple[str, ...]:
-    return error_tags(answer, kind=record.kind, reference=record.reference, options=record.options)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from medix_eval.errors import ConfigError, UnknownName, first_error
 from medix_eval.records import Frozen, Kind
@@ -22,6 +22,7 @@ from medix_eval.storage.digests import digest
 
 JUDGING_VERSION = 5
 """Goes up with any score-affecting change to answer extraction, rules or reply reading."""
+_Mark = Annotated[str, Field(min_length=1)]
 
 
 class SamplingSpec(Frozen):
@@ -51,7 +52,16 @@ class AnswerSpec(Frozen):
     reading: Literal["strict", "published"] = "strict"
     """`published` judges all that follows the thinking, even if it is empty or was cut off."""
     refusals: tuple[str, ...] = ()
-    """Patterns of a refusal; one must match the whole answer, in lower case."""
+    """Patterns of a refusal, in lower case; in a file also the name of a YAML of them."""
+    courtesies: tuple[str, ...] = ()
+    """Patterns of what may stand beside a refusal: nothing else may, for it may be an answer."""
+    thinking: tuple[tuple[_Mark, _Mark], ...] = ()
+    """Openings and closings of thinking, besides those of `rules/thinking.yaml`."""
+
+    @model_serializer
+    def _as_used(self) -> dict[str, Any]:
+        # What a protocol does not use stays out of its digest, which 0.2 made without it.
+        return {key: value for key, value in self if value or key == "refusals"}
 
 
 class EmbeddingSpec(Frozen):
@@ -333,6 +343,11 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
     changed = list(overrides)
     for override in changed:
         set_key(raw, override, hint=_KEYS)
+    answer: Any = raw.get("answer")
+    for key in ("refusals", "courtesies") if isinstance(answer, dict) else ():
+        if isinstance(name := answer.get(key), str):  # the patterns themselves are in the digest
+            file = path.parent / name if (path.parent / name).is_file() else Path(name)
+            answer[key] = [one for of in read_mapping(file, what=key).values() for one in of]
     if changed:
         raw["name"] = "+".join([str(raw.get("name")), *changed])
     try:

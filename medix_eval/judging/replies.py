@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
-from medix_eval.rules.answers import after_thinking, published_answer
+from medix_eval.rules.answers import after_thinking, published_answer, thinking_of
 
 _OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
 _CLAIM = re.compile(r"""(?i)["'\u201c{]\s{0,9}score["'\u201d]?\s{0,9}:\s{0,9}(\w*)""")
@@ -22,7 +22,8 @@ _SAID = re.compile(
 )
 _KEY = re.compile(rf"(?i)(?:{_NOUN}|correct)")
 """A key of an object that gives a verdict."""
-_THINKING = re.compile(r"(?im)^(?:#+ *|\*\*)(?:my )?(?:thinking|thoughts?)(?: process)?[\s*:#]*$")
+_REFUSED = "refused"
+"""In place of a number: the answer declines to answer."""
 _AROUND_A_LABEL = " \t\r\n.*'\"`"
 _MARKS = (
     r"(?:```\w*|[\s*_`|$\"'\u201c\u201d\u2018\u2019()\[\]{}]|\\boxed|<\|\w+\|>|"
@@ -57,16 +58,17 @@ _TAKEN_BACK = re.compile(
 def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
     """Return the JSON schema of a reply, for servers that can enforce one."""
     lowest, highest = scale
+    values = [*range(lowest, highest + 1), _REFUSED]
     return {
         "type": "object",
-        "properties": {"score": {"type": "integer", "enum": list(range(lowest, highest + 1))}},
+        "properties": {"score": {"type": ["integer", "string"], "enum": values}},
         "required": ["score"],
         "additionalProperties": False,
     }
 
 
-def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
-    """Return the points of the one `{"score": N}` after the judge's thinking.
+def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int | None:
+    """Return the points of the one `{"score": N}` after the judge's thinking; None for "refused".
 
     Prose may stand around it, but not make it a quotation, a condition or one of several options:
     it stands by itself, or a clause such as "so my verdict is" leads to it. Raises
@@ -89,17 +91,19 @@ def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int:
     if not _stands_alone(said[: verdicts[-1].start()], said[verdicts[-1].end() :]):
         raise ReplyUnusable(f"a verdict within a sentence may be a quotation: {_tail(said)}")
     # A `</think>` may be the answer's as well, and the judge's own verdict stand before it.
-    thought = {claim[1] for claim in _CLAIM.finditer(reply[: len(reply) - len(said)])}
+    thought = {claim[1] for claim in _CLAIM.finditer(thinking_of(reply))}
     if thought - {str(points)} and "score" in answer.casefold() and str(points) in answer:
         raise ReplyUnusable(f"two verdicts, and the last may be the answer's: {_tail(reply)}")
     return points
 
 
-def _points(verdict: str, scale: tuple[int, int]) -> int:
-    """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"."""
+def _points(verdict: str, scale: tuple[int, int]) -> int | None:
+    """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"; None for "refused"."""
     try:
         pairs = json.loads(verdict, object_pairs_hook=list)
         ((_, score),) = (pair for pair in pairs if _KEY.search(pair[0]))
+        if score == _REFUSED:
+            return None
         points = math.nan if isinstance(score, bool) or "_" in str(score) else float(score)
     except (ValueError, TypeError, OverflowError) as error:
         raise ReplyUnusable(f"the verdict is not JSON with one score: {_tail(verdict)}") from error
@@ -174,9 +178,7 @@ def read_published(reply: str, *, is_report: bool) -> float:
 
 def _after_thinking(reply: str) -> str:
     """Return what follows the last thinking; a reply that ends inside it says nothing."""
-    *thought, said = _THINKING.split(after_thinking(reply) or "")
-    if thought:  # it ends at the next heading
-        said = said.partition("\n#")[2] or said.partition("\n**")[2]
+    said = after_thinking(reply) or ""
     if not said and reply.strip():
         raise ReplyUnusable(f"the reply ends while thinking: {_tail(reply)}")
     return said

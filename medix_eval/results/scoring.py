@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from medix_eval.models.requests import ending_of
-from medix_eval.records import CompletionRecord, Kind, Outcome
+from medix_eval.records import UNREAD, CompletionRecord, Kind, Outcome
 from medix_eval.results.labels import Labels
 from medix_eval.results.scores import (
     FAILED,
@@ -156,8 +156,11 @@ def group_scores(
 
 
 def _corrections(tallies: Mapping[str, Tally], labels: Labels) -> dict[str, Correction]:
-    """Correct every task that has enough labels."""
-    found = {name: correct(tally.labelled(labels.by_sample)) for name, tally in tallies.items()}
+    """Correct every task that has enough labels; those of 0.2 are of answers that were read."""
+    given, every = labels.by_sample, [*tallies.values()]
+    drawn = {one.outcome for of in every for name, one in of.judged.items() if name in given}
+    unread = UNREAD if drawn & UNREAD else frozenset()
+    found = {name: correct(tally.labelled(given, unread)) for name, tally in tallies.items()}
     return {name: one for name, one in found.items() if one is not None}
 
 
@@ -220,6 +223,7 @@ class Answered(NamedTuple):
     num_options: int
     served: str | None = None
     """The id that answered, where it is not the one asked for."""
+    has_text: bool = True
 
     @classmethod
     def of(cls, line: Mapping[str, Any], entry: TaskEntry) -> Self:
@@ -238,6 +242,7 @@ class Answered(NamedTuple):
             said(line["reference"], whole=True),
             len(line.get("options", ())),
             line.get("served_model"),
+            bool((line.get("completion") or "").strip()),
         )
 
 
@@ -309,13 +314,16 @@ class Tally:
         names = [one.cluster for one, _ in scored] if self.entry.cluster else None
         return clustered([score for _, score in scored], names)
 
-    def labelled(self, labels: Mapping[str, float]) -> list[LabelledScore]:
-        """Pair human labels with the scores."""
+    def labelled(
+        self, labels: Mapping[str, float], also: frozenset[Outcome]
+    ) -> list[LabelledScore]:
+        """Pair human labels with the scores; they speak for what was read, and `also` for these."""
         return [
             LabelledScore(
                 score=one.score,
                 label=labels.get(name),
-                is_read=one.outcome.is_read,
+                is_read=one.outcome.is_read
+                or (one.outcome in also and self.answered[name].has_text),
                 cluster=self.answered[name].cluster,
             )
             for name, one in self.judged.items()

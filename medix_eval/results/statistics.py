@@ -465,7 +465,7 @@ class LabelledScore(NamedTuple):
     score: float
     label: float | None
     is_read: bool
-    """Whether a judge had to read it; an empty answer is wrong without any judge."""
+    """Whether labels speak for it; a sample without any text is wrong for certain."""
     cluster: str
 
 

@@ -7,33 +7,28 @@ every option. Where the tags are broken, the reading is the one that cannot coun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-_NAMES = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning"
-_TAGS = (
-    r"[<\uff1c\u25c1\[](?:(?P<end>"
-    rf"(?<=<)/(?:{_NAMES})\s{{0,9}}>|(?<=\uff1c)/(?:{_NAMES})\uff1e|(?<=\u25c1)/think\u25b7|"
-    r"(?<=<)\|end_(?:of_thought|thinking)\|>|(?<=<)\|channel\|>final\b[^<]{0,99}<\|message\|>|"
-    r"(?-i:(?<=\[)/THINK\]))|"
-    rf"(?<=<)(?:{_NAMES})(?:\s[^<>]{{0,99}})?>|(?<=\uff1c)(?:{_NAMES})\uff1e|(?<=\u25c1)think\u25b7|"
-    r"(?<=<)\|(?:begin_of_thought|start_thinking)\|>|"
-    r"(?<=<)\|channel\|>\w{1,20}[^<]{0,99}<\|message\|>|(?-i:(?<=\[)THINK\]))"
-)
-"""How models mark where thinking begins and ends; a few first characters make the search fast."""
-_THINKING = re.compile(f"(?i){_TAGS}")
-_STRIPPED = re.compile(rf"(?i){_TAGS}|(?P<final>assistantfinal)|(?-i:\Aanalysis(?=[A-Z]))")
-"""The same where a server left of a channel's marks only the words."""
+Pairs = tuple[tuple[str, str], ...]
+"""Openings and closings of thinking, as a protocol adds them to those of `thinking.yaml`."""
 _ANSWER = re.compile(r"<(/?)answer\s{0,9}>", re.IGNORECASE)
+_ENDS_IN_BLOCK = re.compile(
+    r"(?is)<answer\s{0,9}>\s*+(?!</answer)(?:(?!</?answer).)*+</answer\s{0,9}>\s*\Z"
+)
 _MODALITY = re.compile(r"(?:\s*<[A-Z][A-Z0-9_-]{0,39}>)*")
 """What MediX-R1 models write first, such as `<CT_SCAN>`."""
 
 
-def extract_answer(completion: str) -> str:
+def extract_answer(completion: str, *, more: Pairs = ()) -> str:
     """Return the part of a completion that is judged; empty if there is none.
 
-    - The answer comes after the last `</think>` or `</thinking>`. An opening tag is not needed:
-      some chat templates put it at the end of the prompt. Tags are not counted against each other,
-      because models write about them while they think.
+    - The answer comes after the last mark that closes thinking. Its opening may be in the prompt,
+      and they are not counted against each other: models write about them while they think.
+    - A closing with nothing behind it is a stray one, if an earlier closing stands before it with
+      no opening between, or if there are no other marks and an `<answer>` block ends before it.
     - Thinking that is opened and not closed has no answer, whatever stands before it.
     - Of several `<answer>` blocks the last complete one counts, and of two nested openings the
       inner one. An empty block is an empty answer.
@@ -42,16 +37,22 @@ def extract_answer(completion: str) -> str:
 
     >>> extract_answer("<CT_SCAN><thinking>A or B?</thinking><answer> B </answer>")
     'B'
-    >>> extract_answer("<think>It may be B")
-    ''
+    >>> extract_answer("It may be B</think>"), extract_answer("<think>A or B?</think>B</think>")
+    ('', 'B')
     """
-    spoken = after_thinking(completion) or ""
-    blocks = list(_answer_blocks(spoken))
-    if blocks:
-        return blocks[-1].strip()
-    opened = _after_last_opening(spoken)
-    text = spoken if opened is None else opened
-    return _MODALITY.sub("", text, count=1).strip()
+    spoken = after_thinking(completion, more=more) or ""
+    start = block = None
+    for tag in _ANSWER.finditer(spoken):
+        if not tag[1]:
+            start = tag.end()
+        elif start is not None:
+            block, start = spoken[start : tag.start()], None
+    if block is not None:
+        return block.strip()
+    text = spoken[start:] if start is not None else _MODALITY.sub("", spoken, count=1)
+    for mark in _marks(more)[-1]:
+        text = text.strip().removesuffix(mark).removeprefix(mark)
+    return text.strip()
 
 
 def thinking_of(completion: str) -> str:
@@ -60,26 +61,7 @@ def thinking_of(completion: str) -> str:
     >>> thinking_of("<think>A or B?</think>B")
     '<think>A or B?</think>'
     """
-    return completion[: len(completion) - len(after_thinking(completion) or "")]
-
-
-def has_final_answer(completion: str) -> bool:
-    """Tell whether a completion that was cut off still holds an answer that can be judged.
-
-    It does with a complete answer block, or with text after closed thinking. Plain text that was
-    cut off may have said anything next; so may an answer block that was never closed.
-
-    >>> has_final_answer("<answer>B</answer> Let me expl")
-    True
-    >>> has_final_answer("The most likely diagnosis is a")
-    False
-    """
-    spoken = after_thinking(completion) or ""
-    if any(block.strip() for block in _answer_blocks(spoken)):
-        return True
-    was_thinking = any(tag.lastgroup for tag in _thinking_marks(completion))
-    is_cut_block = _after_last_opening(spoken) is not None
-    return was_thinking and not is_cut_block and bool(extract_answer(completion))
+    return completion[: _said_at(completion, ()).start]
 
 
 def published_answer(completion: str) -> str:
@@ -98,34 +80,54 @@ def published_answer(completion: str) -> str:
     return completion
 
 
-def after_thinking(completion: str) -> str | None:
+def after_thinking(completion: str, *, more: Pairs = ()) -> str | None:
     """Return what follows the last thinking, or None if the model was still thinking."""
-    tags = _thinking_marks(completion)
-    if not tags:
-        return completion
-    return completion[tags[-1].end() :] if tags[-1].lastgroup else None
+    said = _said_at(completion, more)
+    return None if said.stop is None else completion[said]
 
 
-def _thinking_marks(completion: str) -> list[re.Match[str]]:
-    """Return the marks of thinking in order; those that end it match a group."""
-    may_be_stripped = "ntf" in completion.casefold() or completion.startswith("analysis")
-    return [*(_STRIPPED if may_be_stripped else _THINKING).finditer(completion)]
+def _said_at(text: str, more: Pairs) -> slice:
+    """Return where the text stands that is no thinking, without an end while it still thinks."""
+    marks, end = _marks_in(text, more), len(text)
+    while marks[1:] and marks[-2][2] and marks[-1][2] and not text[marks[-1][1] : end].strip():
+        end = marks.pop()[0]
+    if not marks:
+        return slice(0, end)
+    start, begin, closes = marks[-1]
+    if not marks[1:] and not text[begin:].strip() and _ENDS_IN_BLOCK.search(text[:start]):
+        return slice(0, start)
+    return slice(begin, end) if closes else slice(len(text), None)
 
 
-def _answer_blocks(spoken: str) -> Iterator[str]:
-    start: int | None = None
-    for tag in _ANSWER.finditer(spoken):
-        if not tag[1]:
-            start = tag.end()
-        elif start is not None:
-            yield spoken[start : tag.start()]
-            start = None
+@cache
+def _marks(more: Pairs) -> Any:
+    """Return patterns of any mark and of closing ones, families of words, and what is around."""
+    import yaml  # noqa: PLC0415 (10 ms, which most commands need not take)
+
+    text = Path(__file__).with_name("thinking.yaml").read_text(encoding="utf-8")
+    listed = yaml.load(text, Loader=yaml.CSafeLoader)
+    pairs = [*listed["pairs"], *(map(re.escape, pair) for pair in more)]
+    opening, closing = map("|".join, zip(*pairs, strict=True))
+    words = []
+    for one in listed["words"]:
+        patterns = rf"{_MODALITY.pattern}\s*(?:{one['opening']})", one["elsewhere"], one["closing"]
+        words.append((one["cues"], *(re.compile(f"(?im){pattern}") for pattern in patterns)))
+    tags = re.compile(f"(?i){opening}|{closing}"), re.compile(f"(?i){closing}")
+    return *tags, words, listed["around_the_answer"]
 
 
-def _after_last_opening(spoken: str) -> str | None:
-    """Return the text after the last `<answer>` that no `</answer>` follows."""
-    tags = [*_ANSWER.finditer(spoken)]
-    return spoken[tags[-1].end() :] if tags and not tags[-1][1] else None
+def _marks_in(text: str, more: Pairs) -> list[tuple[int, int, bool]]:
+    """Return where each mark of thinking begins and ends, and whether it closes, in order."""
+    tag, closing, words, _ = _marks(more)
+    marks = [(*one.span(), bool(closing.match(text, one.start()))) for one in tag.finditer(text)]
+    low = text.lower()
+    for cues, first, elsewhere, end in words:
+        opening = first.match(text) or (any(cue in low for cue in cues) and elsewhere.search(text))
+        if opening and ((ends := [*end.finditer(text, opening.end())]) or opening.re is first):
+            final = [one for one in ends if "final" in one[0].lower()]
+            marks += [(*opening.span(), False)]
+            marks += [(*one.span(), True) for one in final[-1:] or ends[:1]]
+    return sorted(marks)
 
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -141,7 +143,8 @@ def letter_of(completion: str, options: Sequence[str]) -> str | None:
     >>> letter_of("I cannot tell.", ["lung", "liver"]) is None
     True
     """
-    text = _boxed(_tagged(completion))
+    tagged = _TAGGED.search(completion)
+    text = _boxed(tagged[1].strip() if tagged else completion)
     for edge in _EDGES:
         text = text.strip(edge)
     text = f" {text} "
@@ -162,11 +165,6 @@ def _last(places: dict[str, int]) -> str | None:
     """Return the letter that stands last; of several at one place the first letter."""
     letter = max(places, key=lambda one: places[one])
     return letter if places[letter] >= 0 else None
-
-
-def _tagged(text: str) -> str:
-    found = _TAGGED.search(text)
-    return found[1].strip() if found else text
 
 
 def _boxed(text: str) -> str:

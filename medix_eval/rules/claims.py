@@ -18,11 +18,11 @@ from medix_eval.rules.mentions import Choices, Mention, Naming, NotCertain, Toke
 from medix_eval.rules.text import SOFT, Text, listed
 
 
-_LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
+LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
 _FILLER = r"(?:{filler} ){0,3}"
-_FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
+FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
 _STRICT = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
-_GIVES_ANSWER = r"(?<!this )(?<!that )\b(?:answer|option|choice) (?:{is}|:) (?!correct|right|wrong|incorrect|not)"
+GIVES_ANSWER = r"(?<!this )(?<!that )\b(?:answer|option|choice) (?:{is}|:) (?!correct|right|wrong|incorrect|not)"
 """The heart of a frame; where it stands outside one, the text is not plain."""
 _LETTER_CONTEXT = frozenset(listed("option choice answer letter is be or and not than choose pick"))
 _LETTER_CONTEXT |= frozenset(listed("select to between both either so hence thus therefore with but say says"))
@@ -173,7 +173,7 @@ class _Answer:
             while at < end and self.text.keys[at] not in _CLAUSE_ENDS:
                 at += 1
             at += 1
-        if rest < end and phrase(_GIVES_ANSWER).search(self.line.part(rest, end)):
+        if rest < end and phrase(GIVES_ANSWER).search(self.line.part(rest, end)):
             yield _Statement(mention=None, sentence=number)
 
     def _stated(self, start: int, sentence: int) -> _Statement | None:
@@ -181,11 +181,11 @@ class _Answer:
         is_first = start == sentence and (not self._is_key(start) or start == len("x:"))
         if is_first and (bare := self.naming.clean_at(start, is_bare=True)):
             return _Statement(mention=bare, sentence=0, is_answer=False)
-        at = self.line.after(_LEAD, start) or start
+        at = self.line.after(LEAD, start) or start
         if is_first and at > start and (bare := self.naming.clean_at(at, is_bare=True)):
             is_answer = phrase(r"\b{so}\b").search(self.line.part(start, at)) is not None
             return _Statement(mention=replace(bare, start=start), sentence=0, is_answer=is_answer)
-        frame = self.line.match(_FRAMES, at)
+        frame = self.line.match(FRAMES, at)
         if frame is not None and not phrase(r"\b{not_best}\b").search(frame[0][0]):
             return self._framed(frame, start)
         return self._before_frame(at, start)
@@ -257,7 +257,7 @@ class _Answer:
         is_own = number == last.sentence
         start = max(start, mention.end) if number >= last.sentence else start
         start = self._past_soft(start)
-        again = self._named(start) if is_own else None
+        again = self._named(start) if is_own and mention.is_by_letter else None
         if again is not None and again.choice == mention.choice:
             if self.line.after("{refuted} ", again.end) is not None:
                 return True

@@ -18,8 +18,8 @@ from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules.claims import Claim, find_claim, unframed
-from medix_eval.rules.mentions import Choice, Choices
+from medix_eval.rules.claims import FRAMES, GIVES_ANSWER, LEAD, Claim, find_claim, unframed
+from medix_eval.rules.mentions import Choice, Choices, TokenLine, phrase
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
     DIRECTION_MARKS,
@@ -448,3 +448,60 @@ def _hides_characters(answer: str, expected: Expected) -> bool:
         return False
     hidden = set(INVISIBLE.findall(answer)) - DIRECTION_MARKS
     return not hidden <= set("".join((expected.reference, *expected.options)))
+
+
+_END = re.compile(
+    r"(?m)(?:(?<!\d)|(?=.\s))(?<!^[A-Za-z\d])(?<!^\*\*[A-Za-z])(?<!^\d\d)(?<!\bvs)(?<!\bDr)[.!?]"
+    r"(?![\w.])[\"'\u201d\u2019)\]*_]*|[\u3002\uff01\uff1f]|\n|\A\W*(?i:yes|no)\b[,;:]"
+    r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}"
+)
+"""Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
+_FEW_WORDS = 6
+_PREFACE = re.compile(
+    r"(?i)\W*(?:lets?|sure|ok(?:ay)?|well|first|here|step|looking|to|i|we|based|this|there|option"
+    r"|the (?:image|question|patient)|analysis|explanation|reasoning|findings|thinking)\b|.*:$"
+)
+_RESULT = re.compile(
+    r"(?ims)^\W*(?:final )?(?:impression|conclusion|summary|answer|report|opinion)\W*?[:\n]"
+    r".*?\w.*?(?=\n\s*\n|\n\W*[A-Z][\w ]{2,30}:)"  # another section stands behind it
+)
+
+
+def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> str | None:
+    r"""Return the complete part of an answer that was cut, if it states an answer; else None.
+
+    The sentence that was cut states nothing, but it may take back what stands before it.
+
+    >>> stated_before_cut("The answer is B.\n\nExplanation: the", kind=Kind.OPEN)
+    'The answer is B.\n\n'
+    >>> stated_before_cut("The most likely diagnosis is a", kind=Kind.OPEN) is None
+    True
+    """
+    if kind is Kind.REPORT:
+        return said[: found.end()] if (found := _RESULT.search(said)) else None
+    end = max((one.end() for one in _END.finditer(said)), default=0)
+    stated, cut = said[:end], said[end:]
+    is_label = re.match(r"\W*[A-Za-z][.):]", cut)
+    if is_label and not phrase(GIVES_ANSWER).search(TokenLine(read(stated)).joined):
+        return None  # it goes through the options
+    return stated if states_answer(stated, kind=kind, options=options) else None
+
+
+def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool:
+    """Tell whether complete sentences state an answer, right or wrong, certain or not."""
+    tokens = read(text)
+    line = TokenLine(tokens)
+    starts = [at for at in range(len(tokens)) if at == 0 or tokens.ends_sentence(at - 1)]
+    frames = [line.match(FRAMES, line.after(LEAD, at) or at) for at in starts]
+    for match, end in filter(None, frames):
+        is_clear = match["answer"] is not None or not options
+        if is_clear and any(key.isalnum() for key in tokens.keys[end:]):
+            return True
+    if "\\boxed" in text:
+        return True
+    if options or kind is not Kind.OPEN:
+        choices = _choices(tuple(options)) if options else _YES_OR_NO
+        return find_claim(tokens, choices, interjects=not options) is not None
+    first = _END.split(text.strip(), maxsplit=1)[0].strip("*_ ")
+    is_short = 0 < len(first.split()) <= _FEW_WORDS and not _PREFACE.match(first)
+    return is_short and frames[:1] == [None]

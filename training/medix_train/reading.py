@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from medix_eval.errors import DatasetError
 from medix_eval.records import Kind, Vote
+from medix_eval.rules.answers import extract_answer
 from medix_eval.rules.decide import decide
 from medix_eval.rules.text import listed, words
 
@@ -75,7 +76,8 @@ def read_completion(text: str) -> Reading:
     """Read a completion strictly.
 
     It is well formed if it is one known modality tag, thinking with words, one answer, and nothing
-    else. Where it is not, its answer still counts if it is the only one and ends the text.
+    else. Where it is not, its answer still counts if it is the only one and ends the text, and if
+    an evaluation reads the same: no family's marks make a thought of it, or a part of it.
     """
     tags, parts = TAG.findall(text), TAG.split(text)
     modality = parts[0].strip() if tags else ""
@@ -86,6 +88,7 @@ def read_completion(text: str) -> Reading:
         and not parts[-1].strip()
     )
     answer = parts[-2].strip() if ends_in_one_answer else ""
+    answer = answer if answer == extract_answer(text) else ""
     is_well_formed = (
         tags == SHAPE
         and modality.startswith("<")
