@@ -108,7 +108,7 @@ class _Answer:
         ]
 
     def claim(self) -> Claim | None:
-        stated = list(self._all_statements())
+        stated = self._without_items(list(self._all_statements()))
         if not stated or stated[-1].mention is None or stated[-1].is_limited:
             return None
         last, mention = stated[-1], stated[-1].mention
@@ -148,6 +148,19 @@ class _Answer:
         return starts_line and self.line.after("{new_turn} ", at) is not None
 
     # What a sentence states.
+
+    def _without_items(self, stated: list[_Statement]) -> list[_Statement]:
+        """Leave out what only lists why the others are wrong: "- A. aspirin: too weak"."""
+
+        def explains(one: _Statement) -> bool:
+            end = one.mention.end if one.mention else 0
+            rest = self.text.keys[end : self.sentences[one.sentence][1]]
+            return not one.is_answer and not SOFT.issuperset(rest)
+
+        opens = stated[:1] if stated and not stated[0].sentence and not explains(stated[0]) else []
+        if not opens and not any(one.is_answer for one in stated):
+            return stated
+        return [one for one in stated if not explains(one) or one in opens]
 
     def _all_statements(self) -> Iterator[_Statement]:
         end = 0  # of what was stated: "B. aspirin" are two sentences and one statement
@@ -334,11 +347,12 @@ class _Answer:
         if last.is_answer or mention.is_confirmed or not named.is_by_letter:
             is_against = is_against or bool(phrase("{against}").search(said))
         around = self.line.part(max(at - 3, 0), min(named.end + 4, len(self.text)))
-        is_far = not is_near and not named.is_by_letter
+        is_far = not is_near if not named.is_by_letter else len(said.split()) > 2 * _SHORT
         is_for = bool(phrase("{for_another}").search(around if is_far else said))
         if named.is_by_letter:
             if self._is_key(at):
                 return False
             is_item = self.text.keys[named.end : named.end + 1] != (".",) and not is_for
-            return before in _LETTER_CONTEXT and not is_against and not (is_item and len(said) > 30)
+            is_named = named.is_confirmed or before in _LETTER_CONTEXT
+            return is_named and not is_against and not (is_item and len(said) > 30)
         return not is_against and (is_for or is_lone)

@@ -220,6 +220,9 @@ class Naming:
             return may_explain and self._is_explained(end, mention)
         if self._keys[end] in ("--", ":") and mention.is_by_letter and not mention.is_confirmed:
             return self._is_remark(end + 1, mention)
+        if self._keys[end] == "--" and not mention.is_by_letter and not self.interjects:
+            is_plain = self._is_of_no_other(mention.choice) and self._is_remark(end + 1, mention)
+            return is_plain or self._is_reason(end + 1, _REASON_AFTER_COMMA, mention)
         if self._keys[end] in (",", ";", "--"):
             return self.interjects or self._is_reason(end + 1, _REASON_AFTER_COMMA, mention)
         if self.interjects and self._keys[end] in _AFTER_YES_OR_NO:
