@@ -47,6 +47,16 @@ def unframed(text: Text) -> Text:
     return Text(raw=text.raw[end:], keys=text.keys[end:])
 
 
+def concluded(text: Text) -> Text | None:
+    """Return what a text ends with as its answer: "… So the answer is 5 mg." gives "5 mg."."""
+    answer = _Answer(text=text, naming=Naming(text=text, choices=Choices(()), interjects=False))
+    for number in range(len(answer.sentences) - 1, max(len(answer.sentences) - 3, -1), -1):
+        if (at := answer.concludes(number)) is not None:
+            end = answer.sentences[-1][1]
+            return Text(raw=text.raw[at:end], keys=text.keys[at:end])
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """The choice that an answer states, by its index."""
@@ -189,6 +199,23 @@ class _Answer:
         if rest < end and phrase(GIVES_ANSWER).search(self.line.part(rest, end)):
             yield _Statement(mention=None, sentence=number)
 
+    def concludes(self, number: int) -> int | None:
+        """Return where the answer stands that the last frame of a sentence gives."""
+        start, end = self.sentences[number]
+        for at in range(end - 1, start - 1, -1):
+            is_boxed = self.text.keys[at - 1 : at + 2] == (";", "answer", ":")
+            follows = self.line.after("(?:{lead} )*{so} ", at) is not None
+            if at > start and not is_boxed and not follows:
+                continue
+            frame = self.line.match(FRAMES, self.line.after(LEAD, at) or at)
+            if frame is not None and frame[0]["answer"] and not self._is_no_answer(frame[0]):
+                is_limited = self._is_limited(start, at, number)
+                return None if is_limited else self.line.after(_FILLER, frame[1])
+        return None
+
+    def _is_no_answer(self, frame: re.Match[str]) -> bool:
+        return phrase(r"\b{not_best}\b").search(frame[0]) is not None
+
     def _stated(self, start: int, sentence: int) -> _Statement | None:
         """Return what the clause that starts here states."""
         is_first = start == sentence and (not self._is_key(start) or start == len("x:"))
@@ -199,7 +226,7 @@ class _Answer:
             is_answer = phrase(r"\b{so}\b").search(self.line.part(start, at)) is not None
             return _Statement(mention=replace(bare, start=start), sentence=0, is_answer=is_answer)
         frame = self.line.match(FRAMES, at)
-        if frame is not None and not phrase(r"\b{not_best}\b").search(frame[0][0]):
+        if frame is not None and not self._is_no_answer(frame[0]):
             return self._framed(frame, start)
         return self._before_frame(at, start)
 
@@ -304,6 +331,7 @@ class _Answer:
                 at, said, last, is_near=is_near and is_next, is_lone=is_lone and is_near
             )
             for at in range(start, end)
+            if self.text.keys[at] in self.naming.first_words
         )
 
     def _past_soft(self, at: int) -> int:

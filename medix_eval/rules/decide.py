@@ -18,7 +18,7 @@ from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules.claims import FRAMES, GIVES_ANSWER, LEAD, Claim, find_claim, unframed
+from medix_eval.rules.claims import FRAMES, GIVES_ANSWER, LEAD, Claim, concluded, find_claim, unframed
 from medix_eval.rules.mentions import Choice, Choices, TokenLine, phrase
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
@@ -438,7 +438,10 @@ def decide(
     if not words(answer):
         return None
     text = read(answer)
-    verdicts = (rule(text, expected) for rule in _RULES[kind])
+    said = [text]
+    if kind in {Kind.CLOSED, Kind.OPEN} and not options and (last := concluded(text)) is not None:
+        said.append(last)
+    verdicts = (rule(one, expected) for one in said for rule in _RULES[kind])
     return next((verdict for verdict in verdicts if verdict is not None), None)
 
 

@@ -183,6 +183,11 @@ class Naming:
     interjects: bool
     """Whether the choices are yes and no, which stand before a comma: "No, it is clear."."""
 
+    @cached_property
+    def first_words(self) -> frozenset[str]:
+        """With what a mention starts, but for a bracket or an article in front."""
+        return _LETTER_WORDS.union(self.choices.by_first_word, self.choices.by_letter)
+
     def at(self, start: int, *, is_bare: bool = False) -> Mention | None:
         """Return the choice that is named from this token on.
 
