@@ -381,6 +381,7 @@ class _Answer:
             if self._is_key(at):
                 return False
             is_item = self.text.keys[named.end : named.end + 1] != (".",) and not is_for
-            is_named = named.is_confirmed or before in _LETTER_CONTEXT
+            is_listed = named.is_confirmed or self.naming.is_list_mark(named.end)
+            is_named = is_listed or before in _LETTER_CONTEXT
             return is_named and not is_against and not (is_item and len(said) > 30)
         return not is_against and (is_for or is_lone)
