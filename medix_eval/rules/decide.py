@@ -108,16 +108,11 @@ def exclusive_word(answer: Text, expected: Expected) -> RuleVerdict | None:
             continue
         if len(answer) > _LONGEST_FRAME or words_of(answer) in _ASSENTS:
             return None
-        match = _frame().fullmatch(" ".join(words_of(unframed(answer))))
+        match = re.fullmatch(terms()["frame"], " ".join(words_of(unframed(answer))))
         value = vocabulary.get(tuple(match["value"].split())) if match else None
         if value is not None:
             return RuleVerdict(score=float(value == reference), rule="exclusive_word")
     return None
-
-
-@cache
-def _frame() -> re.Pattern[str]:
-    return re.compile("".join(terms()["frame"]))
 
 
 def _right_options(expected: Expected) -> set[int]:
