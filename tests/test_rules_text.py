@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from medix_eval.records import Kind
+from medix_eval.rules.decide import decide
 from medix_eval.rules.text import normalise
+
+README = Path(__file__).parent.parent / "README.md"
+ROW = re.compile(r"^\| `(.+?)` \| `(.+?)` \| (right|wrong|nothing) \|", re.MULTILINE)
+SCORES = {"right": 1.0, "wrong": 0.0, "nothing": None}
 
 
 @pytest.mark.parametrize(
@@ -69,3 +78,17 @@ def test_normalising_twice_changes_nothing_of_the_words(text: str) -> None:
     once = normalise(text)
 
     assert set(normalise(once).split()) <= set(once.split()) | {"range", "ratio", "x"}
+
+
+@pytest.mark.parametrize(("answer", "reference", "said"), ROW.findall(README.read_text("utf-8")))
+def test_every_row_of_the_table_in_the_readme_holds(answer: str, reference: str, said: str) -> None:
+    verdict = decide(answer, kind=Kind.OPEN, reference=reference)
+
+    assert (verdict and verdict.score) == SCORES[said]
+
+
+def test_the_table_in_the_readme_is_found() -> None:
+    rows = ROW.findall(README.read_text("utf-8"))
+
+    assert len(rows) >= 40
+    assert {said for _, _, said in rows} == SCORES.keys()

@@ -18,10 +18,11 @@ from medix_eval.rules.quantities import Quantity, items_of
 from medix_eval.rules.text import (
     Text,
     Vocabulary,
-    organs,
     read,
+    terms,
     terms_of,
     vocabularies,
+    vocabulary,
     words_of,
 )
 
@@ -80,13 +81,13 @@ def _confusable() -> Mapping[str, tuple[Vocabulary, frozenset[str]]]:
     return {
         "laterality": (named["side"], placing),
         "modality": (named["modality"], around),
-        "organ": (organs(), around),
+        "organ": (vocabulary(terms()["organs"]), around),
     }
 
 
-def _swaps(vocabulary: Vocabulary, fillers: Collection[str], reference: Text, given: Text) -> bool:
+def _swaps(values: Vocabulary, fillers: Collection[str], reference: Text, given: Text) -> bool:
     """Whether each names one value of a vocabulary, another one, and nothing else differs."""
-    found = [_named(words_of(text), vocabulary, fillers) for text in (reference, given)]
+    found = [_named(words_of(text), values, fillers) for text in (reference, given)]
     (first, first_rest), (second, second_rest) = found
     if len(first) != 1 or len(second) != 1 or first == second:
         return False
@@ -95,15 +96,13 @@ def _swaps(vocabulary: Vocabulary, fillers: Collection[str], reference: Text, gi
     return is_alike and not is_denied
 
 
-def _named(
-    words: Words, vocabulary: Vocabulary, fillers: Collection[str]
-) -> tuple[set[str], Words]:
+def _named(words: Words, values: Vocabulary, fillers: Collection[str]) -> tuple[set[str], Words]:
     """Return the values that are named, and the words that are left beside them."""
     named, rest, at = set(), [], 0
     while at < len(words):
-        lengths = [len(phrase) for phrase in vocabulary if words[at : at + len(phrase)] == phrase]
+        lengths = [len(phrase) for phrase in values if words[at : at + len(phrase)] == phrase]
         if lengths:
-            named.add(vocabulary[words[at : at + max(lengths)]])
+            named.add(values[words[at : at + max(lengths)]])
         elif words[at] not in fillers:
             rest.append(words[at])
         at += max(lengths, default=1)

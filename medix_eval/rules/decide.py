@@ -108,20 +108,11 @@ def exclusive_word(answer: Text, expected: Expected) -> RuleVerdict | None:
             continue
         if len(answer) > _LONGEST_FRAME or words_of(answer) in _ASSENTS:
             return None
-        value = _one_value(answer, vocabulary) or _one_value(unframed(answer), vocabulary)
+        match = re.fullmatch(terms()["frame"], " ".join(words_of(unframed(answer))))
+        value = vocabulary.get(tuple(match["value"].split())) if match else None
         if value is not None:
             return RuleVerdict(score=float(value == reference), rule="exclusive_word")
     return None
-
-
-@cache
-def _frame() -> re.Pattern[str]:
-    return re.compile("".join(terms()["frame"]))
-
-
-def _one_value(text: Text, vocabulary: Vocabulary) -> str | None:
-    match = _frame().fullmatch(" ".join(words_of(text)))
-    return vocabulary.get(tuple(match["value"].split())) if match else None
 
 
 def _right_options(expected: Expected) -> set[int]:
@@ -236,20 +227,12 @@ _NEAR = 3
 
 
 @cache
-def _doubts() -> tuple[re.Pattern[str], ...]:
-    """Return what takes a report back, what leaves a fact open, and what denies one with another.
-
-    A fact is open behind a hedge and before a denial, as in "lesions are absent"; a denial may end
-    before its sentence does: "no lesion on the left, 2 on the right".
-    """
-    names = ("retracted", "unclear", "findings", "denials", "absences")
-    taken, open_, found, denied, absent = ("|".join(terms_of(name)) for name in names)
-    rest = r"\b[^.;!\n]{0,200}"
-    return (
-        re.compile(rf"\b(?:{taken})\b"),
-        re.compile(rf"\?|~|\b(?:{open_}|(?:{found}){rest}\b(?:{denied}|none))\b"),
-        re.compile(rf"\b(?:{denied}|{absent}){rest}(?:,|:|--|\band\b|\bwith\b)"),
-    )
+def _denying(*, first: bool) -> re.Pattern[str]:
+    """Return what denies behind a finding, or in front: then a sentence may go on to affirm."""
+    found, denied, absent = ("|".join(terms_of(one)) for one in ("findings", "denials", "absences"))
+    if first:
+        return re.compile(rf"\b(?:{denied}|{absent})\b[^.;!\n]{{0,200}}(?:,|:|--|\b(?:and|with)\b)")
+    return re.compile(rf"\b(?:{found})\b[^.;!\n]{{0,200}}\b(?:{denied})\b")
 
 
 def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
@@ -262,13 +245,16 @@ def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
         return None
     report = _Report(list(_sentences(answer)))
     present = {name: value for name, value in expected.facts.items() if not _is_nothing(value)}
-    said = " ".join(answer.keys)
-    phrases = [phrase for named in present.items() for phrase in _vocabulary_of(*named)]
-    is_named = not terms_of("findings").union(*phrases).isdisjoint(answer.keys)
-    # Without findings, "no lesion, no mass" denies one thing.
-    num_doubts = 1 if not is_named else 2 if _OF_A_FINDING.isdisjoint(present) else 3
-    if any(doubt.search(said) for doubt in _doubts()[:num_doubts]):
+    if not terms_of("retracted").isdisjoint(answer.keys):
         return None
+    phrases = [phrase for named in present.items() for phrase in _vocabulary_of(*named)]
+    if not terms_of("findings").union(*phrases).isdisjoint(answer.keys):
+        is_clear = terms_of("unclear").isdisjoint(answer.keys)
+        said = "" if _negative().isdisjoint(answer.keys) else " ".join(answer.keys)
+        # Without findings, "no lesion, no mass" denies one thing.
+        firsts = (False,) if _OF_A_FINDING.isdisjoint(present) else (False, True)
+        if not is_clear or any(_denying(first=first).search(said) for first in firsts):
+            return None
     stated = [report.states(name, value) for name, value in present.items()]
     if len(present) < len(expected.facts):
         if report.is_clear is None:

@@ -24,13 +24,12 @@ def listed(spaced: str) -> tuple[str, ...]:
 
 
 @cache
-def terms() -> Mapping[str, Any]:
+def terms() -> Any:
     """Return what `terms.yaml` lists; most commands need none of it."""
     import yaml  # noqa: PLC0415 (10 ms)
 
     text = Path(__file__).with_name("terms.yaml").read_text(encoding="utf-8")
-    listed: Mapping[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
-    return listed
+    return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
 @cache
@@ -55,10 +54,7 @@ FRACTION = "\u2044"
 """The bar of ½, which is always a fraction; a slash may part anything."""
 DECIMAL_COMMA = ",,"
 """A comma between digits without a space: "1,5" may be one number, or two."""
-_KEYS = {name: name for name in ("Mg", "mM", "nM", "uM", "μM")} | {
-    FRACTION: "/",
-    DECIMAL_COMMA: ",",
-}
+_KEYS = {one: one for one in listed("Mg mM nM uM μM")} | {FRACTION: "/", DECIMAL_COMMA: ","}
 """What is not compared in lower case: magnesium and molar are not milligram and millimetre."""
 
 # An exponent must not melt into its base: 10³ is not 103, and 2½ is not 21/2.
@@ -244,10 +240,8 @@ def starts_with_article(text: Text, at: int = 0) -> bool:
     after = text.keys[at + 1]
     if len(after) == 1 or after in SOFT or after in {"and", "or"}:
         return False
-    if text.keys[at] == "an":
-        return True
     is_plural = after[-1] == "s" and after[-2] not in "saiuo"
-    return not is_plural and after not in terms_of("lettered")
+    return text.keys[at] == "an" or not (is_plural or after in terms_of("lettered"))
 
 
 NEGATIONS = frozenset(listed("no not non never nor none neither without isnt arent cannot denies"))
@@ -284,17 +278,12 @@ Vocabulary = Mapping[tuple[str, ...], str]
 """Each phrase, as words, and the value it means."""
 
 
-def _vocabulary(values: Mapping[str, Sequence[str]]) -> Vocabulary:
+def vocabulary(values: Mapping[str, Sequence[str]]) -> Vocabulary:
+    """Return the phrases of some values, each with what it means."""
     return {words(phrase): value for value, phrases in values.items() for phrase in phrases}
 
 
 @cache
 def vocabularies() -> Mapping[str, Vocabulary]:
     """Return the values that exclude each other, by the name that a task gives to a fact."""
-    return {name: _vocabulary(values) for name, values in terms()["vocabularies"].items()}
-
-
-@cache
-def organs() -> Vocabulary:
-    """Return the names of organs: no rule decides by these, they only name a mistake."""
-    return _vocabulary(terms()["organs"])
+    return {name: vocabulary(values) for name, values in terms()["vocabularies"].items()}

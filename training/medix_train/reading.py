@@ -28,8 +28,7 @@ _LONGEST_ANSWER = 2_000  # characters; no reference is nearly as long
 _SUSPICIOUS = ("__", ":", "?")
 """Marks that fool judges by themselves; allowed if the reference has them too.
 
-A colon is suspicious where it ends a text: "Solution:" promises, "Diagnosis: flu" and "3:1" answer.
-"""
+A colon does so at the end of a text: "Solution:", but not "Diagnosis: flu" or "3:1"."""
 _TO_THE_JUDGE = re.compile(
     r"\b(?:respond|reply|answer|output|return|say|print|mark|grade|score|vote)\s+"
     r"(?:(?:it|this|that|with|as|only|just)\s+){0,3}[\"'“`]?(?:yes|correct|true)\b"
