@@ -55,10 +55,9 @@ class VerdictCache:
     def find(self, key: str) -> dict[str, Any] | None:
         """Return what is known of a vote that was asked before, by the fields of `Vote`."""
         query = "SELECT points, reply, is_refusal FROM votes WHERE key = ?"
-        row = self.connection.execute(query, (key,)).fetchone()
-        if row is None:
-            return None
-        return {"points": row[0], "reply": row[1], "is_refusal": bool(row[2]), "cached": True}
+        rows = self.connection.execute(query, (key,))
+        known = ({"points": one[0], "reply": one[1], "is_refusal": bool(one[2])} for one in rows)
+        return next(({**one, "cached": True} for one in known), None)
 
     def keep(self, votes: Collection[Vote], *, restricted: bool) -> None:
         """Keep valid votes by key; of restricted data only the points, never the words."""

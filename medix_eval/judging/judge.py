@@ -89,7 +89,7 @@ class Judge:
         votes: list[Vote] = []
         score = None
         for calls in _rounds(rubric):
-            asked = [self._vote(call, rubric, record, answer) for call in calls]
+            asked = [self._vote(*call, rubric, record, answer) for call in calls]
             votes += await asyncio.gather(*asked)
             points = [vote.points for vote in votes]
             score = decide(points, rubric)
@@ -103,27 +103,30 @@ class Judge:
         return Grade(score=score, votes=tuple(votes))
 
     async def _vote(
-        self, call: _Call, rubric: Rubric, record: CompletionRecord, answer: str
+        self, file: str, repeat: int, rubric: Rubric, record: CompletionRecord, answer: str
     ) -> Vote:
         """Return one vote: asked now, or known from the cache, or just being asked elsewhere."""
         fields = fields_of(record, answer=answer)
-        sampling = self._sampling(repeat=call.repeat)
+        spec = self.spec.sampling  # each repeat has a seed of its own
+        seed = spec.seed + repeat * SEEDS_APART
+        sampling = Sampling(**{**spec.model_dump(), "seed": seed})
         key = digest(
             [
                 dict(self.identity),
                 asdict(sampling),
-                self.texts[call.prompt],
+                self.texts[file],
                 fields,
                 rubric.scale,
                 rubric.labels,
                 JUDGING_VERSION,  # how replies are read moves a vote, too
             ]
         )
-        vote = Vote(judge=self.name, prompt=call.name, key=key)
+        name = prompt_name(file) + (f"#{repeat + 1}" if repeat else "")
+        vote = Vote(judge=self.name, prompt=name, key=key)
 
         async def ask() -> Vote:
             mark = fence(record.sample_id, answer)
-            text = self._templates[call.prompt].render(**fields, fence=mark)
+            text = self._templates[file].render(**fields, fence=mark)
             return await self._asked(vote, text, rubric, sampling, answer=answer)
 
         return await remembered(self.cache, vote, ask)
@@ -171,12 +174,6 @@ class Judge:
         known = rubric.scale[0] if points is None else points
         return {"reply": reply, "points": known, "is_refusal": points is None}
 
-    def _sampling(self, *, repeat: int) -> Sampling:
-        """Return how this repeat of a prompt is sampled: with a seed of its own."""
-        spec = self.spec.sampling
-        seed = spec.seed + repeat * SEEDS_APART
-        return Sampling(**{**spec.model_dump(), "seed": seed})
-
     async def _ask(
         self, text: str, schema: Mapping[str, Any] | None, sampling: Sampling
     ) -> Completion:
@@ -210,26 +207,12 @@ def decide(points: list[float | None], rubric: Rubric) -> float | None:
     return None if value is None else (value - lowest) / (highest - lowest)
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One vote to ask for: which prompt, and which repeat of it."""
-
-    prompt: str
-    repeat: int
-
-    @property
-    def name(self) -> str:
-        """Return the prompt's name as a vote carries it, such as `question_1` or `question_1#2`."""
-        short = prompt_name(self.prompt)
-        return short if not self.repeat else f"{short}#{self.repeat + 1}"
-
-
-def _rounds(rubric: Rubric) -> list[list[_Call]]:
-    """Group the votes into calls that go out together: first the fewest that can decide.
+def _rounds(rubric: Rubric) -> list[list[tuple[str, int]]]:
+    """Group the votes, a prompt and its repeat each, by when they go out: first what can decide.
 
     Prompts differ more than repeats of one prompt, so every prompt is asked once before any twice.
     """
-    calls = [_Call(name, repeat) for repeat in range(rubric.repeats) for name in rubric.prompts]
+    calls = [(name, repeat) for repeat in range(rubric.repeats) for name in rubric.prompts]
     if rubric.decide == "mean":
         return [calls]
     first = rubric.num_votes // 2 + 1

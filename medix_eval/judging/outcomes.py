@@ -107,7 +107,7 @@ def _failed(failure: Failure, *, is_published: bool) -> Outcome:
     return Outcome.REJECTED if is_rejected and not is_published else Outcome.REQUEST_FAILED
 
 
-_LEFT_OPEN = r"\bnot\b|can'?t|unable|impossib|unknown|unclear|determin|insuffic|no im|consult|refer"
+_LEFT_OPEN = r"not\b|n't\b|unable|impossib|unknown|unclear|determin|insuffic|no im|consult|refer"
 _LONG, _LONGEST_REFUSAL = 100, 2_000  # characters
 
 

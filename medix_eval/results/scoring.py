@@ -157,9 +157,9 @@ def group_scores(
 
 def _corrections(tallies: Mapping[str, Tally], labels: Labels) -> dict[str, Correction]:
     """Correct every task that has enough labels; those of 0.2 are of answers that were read."""
-    given, every = labels.by_sample, [*tallies.values()]
-    drawn = {one.outcome for of in every for name, one in of.judged.items() if name in given}
-    unread = UNREAD if drawn & UNREAD else frozenset()
+    given, judged = labels.by_sample, [tally.judged for tally in tallies.values()]
+    drawn = {one.outcome for of in judged for name, one in of.items() if name in given}
+    unread = {*UNREAD} if drawn & UNREAD else set()
     found = {name: correct(tally.labelled(given, unread)) for name, tally in tallies.items()}
     return {name: one for name, one in found.items() if one is not None}
 
@@ -314,14 +314,12 @@ class Tally:
         names = [one.cluster for one, _ in scored] if self.entry.cluster else None
         return clustered([score for _, score in scored], names)
 
-    def labelled(
-        self, labels: Mapping[str, float], also: frozenset[Outcome]
-    ) -> list[LabelledScore]:
+    def labelled(self, given: Mapping[str, float], also: set[Outcome]) -> list[LabelledScore]:
         """Pair human labels with the scores; they speak for what was read, and `also` for these."""
         return [
             LabelledScore(
                 score=one.score,
-                label=labels.get(name),
+                label=given.get(name),
                 is_read=one.outcome.is_read
                 or (one.outcome in also and self.answered[name].has_text),
                 cluster=self.answered[name].cluster,

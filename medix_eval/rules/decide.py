@@ -447,7 +447,7 @@ _END = re.compile(
 """Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
 _FEW_WORDS = 6
 _PREFACE = re.compile(
-    r"(?i)\W*(?:lets?|sure|ok(?:ay)?|well|first|here|step|looking|to|i|we|based|this|there|option"
+    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first|here|step|looking|to|i|we|based|this|there|option"
     r"|the (?:image|question|patient)|analysis|explanation|reasoning|findings|thinking)\b|.*:$"
 )
 _RESULT = re.compile(

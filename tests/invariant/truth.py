@@ -30,6 +30,8 @@ from medix_eval.records import Kind
 Line = Mapping[str, Any]
 Way = tuple[str, float | None]
 """An outcome and its score."""
+Said = float | str | None
+"""A score, REFUSED, or neither."""
 
 _TRIES = 5
 _VOIDED = "refused as all requests were"
@@ -235,14 +237,13 @@ class Truth:
             self._by_judge(role, about, votes, is_report=is_report)
             for role in [*JUDGES.values()][: self.world.num_judges]
         ]
-        decide = _mean if is_report else _majority
-        return {_judged(decide(scores)) for scores in product(*each)}
+        return {_judged(_decided(said, is_report=is_report)) for said in product(*each)}
 
     def _by_judge(
         self, role: str, about: Asked, votes: Sequence[Asked], *, is_report: bool
-    ) -> set[float | None]:
-        """Return the scores that one judge's three votes can come to; None is no score."""
-        possible: list[list[float | None]] = []
+    ) -> set[Said]:
+        """Return what one judge's three votes can come to; None is no score."""
+        possible: list[list[Said]] = []
         for vote in "123":
             mine = [
                 one
@@ -256,9 +257,11 @@ class Truth:
                     if (one.number, one.role, one.vote) == (about.number, role, vote):
                         means |= one.reply.means if one.is_delivered else set()
             most = 5 if is_report else 1
-            points: list[float | None] = [int(one) / most for one in means if one.isdigit()]
-            possible.append([*points, *([None] if any(not one.isdigit() for one in means) else [])])
-        return {(_mean if is_report else _majority)(scores) for scores in product(*possible)}
+            points: list[Said] = [int(one) / most for one in means if one.isdigit()]
+            points += [REFUSED] if REFUSED in means else []
+            failed = any(not one.isdigit() and one != REFUSED for one in means)
+            possible.append([*points, *([None] if failed else [])])
+        return {_decided(said, is_report=is_report) for said in product(*possible)}
 
     # How it ended
 
@@ -305,7 +308,7 @@ class Truth:
             if len(refused) >= _ALIKE and not has_answered:
                 return True
             unread = {(a.number, a.vote) for a in mine if UNREADABLE in a.reply.means}
-            is_read = any(asked.reply.means <= _POINTS for asked in mine)
+            is_read = any(asked.reply.means <= _POINTS | {REFUSED} for asked in mine)
             if len(unread) >= _VOTES_ALIKE and not is_read:
                 return True
         return False
@@ -387,6 +390,14 @@ class Truth:
         self.complaints += [f"question {number} {what}" for number in numbers]
 
 
+def _decided(said: Sequence[Said], *, is_report: bool) -> Said:
+    """Return what most say, or the mean of a report; a refusal counts 0 unless most say it."""
+    scores = [0.0 if isinstance(one, str) else one for one in said]
+    score = (_mean if is_report else _majority)(scores)
+    valid = [one for one in said if one is not None]
+    return REFUSED if score is not None and 2 * valid.count(REFUSED) > len(valid) else score
+
+
 def _majority(scores: Sequence[float | None]) -> float | None:
     """Return what most of three say; one alone decides for itself."""
     for score in scores:
@@ -400,9 +411,11 @@ def _mean(scores: Sequence[float | None]) -> float | None:
     return sum(valid) / len(valid) if len(valid) == len(scores) else None
 
 
-def _judged(score: float | None) -> Way:
+def _judged(score: Said) -> Way:
     if score is None:
         return ("judge_failed", None)
+    if isinstance(score, str):
+        return ("refused", 0.0)
     outcome = {1.0: "correct", 0.0: "wrong"}.get(round(score, 9), "partial")
     return (outcome, round(score, 9))
 

@@ -399,6 +399,15 @@ def _tagged(text: str) -> dict[str, Any]:
     return {"content": f"<answer>{text}</answer> I say so beca"}
 
 
+def _reasoned(rng: random.Random, said: Said) -> Reply:
+    """Answer, and be cut in the reasons behind it; a report that goes on states no result."""
+    text = f"The answer is {said.text}.\n\nReasons: the"
+    means = TRUNCATED if said.text.startswith("Study") else "own"
+    reply = _answered(lambda _: {"content": text}, "length", means=means)(rng, said)
+    # Of an open question no rule is certain of more than the words of the reference.
+    return replace(reply, said=text, is_garbled=said.text == "pneumothorax")
+
+
 def _garbled(_: random.Random, said: Said) -> Reply:
     reply = _answered(lambda text: {"content": f"{text} \ud83d"})(_, said)
     return replace(reply, is_garbled=True)
@@ -421,14 +430,9 @@ CANDIDATE: Makers = {
         0.7,
         _without_answer(TRUNCATED, {"content": None, "reasoning_content": "A? yes,"}, "length"),
     ),
-    "cut after thinking": (
-        0.5,
-        _answered(_SHAPES["think tag"], "length", means=f"own {TRUNCATED}"),
-    ),
-    "cut after reasoning": (
-        0.5,
-        _answered(_SHAPES["reasoning"], "length", means=f"own {TRUNCATED}"),
-    ),
+    "cut after thinking": (0.5, _answered(_SHAPES["think tag"], "length", means=TRUNCATED)),
+    "cut after reasoning": (0.5, _answered(_SHAPES["reasoning"], "length", means=TRUNCATED)),
+    "cut behind an answer": (0.7, _reasoned),
     "cut, nothing": (
         0.4,
         _without_answer(f"{TRUNCATED} {_ANYHOW}", {"content": ""}, "length"),
@@ -490,6 +494,7 @@ VERDICTS: Makers = {
     "verdict": (10.0, _verdict(_PLAIN_VERDICT)),
     "verdict, fenced": (2.0, _verdict('```json\n{"score": #}\n```')),
     "verdict, spaced": (1.0, _verdict('\n{ "score" : # }\n')),
+    "verdict refused": (1.0, _verdict('{"score": "refused"}', REFUSED)),
     "verdict after thinking": (2.0, _verdict('<think>Perhaps {"score": ~}?</think>{"score": #}')),
     "verdict beside reasoning": (1.0, _answered(
         lambda text: {"content": text, "reasoning_content": "Perhaps."})),
