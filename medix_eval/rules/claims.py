@@ -2,7 +2,7 @@
 
 An answer is read sentence by sentence. A clause may state a choice: alone ("B.", "B) warfarin"), in
 a frame ("The answer is warfarin") or before one ("B is correct"). The last statement counts, if
-nothing behind it takes it back, doubts it or speaks for another choice; what was weighed before it
+nothing beside it takes it back, doubts it or speaks for another choice; what was weighed before it
 does not matter. Naming a choice is not stating it: "Aspirin is tempting" states nothing. Whatever
 is not understood leaves the answer undecided. The phrases of a language stand in `phrases/`.
 """
@@ -15,30 +15,30 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from medix_eval.rules.mentions import Choices, Mention, Naming, NotCertain, TokenLine, phrase
-from medix_eval.rules.text import SOFT, Text, listed
-
+from medix_eval.rules.text import SOFT, Text, terms_of
 
 LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
 _FILLER = r"(?:{filler} ){0,3}"
 FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
 _STRICT = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
-GIVES_ANSWER = r"(?<!this )(?<!that )\b(?:answer|option|choice) (?:{is}|:) (?!correct|right|wrong|incorrect|not)"
+GIVES_ANSWER = (
+    r"(?<!this )(?<!that )\b(?:answer|option|choice) (?:{is}|:) "
+    r"(?!correct|right|wrong|incorrect|not)"
+)
 """The heart of a frame; where it stands outside one, the text is not plain."""
-_LETTER_CONTEXT = frozenset(listed("option choice answer letter is be or and not than choose pick"))
-_LETTER_CONTEXT |= frozenset(listed("select to between both either so hence thus therefore with but say says"))
-_LETTER_CONTEXT |= frozenset(listed("( , : -- ; . ! ? use")) | {"", "\n"}
-"""Before a letter that names an option; the letters of `vitamin C` and of `A patient` do not."""
-_ABSENT = frozenset(listed("no none without absent negative not isnt wasnt cannot cant dont never"))
-_ABSENT |= frozenset(listed("doesnt nor hardly unlikely wrong incorrect false untrue"))
-_DENIALS = frozenset({"not", "isnt", "wasnt"})
-_WRONG = frozenset(listed("wrong incorrect false untrue yes"))
 _MARKS = frozenset({"--", ":", "\n"})
 """Of a list, or of a heading that stands above."""
+_CLAUSE_ENDS = frozenset({",", ";", "--", ":", "}"})
 _LONGEST_LEAD = 12
 """Words before an answer in the line that gives it; in a longer line it is part of an argument."""
 _SHORT = 5
 """Words of a sentence that must be understood; a longer one is a reason."""
-_CLAUSE_ENDS = frozenset(", ; -- : }".split())
+_CLOSING = 2
+"""Sentences behind an answer among which the last one of a text belongs to it."""
+_AROUND = 4
+"""Words around the name of another option that may speak for it."""
+_ITEM = 30
+"""Characters of a sentence that tells about another option, where a shorter one may choose it."""
 
 
 def unframed(text: Text) -> Text:
@@ -65,21 +65,6 @@ class Claim:
     is_by_letter: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Statement:
-    """A clause that states a choice."""
-
-    mention: Mention | None
-    """What is named, with its frame; None where an answer is stated that cannot be read."""
-    sentence: int
-    is_answer: bool = True
-    """Whether it says that this is the answer; else it is a bare name or perhaps a remark."""
-    is_foreign: bool = False
-    """Whether it is in a language whose words mean other things in English."""
-    is_limited: bool = False
-    """Whether words before it may make it conditional or somebody else's."""
-
-
 def find_claim(text: Text, choices: Choices, *, interjects: bool = False) -> Claim | None:
     """Return the choice that the answer states; None if it states none or that is unclear.
 
@@ -92,8 +77,25 @@ def find_claim(text: Text, choices: Choices, *, interjects: bool = False) -> Cla
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statement:
+    """A clause that states a choice."""
+
+    mention: Mention | None = None
+    """What is named, with its frame; None where an answer is stated that cannot be read."""
+    is_answer: bool = True
+    """Whether it says that this is the answer; else it is a bare name or perhaps a remark."""
+    is_foreign: bool = False
+    """Whether it is in a language whose words mean other things in English."""
+    sentence: int = 0
+    is_limited: bool = False
+    """Whether words before it may make it conditional or somebody else's."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Answer:
+    """Reads what the sentences of an answer state."""
+
     text: Text
     naming: Naming
 
@@ -109,68 +111,76 @@ class _Answer:
             for at in range(len(self.text))
             if self.text.ends_sentence(at) and not self.naming.is_list_mark(at)
         ]
-        spans = zip([0, *ends], [*ends, len(self.text)], strict=True)
         return [
             (start, end)
-            for start, end in spans
+            for start, end in zip([0, *ends], [*ends, len(self.text)], strict=True)
             if not SOFT.issuperset(self.text.keys[start:end])
             and not phrase("{courtesy} ?").fullmatch(self.line.part(start, end))
         ]
 
     def claim(self) -> Claim | None:
         stated = self._without_items(list(self._all_statements()))
-        if not stated or stated[-1].mention is None or stated[-1].is_limited:
+        if not stated or (mention := stated[-1].mention) is None or stated[-1].is_limited:
             return None
-        last, mention = stated[-1], stated[-1].mention
-        others = [one for one in stated if not one.mention or one.mention.choice != mention.choice]
-        if others and not self._overrules(last, others[-1]):
+        last = stated[-1]
+        alike = [one for one in stated if one.mention and one.mention.choice == mention.choice]
+        others = [one for one in stated if one not in alike]
+        if others and not self._overrules(mention, last, others[-1]):
             return None
-        alike = [one for one in stated if one not in others]
         is_answer = any(one.is_answer and not one.is_limited for one in alike)
         first = last.sentence if others or last.is_answer else alike[0].sentence if is_answer else 0
-        if any(self._unsettles(number, last) for number in range(first, len(self.sentences))):
+        standing = _Standing(answer=self, statement=last, mention=mention)
+        if any(standing.is_unsettled_by(at) for at in range(first, len(self.sentences))):
             return None
         is_by_letter = any(one.mention.is_by_letter for one in alike if one.mention)
         return Claim(choice=mention.choice, is_by_letter=is_by_letter)
 
-    def _overrules(self, last: _Statement, other: _Statement) -> bool:
-        """Tell whether a statement replaces the others, which differ: as a correction or at last."""
-        assert last.mention is not None
-        start = self.sentences[last.sentence][0]
-        before = self.sentences[other.sentence][0]
+    def named(self, at: int) -> Mention | None:
+        """Return the choice that is named at a token, if that is certain."""
+        try:
+            return self.naming.at(at)
+        except NotCertain:
+            return None
+
+    def is_key(self, at: int) -> bool:
+        """Tell whether this is the key of a book that a reason quotes: "Ans. C"."""
+        return at > 1 and self.text.keys[at - 2] in {"ans", "answer"}
+
+    def _overrules(self, mention: Mention, last: _Statement, other: _Statement) -> bool:
+        """Tell whether a statement replaces others, which differ: as a correction or at the end."""
+        start, before = (self.sentences[one.sentence][0] for one in (last, other))
         if not last.is_answer or any(self._turns(at) for at in range(before, start)):
             return False
-        first = other.mention.end if other.mention else before
-        if phrase("{corrected}").search(self.line.part(min(first, start), last.mention.end)):
-            return True
-        if other.mention is None and self.line.match("{so} ", last.mention.start):
+        first = min(other.mention.end if other.mention else before, start)
+        follows = other.mention is None and self.line.match("{so} ", mention.start)
+        if follows or phrase("{corrected}").search(self.line.part(first, mention.end)):
             return True
         is_apart = start > 0 and self.text.keys[start - 1] == "\n"
-        is_new = is_apart and last.mention.start < start + _LONGEST_LEAD
-        return is_new and self._is_last(last.mention.end)
+        return is_apart and mention.start < start + _LONGEST_LEAD and self._is_last(mention.end)
 
     def _is_last(self, end: int) -> bool:
-        return all(self.text.keys[at] in SOFT for at in range(end, self.sentences[-1][1]))
+        return SOFT.issuperset(self.text.keys[end : self.sentences[-1][1]])
 
     def _turns(self, at: int) -> bool:
         """Tell whether the text goes on with another question here."""
         starts_line = at == 0 or self.text.keys[at - 1] == "\n"
         return starts_line and self.line.after("{new_turn} ", at) is not None
 
-    # What a sentence states.
-
     def _without_items(self, stated: list[_Statement]) -> list[_Statement]:
         """Leave out what only lists why the others are wrong: "- A. aspirin: too weak"."""
-
-        def explains(one: _Statement) -> bool:
-            end = one.mention.end if one.mention else 0
-            rest = self.text.keys[end : self.sentences[one.sentence][1]]
-            return not one.is_answer and not SOFT.issuperset(rest)
-
-        opens = stated[:1] if stated and not stated[0].sentence and not explains(stated[0]) else []
-        if not opens and not any(one.is_answer for one in stated):
-            return stated
-        return [one for one in stated if not explains(one) or one in opens]
+        explaining = [
+            one
+            for one in stated
+            if not one.is_answer
+            and one.mention
+            and not SOFT.issuperset(
+                self.text.keys[one.mention.end : self.sentences[one.sentence][1]]
+            )
+        ]
+        is_first = bool(stated) and not stated[0].sentence and stated[0] not in explaining
+        if is_first or any(one.is_answer for one in stated):
+            return [one for one in stated if one not in explaining]
+        return stated
 
     def _all_statements(self) -> Iterator[_Statement]:
         end = 0  # of what was stated: "B. aspirin" are two sentences and one statement
@@ -183,21 +193,21 @@ class _Answer:
         end = self.sentences[number][1]
         while start < end and self.text.keys[start] in _MARKS:
             start += 1
-        at, rest = start, start
+        at = rest = start
         while at < end:
             try:
                 found = self._stated(at, start)
             except NotCertain:
-                found = _Statement(mention=None, sentence=0)
+                found = _Statement()
             if found is not None:
-                is_limited = found.is_limited or self._is_limited(start, at, number)
+                is_limited = self._is_limited(start, at, number)
                 yield replace(found, sentence=number, is_limited=is_limited)
                 at = rest = max(found.mention.end if found.mention else end, at + 1)
             while at < end and self.text.keys[at] not in _CLAUSE_ENDS:
                 at += 1
             at += 1
         if rest < end and phrase(GIVES_ANSWER).search(self.line.part(rest, end)):
-            yield _Statement(mention=None, sentence=number)
+            yield _Statement(sentence=number)
 
     def concludes(self, number: int) -> int | None:
         """Return where the answer stands that the last frame of a sentence gives."""
@@ -205,57 +215,41 @@ class _Answer:
         for at in range(end - 1, start - 1, -1):
             is_boxed = self.text.keys[at - 1 : at + 2] == (";", "answer", ":")
             follows = self.line.after("(?:{lead} )*{so} ", at) is not None
-            if at > start and not is_boxed and not follows:
-                continue
-            frame = self.line.match(FRAMES, self.line.after(LEAD, at) or at)
-            if frame is not None and frame[0]["answer"] and not self._is_no_answer(frame[0]):
-                is_limited = self._is_limited(start, at, number)
-                return None if is_limited else self.line.after(_FILLER, frame[1])
+            if at == start or is_boxed or follows:
+                frame = self._frame(self.line.after(LEAD, at) or at)
+                if frame is not None and frame[0]["answer"]:
+                    is_limited = self._is_limited(start, at, number)
+                    return None if is_limited else self.line.after(_FILLER, frame[1])
         return None
 
-    def _is_no_answer(self, frame: re.Match[str]) -> bool:
-        return phrase(r"\b{not_best}\b").search(frame[0]) is not None
+    def _frame(self, at: int) -> tuple[re.Match[str], int] | None:
+        frame = self.line.match(FRAMES, at)
+        is_of_none = frame is not None and phrase(r"\b{not_best}\b").search(frame[0][0])
+        return None if is_of_none else frame
 
     def _stated(self, start: int, sentence: int) -> _Statement | None:
         """Return what the clause that starts here states."""
-        is_first = start == sentence and (not self._is_key(start) or start == len("x:"))
-        if is_first and (bare := self.naming.clean_at(start, is_bare=True)):
-            return _Statement(mention=bare, sentence=0, is_answer=False)
         at = self.line.after(LEAD, start) or start
-        if is_first and at > start and (bare := self.naming.clean_at(at, is_bare=True)):
-            is_answer = phrase(r"\b{so}\b").search(self.line.part(start, at)) is not None
-            return _Statement(mention=replace(bare, start=start), sentence=0, is_answer=is_answer)
-        frame = self.line.match(FRAMES, at)
-        if frame is not None and not self._is_no_answer(frame[0]):
-            return self._framed(frame, start)
-        return self._before_frame(at, start)
+        if start == sentence and (not self.is_key(start) or start == len("x:")):
+            for place in dict.fromkeys((start, at)):
+                if bare := self.naming.clean_at(place, is_bare=True):
+                    lead = phrase(r"\b{so}\b").search(self.line.part(start, place))
+                    mention = replace(bare, start=start)
+                    return _Statement(mention=mention, is_answer=lead is not None)
+        frame = self._frame(at)
+        return self._framed(*frame, start) if frame else self._before_frame(at, start)
 
-    def _is_key(self, at: int) -> bool:
-        """Tell whether this is the key of a book that a reason quotes: "Ans. C"."""
-        return at > 1 and self.text.keys[at - 2] in {"ans", "answer"}
-
-    def _named(self, at: int) -> Mention | None:
-        try:
-            return self.naming.at(at)
-        except NotCertain:
-            return None
-
-    def _framed(self, frame: tuple[re.Match[str], int], start: int) -> _Statement | None:
-        match, at = frame
+    def _framed(self, match: re.Match[str], at: int, start: int) -> _Statement | None:
         is_answer, is_foreign = match["answer"] is not None, match["latin"] is not None
         # First as it stands: "probably benign" may be an option beside "benign".
         for candidate in (at, self.line.after(_FILLER, at) or at):
             if mention := self.naming.clean_at(candidate):
-                if match["key"] and start and not self._is_last(mention.end):
-                    return None
+                is_quoted = match["key"] and start and not self._is_last(mention.end)
                 mention = replace(mention, start=start)
-                return _Statement(
-                    mention=mention, sentence=0, is_answer=is_answer, is_foreign=is_foreign
-                )
-        if match["key"]:
-            return None
+                stated = _Statement(mention=mention, is_answer=is_answer, is_foreign=is_foreign)
+                return None if is_quoted else stated
         is_denial = self.text.keys[at : at + 1] == ("not",) and self.naming.at(at + 1) is not None
-        return _Statement(mention=None, sentence=0) if is_answer and not is_denial else None
+        return _Statement() if is_answer and not is_denial and not match["key"] else None
 
     def _before_frame(self, at: int, start: int) -> _Statement | None:
         named = self.naming.at(at)
@@ -266,122 +260,168 @@ class _Answer:
         if not self.naming.ends_cleanly(mention):
             raise NotCertain
         is_answer = at > start or self.text.keys[end - 1] in {"answer", "option", "choice"}
-        return _Statement(mention=mention, sentence=0, is_answer=is_answer)
+        return _Statement(mention=mention, is_answer=is_answer)
 
     def _is_limited(self, start: int, at: int, number: int) -> bool:
         """Tell whether what stands before a clause, up to the heading above it, may limit it."""
         before = self.sentences[number - 1] if number else (0, 0)
-        is_heading = before[1] > 1 and self.text.keys[before[1] - 2] == ":"
         label = self.line.part(*before)
-        is_label = len(label.split()) <= 2 * _SHORT and phrase("{mislabels}").search(label)
-        if is_label and not any(map(self._named, range(*before))):
+        is_label = _is_short(label) and phrase("{mislabels}").search(label)
+        if is_label and not any(map(self.named, range(*before))):
             return True
+        is_heading = label.endswith((": \n ", ": "))
         said = self.line.part(before[0] if is_heading else start, at)
         for place in range(start, at):
-            denied = self._named(place) if self.text.keys[place - 1] in _DENIALS else None
+            denied = (
+                self.named(place) if self.text.keys[place - 1] in terms_of("denied_by") else None
+            )
             if denied is not None:  # "Not B, the answer is C"
                 said = self.line.part(min(denied.end, at), at)
         is_labelled = said.rstrip("; ").endswith(":") and phrase("{mislabels}").search(said)
         if not said or is_labelled or phrase("{limits}").search(said):
             return bool(said)
-        follows = self.line.match(r"(?:{lead} )?{so} ", at) or phrase("{so} [,;:] $").search(said)
+        follows = self.line.match("(?:{lead} )?{so} ", at) or phrase("{so} [,;:] $").search(said)
         return not follows and phrase("{denies}").search(said) is not None
 
-    # What the sentences around it do to it.
 
-    def _unsettles(self, number: int, last: _Statement) -> bool:
-        """Tell whether a sentence may take a statement back, doubt it or speak for another one."""
-        mention = last.mention
-        assert mention is not None
-        start, end = self.sentences[number]
-        is_own = number == last.sentence
-        start = max(start, mention.end) if number >= last.sentence else start
-        start = self._past_soft(start)
-        again = self._named(start) if is_own and mention.is_by_letter else None
-        if again is not None and again.choice == mention.choice:
-            if self.line.after("{refuted} ", again.end) is not None:
-                return True
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beside:
+    """A sentence beside a statement, or the rest of its own."""
+
+    start: int
+    end: int
+    said: str
+    words: tuple[str, ...]
+    place: int
+    """How many sentences behind the statement it stands; 0 for the rest of its own."""
+    is_near: bool
+    """Whether it stands in the same paragraph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Standing:
+    """Tells whether a statement stands: whether any sentence beside it may deny or change it."""
+
+    answer: _Answer
+    statement: _Statement
+    mention: Mention
+
+    def is_unsettled_by(self, number: int) -> bool:
+        """Tell whether a sentence may take it back, doubt it or speak for another choice."""
+        beside = self._beside(number)
+        checks = (self._takes_back, self._limits, self._denies_yes_or_no, self._names)
+        return beside is not None and any(check(beside) for check in checks)
+
+    def _beside(self, number: int) -> _Beside | None:
+        (start, end), keys = self.answer.sentences[number], self.answer.text.keys
+        place = number - self.statement.sentence
+        start = self._past_soft(start if place < 0 else max(start, self.mention.end))
+        # "B. Warfarin is too weak": what follows is said of the text of the option.
+        again = None if place or not self.mention.is_by_letter else self.answer.named(start)
+        if again is not None and again.choice == self.mention.choice:
             start = self._past_soft(again.end)
         if start >= end:
-            return False
-        said = self.line.part(start, end)
-        is_near = "\n" not in self.text.keys[mention.end : start]
-        is_asked = "? " in said and (is_near or len(said.split()) <= 2 * _SHORT)
-        if phrase("{taken_back}").search(said) or is_asked:
-            return True
-        if last.is_foreign and phrase("{taken_back_in_latin}").search(said):
-            return True
-        words = [key for key in self.text.keys[start:end] if key not in SOFT]
-        if words[:1] == ["not"] and (denied := self.naming.at(start + 1)):
-            is_all = set(words) <= {"not", "nor", "or", "and", *self.naming.choices.by_letter}
-            return denied.choice == mention.choice or not is_all
-        is_reason = self.text.keys[start] in {"because", "since"}
-        if is_own and not is_reason and phrase("{softens}").search(said):
-            return True
-        is_closing = end == self.sentences[-1][1] and number < last.sentence + 3
-        is_next = number <= last.sentence + 1
-        is_beside = number > last.sentence and (is_next and is_near or is_closing)
-        if is_beside and self._is_fragment(words, said):
-            return True
-        if self.naming.interjects and self._denies_interjection(words, mention, is_own=is_own):
-            return True
-        is_lone = mention.is_by_letter and not mention.is_confirmed and number == last.sentence + 1
-        return any(
-            self._speaks_against(
-                at, said, last, is_near=is_near and is_next, is_lone=is_lone and is_near
-            )
-            for at in range(start, end)
-            if self.text.keys[at] in self.naming.first_words
+            return None
+        return _Beside(
+            start=start,
+            end=end,
+            said=self.answer.line.part(start, end),
+            words=tuple(key for key in keys[start:end] if key not in SOFT),
+            place=place,
+            is_near="\n" not in keys[self.mention.end : start],
         )
 
     def _past_soft(self, at: int) -> int:
-        while at < len(self.text) and self.text.keys[at] in SOFT:
-            at += 1
-        return at
+        keys = self.answer.text.keys
+        return next((to for to in range(at, len(keys)) if keys[to] not in SOFT), len(keys))
 
-    def _is_fragment(self, words: list[str], said: str) -> bool:
-        """Tell whether a sentence is too short to be a reason: "Only at night."."""
-        is_short = 0 < sum(map(str.isalnum, words)) <= _SHORT
-        return is_short and ": " not in said and not phrase("{verb}").search(said)
+    def _takes_back(self, beside: _Beside) -> bool:
+        is_asked = "? " in beside.said and (beside.is_near or _is_short(beside.said))
+        return bool(
+            is_asked
+            or phrase("{taken_back}").search(beside.said)
+            or (self.statement.is_foreign and phrase("{taken_back_in_latin}").search(beside.said))
+            or (not beside.place and self.answer.line.match("{refuted} ", beside.start))
+        )
 
-    def _denies_interjection(self, words: list[str], mention: Mention, *, is_own: bool) -> bool:
-        if is_own and phrase("{abstains}").search(" ".join(words)):
+    def _limits(self, beside: _Beside) -> bool:
+        """Tell whether what follows may limit it: "if she is pregnant", "Only at night."."""
+        is_reason = beside.words[:1] == ("not",) and self._is_other(beside.start + 1)
+        if not beside.place:
+            is_reason = is_reason or beside.words[:1] in {("because",), ("since",)}
+            return not is_reason and phrase("{softens}").search(beside.said) is not None
+        is_closing = 0 < beside.place <= _CLOSING and beside.end == self.answer.sentences[-1][1]
+        is_reason = is_reason or ": " in beside.said or bool(phrase("{verb}").search(beside.said))
+        return (
+            (is_closing or (beside.place == 1 and beside.is_near))
+            and 0 < sum(map(str.isalnum, beside.words)) <= _SHORT
+            and not is_reason
+        )
+
+    def _is_other(self, at: int) -> bool:
+        named = self.answer.named(at)
+        return named is not None and named.choice != self.mention.choice
+
+    def _denies_yes_or_no(self, beside: _Beside) -> bool:
+        naming = self.answer.naming
+        if not naming.interjects:
+            return False
+        if not beside.place and phrase("{abstains}").search(" ".join(beside.words)):
             return True
-        if self.naming.choices[mention.choice].words == ("no",):
-            return not _WRONG.isdisjoint(words)  # "No, there is no lesion" says it twice
-        is_short = is_own or len(words) <= 2 * _SHORT
-        return is_short and not _ABSENT.isdisjoint(words)
+        if naming.choices[self.mention.choice].words == ("no",):
+            # "No, there is no lesion" says it twice.
+            return not terms_of("contradicts_no").isdisjoint(beside.words)
+        is_telling = not beside.place or _is_short(" ".join(beside.words))
+        return is_telling and not terms_of("contradicts_yes").isdisjoint(beside.words)
 
-    def _speaks_against(
-        self, at: int, said: str, last: _Statement, *, is_near: bool, is_lone: bool
-    ) -> bool:
-        """Tell whether a choice is named here that is denied, or another one that may be meant."""
-        mention = last.mention
-        assert mention is not None
+    def _names(self, beside: _Beside) -> bool:
+        """Tell whether the choice is denied by its name, or another one may be meant."""
+        keys, names = self.answer.text.keys, self.answer.naming.first_words
+        places = (at for at in range(beside.start, beside.end) if keys[at] in names)
+        return any(self._speaks_against(at, beside) for at in places)
+
+    def _speaks_against(self, at: int, beside: _Beside) -> bool:
+        keys, naming = self.answer.text.keys, self.answer.naming
         try:
-            named = self.naming.at(at)
+            named = naming.at(at)
         except NotCertain:
             return True
         if named is None:
             return False
-        before = self.text.keys[at - 1] if at else ""
-        is_refuted = self.line.after("{refuted} ", named.end) is not None
-        if named.choice == mention.choice:
-            is_named = not named.is_by_letter or before in _LETTER_CONTEXT
-            return is_named and (is_refuted or before == "not")
-        if self.naming.interjects and not named.is_by_letter:
+        before = keys[at - 1] if at else "\n"
+        is_marked = before == "\n" or before in terms_of("before_a_letter")
+        is_refuted = before == "not" or self.answer.line.match("{refuted} ", named.end) is not None
+        if named.choice == self.mention.choice:
+            return is_refuted and (is_marked or not named.is_by_letter)
+        if not named.is_by_letter:
+            return not naming.interjects and not is_refuted and self._is_meant(named, beside)
+        is_clear = self.statement.is_answer or self.mention.is_confirmed
+        if is_refuted or (is_clear and phrase("{against}").search(beside.said)):
             return False
-        is_against = is_refuted or before == "not"
-        if last.is_answer or mention.is_confirmed or not named.is_by_letter:
-            is_against = is_against or bool(phrase("{against}").search(said))
-        around = self.line.part(max(at - 3, 0), min(named.end + 4, len(self.text)))
-        is_far = not is_near if not named.is_by_letter else len(said.split()) > 2 * _SHORT
-        is_for = bool(phrase("{for_another}").search(around if is_far else said))
-        if named.is_by_letter:
-            if self._is_key(at):
-                return False
-            is_item = self.text.keys[named.end : named.end + 1] != (".",) and not is_for
-            is_listed = named.is_confirmed or self.naming.is_list_mark(named.end)
-            is_named = is_listed or before in _LETTER_CONTEXT
-            return is_named and not is_against and not (is_item and len(said) > 30)
-        return not is_against and (is_for or is_lone)
+        is_listed = named.is_confirmed or naming.is_list_mark(named.end)
+        is_item = len(beside.said) > _ITEM and not self._is_favoured(named, beside)
+        is_named = (is_listed or is_marked) and not self.answer.is_key(at)
+        return is_named and not (is_item and keys[named.end : named.end + 1] != (".",))
+
+    def _is_meant(self, named: Mention, beside: _Beside) -> bool:
+        """Tell whether another option that is named by its words may be the answer."""
+        if phrase("{against}").search(beside.said):
+            return False
+        is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
+        is_right_behind = beside.place == 1 and beside.is_near
+        return (is_lone and is_right_behind) or self._is_favoured(named, beside)
+
+    def _is_favoured(self, named: Mention, beside: _Beside) -> bool:
+        """Tell whether words that speak for an option stand in its sentence, or around it."""
+        is_near = beside.is_near and beside.place <= 1
+        is_whole = _is_short(beside.said) if named.is_by_letter else is_near
+        start, end = (
+            max(named.start - _AROUND + 1, 0),
+            min(named.end + _AROUND, len(self.answer.text)),
+        )
+        said = beside.said if is_whole else self.answer.line.part(start, end)
+        return phrase("{for_another}").search(said) is not None
+
+
+def _is_short(said: str) -> bool:
+    return len(said.split()) <= 2 * _SHORT

@@ -18,7 +18,15 @@ from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules.claims import FRAMES, GIVES_ANSWER, LEAD, Claim, concluded, find_claim, unframed
+from medix_eval.rules.claims import (
+    FRAMES,
+    GIVES_ANSWER,
+    LEAD,
+    Claim,
+    concluded,
+    find_claim,
+    unframed,
+)
 from medix_eval.rules.mentions import Choice, Choices, TokenLine, phrase
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (

@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
 
-from medix_eval.rules.text import SKIPPED, SOFT, Text, listed, plain, starts_with_article
+from medix_eval.rules.text import SKIPPED, SOFT, Text, plain, starts_with_article, terms_of
 from medix_eval.storage.bundled import read_mapping
 
 _LETTER_WORDS = frozenset({"option", "choice", "answer", "letter"})
@@ -28,25 +28,9 @@ _ALSO_WORDS = frozenset({"a", "i"})
 _REASON = frozenset({"because", "since"})
 _REASON_AFTER_COMMA = _REASON | {"as", "which", "given", "due"}
 _AFTER_YES_OR_NO = frozenset({":", "it", "there", "he", "she", "they", "this", "that"})
-_STARTERS = frozenset(
-    listed("the this that these those it its in on at by for from with as because since given based")
-    + listed("due to a an although while when however therefore thus so here there he she they we i")
-    + listed("you patients patient explanation reason rationale option options all none both other")
-    + listed("answer final correct according what let step note ref both many most some such another no not if but")
-)
-"""Words that start a sentence after "The answer is E."; another may be the rest of a name."""
 _LONGEST_ASIDE = 12
 """Tokens in brackets; longer ones are not read."""
 _REMARK_ENDS = frozenset({".", "!", "?", "\n", ""})
-_OPENS_LIMIT = frozenset(
-    listed("in for if when unless only except or and but with without per plus minus as rather at")
-    + listed("on under during not no maybe perhaps possibly also to than of both either nor")
-)
-_UNSETTLING = frozenset(
-    listed("or if unless only except not no maybe perhaps possibly may might could wrong instead")
-    + listed("incorrect false also but however unlikely sorry wait actually ? guess unsure either")
-)
-"""In a remark behind a letter these may limit it, or say that it is not the answer."""
 _SENTENCE = 5
 """Words that make a sentence of what may else be a name: "The answer is E. Coli"."""
 _ABBREVIATED = 3
@@ -61,11 +45,6 @@ def _listed() -> dict[str, str]:
         for name, patterns in read_mapping(path, what="phrases").items():
             found.setdefault(name, []).extend(patterns)
     return {name: f"(?:{plain('|'.join(patterns))})" for name, patterns in found.items()}
-
-
-def words_of_list(name: str) -> list[str]:
-    """Return the words of one list of phrases."""
-    return _listed()[name][len("(?:") : -1].split("|")
 
 
 def _filled(pattern: str) -> str:
@@ -115,13 +94,14 @@ class TokenLine:
 @cache
 def _behind() -> frozenset[str]:
     """Return the words that end a sentence behind a letter and say nothing, as in Korean."""
-    return frozenset(words_of_list("behind"))
+    return frozenset(_listed()["behind"].strip("(?:)").split("|"))
 
 
 @cache
 def _because() -> tuple[str, ...]:
-    """Return the words that give a reason in other languages, or start such a word."""
-    return tuple(word for word in words_of_list("because") if not word.isascii())
+    """Return the words that give a reason in other languages, or start a run of characters."""
+    words = _listed()["because"].strip("(?:)").split("|")
+    return tuple(f"{word} " if word.isascii() else word for word in words)
 
 
 class NotCertain(Exception):
@@ -213,26 +193,27 @@ class Naming:
         """Tell whether a sentence ends after this mention, or goes on with a reason only."""
         end = self._past(mention.end, _CLOSING)
         end = self._past(end, _behind()) if mention.is_by_letter else end
-        if end == len(self.text) or self._keys[end] in ("!", "\n"):
-            return True
-        if self._past(end, SOFT) == len(self.text):
-            return True  # "Answer: D,"
-        if self._keys[end] in (",", ";") and self._keys[end + 1] == ".":
-            end += 1
+        end += self._keys[end] in (",", ";") and self._keys[end + 1] == "."
+        if self._keys[end] in ("!", "\n") or self._past(end, SOFT) == len(self.text):
+            return True  # also "Answer: D,"
         if self._keys[end] == ".":
             return self.text.starts_sentence(end + 1)
         if self._keys[end] == "(":
             return may_explain and self._is_explained(end, mention)
-        if self._keys[end] in ("--", ":") and mention.is_by_letter and not mention.is_confirmed:
-            return self._is_remark(end + 1, mention)
-        if self._keys[end] == "--" and not mention.is_by_letter and not self.interjects:
-            is_plain = self._is_of_no_other(mention.choice) and self._is_remark(end + 1, mention)
-            return is_plain or self._is_reason(end + 1, _REASON_AFTER_COMMA, mention)
-        if self._keys[end] in (",", ";", "--"):
-            return self.interjects or self._is_reason(end + 1, _REASON_AFTER_COMMA, mention)
-        if self.interjects and self._keys[end] in _AFTER_YES_OR_NO:
+        return self._goes_on(end, mention)
+
+    def _goes_on(self, end: int, mention: Mention) -> bool:
+        """Tell whether the same sentence goes on with a reason."""
+        key, is_parted = self._keys[end], self._keys[end] in (",", ";", "--")
+        if self.interjects and (is_parted or key in _AFTER_YES_OR_NO):
             return True
-        return self._is_reason(end, _REASON, mention)
+        may_remark = not mention.is_confirmed and key in ("--", ":")
+        if not mention.is_by_letter:
+            may_remark = key == "--" and self._is_of_no_other(mention.choice)
+        reasons = _REASON_AFTER_COMMA if is_parted else _REASON
+        return (may_remark and self._is_remark(end + 1, mention)) or self._is_reason(
+            end + is_parted, reasons, mention
+        )
 
     def is_list_mark(self, at: int) -> bool:
         """Tell whether a full stop stands between a letter and its own text, as in "B. aspirin"."""
@@ -241,30 +222,30 @@ class Naming:
         return named is not None and named.choice == letter
 
     def _is_reason(self, at: int, reasons: frozenset[str], mention: Mention) -> bool:
-        if (pair := self._keys[at : at + 2]) in (("rather", "than"), ("instead", "of")):
-            at += 1
-        if self._keys[at] == "not" or pair != self._keys[at : at + 2]:
-            denied = self.at(at + 1)
+        is_instead = self._keys[at : at + 2] in (("rather", "than"), ("instead", "of"))
+        if is_instead or self._keys[at] == "not":
+            denied = self.at(at + 1 + is_instead)
             return denied is not None and denied.choice != mention.choice
-        return self._keys[at] in reasons or self._keys[at].startswith(_because())
+        return self._keys[at] in reasons or f"{self._keys[at]} ".startswith(_because())
 
     def _is_explained(self, at: int, mention: Mention) -> bool:
         """Tell whether brackets only explain the choice, as in "aspirin (an NSAID)."."""
-        inside = range(at + 1, min(at + _LONGEST_ASIDE, len(self.text)))
-        end = next((at for at in inside if self._keys[at] == ")"), None)
-        inside = self._keys[at + 1 : end]
+        places = range(at + 1, min(at + _LONGEST_ASIDE, len(self.text)))
+        end = next((place for place in places if self._keys[place] == ")"), None)
         if end is None or self._names_another(at + 1, end, mention):
             return False
-        if not _UNSETTLING.isdisjoint(inside) or inside[-1:] == ("!",):
+        # "Heparin (and warfarin)" may be an option of its own.
+        is_clear = mention.is_by_letter or self._is_of_no_other(mention.choice)
+        inside = self._keys[at + 1 : end]
+        if not is_clear or "!" in inside or not terms_of("unsettling").isdisjoint(inside):
             return False
-        if not (mention.is_by_letter or self._is_of_no_other(mention.choice)):
-            return False  # "Heparin (and warfarin)", where both together are an option
         return self.ends_cleanly(replace(mention, end=end + 1), may_explain=False)
 
     def _is_remark(self, at: int, mention: Mention) -> bool:
         """Tell whether a sentence goes on behind a letter with its reason: "B - energy falls"."""
         end = next(end for end in range(at, len(self._keys)) if self._keys[end] in _REMARK_ENDS)
-        is_open = self._keys[at] in _OPENS_LIMIT or not _UNSETTLING.isdisjoint(self._keys[at:end])
+        is_open = self._keys[at] in terms_of("opens_a_limit")
+        is_open = is_open or not terms_of("unsettling").isdisjoint(self._keys[at:end])
         return not is_open and not self._names_another(at, end, mention)
 
     def _names_another(self, start: int, end: int, mention: Mention) -> bool:
@@ -328,28 +309,31 @@ class Naming:
             return replace(letter, end=words.end, is_confirmed=True) if is_confirmed else letter
         if is_new_sentence and self._keys[after] not in _LINE_ENDS:
             # "B. Some other text", or a name: "The answer is E. Coli, as so often."
-            starts = self._keys[after] in _STARTERS and words is None
+            starts = self._keys[after] in terms_of("sentence_starts") and words is None
             if not starts and (is_bare or self._may_be_name(after, self._keys[at])):
                 raise NotCertain
         return letter
 
     def _may_be_name(self, at: int, initial: str) -> bool:
+        """Tell whether a word behind a letter and a full stop may be the rest of a name."""
         end = next(end for end in range(at, len(self._keys)) if self._keys[end] in _REMARK_ENDS)
-        names = [one.words for one in self.choices.all if one.words[:1] and one.words[0][0] == initial]
-        start = self._keys[at][:_ABBREVIATED]
-        line = " ".join(self._keys[at:end])
-        return self._keys[at].isalpha() and (
-            (end - at < _SENTENCE and not phrase("{verb}").search(line))
-            or any(word.startswith(start) for words in names for word in words[1:])
+        start, line = self._keys[at][:_ABBREVIATED], " ".join(self._keys[at:end])
+        is_abbreviated = any(
+            word.startswith(start)
+            for one in self.choices.all
+            if " ".join(one.words).startswith(initial)
+            for word in one.words[1:]
         )
+        is_sentence = end - at >= _SENTENCE or phrase("{verb}").search(line) is not None
+        return self._keys[at].isalpha() and (is_abbreviated or not is_sentence)
 
     def _letter(self, at: int, *, is_marked: bool = False) -> int | None:
         index = self.choices.by_letter.get(self._keys[at])
         if index is None or self.text.raw[at] not in _ALSO_WORDS:
             return index
-        ends_line = self._keys[at + 1] in ("", "\n", ",") and self._keys[at - 1] in (":", "=")
-        is_marked = is_marked or self._keys[at + 1] in (")", ".", ":") or len(self.text) == 1
-        is_marked = is_marked or (at > 0 and ends_line)
+        before, after = self._keys[at - 1], self._keys[at + 1]
+        is_last = at > 0 and before in (":", "=") and after in ("", "\n", ",")
+        is_marked = is_marked or is_last or after in (")", ".", ":") or len(self.text) == 1
         return index if is_marked else None
 
     @cached_property
