@@ -359,9 +359,10 @@ def _values(sentence: Sequence[str], vocabulary: Vocabulary) -> list[tuple[int, 
     """Return the values that a sentence names, each with its place."""
     return [
         (at, value)
-        for at in range(len(sentence))
         for phrase, value in vocabulary.items()
-        if phrase[:1] == (sentence[at],) and tuple(sentence[at : at + len(phrase)]) == phrase
+        if phrase and phrase[0] in sentence
+        for at in range(len(sentence))
+        if tuple(sentence[at : at + len(phrase)]) == phrase
     ]
 
 
