@@ -84,6 +84,11 @@ from medix_eval.rules.answers import extract_answer, thinking_of
             "## Thinking\n### Answer\nA?\n## Final Answer\nB", "B", id="the-final-heading"
         ),
         pytest.param("## Thinking\nA?\n", "", id="under-the-heading-of-thinking"),
+        pytest.param("**Thinking:** A?\n\n**Diagnosis:** B", "B", id="headings-on-their-lines"),
+        pytest.param("**Thinking:** so B", "**Thinking:** so B", id="a-label-that-nothing-ends"),
+        pytest.param(
+            "<|channel|>final <|constrain|>json<|message|>B", "B", id="final-channel-of-json"
+        ),
         pytest.param("B\n\n**Thought process:**\nA", "B\n\n**Thought process:**\nA", id="section"),
         pytest.param("## Answer\nB\n## Why\nC", "## Answer\nB\n## Why\nC", id="plain-headings"),
         pytest.param(

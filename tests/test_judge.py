@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -336,3 +337,92 @@ def test_a_check_of_a_submission_follows_cut_replies_and_second_tries(
 
     assert any(vote.calls == 2 for vote in kept.votes)
     assert asyncio.run(asked) is None
+
+
+REFUSED = '{"score": "refused"}'
+
+
+@pytest.mark.parametrize(
+    ("replies", "outcome"),
+    [
+        ((REFUSED, REFUSED), "refused"),
+        ((YES, REFUSED, REFUSED), "refused"),
+        ((REFUSED, YES, REFUSED), "refused"),
+        ((REFUSED, NO), "wrong"),
+        ((YES, REFUSED, NO), "wrong"),
+        ((REFUSED, YES, YES), "correct"),
+        ((REFUSED, BROKEN, REFUSED), "refused"),
+        ((BROKEN, BROKEN, REFUSED), "judge_failed"),
+    ],
+)
+def test_an_answer_is_refused_if_most_votes_say_so(replies: tuple[str, ...], outcome: str) -> None:
+    judge = a_judge(Scripted(*replies))
+    protocol = load_protocol("medix")
+    record = RECORD.model_copy(update={"completion": "That I leave to your doctor."})
+
+    found = asyncio.run(verdict_of(record, protocol=protocol, grader=judge))
+
+    assert found.outcome == outcome
+    assert found.reason == ("a refusal, says scripted" if outcome == "refused" else "")
+    assert found.score == {"correct": 1.0, "judge_failed": None}.get(outcome, 0.0)
+    votes = [one for one in found.votes if one.points is not None]
+    assert [one.is_refusal for one in votes] == [
+        reply == REFUSED for reply in replies if reply != BROKEN
+    ][: len(votes)]
+
+
+def test_a_report_that_most_votes_call_refused_is_refused_and_one_vote_counts_as_nothing() -> None:
+    refused = grade(a_judge(Scripted(REFUSED, '{"score": 3}', REFUSED)), REPORT)
+    read = grade(a_judge(Scripted(REFUSED, '{"score": 3}', '{"score": 3}')), REPORT)
+
+    assert (refused.score, refused.refused_by) == (0.0, "scripted")
+    assert (read.score, read.refused_by) == (pytest.approx(0.4), "")
+
+
+def test_a_refusal_is_still_one_when_its_vote_comes_from_the_cache(tmp_path: Path) -> None:
+    with VerdictCache.at(tmp_path / "verdicts.sqlite") as cache:
+        asked = grade(a_judge(Scripted(REFUSED), cache=cache))
+        cache.keep(asked.votes, restricted=True)
+        scripted = Scripted(BROKEN)
+
+        again = grade(a_judge(scripted, cache=cache))
+
+    assert again.refused_by == "scripted"
+    assert scripted.prompts == []
+    assert [vote.reply for vote in again.votes] == [None, None]
+
+
+def test_a_cache_of_an_older_version_is_read_and_learns_of_refusals(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.sqlite"
+    with sqlite3.connect(path) as old:
+        old.execute("CREATE TABLE votes (key TEXT PRIMARY KEY, points REAL, reply TEXT)")
+        old.execute("INSERT INTO votes VALUES ('old', 1.0, 'said')")
+    old.close()
+    refusal = vote_of("new").model_copy(update={"points": 0.0, "is_refusal": True})
+
+    for _ in range(2):  # once with the old table, once with the new one
+        with VerdictCache.at(path) as cache:
+            cache.keep([refusal], restricted=True)
+            found = [cache.find(key) for key in ("old", "new")]
+
+    assert found[0] == {"points": 1.0, "reply": "said", "is_refusal": False, "cached": True}
+    assert found[1] == {"points": 0.0, "reply": None, "is_refusal": True, "cached": True}
+
+
+def test_a_reminder_offers_the_refusal_too() -> None:
+    scripted = Scripted(BROKEN, YES)
+
+    grade(a_judge(scripted, tries=2))
+
+    assert REFUSED in scripted.prompts[2].text.rpartition("reason")[2]
+
+
+def test_a_refusal_is_judged_again_from_its_replies_as_it_was() -> None:
+    protocol = load_protocol("medix")
+    record = RECORD.model_copy(update={"completion": "That I leave to your doctor."})
+    kept = asyncio.run(verdict_of(record, protocol=protocol, grader=a_judge(Scripted(REFUSED))))
+
+    found = asyncio.run(problem_of_replies(protocol, record, kept, judges=["scripted"]))
+
+    assert kept.outcome == "refused"
+    assert found is None

@@ -22,10 +22,12 @@ class Fixed:
     """A judge that always gives the same score."""
 
     score: float | None
+    refuses: bool = False
 
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
         vote = Vote(judge="j", prompt="p", key=str(self.score), points=self.score)
-        return Grade(score=self.score, votes=(vote,))
+        by = str(self.score) if self.refuses else ""
+        return Grade(score=self.score, votes=(vote,), refused_by=by)
 
 
 def verdict_of(scores: list[float | None], *, kind: Kind = Kind.OPEN) -> Grade:
@@ -52,6 +54,23 @@ def test_two_of_three_decide_although_one_judge_failed() -> None:
 def test_reports_are_averaged_whatever_the_protocol_says() -> None:
     assert verdict_of([0.2, 0.4, 0.9], kind=Kind.REPORT).score == pytest.approx(0.5)
     assert verdict_of([0.2, None, 0.9], kind=Kind.REPORT).score is None
+
+
+@pytest.mark.parametrize("kind", [Kind.OPEN, Kind.REPORT])
+def test_an_answer_is_refused_if_most_judges_say_so(kind: Kind) -> None:
+    record = CompletionRecord(
+        task="t@1", sample_id="s", row=0, kind=kind, prompt="Q", reference="R"
+    )
+    no, yes = Fixed(0.0, refuses=True), Fixed(0.2)
+
+    def found(*judges: Fixed) -> Grade:
+        jury = Jury(judges=dict(zip("abc", judges, strict=False)), combine="majority")
+        return asyncio.run(jury.grade(record, answer="A"))
+
+    assert (found(no, no, yes).score, found(no, no, yes).refused_by) == (0.0, "0.0, 0.0")
+    assert found(no, yes, yes).refused_by == ""
+    assert found(no, yes).refused_by == ""
+    assert found(no, no, Fixed(None)).refused_by == ("" if kind is Kind.REPORT else "0.0, 0.0")
 
 
 @given(scores=st.lists(st.sampled_from([0.0, 1.0, None]), min_size=1, max_size=7))

@@ -18,6 +18,7 @@ from medix_eval.judging.protocol import (
     load_protocol,
     protocol_names,
 )
+from medix_eval.storage.bundled import bundled
 
 
 def test_every_bundled_protocol_loads_with_its_prompts() -> None:
@@ -132,6 +133,48 @@ def test_another_text_order_or_role_of_a_prompt_is_another_protocol(
     other = _own(tmp_path / "other", **changed)
 
     assert one.digest != other.digest
+
+
+def test_a_protocol_may_add_marks_of_thinking_and_its_digest_says_so() -> None:
+    plain = load_protocol("rules")
+    own = load_protocol("rules", overrides=["answer.thinking=[['((muse', 'muse))']]"])
+
+    assert own.answer.thinking == (("((muse", "muse))"),)
+    assert own.digest != plain.digest
+    assert own.judging_settings()["answer"]["thinking"] == [["((muse", "muse))"]]
+    assert "thinking" not in plain.judging_settings()["answer"]
+
+
+@pytest.mark.parametrize("value", ["[['', 'x']]", "[[a]]", "[a, b]", "[[a, b, c]]"])
+def test_a_mark_of_thinking_is_a_pair_of_words(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"answer\.thinking"):
+        load_protocol("rules", overrides=[f"answer.thinking={value}"])
+
+
+def test_patterns_in_a_file_are_those_of_the_protocol(tmp_path: Path) -> None:
+    raw = yaml.safe_load((bundled("judges") / "rules.yaml").read_text(encoding="utf-8"))
+    raw["answer"] = {"refusals": "own.yaml"}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(raw))
+    (tmp_path / "own.yaml").write_text("en: [no thanks]\nde: [nein danke]")
+    listed = {**raw, "answer": {"refusals": ["no thanks", "nein danke"]}}
+    (tmp_path / "q.yaml").write_text(yaml.safe_dump(listed))
+    one, other = (load_protocol(str(tmp_path / name)) for name in ("p.yaml", "q.yaml"))
+
+    assert one.answer.refusals == ("no thanks", "nein danke")
+    assert one.digest == other.digest
+
+
+def test_a_file_of_patterns_that_holds_anything_else_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("en: 5")
+
+    with pytest.raises(ConfigError, match=r"answer\.refusals\.0"):
+        load_protocol("rules", overrides=[f"answer.refusals={path}"])
+
+
+def test_a_file_of_patterns_that_is_missing_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"refusals file .*nowhere\.yaml cannot be read"):
+        load_protocol("rules", overrides=["answer.refusals=nowhere.yaml"])
 
 
 def test_settings_that_hold_more_prompts_than_are_used_are_left_as_they_are() -> None:

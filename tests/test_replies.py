@@ -50,6 +50,8 @@ READ = {
         f"<|channel|>analysis<|message|>{W}<|end|><|start|>assistant"
         f"<|channel|>final<|message|>{V}<|return|>"
     ),
+    "before-a-stray-tag": f"<think>{W}</think>{V}</think>",
+    "after-unused-tokens": f"<unused94>thought\n{W}<unused95>{V}",
     "after-thinking-under-a-heading": f"## Thinking\nMaybe {W}\n\n## Verdict\n{V}",
 }
 
@@ -57,6 +59,41 @@ READ = {
 @pytest.mark.parametrize("reply", READ.values(), ids=READ)
 def test_a_verdict_is_read(reply: str) -> None:
     assert read_points(reply, scale=(0, 1), answer="left kidney") == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"score": "refused"}',
+        'It declines. {"score": "Refused"}',
+        '<think>1?</think>{"score":"refused"}',
+    ],
+)
+def test_a_reply_may_say_that_the_answer_declines(reply: str) -> None:
+    assert read_points(reply, scale=(0, 5), answer="I cannot say.") is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        'The score is 0: {"score": "refused"}',
+        '{"score": "refused"}\n{"score": 1}',
+        '{"score": "refused"}. But wait, it says left.',
+        '{"score": "declined"}',
+        '{"score": ["refused"]}',
+        "refused",
+        'If it had not answered: {"score": "refused"}',
+    ],
+)
+def test_a_refusal_is_read_as_strictly_as_a_number(reply: str) -> None:
+    with pytest.raises(ReplyUnusable):
+        read_points(reply, scale=(0, 5), answer="left kidney")
+
+
+def test_the_schema_offers_each_number_and_the_refusal() -> None:
+    score = verdict_schema((0, 2))["properties"]["score"]
+
+    assert score["enum"] == [0, 1, 2, "refused"]
 
 
 UNUSABLE = {
@@ -119,6 +156,8 @@ UNUSABLE = {
     "still-seeding": f"<seed:think>{V}",
     "still-in-a-thought": f"<|begin_of_thought|>{W}",
     "still-in-a-named-tag": f'<think id="1">{W}',
+    "still-in-unused-tokens": f"<unused94>thought\n{V}",
+    "still-in-stripped-channels": f"analysisLet us see. {V}",
     "still-in-wide-tags": f"\uff1cthink\uff1e{W}",
 }
 

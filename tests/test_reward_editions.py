@@ -137,10 +137,19 @@ HACKED = {
     "text between the blocks": RIGHT.replace("<answer>", "so <answer>"),
     "capital tags": RIGHT.replace("answer", "ANSWER"),
     "cut off": RIGHT.removesuffix("</answer>"),
+    "thinking of another family in the answer": RIGHT.replace(
+        "Pneumonia", "[THINK]?[/THINK]Pneumonia"
+    ),
+    "a channel in the answer": RIGHT.replace(
+        "Pneumonia", "<|channel|>analysis<|message|>?<|channel|>final<|message|>Pneumonia"
+    ),
+    "all of it in another family's thinking": f"<reasoning>{RIGHT.split('</thinking>')[1]}",
 }
 WITHOUT_ANSWER = (
     *("repeated closing tags", "text after the answer", "answer inside the thinking"),
     *("another answer in the thinking", "empty answer", "no tags", "capital tags", "cut off"),
+    *("thinking of another family in the answer", "a channel in the answer"),
+    "all of it in another family's thinking",
 )
 
 

@@ -48,7 +48,7 @@ def scored(folder: Path, *, labels: Path | None = None, **tasks: Sequence[Sample
                     prompt="?",
                     reference=one.get("reference", "left lung"),
                     columns=one.get("columns", {}),
-                    completion="...",
+                    completion=one.get("completion", "..."),
                     finish_reason=one.get("finish_reason", "stop"),
                     completion_tokens=one.get("tokens"),
                 ).model_dump_json(exclude_defaults=True)
@@ -251,6 +251,25 @@ def test_labels_take_the_judges_errors_out(tmp_path: Path) -> None:
     assert found.interval[1] < 0.9
     assert scores.groups["all"].corrected == pytest.approx(0.75)
     assert "| 75.0 (" in as_markdown(scores)
+
+
+def test_a_cut_answer_that_people_call_right_moves_the_corrected_score(tmp_path: Path) -> None:
+    cut: Sample = {"outcome": Outcome.TRUNCATED, "score": 0.0, "completion": "The answer is A"}
+    blank: Sample = {"outcome": Outcome.EMPTY, "score": 0.0, "completion": " "}
+    samples: list[Sample] = [{"score": 1.0}] * 50 + [cut] * 50 + [blank] * 100
+    right = {f"vqa{at}": 1.0 for at in range(30)}
+    some_cut = {f"vqa{at}": float(at % 2) for at in range(50, 80)}
+
+    old = scored(tmp_path / "a", labels=labelled(tmp_path / "a.csv", right), vqa=samples)
+    new = scored(tmp_path / "b", labels=labelled(tmp_path / "b.csv", right | some_cut), vqa=samples)
+
+    corrected = [one.tasks["vqa"].corrected for one in (old, new)]
+    assert corrected[0] is not None
+    assert corrected[1] is not None
+    # A sheet of 0.2 drew no such answer, so its labels say nothing of them.
+    assert corrected[0].score == pytest.approx(0.25)
+    # Half of the cut ones are right; what the model left blank is wrong without a label.
+    assert corrected[1].score == pytest.approx((50 + 25) / 200, abs=0.02)
 
 
 def test_a_task_without_labels_is_uncalibrated_and_so_is_its_group(tmp_path: Path) -> None:

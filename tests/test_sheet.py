@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scripted_servers import HUB, Run
 
 from medix_eval.results.labels import read_labels, with_quote, without_quote
-from medix_eval.testing import ScriptedServer
+from medix_eval.testing import Reply, ScriptedServer
 
 SAID = '=A, </script><b>it</b> is "left"\nor so'
 
@@ -26,11 +26,12 @@ def judged(run: Run, tmp_path: Path) -> Path:
     return a_run(run, tmp_path, "medqa,rad_vqa")
 
 
-def a_run(run: Run, tmp_path: Path, tasks: str, *, said: str = SAID) -> Path:
+def a_run(run: Run, tmp_path: Path, tasks: str, *, said: str = SAID, finish: str = "stop") -> Path:
     """Return the judging of a run whose model always says the same, judged by rules."""
     out = tmp_path / "out"
     flags = ["--tasks", tasks, "--protocol", "rules", "--data-root", HUB, "--out", out]
-    with ScriptedServer(lambda _: said, model="secret-name") as server:
+    reply = Reply(text=said, finish_reason=finish)
+    with ScriptedServer(lambda _: reply, model="secret-name") as server:
         run("--model", "openai:secret-name", "--base-url", server.url, *flags)
     return next(out.rglob("judging.json")).parent
 
@@ -75,6 +76,64 @@ def test_a_sheet_that_is_there_is_not_overwritten(run: Run, judged: Path) -> Non
 
     assert code == 2
     assert "already exists" in errors
+
+
+UNREAD = {
+    "truncated": ("<think>x</think>The most likely one is a", "length"),
+    "cut while thinking": ("<think>It may be A", "length"),
+    "stated": ("<think>x</think>The answer is A.\n\nFor", "length"),
+    "empty": ("<think>It may be A</think>", "stop"),
+    "blank": ("", "stop"),
+    "refused": ("I'm sorry, but I can't help with that.", "stop"),
+}
+NOTES = {
+    "truncated": "The completion was cut off at its token limit.",
+    "cut while thinking": (
+        "No answer was found in this completion; it is shown as the model wrote it. "
+        "The completion was cut off at its token limit."
+    ),
+    "stated": "The completion was cut off at its token limit.",
+    "empty": "No answer was found in this completion; it is shown as the model wrote it.",
+    "refused": "",
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_no_reader_took_for_an_answer_is_drawn_too(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    said, finish = UNREAD[name]
+    judged = a_run(run, tmp_path, "medqa", said=said, finish=finish)
+    code, _, err = run("judge-check", "--sheet", judged, "--num", 3)
+
+    if name == "blank":
+        assert (code, "has no answer to label" in err) == (2, True)
+        return
+    rows = sheet_of(judged)
+    assert {row["answer"] for row in rows} == {
+        said.removeprefix("<think>x</think>") if name in {"truncated", "stated"} else said
+    }
+    assert {row["note"] for row in rows} == {NOTES[name]}
+    page = (judged / "sheet" / "answers.html").read_text(encoding="utf-8")
+    assert NOTES[name] in page
+
+
+@pytest.mark.parametrize("name", sorted(UNREAD.keys() - {"blank"}))
+def test_a_filled_sheet_is_judged_as_its_run_was(run: Run, tmp_path: Path, name: str) -> None:
+    said, finish = UNREAD[name]
+    judged = a_run(run, tmp_path, "medqa", said=said, finish=finish)
+    run("judge-check", "--sheet", judged, "--num", 3)
+    labelled(judged, tmp_path, "right".format)
+    filled, flags = judged / "sheet" / "filled.csv", ["--out", tmp_path, "--json"]
+
+    _, of_run, _ = run("judge-check", "--sheet", judged, "--labels", filled, *flags)
+    _, of_sheet, err = run("judge-check", "--judge", "rules", "--labels", filled, *flags)
+
+    overall = [json.loads(text)["overall"] for text in (of_run, of_sheet)]
+    assert overall[0]["n"] == 3, err
+    assert overall[0]["false_reject"] == overall[1]["false_reject"]
+    if name != "stated":
+        assert overall[0]["false_reject"]["k"] == 3
 
 
 def test_a_spreadsheet_takes_no_answer_for_a_formula(run: Run, judged: Path) -> None:

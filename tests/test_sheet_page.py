@@ -19,7 +19,9 @@ Open = Callable[..., Any]
 def sheet(visit: Any, tmp_path: Path) -> Open:
     """Open the page of three answers."""
 
-    def opened(*, data_class: str = "public", answer: str = SAID, **options: Any) -> Any:
+    def opened(
+        *, data_class: str = "public", answer: str = SAID, note: str = "", **options: Any
+    ) -> Any:
         rows = [
             dict.fromkeys(COLUMNS, "")
             | {"sample_id": f"s{number}", "task": "medqa", "data_class": data_class}
@@ -27,6 +29,7 @@ def sheet(visit: Any, tmp_path: Path) -> Open:
                 "question": "Which side?\n" * 40,
                 "reference": "left",
                 "answer": answer,
+                "note": note if number else "",
                 "answer_mark": "m1",
             }
             for number in range(3)
@@ -102,3 +105,15 @@ def test_an_answer_can_be_left_for_later_and_found_again(sheet: Open) -> None:
 def test_restricted_data_says_so(sheet: Open) -> None:
     assert sheet(data_class="dua").page.locator("[role=note]").count() == 1
     assert sheet().page.locator("[role=note]").count() == 0
+
+
+def test_what_is_no_answer_is_shown_with_a_note(sheet: Open) -> None:
+    visited = sheet(answer="<think>It may be left", note="cut off", width=390)
+    note = visited.page.locator("#note")
+
+    assert not note.is_visible()
+    visited.page.keyboard.press("ArrowRight")
+    assert note.is_visible()
+    assert note.text_content() == "cut off"
+    assert visited.page.locator("#answer").text_content() == "<think>It may be left"
+    assert visited.is_clean

@@ -102,7 +102,7 @@ def _points(verdict: str, scale: tuple[int, int]) -> int | None:
     try:
         pairs = json.loads(verdict, object_pairs_hook=list)
         ((_, score),) = (pair for pair in pairs if _KEY.search(pair[0]))
-        if score == _REFUSED:
+        if str(score).casefold() == _REFUSED:
             return None
         points = math.nan if isinstance(score, bool) or "_" in str(score) else float(score)
     except (ValueError, TypeError, OverflowError) as error:
