@@ -125,7 +125,7 @@ class _Answer:
         last = stated[-1]
         alike = [one for one in stated if one.mention and one.mention.choice == mention.choice]
         others = [one for one in stated if one not in alike]
-        if others and not self._overrules(mention, last, others[-1]):
+        if others and (self._turns(stated) or not self._overrules(mention, last, others[-1])):
             return None
         is_answer = any(one.is_answer and not one.is_limited for one in alike)
         first = last.sentence if others or last.is_answer else alike[0].sentence if is_answer else 0
@@ -149,7 +149,7 @@ class _Answer:
     def _overrules(self, mention: Mention, last: _Statement, other: _Statement) -> bool:
         """Tell whether a statement replaces others, which differ: as a correction or at the end."""
         start, before = (self.sentences[one.sentence][0] for one in (last, other))
-        if not last.is_answer or any(self._turns(at) for at in range(before, start)):
+        if not last.is_answer:
             return False
         first = min(other.mention.end if other.mention else before, start)
         follows = other.mention is None and self.line.match("{so} ", mention.start)
@@ -161,10 +161,11 @@ class _Answer:
     def _is_last(self, end: int) -> bool:
         return SOFT.issuperset(self.text.keys[end : self.sentences[-1][1]])
 
-    def _turns(self, at: int) -> bool:
-        """Tell whether the text goes on with another question here."""
-        starts_line = at == 0 or self.text.keys[at - 1] == "\n"
-        return starts_line and self.line.after("{new_turn} ", at) is not None
+    def _turns(self, stated: list[_Statement]) -> bool:
+        """Tell whether the text goes on with another question between two statements."""
+        first, last = (self.sentences[stated[place].sentence][0] for place in (0, -1))
+        lines = (at for at in range(first, last) if self.text.keys[at] == "\n")
+        return any(self.line.match("{new_turn} ", at + 1) for at in lines)
 
     def _without_items(self, stated: list[_Statement]) -> list[_Statement]:
         """Leave out what only lists why the others are wrong: "- A. aspirin: too weak"."""
@@ -340,9 +341,12 @@ class _Standing:
         return bool(
             is_asked
             or phrase("{taken_back}").search(beside.said)
-            or (self.statement.is_foreign and phrase("{taken_back_in_latin}").search(beside.said))
+            or (self._is_foreign(beside) and phrase("{taken_back_in_latin}").search(beside.said))
             or (not beside.place and self.answer.line.match("{refuted} ", beside.start))
         )
+
+    def _is_foreign(self, beside: _Beside) -> bool:
+        return self.statement.is_foreign and beside.is_near and beside.place <= 1
 
     def _limits(self, beside: _Beside) -> bool:
         """Tell whether what follows may limit it: "if she is pregnant", "Only at night."."""
@@ -389,7 +393,9 @@ class _Standing:
         if named is None:
             return False
         before = keys[at - 1] if at else "\n"
-        is_marked = before == "\n" or before in terms_of("before_a_letter")
+        # "The knee (A) …" names it by the way, and "option (A)" does not.
+        opening = keys[at - 2] if before == "(" and at > 1 else before
+        is_marked = opening == "\n" or opening in terms_of("before_a_letter")
         is_refuted = before == "not" or self.answer.line.match("{refuted} ", named.end) is not None
         if named.choice == self.mention.choice:
             return is_refuted and (is_marked or not named.is_by_letter)

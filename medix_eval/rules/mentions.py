@@ -325,7 +325,8 @@ class Naming:
             for word in one.words[1:]
         )
         is_sentence = end - at >= _SENTENCE or phrase("{verb}").search(line) is not None
-        return self._keys[at].isalpha() and (is_abbreviated or not is_sentence)
+        is_word = self._keys[at].isalpha() and self._keys[at].isascii()
+        return is_word and (is_abbreviated or not is_sentence)
 
     def _letter(self, at: int, *, is_marked: bool = False) -> int | None:
         index = self.choices.by_letter.get(self._keys[at])
