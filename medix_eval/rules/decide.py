@@ -242,10 +242,15 @@ def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
         return None
     phrases = [phrase for named in present.items() for phrase in _vocabulary_of(*named)]
     if not terms_of("findings").union(*phrases).isdisjoint(answer.keys):
-        is_open = not terms_of("unclear").isdisjoint(answer.keys)
+        has_findings = bool(_OF_A_FINDING & present.keys())
+        is_open = not terms_of("unclear").isdisjoint(answer.keys) or (
+            has_findings
+            and not terms_of("normal").isdisjoint(answer.keys)
+            and not terms_of("findings").isdisjoint(answer.keys)
+        )
         said = "" if _negative().isdisjoint(answer.keys) else " ".join(answer.keys)
         # Without findings, "no lesion, no mass" denies one thing.
-        denials = ("denied_behind", "denied_first")[: 1 + bool(_OF_A_FINDING & present.keys())]
+        denials = ("denied_behind", "denied_first")[: 1 + has_findings]
         if is_open or any(re.search(terms()[denial], said) for denial in denials):
             return None
     stated = [report.states(name, value) for name, value in present.items()]
