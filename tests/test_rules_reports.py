@@ -74,7 +74,6 @@ def test_a_fact_that_is_contradicted_is_not_stated(report: str, score: float) ->
         ("No evidence of a lesion on this radiograph.", 1.0),
         ("X-ray. No abnormality.", 1.0),
         ("X-ray: no lesion, no mass.", 1.0),
-        ("Correct.", 0.0),
     ],
 )
 def test_that_nothing_is_found_is_one_fact(report: str, score: float) -> None:
