@@ -103,6 +103,13 @@ def test_that_nothing_is_found_is_one_fact(report: str, score: float) -> None:
         "CT: 2 small lesions, left; the right side is clear.",
         "CT: not only 2 small lesions on the left.",
         "CT: no lesion other than 2 small ones on the left.",
+        "CT: 2 small lesions on the left. These lesions are artefacts.",
+        "CT: 2 small lesions on the left. Scrap that.",
+        "CT: 2 small lesions on the left. No.",
+        "Suppose that this CT shows 2 small lesions on the left.",
+        "My colleague sees 2 small lesions on the left of this CT.",
+        "CT: 2 small lesions on the left in case of fever.",
+        "CT: 2 small lesions on the left. The image is mirrored.",
     ],
 )
 def test_a_report_that_hedges_or_denies_in_other_words_is_undecided(report: str) -> None:
