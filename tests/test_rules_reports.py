@@ -74,7 +74,6 @@ def test_a_fact_that_is_contradicted_is_not_stated(report: str, score: float) ->
         ("No evidence of a lesion on this radiograph.", 1.0),
         ("X-ray. No abnormality.", 1.0),
         ("X-ray: no lesion, no mass.", 1.0),
-        ("Correct.", 0.0),
     ],
 )
 def test_that_nothing_is_found_is_one_fact(report: str, score: float) -> None:
@@ -100,6 +99,17 @@ def test_that_nothing_is_found_is_one_fact(report: str, score: float) -> None:
         "CT fails to show 2 small lesions on the left.",
         "CT: history of 2 small lesions on the left.",
         "CT: negative for 2 small lesions on the left.",
+        "CT: a pair of small lesions on the left.",
+        "CT: 2 small lesions, left; the right side is clear.",
+        "CT: not only 2 small lesions on the left.",
+        "CT: no lesion other than 2 small ones on the left.",
+        "CT: 2 small lesions on the left. These lesions are artefacts.",
+        "CT: 2 small lesions on the left. Scrap that.",
+        "CT: 2 small lesions on the left. No.",
+        "Suppose that this CT shows 2 small lesions on the left.",
+        "My colleague sees 2 small lesions on the left of this CT.",
+        "CT: 2 small lesions on the left in case of fever.",
+        "CT: 2 small lesions on the left. The image is mirrored.",
     ],
 )
 def test_a_report_that_hedges_or_denies_in_other_words_is_undecided(report: str) -> None:
@@ -123,6 +133,11 @@ def test_a_report_that_hedges_or_denies_in_other_words_is_undecided(report: str)
         "X-ray: free of lesions.",
         "There may be a lesion on this X-ray.",
         "Nothing abnormal.",
+        "X-ray: no lesion and a mass.",
+        "X-ray: no lesion, two nodules.",
+        "X-ray: a lesion and no mass.",
+        "X-ray: no lesion was missed.",
+        "X-ray: no mass effect.",
     ],
 )
 def test_a_normal_report_in_other_words_is_undecided(report: str) -> None:

@@ -205,11 +205,7 @@ def _are_equal(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
 
 
 def _is_count(reference: Sequence[Item], given: Sequence[Item]) -> bool | None:
-    """Compare "two small lesions", "no lesions" or "none" with a bare number.
-
-    Behind a number only what is listed is something that it counts: "two thirds", "5 inches" and
-    "5 is wrong" are not understood.
-    """
+    """Compare "two small lesions", "no lesions" or "none" with a bare number, but not "2 feet"."""
     if len(reference) != 1 or not isinstance(reference[0], Quantity) or reference[0].dimension:
         return None
     given = given[2:] if tuple(given[:2]) in _COUNTING else given
@@ -236,36 +232,43 @@ _NEAR = 3
 """How many words may stand between a number and what it counts."""
 
 
+@cache
+def _known_words() -> frozenset[str]:
+    """Return the words that a report may consist of where it is understood."""
+    lists = ("reporting", "findings", "denials", "absences", "seen", "limiting", "inexact")
+    values = (phrase for named in vocabularies().values() for phrase in named)
+    return SKIPPED.union(_COUNTS, _ONE, *map(terms_of, lists), *values)
+
+
 def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Return the share of the listed facts that a report states.
 
     A fact is stated if the report says its value and nothing that contradicts it. Where nothing is
-    to be seen, the facts about it ("0", "", "none") are one fact: the report must say so.
+    to be seen, the facts about it ("0", "", "none") are one fact: the report must say so. A report
+    with a word that is not known leaves all facts open that it names: the word may be a hedge.
     """
     if not expected.facts:
         return None
+    present = {
+        name: value
+        for name, value in expected.facts.items()
+        if value.strip().casefold() not in _NOTHING
+    }
+    known = {*terms_of("findings")}
+    for name, value in present.items():
+        known.update(words(name), *(_vocabulary_of(name, value) if name != "count" else ()))
+    has_nothing = len(present) < len(expected.facts)
+    is_named = any(len(key) > 1 and key in known for key in answer.keys)
     report = _Report(list(_sentences(answer)))
-    present = {name: value for name, value in expected.facts.items() if not _is_nothing(value)}
-    if not terms_of("retracted").isdisjoint(answer.keys):
+    if (has_nothing or is_named) and (
+        not {*answer.keys} - _known_words() <= known
+        or report.is_open(" ".join(answer.keys), present)
+        or (has_nothing and report.is_clear is None)
+    ):
         return None
-    phrases = [phrase for named in present.items() for phrase in _vocabulary_of(*named)]
-    if not terms_of("findings").union(*phrases).isdisjoint(answer.keys):
-        is_open = not terms_of("unclear").isdisjoint(answer.keys)
-        said = "" if _negative().isdisjoint(answer.keys) else " ".join(answer.keys)
-        # Without findings, "no lesion, no mass" denies one thing.
-        denials = ("denied_behind", "denied_first")[: 1 + bool(_OF_A_FINDING & present.keys())]
-        if is_open or any(re.search(terms()[denial], said) for denial in denials):
-            return None
     stated = [report.states(name, value) for name, value in present.items()]
-    if len(present) < len(expected.facts):
-        if report.is_clear is None:
-            return None
-        stated.append(report.is_clear)
+    stated += [bool(report.is_clear)] if has_nothing else []
     return RuleVerdict(score=sum(stated) / len(stated), rule="facts")
-
-
-def _is_nothing(value: str) -> bool:
-    return value.strip().casefold() in _NOTHING
 
 
 def _sentences(text: Text) -> Iterator[Sequence[str]]:
@@ -273,7 +276,7 @@ def _sentences(text: Text) -> Iterator[Sequence[str]]:
     for at, key in enumerate(text.keys):
         if key not in SKIPPED:
             sentence.append(key)
-        if text.ends_sentence(at) or key == ";":
+        if text.ends_sentence(at) or key in {";", "(", ")"}:
             yield sentence
             sentence = []
     yield sentence
@@ -282,6 +285,14 @@ def _sentences(text: Text) -> Iterator[Sequence[str]]:
 @dataclass(frozen=True)
 class _Report:
     sentences: Sequence[Sequence[str]]
+
+    def is_open(self, said: str, facts: Mapping[str, str]) -> bool:
+        """Tell whether something is denied, and it is not certain what."""
+        if any(one and _negative().issuperset(one) for one in self.sentences):
+            return True  # "No."
+        # Without findings, "no lesion, no mass" denies one thing.
+        denials = ("denied_behind", "denied_first")[: 1 + bool(_OF_A_FINDING & facts.keys())]
+        return any(re.search(terms()[denial], said) for denial in denials)
 
     def states(self, name: str, value: str) -> bool:
         """Tell whether the value is stated, and nothing that contradicts it."""
@@ -304,10 +315,7 @@ class _Report:
         """Whether the report says that nothing is found; None where that is not certain."""
         negative, findings = _negative(), terms_of("findings")
         found = [one for one in self.sentences if not findings.isdisjoint(one)]
-        denials = negative | terms_of("normal")
-        if any(denials.isdisjoint(one) for one in found) or denials.isdisjoint(
-            word for one in self.sentences for word in one
-        ):
+        if not found or any(negative.isdisjoint(one) for one in found):
             return False
         if self._says_nothing_is_found:
             befores = [one[: _first_denial(one, of_a_finding=True)] for one in found]

@@ -235,10 +235,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def starts_with_article(text: Text, at: int = 0) -> bool:
-    """Tell whether an `a` or `an` with a word after it stands here: `A fracture`, not `A wave`.
-
-    What a letter names is no article: neither `A, B` nor `A positive`, nor what is many, `A cells`.
-    """
+    """Tell whether an article stands here: `A fracture`, not `A, B`, `A positive` or `A cells`."""
     if len(text) <= at + 1 or text.keys[at] not in ARTICLES:
         return False
     after = text.keys[at + 1]
