@@ -91,7 +91,8 @@ _POWER = re.compile(
 # Accents on letters in words; a letter that stands alone is another one with an accent. Strokes
 # through letters stay, too: struck-out text is not what it spells.
 _MARK = "[\u0300-\u0304\u0306-\u030c\u0327\u0328]"
-_ACCENTS = re.compile(rf"(?<![^\W_])([^\W_]{_MARK}+)(?![^\W_])|{_MARK}")
+_MARKS = re.compile(_MARK)
+_RUN = re.compile(rf"(?:[^\W_]|{_MARK})+")
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 """What is put into a box is the answer; it is a clause of its own."""
 _SCRIPTS = re.compile(
@@ -168,7 +169,14 @@ def plain(text: str) -> str:
     """Return a text in the characters that are compared: without accents, with one minus."""
     text = unicodedata.normalize("NFKD", text.translate(_SPELLINGS))
     # Some characters, such as a lowered minus, are only now what has another spelling.
-    return unicodedata.normalize("NFC", _ACCENTS.sub(r"\1", text.translate(_SPELLINGS)))
+    text = text.translate(_SPELLINGS)
+    text = _RUN.sub(_without_accents, text) if _MARKS.search(text) else text
+    return unicodedata.normalize("NFC", text)
+
+
+def _without_accents(word: re.Match[str]) -> str:
+    letters = _MARKS.sub("", word[0])
+    return word[0] if len(letters) == 1 else letters
 
 
 # References, options and short answers come again and again.
