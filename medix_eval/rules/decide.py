@@ -156,11 +156,12 @@ def exact(answer: Text, expected: Expected) -> RuleVerdict | None:
     named = words_of(answer)
     if expected.options or expected.words in _YES_NO or not named or named in _ASSENTS:
         return None  # the rules for choices also know wrong answers, so they have the last word
-    for text in (answer, unframed(answer)):
-        is_same = words_of(text) == expected.words
-        if is_same and marked_words_of(text) == marked_words_of(expected.text):
-            return RuleVerdict(score=1.0, rule="exact")
-    return None
+    is_exact = _is_same(answer, expected.text) or _is_same(unframed(answer), expected.text)
+    return RuleVerdict(score=1.0, rule="exact") if is_exact else None
+
+
+def _is_same(left: Text, right: Text) -> bool:
+    return words_of(left) == words_of(right) and marked_words_of(left) == marked_words_of(right)
 
 
 def number(answer: Text, expected: Expected) -> RuleVerdict | None:
