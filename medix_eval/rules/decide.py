@@ -155,20 +155,21 @@ _COUNTING = (("there", "is"), ("there", "are"), ("i", "see"), ("i", "count"))
 _LONGEST_COUNT = 4
 """A number, words such as `small`, and what is counted."""
 _LONGEST_FRAME = 20
-_ASSENTS = {("thats", "right"), ("that", "is", "right")}  # they name no side
+_ASSENTS = {(), ("thats", "right"), ("that", "is", "right")}  # they name no side
 _ZERO = Quantity(value=Fraction(0), step=Fraction(1))
 
 
 def exact(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Accept an answer that is the reference but for spelling, also as "It is ..."."""
-    named = words_of(answer)
-    if expected.options or expected.words in _YES_NO or not named or named in _ASSENTS:
+    if expected.options or expected.words in _YES_NO or words_of(answer) in _ASSENTS:
         return None  # the rules for choices also know wrong answers, so they have the last word
-    for text in (answer, unframed(answer)):
-        is_same = words_of(text) == expected.words
-        if is_same and marked_words_of(text) == marked_words_of(expected.text):
-            return RuleVerdict(score=1.0, rule="exact")
-    return None
+    is_exact = _is_same(answer, expected) or _is_same(unframed(answer), expected)
+    return RuleVerdict(score=1.0, rule="exact") if is_exact else None
+
+
+def _is_same(text: Text, expected: Expected) -> bool:
+    is_alike = words_of(text) == expected.words
+    return is_alike and marked_words_of(text) == marked_words_of(expected.text)
 
 
 def number(answer: Text, expected: Expected) -> RuleVerdict | None:
