@@ -347,10 +347,8 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
     for key in ("refusals", "courtesies") if isinstance(answer, dict) else ():
         if isinstance(name := answer.get(key), str):  # the patterns themselves are in the digest
             file = path.parent / name if (path.parent / name).is_file() else Path(name)
-            lists = [
-                of if isinstance(of, list) else [of] for of in read_mapping(file, what=key).values()
-            ]
-            answer[key] = [one for of in lists for one in of]
+            lists = read_mapping(file, what=key).values()
+            answer[key] = [one for of in lists for one in (of if isinstance(of, list) else [of])]
     if changed:
         raw["name"] = "+".join([str(raw.get("name")), *changed])
     try:
