@@ -409,7 +409,7 @@ _END = re.compile(
 """Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
 _SAYS = re.compile(r"(?i)\\boxed|\b(?:answer|option|choice|diagnosis)(?: is|:)\s+\W*\w")
 _DESCRIBES = re.compile(
-    r"(?i)\b(?:shows?|reveals?|suggests?|indicates?|demonstrates?|consistent with|located|it is|it's"
+    r"(?i)\b(?:shows?|reveals?|suggests?|indicates?|demonstrates?|consistent with|located|it(?: is|'s)"
     r"|there (?:is|are)|(?:abnormality|findings?|lesions?|(?:most|best)\b[^.\n]*) (?:is|are)) \w"
 )
 """What may be an answer to an open question, and is for a judge to read."""
@@ -448,8 +448,8 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
     if _SAYS.search(text):
         return True
     if options:
-        expected = Expected(reference="", options=tuple(options), facts={})
-        return _claimed_option(read(text), expected) is not None
+        given = Expected(reference="", options=tuple(options), facts={})
+        return _claimed_option(read(text), given) is not None
     is_interjected = kind is Kind.CLOSED and re.match(r"(?i)\W*(?:yes|no)\b", text)
     first = _END.split(text.strip(), maxsplit=1)[0].strip("*_ ")
     is_short = 0 < len(first.split()) <= _FEW_WORDS and not _PREFACE.match(first)
