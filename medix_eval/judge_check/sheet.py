@@ -123,7 +123,7 @@ def _row(sample: JudgedSample, run: JudgedRun) -> dict[str, str]:
         "options": json.dumps(record.options, ensure_ascii=False) if record.options else "",
         "reference": record.reference,
         "answer": answer or record.completion or "",
-        "note": " ".join(filter(None, (not answer and _WHOLE, is_cut and _CUT))),
+        "note": " ".join([_WHOLE] * (not answer) + [_CUT] * is_cut),
         "finish_reason": record.finish_reason or "",
         MARK: mark_of(record.completion),
     }

@@ -409,8 +409,8 @@ _END = re.compile(
 """Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
 _SAYS = re.compile(r"(?i)\\boxed|\b(?:answer|option|choice|diagnosis)(?: is|:)\s+\W*\w")
 _DESCRIBES = re.compile(
-    r"(?i)\b(?:shows?|reveals?|suggests?|indicates?|demonstrates?|consistent with|located|it(?: is|'s)"
-    r"|there (?:is|are)|(?:abnormality|findings?|lesions?|(?:most|best)\b[^.\n]*) (?:is|are)) \w"
+    r"(?i)\b(?:shows?|reveals?|suggests?|indicates?|demonstrates?|consistent with|located|it is"
+    r"|it's|there (?:is|are)|(?:abnormality|findings?|(?:most|best)\b[^.\n]*) (?:is|are)) \w"
 )
 """What may be an answer to an open question, and is for a judge to read."""
 _FEW_WORDS = 6
