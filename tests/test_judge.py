@@ -404,7 +404,8 @@ def test_a_cache_of_an_older_version_is_read_and_learns_of_refusals(tmp_path: Pa
     for _ in range(2):  # once with the old table, once with the new one
         with VerdictCache.at(path) as cache:
             cache.keep([refusal], restricted=True)
-            found = [cache.find(key) for key in ("old", "new")]
+    with VerdictCache.at(path) as cache:
+        found = [cache.find(key) for key in ("old", "new")]
 
     assert found[0] == {"points": 1.0, "reply": "said", "is_refusal": False, "cached": True}
     assert found[1] == {"points": 0.0, "reply": None, "is_refusal": True, "cached": True}
