@@ -101,6 +101,12 @@ def test_what_was_cut_before_any_answer_is_truncated(said: str, kind: Kind) -> N
     [
         ("The answer is A. Wait, actually it", CHOICE),
         ("The answer is A. However, B is also a very goo", CHOICE),
+        ("Based on the image, the diagnosis is pneumonia. Fur", OPEN),
+        ("The image shows pneumonia. The", OPEN),
+        ("The most likely cause is pneumonia. The", OPEN),
+        ("Left lung. There", OPEN),
+        ("There is no fracture. Th", CLOSED),
+        ("Yes and no. Th", CLOSED),
         ("The diagnosis is pneumonia. No, it", OPEN),
         (
             "Findings: clear.\n\nImpression: No acute disease.\n\nRecommendation: follow-up in",
@@ -108,7 +114,7 @@ def test_what_was_cut_before_any_answer_is_truncated(said: str, kind: Kind) -> N
         ),
     ],
 )
-def test_what_the_cut_may_have_taken_back_is_left_to_a_judge(said: str, kind: Kind) -> None:
+def test_what_is_stated_but_not_certain_is_left_to_a_judge(said: str, kind: Kind) -> None:
     assert verdict(said, kind).outcome == "unjudged"
 
 

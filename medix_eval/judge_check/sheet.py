@@ -112,7 +112,6 @@ def _row(sample: JudgedSample, run: JudgedRun) -> dict[str, str]:
     is_cut = ending_of(record.finish_reason) == "length"
     if is_cut:  # as it stands, so that it can be judged again for what was cut
         answer = (after_thinking(record.completion or "") or "").strip()
-    notes = [*([] if answer else [_WHOLE]), *([_CUT] if is_cut else [])]
     return {
         "sample_id": record.sample_id,
         "label": "",
@@ -124,7 +123,7 @@ def _row(sample: JudgedSample, run: JudgedRun) -> dict[str, str]:
         "options": json.dumps(record.options, ensure_ascii=False) if record.options else "",
         "reference": record.reference,
         "answer": answer or record.completion or "",
-        "note": " ".join(notes),
+        "note": " ".join([_WHOLE] * (not answer) + [_CUT] * is_cut),
         "finish_reason": record.finish_reason or "",
         MARK: mark_of(record.completion),
     }

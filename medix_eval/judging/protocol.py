@@ -345,12 +345,10 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
         set_key(raw, override, hint=_KEYS)
     answer: Any = raw.get("answer")
     for key in ("refusals", "courtesies") if isinstance(answer, dict) else ():
-        if isinstance(name := answer.get(key), str):  # the patterns themselves are in the digest
-            file = path.parent / name if (path.parent / name).is_file() else Path(name)
-            lists = [
-                of if isinstance(of, list) else [of] for of in read_mapping(file, what=key).values()
-            ]
-            answer[key] = [one for of in lists for one in of]
+        if isinstance(named := answer.get(key), str):  # the patterns themselves are in the digest
+            file = path.parent / named if (path.parent / named).is_file() else Path(named)
+            lists = read_mapping(file, what=key).values()
+            answer[key] = [one for of in lists for one in (of if isinstance(of, list) else [of])]
     if changed:
         raw["name"] = "+".join([str(raw.get("name")), *changed])
     try:

@@ -18,16 +18,8 @@ from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules.claims import (
-    FRAMES,
-    GIVES_ANSWER,
-    LEAD,
-    Claim,
-    concluded,
-    find_claim,
-    unframed,
-)
-from medix_eval.rules.mentions import Choice, Choices, TokenLine, phrase
+from medix_eval.rules.claims import Claim, concluded, find_claim, unframed
+from medix_eval.rules.mentions import Choice, Choices
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
     DIRECTION_MARKS,
@@ -456,10 +448,16 @@ _END = re.compile(
     r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}"
 )
 """Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
+_SAYS = re.compile(r"(?i)\\boxed|\b(?:answer|option|choice|diagnosis)(?: is|:)\s+\W*\w")
+_DESCRIBES = re.compile(
+    r"(?i)\b(?:shows?|reveals?|suggests?|indicates?|demonstrates?|consistent with|located|it is"
+    r"|it's|there (?:is|are)|(?:abnormality|findings?|(?:most|best)\b[^.\n]*) (?:is|are)) \w"
+)
+"""What may be an answer to an open question, and is for a judge to read."""
 _FEW_WORDS = 6
 _PREFACE = re.compile(
-    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first|here|step|looking|to|i|we|based|this|there|option"
-    r"|the (?:image|question|patient)|analysis|explanation|reasoning|findings|thinking)\b|.*:$"
+    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first|here|step|looking|to|i|we|based|this|there"
+    r"|option|the (?:image|question|patient)|analysis|explanation|findings|thinking)\b|.*(?::|is)$"
 )
 _RESULT = re.compile(
     r"(?ims)^\W*(?:final )?(?:impression|conclusion|summary|answer|report|opinion)\W*?[:\n]"
@@ -481,27 +479,19 @@ def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> 
         return said[: found.end()] if (found := _RESULT.search(said)) else None
     end = max((one.end() for one in _END.finditer(said)), default=0)
     stated, cut = said[:end], said[end:]
-    is_label = re.match(r"\W*[A-Za-z][.):]", cut)
-    if is_label and not phrase(GIVES_ANSWER).search(TokenLine(read(stated)).joined):
+    if re.match(r"\W*[A-Za-z][.):]", cut) and not _SAYS.search(stated):
         return None  # it goes through the options
     return stated if states_answer(stated, kind=kind, options=options) else None
 
 
 def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool:
     """Tell whether complete sentences state an answer, right or wrong, certain or not."""
-    tokens = read(text)
-    line = TokenLine(tokens)
-    starts = [at for at in range(len(tokens)) if at == 0 or tokens.ends_sentence(at - 1)]
-    frames = [line.match(FRAMES, line.after(LEAD, at) or at) for at in starts]
-    for match, end in filter(None, frames):
-        is_clear = match["answer"] is not None or not options
-        if is_clear and any(key.isalnum() for key in tokens.keys[end:]):
-            return True
-    if "\\boxed" in text:
+    if _SAYS.search(text):
         return True
-    if options or kind is not Kind.OPEN:
-        choices = _choices(tuple(options)) if options else _YES_OR_NO
-        return find_claim(tokens, choices, interjects=not options) is not None
+    if options:
+        given = Expected(reference="", options=tuple(options), facts={})
+        return _claimed_option(read(text), given) is not None
+    is_interjected = kind is Kind.CLOSED and re.match(r"(?i)\W*(?:yes|no)\b", text)
     first = _END.split(text.strip(), maxsplit=1)[0].strip("*_ ")
     is_short = 0 < len(first.split()) <= _FEW_WORDS and not _PREFACE.match(first)
-    return is_short and frames[:1] == [None]
+    return bool(is_short or is_interjected or _DESCRIBES.search(text))
