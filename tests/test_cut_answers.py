@@ -53,6 +53,7 @@ def verdict(
         ("Yes\nThe im", CLOSED),
         ("Yes, the lungs are cl", CLOSED),
         ("The diagnosis is pneumonia. The", OPEN),
+        ("Based on the image, the diagnosis is pneumonia. Fur", OPEN),
         ("<answer>No acute disease.</answer> as", REPORT),
     ],
 )
@@ -88,8 +89,7 @@ def test_an_answer_that_was_stated_before_the_cut_is_an_answer(said: str, kind: 
         ("", OPEN),
         ("<answer> </answer>", OPEN),
         ("Findings: there is", REPORT),
-        ("IMPRESSION:\n1. Pneumonia.\n2. Effu", REPORT),
-        ("Impression: No acute disease. Th", REPORT),
+        ("Let me look at the film first. The lungs", REPORT),
     ],
 )
 def test_what_was_cut_before_any_answer_is_truncated(said: str, kind: Kind) -> None:
@@ -101,13 +101,17 @@ def test_what_was_cut_before_any_answer_is_truncated(said: str, kind: Kind) -> N
     [
         ("The answer is A. Wait, actually it", CHOICE),
         ("The answer is A. However, B is also a very goo", CHOICE),
-        ("Based on the image, the diagnosis is pneumonia. Fur", OPEN),
         ("The image shows pneumonia. The", OPEN),
         ("The most likely cause is pneumonia. The", OPEN),
         ("Left lung. There", OPEN),
         ("There is no fracture. Th", CLOSED),
         ("Yes and no. Th", CLOSED),
         ("The diagnosis is pneumonia. No, it", OPEN),
+        ("The heart has four chambers. The left at", OPEN),
+        ('{"answer": "B", "text": "MRI", "conf', CHOICE),
+        ("CT is the test of choice here.\n\nMRI takes lon", CHOICE),
+        ("IMPRESSION:\n1. Pneumonia.\n2. Effu", REPORT),
+        ("Impression: Small effusion. Th", REPORT),
         (
             "Findings: clear.\n\nImpression: No acute disease.\n\nRecommendation: follow-up in",
             REPORT,
@@ -144,10 +148,11 @@ def test_the_published_evaluation_still_judges_what_was_cut() -> None:
     tail=st.text(max_size=30),
     kind=st.sampled_from([CHOICE, CLOSED, OPEN]),
 )
-def test_a_cut_answer_is_decided_as_the_whole_text_is_or_not_at_all(
+def test_a_cut_answer_is_decided_as_its_complete_part_or_the_whole_or_not_at_all(
     stated: str, gap: str, tail: str, kind: Kind
 ) -> None:
     cut = verdict(stated + gap + tail, kind)
     whole = verdict(stated + gap + tail, kind, finish="stop")
+    complete = verdict(stated, kind, finish="stop")
 
-    assert cut.outcome in {whole.outcome, "unjudged", "truncated"}
+    assert cut.outcome in {whole.outcome, complete.outcome, "unjudged", "truncated"}

@@ -13,7 +13,7 @@ from medix_eval.judging.protocol import AnswerSpec, LLMJudge, Protocol
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind, unanswered
 from medix_eval.records import CompletionRecord, Failure, Outcome, RuleVerdict, VerdictRecord
 from medix_eval.rules.answers import after_thinking, extract_answer, letter_of, published_answer
-from medix_eval.rules.decide import decide, stated_before_cut
+from medix_eval.rules.decide import decide, may_take_back, stated_before_cut
 from medix_eval.storage.digests import mark_of
 
 _SKIPPED = frozenset({"NoAnswer", "BadRow"})
@@ -72,8 +72,8 @@ def _read(
             stated = said if is_block else stated_before_cut(said, kind=kind, options=options)
             if not stated:
                 return said, None, Outcome.TRUNCATED
-            if rule != decide(stated, kind=kind, **expected):
-                rule = None  # the sentence that was cut may take the answer back
+            rule = decide(stated, kind=kind, **expected)
+            rule = None if may_take_back(said[len(stated) :]) else rule
         if not said:
             return said, None, Outcome.EMPTY
     if rule is None and _only_refuses(said, record, spec):

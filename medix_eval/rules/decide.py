@@ -18,8 +18,8 @@ from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules.claims import Claim, concluded, find_claim, unframed
-from medix_eval.rules.mentions import Choice, Choices
+from medix_eval.rules.claims import GIVES_ANSWER, Claim, concluded, find_claim, unframed
+from medix_eval.rules.mentions import Choice, Choices, TokenLine, phrase
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
     DIRECTION_MARKS,
@@ -445,23 +445,15 @@ def _hides_characters(answer: str, expected: Expected) -> bool:
 _END = re.compile(
     r"(?m)(?:(?<!\d)|(?=.\s))(?<!^[A-Za-z\d])(?<!^\*\*[A-Za-z])(?<!^\d\d)(?<!\bvs)(?<!\bDr)[.!?]"
     r"(?![\w.])[\"'\u201d\u2019)\]*_]*|[\u3002\uff01\uff1f]|\n|\A\W*(?i:yes|no)\b[,;:]"
-    r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}"
+    r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}|(?<=\w\w\w):(?=\s|\Z)|\"(?=\s*[,}])"
 )
 """Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
-_SAYS = re.compile(r"(?i)\\boxed|\b(?:answer|option|choice|diagnosis)(?: is|:)\s+\W*\w")
-_DESCRIBES = re.compile(
-    r"(?i)\b(?:shows?|reveals?|suggests?|indicates?|demonstrates?|consistent with|located|it is"
-    r"|it's|there (?:is|are)|(?:abnormality|findings?|(?:most|best)\b[^.\n]*) (?:is|are)) \w"
-)
-"""What may be an answer to an open question, and is for a judge to read."""
-_FEW_WORDS = 6
+_SAYS = re.compile(r"(?i)\\boxed|\b(?:answer|option|choice|diagnosis)[\"*]*(?: is|:)\s+\W*\w")
+_DESCRIBES = re.compile(r"(?i)\b(?:shows?|reveals?|suggests?|there (?:is|are)|the diagnosis is) \w")
+"""What may be an answer although it begins as a preface does."""
 _PREFACE = re.compile(
     r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first|here|step|looking|to|i|we|based|this|there"
     r"|option|the (?:image|question|patient)|analysis|explanation|findings|thinking)\b|.*(?::|is)$"
-)
-_RESULT = re.compile(
-    r"(?ims)^\W*(?:final )?(?:impression|conclusion|summary|answer|report|opinion)\W*?[:\n]"
-    r".*?\w.*?(?=\n\s*\n|\n\W*[A-Z][\w ]{2,30}:)"  # another section stands behind it
 )
 
 
@@ -475,8 +467,6 @@ def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> 
     >>> stated_before_cut("The most likely diagnosis is a", kind=Kind.OPEN) is None
     True
     """
-    if kind is Kind.REPORT:
-        return said[: found.end()] if (found := _RESULT.search(said)) else None
     end = max((one.end() for one in _END.finditer(said)), default=0)
     stated, cut = said[:end], said[end:]
     if re.match(r"\W*[A-Za-z][.):]", cut) and not _SAYS.search(stated):
@@ -488,10 +478,17 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
     """Tell whether complete sentences state an answer, right or wrong, certain or not."""
     if _SAYS.search(text):
         return True
-    if options:
-        given = Expected(reference="", options=tuple(options), facts={})
-        return _claimed_option(read(text), given) is not None
+    given = Expected(reference="", options=tuple(options), facts={})
+    if options and _claimed_option(read(text), given) is not None:
+        return True
     is_interjected = kind is Kind.CLOSED and re.match(r"(?i)\W*(?:yes|no)\b", text)
-    first = _END.split(text.strip(), maxsplit=1)[0].strip("*_ ")
-    is_short = 0 < len(first.split()) <= _FEW_WORDS and not _PREFACE.match(first)
-    return bool(is_short or is_interjected or _DESCRIBES.search(text))
+    parts = [one.strip("*_# ") for one in _END.split(text) if words(one)]
+    parts = parts if kind is Kind.REPORT else parts[:1]
+    is_said = any(not _PREFACE.match(one) for one in parts)
+    return bool(is_interjected or is_said or _DESCRIBES.search(text))
+
+
+def may_take_back(cut: str) -> bool:
+    """Tell whether a sentence that was cut may change what was stated before it."""
+    changes = rf"{{taken_back}}|{{corrected}}|{{softens}}|{{for_another}}|{GIVES_ANSWER}"
+    return phrase(changes).search(TokenLine(read(cut)).joined) is not None
