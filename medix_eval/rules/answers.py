@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
+
+from medix_eval.rules.text import data_of
 
 Pairs = tuple[tuple[str, str], ...]
 """Openings and closings of thinking, as a protocol adds them to those of `thinking.yaml`."""
@@ -102,10 +103,7 @@ def _said_at(text: str, more: Pairs) -> slice:
 @cache
 def _marks(more: Pairs) -> Any:
     """Return patterns of any mark and of closing ones, families of words, and what is around."""
-    import yaml  # noqa: PLC0415 (10 ms, which most commands need not take)
-
-    text = Path(__file__).with_name("thinking.yaml").read_text(encoding="utf-8")
-    listed = yaml.load(text, Loader=yaml.CSafeLoader)
+    listed = data_of("thinking.yaml")
     pairs = [*listed["pairs"], *(map(re.escape, pair) for pair in more)]
     opening, closing = map("|".join, zip(*pairs, strict=True))
     words = []

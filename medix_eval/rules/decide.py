@@ -427,10 +427,15 @@ def decide(
     if not words(answer):
         return None
     text = read(answer)
-    said = [text]
-    if kind in {Kind.CLOSED, Kind.OPEN} and not options and (last := concluded(text)) is not None:
-        said.append(last)
-    verdicts = (rule(one, expected) for one in said for rule in _RULES[kind])
+    readings: list[Callable[[Text], Text | None]] = [lambda whole: whole]
+    if kind in {Kind.CLOSED, Kind.OPEN} and not options:
+        readings.append(concluded)  # what the answer ends with
+    verdicts = (
+        rule(said, expected)
+        for reading in readings
+        if (said := reading(text)) is not None
+        for rule in _RULES[kind]
+    )
     return next((verdict for verdict in verdicts if verdict is not None), None)
 
 

@@ -14,8 +14,7 @@ from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
 
-from medix_eval.rules.text import SKIPPED, SOFT, Text, plain, starts_with_article, terms_of
-from medix_eval.storage.bundled import read_mapping
+from medix_eval.rules.text import SKIPPED, SOFT, Text, data_of, plain, starts_with_article, terms_of
 
 _LETTER_WORDS = frozenset({"option", "choice", "answer", "letter"})
 _OPENING = frozenset("([{")
@@ -42,7 +41,7 @@ def _listed() -> dict[str, str]:
     """Return the phrases of all languages by what they do, each list as one pattern."""
     found: dict[str, list[str]] = {}
     for path in sorted(Path(__file__).with_name("phrases").glob("*.yaml")):
-        for name, patterns in read_mapping(path, what="phrases").items():
+        for name, patterns in data_of(f"phrases/{path.name}").items():
             found.setdefault(name, []).extend(patterns)
     return {name: f"(?:{plain('|'.join(patterns))})" for name, patterns in found.items()}
 

@@ -24,12 +24,18 @@ def listed(spaced: str) -> tuple[str, ...]:
 
 
 @cache
-def terms() -> Any:
-    """Return what `terms.yaml` lists; most commands need none of it."""
+def data_of(name: str) -> Mapping[str, Any]:
+    """Return what a data file of the rules holds; most commands need none of them."""
     import yaml  # noqa: PLC0415 (10 ms)
 
-    text = Path(__file__).with_name("terms.yaml").read_text(encoding="utf-8")
-    return yaml.load(text, Loader=yaml.CSafeLoader)
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    held: Mapping[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
+    return held
+
+
+def terms() -> Mapping[str, Any]:
+    """Return what `terms.yaml` lists."""
+    return data_of("terms.yaml")
 
 
 @cache
