@@ -26,7 +26,7 @@ def evaluate(tmp_path: Path) -> Iterator[Evaluate]:
     """Run an evaluation in a process of its own, in which no file may outgrow a limit."""
     # What measures coverage would write a file of its own, and meet the limit first.
     unmeasured = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
-    with ScriptedServer(lambda _: "It is the first. " * 20) as server:
+    with ScriptedServer(lambda _: "It is the first. " * 200) as server:
 
         def call(*, limit: int = resource.RLIM_INFINITY, **env: str) -> Any:
             return subprocess.run(
@@ -53,7 +53,7 @@ def test_a_run_that_filled_the_disk_goes_on_where_it_was(
     num_lines = len(whole.read_bytes().splitlines())
     shutil.rmtree(whole.parent)
 
-    stopped = evaluate(limit=4000)
+    stopped = evaluate(limit=20_000)  # judging.json, with its patterns of refusals, fits
     kept = whole.read_bytes()
     resumed = evaluate()
 

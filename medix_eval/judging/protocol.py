@@ -346,7 +346,8 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
     answer: Any = raw.get("answer")
     for key in ("refusals", "courtesies") if isinstance(answer, dict) else ():
         if isinstance(named := answer.get(key), str):  # the patterns themselves are in the digest
-            file = path.parent / named if (path.parent / named).is_file() else Path(named)
+            places = (path.parent / named, Path(named), bundled("judges") / named)
+            file = next(filter(Path.is_file, places), places[0])
             lists = read_mapping(file, what=key).values()
             answer[key] = [one for of in lists for one in (of if isinstance(of, list) else [of])]
     if changed:

@@ -116,9 +116,8 @@ def _marks(more: Pairs) -> Any:
 
 def _marks_in(text: str, more: Pairs) -> list[tuple[int, int, bool]]:
     """Return where each mark of thinking begins and ends, and whether it closes, in order."""
-    tag, closing, words, _ = _marks(more)
+    (tag, closing, words, _), low = _marks(more), text.lower()
     marks = [(*one.span(), bool(closing.match(text, one.start()))) for one in tag.finditer(text)]
-    low = text.lower()
     for cues, first, elsewhere, end in words:
         opening = first.match(text) or (any(cue in low for cue in cues) and elsewhere.search(text))
         if opening and ((ends := [*end.finditer(text, opening.end())]) or opening.re is first):
