@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -79,3 +80,26 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     )
 
     assert done.stdout.strip() == "False"
+
+
+def read_cases(name: str) -> list[Any]:
+    text = (Path(__file__).parent / "fixtures" / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("case", read_cases("answers_read.jsonl"), ids=lambda case: case["fault"])
+def test_an_answer_that_was_misread_ends_in_a_fair_outcome(
+    cases: ModuleType, case: dict[str, Any]
+) -> None:
+    outcome, _ = cases.rules_outcome(case)
+
+    assert outcome in case["right"]
+
+
+@pytest.mark.parametrize(
+    "case", read_cases("answers_rewarded.jsonl"), ids=lambda case: case["fault"]
+)
+def test_an_answer_that_was_paid_wrongly_is_paid_fairly(
+    cases: ModuleType, case: dict[str, Any]
+) -> None:
+    assert cases.reward_settles(case["answer"], case["reference"]) in case["right"]

@@ -29,6 +29,7 @@ GIVES_ANSWER = (
 _MARKS = frozenset({"--", ":", "\n"})
 """Of a list, or of a heading that stands above."""
 _CLAUSE_ENDS = frozenset({",", ";", "--", ":", "}"})
+_EXPLAINS = frozenset({"--", ":"})
 _LONGEST_LEAD = 12
 """Words before an answer in the line that gives it; in a longer line it is part of an argument."""
 _SHORT = 5
@@ -405,7 +406,9 @@ class _Standing:
         if is_refuted or (is_clear and phrase("{against}").search(beside.said)):
             return False
         is_listed = named.is_confirmed or naming.is_list_mark(named.end)
-        is_item = len(beside.said) > _ITEM and not self._is_favoured(named, beside)
+        is_explained = is_listed and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
+        is_item = is_explained or len(beside.said) > _ITEM
+        is_item = is_item and not self._is_favoured(named, beside)
         is_named = (is_listed or is_marked) and not self.answer.is_key(at)
         return is_named and not (is_item and keys[named.end : named.end + 1] != (".",))
 
@@ -419,14 +422,14 @@ class _Standing:
 
     def _is_favoured(self, named: Mention, beside: _Beside) -> bool:
         """Tell whether words that speak for an option stand in its sentence, or around it."""
-        is_near = beside.is_near and beside.place <= 1
-        is_whole = _is_short(beside.said) if named.is_by_letter else is_near
-        start, end = (
-            max(named.start - _AROUND + 1, 0),
-            min(named.end + _AROUND, len(self.answer.text)),
-        )
-        said = beside.said if is_whole else self.answer.line.part(start, end)
-        return phrase("{for_another}").search(said) is not None
+        is_whole = _is_short(beside.said)
+        if not named.is_by_letter:
+            is_whole = beside.place <= 1 and (beside.is_near or is_whole)
+        if is_whole:
+            return phrase("{for_another}").search(beside.said) is not None
+        start = max(named.start - _AROUND + 1, 0)
+        said = self.answer.line.part(start, min(named.end + _AROUND, len(self.answer.text)))
+        return phrase("{favoured}").search(said) is not None
 
 
 def _is_short(said: str) -> bool:

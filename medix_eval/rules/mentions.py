@@ -323,7 +323,9 @@ class Naming:
             if " ".join(one.words).startswith(initial)
             for word in one.words[1:]
         )
-        is_sentence = end - at >= _SENTENCE or phrase("{verb}").search(line) is not None
+        is_sentence = (
+            end - at >= _SENTENCE or phrase("{verb}|^{courtesy}$").search(line) is not None
+        )
         is_word = self._keys[at].isalpha() and self._keys[at].isascii()
         return is_word and (is_abbreviated or not is_sentence)
 
