@@ -427,9 +427,10 @@ class _Standing:
             is_whole = beside.place <= 1 and (beside.is_near or is_whole)
         if is_whole:
             return phrase("{for_another}").search(beside.said) is not None
-        start = max(named.start - _AROUND + 1, 0)
-        said = self.answer.line.part(start, min(named.end + _AROUND, len(self.answer.text)))
-        return phrase("{favoured}").search(said) is not None
+        part = self.answer.line.part
+        before = part(max(named.start - _AROUND, 0), named.start)
+        behind = part(named.end, min(named.end + _AROUND, len(self.answer.text)))
+        return phrase("{favoured}").search(f"{before}| {behind}") is not None
 
 
 def _is_short(said: str) -> bool:
