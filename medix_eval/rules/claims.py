@@ -382,6 +382,8 @@ class _Standing:
     def _names(self, beside: _Beside) -> bool:
         """Tell whether the choice is denied by its name, or another one may be meant."""
         keys, names = self.answer.text.keys, self.answer.naming.first_words
+        if not beside.is_near and self.answer.line.match("{quoted_key} ", beside.start):
+            return False
         places = (at for at in range(beside.start, beside.end) if keys[at] in names)
         return any(self._speaks_against(at, beside) for at in places)
 
