@@ -55,7 +55,9 @@ def test_an_explicit_yes_or_no_is_read(answer: str, expected: str) -> None:
         "No way to tell, yes", "The answer is yes. the",
         "Yes, there is no lesion.", "Yes, it is not normal.", "Yes, that is wrong.", "yesterday",
         "No, that is false.", "No, sorry, wait.", "true", "correct", "nope", "", "the", ":",
-        "score 1", "sí", "是", "yes\u200b", "The answer is yes or no.", "It is a no-brainer",
+        "No, I can't help with that.", "No, as an AI I do not diagnose.", "No, inconclusive.",
+        "No - image not found", "score 1", "sí", "是", "yes\u200b", "The answer is yes or no.",
+        "It is a no-brainer",
         "No 5", "no.1 finding", "yes if you zoom in", "Yes: no.", "No, no, no.",
     ],
 )  # fmt: skip

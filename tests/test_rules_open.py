@@ -56,6 +56,7 @@ def test_the_same_words_are_right(answer: str, reference: str) -> None:
         ("vitamin A deficiency", "vitamin deficiency"),
         ("HER2+", "HER2-"),
         ("HIV -", "HIV"),
+        ("image left", "left"),
         ("10³", "103"),
         ("2½", "21/2"),
         ("5 mM", "5 mm"),

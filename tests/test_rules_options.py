@@ -138,6 +138,8 @@ def test_what_is_not_certain_is_left_undecided(answer: str) -> None:
         (["An increase", "A decrease"], "A decrease", 1),
         (["Ulna", "Fracture"], "The answer is a fracture.", 1),
         (["Ulna", "Fracture"], "A fracture", None),
+        (["Surgery", "No surgery"], "No. Surgery.", None),
+        (["Surgery", "No surgery"], "No surgery.", 1),
         (["C. difficile", "E. coli", "Giardia"], "C. difficile", 0),
         (["C. difficile", "E. coli", "Giardia"], "The answer is E. coli.", 1),
         (["Vitamin A", "Vitamin B", "Vitamin C"], "Vitamin C", 2),

@@ -99,6 +99,8 @@ def test_that_nothing_is_found_is_one_fact(report: str, score: float) -> None:
         "CT fails to show 2 small lesions on the left.",
         "CT: history of 2 small lesions on the left.",
         "CT: negative for 2 small lesions on the left.",
+        "CT: a small lesion on the left. A small nodule on the left.",
+        "CT. Lesion count: 2. Side: left. Size: small.",
         "CT: a pair of small lesions on the left.",
         "CT: 2 small lesions, left; the right side is clear.",
         "CT: not only 2 small lesions on the left.",

@@ -85,6 +85,9 @@ def test_a_stated_letter_is_read(answer: str) -> None:
         "B. Warfarin is the trap.", "B. That was a mistake.", "The answer is B. Also C.",
         "B\n\nThe same holds for C.", "B. But C cannot be excluded.", "\\boxed{B} if she is old",
         "The answer is B. Is it?", "B. I keep changing my mind.", "B or C: who knows?",
+        "B would be best. But she is pregnant. So we need heparin.",
+        "The drug of choice is warfarin. She is pregnant, so we use heparin.",
+        "B - contraindicated in pregnancy.\nHeparin is the safest.",
         "The answer is B. In renal failure, choose C.", "B (not really)", "B. Warfarin plus C",
         # nothing, or more than one thing, is stated
         "\\boxed{B} or \\boxed{C}", "\\boxed{B}, \\boxed{C}", "A. aspirin B. warfarin C. heparin",

@@ -69,7 +69,8 @@ def _read(
         if ending_of(record.finish_reason) == "length":
             spoken = after_thinking(completion, more=spec.thinking) or ""
             is_block = "</answer" in spoken.lower()
-            stated = said if is_block else stated_before_cut(said, kind=kind, options=options)
+            whole = said + "\n" * spoken.endswith("\n")  # a line that ends is complete
+            stated = said if is_block else stated_before_cut(whole, kind=kind, options=options)
             if not stated:
                 return said, None, Outcome.TRUNCATED
             rule = decide(stated, kind=kind, **expected)

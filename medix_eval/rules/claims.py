@@ -125,7 +125,7 @@ class _Answer:
             return None
         last = stated[-1]
         alike = [one for one in stated if one.mention and one.mention.choice == mention.choice]
-        others = [one for one in stated if one not in alike]
+        others = [one for one in stated if not one.mention or one.mention.choice != mention.choice]
         if others and (self._turns(stated) or not self._overrules(mention, last, others[-1])):
             return None
         is_answer = any(one.is_answer and not one.is_limited for one in alike)
@@ -170,18 +170,16 @@ class _Answer:
 
     def _without_items(self, stated: list[_Statement]) -> list[_Statement]:
         """Leave out what only lists why the others are wrong: "- A. aspirin: too weak"."""
-        explaining = [
-            one
+        sentences, keys = self.sentences, self.text.keys
+        telling = [
+            one.is_answer
+            or one.mention is None
+            or SOFT.issuperset(keys[one.mention.end : sentences[one.sentence][1]])
             for one in stated
-            if not one.is_answer
-            and one.mention
-            and not SOFT.issuperset(
-                self.text.keys[one.mention.end : self.sentences[one.sentence][1]]
-            )
         ]
-        is_first = bool(stated) and not stated[0].sentence and stated[0] not in explaining
-        if is_first or any(one.is_answer for one in stated):
-            return [one for one in stated if one not in explaining]
+        opens = bool(stated) and not stated[0].sentence and telling[0]
+        if opens or any(one.is_answer for one in stated):
+            return [one for one, tells in zip(stated, telling, strict=True) if tells]
         return stated
 
     def _all_statements(self) -> Iterator[_Statement]:
@@ -418,9 +416,11 @@ class _Standing:
         """Tell whether another option that is named by its words may be the answer."""
         if phrase("{against}").search(beside.said):
             return False
+        own = self.answer.line.part(self.mention.start, self.mention.end)
         is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
-        is_right_behind = beside.place == 1 and beside.is_near
-        return (is_lone and is_right_behind) or self._is_favoured(named, beside)
+        is_lone = is_lone or "would be " in own  # "B would be best. But she is pregnant: heparin."
+        is_close = beside.is_near and beside.place > 0
+        return (is_lone and is_close) or self._is_favoured(named, beside)
 
     def _is_favoured(self, named: Mention, beside: _Beside) -> bool:
         """Tell whether words that speak for an option stand in its sentence, or around it."""
@@ -430,8 +430,8 @@ class _Standing:
         if is_whole:
             return phrase("{for_another}").search(beside.said) is not None
         part = self.answer.line.part
-        before = part(max(named.start - _AROUND, 0), named.start)
-        behind = part(named.end, min(named.end + _AROUND, len(self.answer.text)))
+        before = part(max(named.start - _AROUND, beside.start), max(named.start, beside.start))
+        behind = part(named.end, min(named.end + _AROUND, max(beside.end, named.end)))
         return phrase("{favoured}").search(f"{before}| {behind}") is not None
 
 

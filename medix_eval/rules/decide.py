@@ -283,6 +283,9 @@ class _Report:
         """Tell whether something is denied, and it is not certain what."""
         if any(one and _negative().issuperset(one) for one in self.sentences):
             return True  # "No."
+        singles = [meant for one in self.sentences for _, meant in _counts(one) if meant == "1"]
+        if "count" in facts and (len(singles) > 1 or "count " in said):
+            return True  # "A lesion on the left. A lesion on the right.", "Lesion count: 2"
         # Without findings, "no lesion, no mass" denies one thing.
         denials = ("denied_behind", "denied_first")[: 1 + bool(_OF_A_FINDING & facts.keys())]
         return any(re.search(terms()[denial], said) for denial in denials)
@@ -450,7 +453,7 @@ def _hides_characters(answer: str, expected: Expected) -> bool:
 _END = re.compile(
     r"(?m)(?:(?<!\d)|(?=.\s))(?<!^[A-Za-z\d])(?<!^\*\*[A-Za-z])(?<!^\d\d)(?<!\bvs)(?<!\bDr)[.!?]"
     r"(?![\w.])[\"'\u201d\u2019)\]*_]*|[\u3002\uff01\uff1f]|\n|\A\W*(?i:yes|no)\b[,;:]"
-    r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}|(?<=\w\w\w):(?=\s|\Z)|\"(?=\s*[,}])"
+    r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}|\w\"(?=\s*(?:[,}]|\Z))"
 )
 """Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
 _SAYS = re.compile(r"(?i)\\boxed|\b(?:answer|option|choice|diagnosis)[\"*]*(?: is|:)\s+\W*\w")
@@ -458,7 +461,7 @@ _DESCRIBES = re.compile(r"(?i)\b(?:shows?|reveals?|suggests?|there (?:is|are)|th
 """What may be an answer although it begins as a preface does."""
 _PREFACE = re.compile(
     r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first|here|step|looking|to|i|we|based|this|there"
-    r"|option|the (?:image|question|patient)|analysis|explanation|findings|thinking)\b|.*(?::|is)$"
+    r"|option|the (?:image|question|patient)|analysis|explanation|findings|thinking)\b|.*\bis$"
 )
 
 
@@ -467,12 +470,15 @@ def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> 
 
     The sentence that was cut states nothing, but it may take back what stands before it.
 
-    >>> stated_before_cut("The answer is B.\n\nExplanation: the", kind=Kind.OPEN)
-    'The answer is B.\n\n'
+    >>> stated_before_cut("The answer is 5 mg. Expla", kind=Kind.OPEN)
+    'The answer is 5 mg.'
     >>> stated_before_cut("The most likely diagnosis is a", kind=Kind.OPEN) is None
     True
     """
-    end = max((one.end() for one in _END.finditer(said)), default=0)
+    ends = [one.end() for one in _END.finditer(said)]
+    if kind is Kind.OPEN and not options:  # "Four chambers: the left …", but "A. Aspirin: a …"
+        ends += [one.end() for one in re.finditer(r"(?<=\w\w\w):(?=\s)", said)]
+    end = max(ends, default=0)
     stated, cut = said[:end], said[end:]
     if re.match(r"\W*[A-Za-z][.):]", cut) and not _SAYS.search(stated):
         return None  # it goes through the options
@@ -487,7 +493,7 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
     if options and _claimed_option(read(text), given) is not None:
         return True
     is_interjected = kind is Kind.CLOSED and re.match(r"(?i)\W*(?:yes|no)\b", text)
-    parts = [one.strip("*_# ") for one in _END.split(text) if words(one)]
+    parts = [one.strip("*_# :") for one in _END.split(text) if words(one)]
     parts = parts if kind is Kind.REPORT else parts[:1]
     is_said = any(not _PREFACE.match(one) for one in parts)
     return bool(is_interjected or is_said or _DESCRIBES.search(text))

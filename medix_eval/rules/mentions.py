@@ -14,7 +14,16 @@ from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
 
-from medix_eval.rules.text import SKIPPED, SOFT, Text, data_of, plain, starts_with_article, terms_of
+from medix_eval.rules.text import (
+    NEGATIONS,
+    SKIPPED,
+    SOFT,
+    Text,
+    data_of,
+    plain,
+    starts_with_article,
+    terms_of,
+)
 
 _LETTER_WORDS = frozenset({"option", "choice", "answer", "letter"})
 _OPENING = frozenset("([{")
@@ -278,7 +287,8 @@ class Naming:
 
     def _end_of(self, words: tuple[str, ...], at: int) -> int | None:
         for number, word in enumerate(words):
-            at = self._past(at, SKIPPED) if number else at
+            if number:  # "No, surgery" is not "no surgery"
+                at = self._past(at, ("the",) if words[number - 1] in NEGATIONS else SKIPPED)
             if self._keys[at] != word:
                 return None
             at += 1

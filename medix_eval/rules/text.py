@@ -193,7 +193,7 @@ def read(text: str) -> Text:
         text = held[1] or held[2] or ""
     if not text.isascii():
         text = _RAISED.sub(r"^\g<0>", INVISIBLE.sub("", text))
-        text = plain(_SCRIPTS.sub(" ", text))
+        text = _SCRIPTS.sub(" ", plain(text))
         if not text.isascii():
             text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
     if "\\" in text:

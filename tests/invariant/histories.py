@@ -235,7 +235,7 @@ def _answer(question: Question, rng: random.Random) -> Said:
 
 
 def _study(number: int, shown: str) -> str:
-    return f"Study {number} of them: {shown}."
+    return f"Study {number} of them: {shown}"
 
 
 # The story of a history

@@ -400,10 +400,9 @@ def _tagged(text: str) -> dict[str, Any]:
 
 
 def _reasoned(rng: random.Random, said: Said) -> Reply:
-    """Answer, and be cut in the reasons behind it; a report that goes on states no result."""
+    """Answer, and be cut in the reasons behind it."""
     text = f"The answer is {said.text}.\n\nReasons: the"
-    means = TRUNCATED if said.text.startswith("Study") else "own"
-    reply = _answered(lambda _: {"content": text}, "length", means=means)(rng, said)
+    reply = _answered(lambda _: {"content": text}, "length")(rng, said)
     # Of an open question no rule is certain of more than the words of the reference.
     return replace(reply, said=text, is_garbled=said.text == "pneumothorax")
 
