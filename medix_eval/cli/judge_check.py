@@ -59,21 +59,24 @@ def judge_check(
     if run is not None and labels is None:
         if judge is not None:
             raise ConfigError("--sheet alone uses no judge", hint="leave --judge out")
-        positive("--num", num)
-        _write_sheet(run, num=num, seed=seed)
+        from medix_eval.judge_check.sheet import write_sheet  # noqa: PLC0415
+
+        for path in write_sheet(run, num=positive("--num", num) or 1, seed=seed):
+            typer.echo(str(path))
         return
     if run is not None and judge is None and (protocol or overrides):
         raise ConfigError(
             "--sheet with --labels reads the verdicts of the run, under its own protocol",
             hint="leave --protocol and --set out, or name a judge to ask again with --judge",
         )
-    from medix_eval.judge_check.check import ask_about, write_scorecard  # noqa: PLC0415
+    from medix_eval.judge_check.check import ask_about, read_back, write_scorecard  # noqa: PLC0415
+    from medix_eval.results.labels import read_labels  # noqa: PLC0415
 
     _make(out / "judges")  # before anything is asked that could then not be kept
 
     (choice,) = judge_choices(judge, options)
     if judge is None and run is not None and labels is not None:
-        card = _read_back(labels, run)
+        card = read_back(read_labels(labels), run)
     else:
         source, items, restricted = _labelled(labels, run, split)
         panel = _panel(
@@ -103,20 +106,6 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {folder.parent} cannot be used: {error.strerror}") from error
-
-
-def _write_sheet(run: JudgedRun, *, num: int, seed: int) -> None:
-    from medix_eval.judge_check.sheet import write_sheet  # noqa: PLC0415
-
-    for path in write_sheet(run, num=num, seed=seed):
-        typer.echo(str(path))
-
-
-def _read_back(labels: Path, run: JudgedRun) -> Scorecard:
-    from medix_eval.judge_check.check import read_back  # noqa: PLC0415
-    from medix_eval.results.labels import read_labels  # noqa: PLC0415
-
-    return read_back(read_labels(labels), run)
 
 
 def _labelled(
