@@ -80,10 +80,8 @@ def as_page(rows: Sequence[Mapping[str, str]]) -> str:
     shown = ("sample_id", "task", "question", "reference", "answer", "note", MARK)
     content = json.dumps([{name: row[name] for name in shown} for row in rows])
     page = (folder / "page.html.jinja").read_text(encoding="utf-8")
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True).from_string(
-        page
-    )
-    return template.render(
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
+    return environment.from_string(page).render(
         num=len(rows),
         restricted=any(row["data_class"] == "dua" for row in rows),
         style=style,
