@@ -39,7 +39,8 @@ _DATA = "<!--blocks-->"
 
 def render(name: str, **content: Any) -> str:
     """Return a page made from `pages/NAME`."""
-    style, script = _style(), _read("script.js")
+    theme = (bundled("leaderboard") / "theme.css").read_text(encoding="utf-8")
+    style, script = f"{theme}\n{_read('style.css')}", _read("script.js")
     security_policy = "; ".join(
         [
             "default-src 'none'",
@@ -77,11 +78,6 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {f.__name__: f for f in (counted, decimal, p_value, points, yes_no_text)}
     environment.filters |= {one.__name__: partial(one, none=NOTHING) for one in (percent, span)}
     return environment
-
-
-def _style() -> str:
-    theme = (bundled("leaderboard") / "theme.css").read_text(encoding="utf-8")
-    return f"{theme}\n{_read('style.css')}"
 
 
 def _read(name: str) -> str:
@@ -230,18 +226,14 @@ class Packing:
 
     def index(self) -> str:
         """Return the packed index."""
-        slices = {
-            name: list(codes.names) for name, codes in self._slices.items() if len(codes.names) > 1
-        }
+        slices = {name: list(one.names) for name, one in self._slices.items() if len(one.names) > 1}
         return packed(
             {
                 "tasks": list(self._tasks.names),
                 "outcomes": list(self._labels.names),
                 "tags": list(self._tags.names),
                 "slices": slices,
-                "sliced": {
-                    name: [values.get(name, -1) for values in self._sliced] for name in slices
-                },
+                "sliced": {name: [one.get(name, -1) for one in self._sliced] for name in slices},
                 "starts": self._starts,
                 "rows": self._rows,
             }

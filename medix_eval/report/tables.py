@@ -22,7 +22,7 @@ from medix_eval.report.format import (
     table,
     with_span,
 )
-from medix_eval.results.comparison import ChangedSample, Comparison, Contest, Pair
+from medix_eval.results.comparison import Comparison, Contest, Pair
 from medix_eval.results.scores import MARKED, Scores, SliceScore, TaskScore, YesNo, losses, whose
 from medix_eval.results.statistics import Difference
 
@@ -210,9 +210,7 @@ def notes(scores: Scores) -> list[str]:
     if scores.text_only:
         said.append(_TEXT_ONLY)
     if scores.control:
-        said.append(
-            f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."
-        )
+        said += [f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."]
     if effect := scores.effect:
         num_left_out = sum(scores.tasks[name].n - one.n for name, one in effect.tasks.items())
         if num_left_out:
@@ -316,7 +314,9 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 def comparison_table(comparison: Comparison) -> RenderableType:
     """Return who is best, and how each run differs from the baseline."""
-    parts: list[RenderableType] = [*_head(comparison), *map(strong, _stamps(comparison))]
+    stamps = [_SYNTHETIC] if comparison.synthetic else []
+    stamps += [f"FORCED, not comparable: {found}" for found in comparison.mismatches]
+    parts: list[RenderableType] = [*_head(comparison), *map(strong, stamps)]
     parts.append(_contests(comparison))
     for pair in comparison.pairs:
         parts += [_differences(pair), *_clear_slices(pair), *_changed(pair)]
@@ -337,27 +337,18 @@ def comparison_table(comparison: Comparison) -> RenderableType:
 
 def _head(comparison: Comparison) -> list[str]:
     settings = [run.settings for run in comparison.runs]
-    telling = [
-        name for name in ("control", "seed") if len({str(s.get(name)) for s in settings}) > 1
-    ]
+    vary = [name for name in ("control", "seed") if len({str(s.get(name)) for s in settings}) > 1]
     return [
         f"{run.letter} = {run.model}"
-        + "".join(f" · {name} {run.settings.get(name, 'none')}" for name in telling)
+        + "".join(f" · {name} {run.settings.get(name, 'none')}" for name in vary)
         + f" · protocol {run.protocol['name']} · {run.run}"
         for run in comparison.runs
     ]
 
 
-def _stamps(comparison: Comparison) -> list[str]:
-    forced = [f"FORCED, not comparable: {found}" for found in comparison.mismatches]
-    return [*([_SYNTHETIC] if comparison.synthetic else []), *forced]
-
-
 def _contests(comparison: Comparison) -> Table:
     header = ["task", "shared", "left out", *(run.letter for run in comparison.runs)]
-    tasks, groups = (
-        map(_contest, found.items()) for found in (comparison.tasks, comparison.groups)
-    )
+    tasks, groups = (map(_contest, one.items()) for one in (comparison.tasks, comparison.groups))
     return table(header, tasks, groups, broken=[header[0], *header[3:]])
 
 
@@ -406,11 +397,10 @@ def _changed(pair: Pair) -> list[str]:
     lines = []
     for what, changed in (("fixed", pair.won), ("broke", pair.lost)):
         lines.append(f"{pair.letter} {what} {len(changed)}{':' if changed else ''}")
-        lines += [f"  {_line(one)}" for one in changed[:_LISTED]]
+        lines += [
+            f"  {one.task} {one.sample_id}  {one.before:.2f} -> {one.after:.2f}"
+            for one in changed[:_LISTED]
+        ]
         left = len(changed) - _LISTED
         lines += [f"  and {left} more; --json lists all"] if left > 0 else []
     return [*lines, ""]
-
-
-def _line(one: ChangedSample) -> str:
-    return f"{one.task} {one.sample_id}  {one.before:.2f} -> {one.after:.2f}"

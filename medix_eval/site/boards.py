@@ -182,9 +182,7 @@ class Board:
             and _is_same_protocol(self.entries[0], entry)
             and _judges(self.judges) == _judges(entry.run.judging.judges)
             and _conditions(self.entries[0].run) == _conditions(entry.run)
-            and all(
-                self.fingerprints.get(task, here) == here for task, here in fingerprints.items()
-            )
+            and all(self.fingerprints.get(task, its) == its for task, its in fingerprints.items())
         )
 
 
@@ -473,18 +471,16 @@ def rank_entries(board: Board, *, rules: Rules, aligned: Mapping[str, Aligned]) 
     tasks = board.groups[headline] if headline else ()
     ranked: list[Ranked] = []
     for place, entry in enumerate(ordered, 1):
-        withheld = reasons[entry.identity]
-        rank = None if withheld else place
+        why = reasons[entry.identity]
+        rank = None if why else place
         if rank and ranked and value(ranked[-1].entry) == value(entry):
             rank = ranked[-1].rank
         ties = None
-        if best is not None and not withheld and entry is not best:
+        if best is not None and not why and entry is not best:
             rows = board.entries.index(entry), board.entries.index(best)
             ties = tie([aligned[task] for task in tasks], *rows)
         name = slugs[entry.identity]
-        ranked.append(
-            Ranked(entry=entry, slug=name, rank=rank, withheld=withheld, ties_with_best=ties)
-        )
+        ranked.append(Ranked(entry=entry, slug=name, rank=rank, withheld=why, ties_with_best=ties))
     return ranked
 
 
