@@ -44,8 +44,8 @@ def render(name: str, **content: Any) -> str:
     security_policy = "; ".join(
         [
             "default-src 'none'",
-            f"style-src '{_hash(style)}'",
-            f"script-src '{_hash(script)}'",
+            f"style-src '{source_hash(style)}'",
+            f"script-src '{source_hash(script)}'",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
@@ -84,7 +84,8 @@ def _read(name: str) -> str:
     return (_PAGES / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def source_hash(text: str) -> str:
+    """Return by which hash a content security policy lets a style or a script in."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medix_eval.records import Outcome
 from medix_eval.report.format import (
     counted,
+    csv_of,
     decimal,
     p_value,
     percent,
@@ -101,24 +100,22 @@ def as_markdown(scores: Scores) -> str:
 
 def as_csv(scores: Scores) -> str:
     """Return `scores.csv`: one line per task, every outcome in its own column."""
-    out = io.StringIO()
     fields = ["task", "version", "kind", "n", "n_scored", "score", "stderr", "low", "high"]
     fields += ["interval_low", "interval_high", "n_clusters"]
     fields += ["rules_score", "rules_n", *(outcome.value for outcome in Outcome)]
     metrics = dict.fromkeys(name for task in scores.tasks.values() for name in task.metrics)
     fields += [f"metric_{name}" for name in metrics]
-    writer = csv.DictWriter(out, fields, lineterminator="\n")
-    writer.writeheader()
+    rows: list[dict[str, Any]] = []
     for name, task in scores.tasks.items():
         low, high = task.bounds or (None, None)
         row = task.model_dump(include=set(fields)) | {"task": name, "low": low, "high": high}
         row |= task.outcomes | ends("interval", task.interval)
-        writer.writerow(row | {f"metric_{one}": v.value for one, v in task.metric_values.items()})
+        rows.append(row | {f"metric_{one}": v.value for one, v in task.metric_values.items()})
     for name, group in scores.groups.items():
         n = sum(scores.tasks[task].n for task in group.tasks if task in scores.tasks)
         row = {"task": name, "kind": "group", "n": n, "score": group.score, "stderr": group.stderr}
-        writer.writerow(row | ends("interval", group.interval))
-    return out.getvalue()
+        rows.append(row | ends("interval", group.interval))
+    return csv_of(fields, rows)
 
 
 def ends(name: str, pair: tuple[float, float] | None) -> dict[str, float]:

@@ -190,8 +190,7 @@ def entries_of(
     run: JudgedRun, *, demo_tasks: Collection[str], facts: Mapping[str, ModelFacts]
 ) -> list[Entry]:
     """Split a run into what is real or imported, what is synthetic and what is the demo."""
-    _prove_names(run)
-    _prove_groups(run)
+    _prove(run)
     sorted_out: dict[Standing, list[str]] = {}
     for task in run.scores.tasks:
         standing = Standing.IMPORTED if _IMPORTED in run.manifest.generation else Standing.REAL
@@ -276,18 +275,14 @@ def _name(boards: Iterable[Board]) -> None:
         taken.add(board.slug)
 
 
-def _prove_names(run: JudgedRun) -> None:
-    """Refuse a benchmark whose name is not a file name: its page could be written anywhere."""
+def _prove(run: JudgedRun) -> None:
+    """Refuse a name that is no file's, and an average that does not follow from its benchmarks."""
     for task in run.scores.tasks:
-        if not _TASK_NAME.fullmatch(task):
+        if not _TASK_NAME.fullmatch(task):  # its page could be written anywhere
             raise ConfigError(
                 f"{run.place / 'scores.json'}: {task[:80]!r} is not a benchmark name",
                 hint="use letters, digits, `_`, `-` and `.`",
             )
-
-
-def _prove_groups(run: JudgedRun) -> None:
-    """Refuse an average that does not follow from its benchmarks."""
     for name, group in run.scores.groups.items():
         found = [run.scores.tasks[task].score for task in group.tasks if task in run.scores.tasks]
         average = mean(score for score in found if score is not None)
