@@ -52,8 +52,9 @@ def ask_about(
             cache = stack.enter_context(VerdictCache.at(out / CACHE_FILE))
             panel = replace(panel, cache=cache)
         progress = stack.enter_context(shown_progress(wanted=True))
-        how: dict[str, Any] = {"restricted": restricted, "progress": progress}
-        judged = run_to_end(ask_panel(panel, items, logs=out / "judges" / "logs", **how))
+        logs = out / "judges" / "logs"
+        asking = ask_panel(panel, items, logs=logs, restricted=restricted, progress=progress)
+        judged = run_to_end(asking)
     protocol = panel.protocol
     name, identity = protocol.name, dict[str, Any]()
     for judge in panel.judges:

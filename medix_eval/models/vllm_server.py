@@ -160,8 +160,9 @@ class VLLMServer:
                 if not is_kept:
                     await server.stop()
             if self.keep_in is not None:
-                how = {"pid": server.keep(), "port": server.port}
-                remember(self.keep_in, KeptServer(key=key, name=self.name, id=served, **how))
+                pid, port = server.keep(), server.port
+                kept = KeptServer(key=key, name=self.name, pid=pid, port=port, id=served)
+                remember(self.keep_in, kept)
 
     def _start(
         self, identity: Mapping[str, Any], *, sees: bool, served: str, logs: Path
