@@ -29,7 +29,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main(command: list[str]) -> int:
     """Run the command until it ends or is no longer wanted; return its status."""
-    if sys.platform == "linux":  # what a dead server leaves behind becomes a child, to be found
+    if sys.platform == "linux":  # adopt what a dead server leaves behind
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     asked_to_stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
