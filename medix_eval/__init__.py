@@ -32,9 +32,8 @@ __all__ = [
     "Run", "__version__", "compare", "evaluate", "judge", "load_run", "plan", "score", "tasks",
 ]  # fmt: skip
 
-logging.getLogger(__name__).addHandler(
-    logging.NullHandler()
-)  # who imports us decides what is shown
+# Who imports us decides what is shown.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -28,9 +28,7 @@ from medix_eval.cli import (
 from medix_eval.errors import ConfigError, MedixError, full_disk
 
 # typer carries a click of its own and shows only its subclasses.
-UsageError: Any = next(
-    base for base in typer.BadParameter.mro() if base.__name__ == "ClickException"
-)
+UsageError: Any = next(one for one in typer.BadParameter.mro() if one.__name__ == "ClickException")
 _INTERRUPTED = 130
 _DONE = 0
 

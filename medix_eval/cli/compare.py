@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.flags import print_renderable
+from medix_eval.cli.flags import print_found
 
 
 def compare(
@@ -23,12 +23,8 @@ def compare(
 ) -> None:  # fmt: skip
     """Compare runs on the samples they share: differences, their intervals, wins and losses."""
     from medix_eval.evaluation import api  # noqa: PLC0415
+    from medix_eval.report.tables import comparison_table  # noqa: PLC0415
 
     paths = [*([baseline] if baseline else []), *(run for run in runs if run != baseline)]
     found = api.compare(*paths, force=force, judging=judging)
-    if as_json:
-        typer.echo(found.model_dump_json(indent=2))
-        return
-    from medix_eval.report.tables import comparison_table  # noqa: PLC0415
-
-    print_renderable(comparison_table(found))
+    print_found(found, comparison_table, as_json=as_json)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.flags import print_renderable, print_scores
+from medix_eval.cli.flags import print_found, print_scores
 from medix_eval.storage.version import __version__
-
-if TYPE_CHECKING:
-    from medix_eval.evaluation.repeats import Repeats
 
 _FAILURES = 1
 _DONE = 0
@@ -48,7 +45,10 @@ def evaluate(
         return
     run = api.evaluate(progress=True, allow_partial=allow_partial, **options)
     if options["repeat"] is not None and run.repeats is not None:
-        _print_repeats(run.repeats, as_json=as_json)
+        from medix_eval.evaluation.repeats import repeats_table  # noqa: PLC0415
+
+        print_found(run.repeats, repeats_table, as_json=as_json)
+        typer.echo(f"repetitions: {Path(run.repeats.runs[0]) / 'repeats.json'}", err=True)
         raise typer.Exit(_FAILURES if run.repeats.num_failures else _DONE)
     print_scores(run.scores, as_json=as_json)
     raise typer.Exit(_FAILURES if run.scores.num_failures else _DONE)
@@ -58,13 +58,3 @@ def as_given(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of an evaluation's flags as arguments of `medix_eval.evaluate`."""
     given = {name: value for name, value in flags.items() if name not in _SHOWN}
     return given | {"tasks": given["tasks"] or (), "overrides": given["overrides"] or ()}
-
-
-def _print_repeats(found: Repeats, *, as_json: bool) -> None:
-    from medix_eval.evaluation.repeats import repeats_table  # noqa: PLC0415
-
-    if as_json:
-        typer.echo(found.model_dump_json(indent=2))
-    else:
-        print_renderable(repeats_table(found))
-    typer.echo(f"repetitions: {Path(found.runs[0]) / 'repeats.json'}", err=True)

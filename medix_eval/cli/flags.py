@@ -7,17 +7,19 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import RenderableType
 
     from medix_eval.data.tasks import Catalogue
     from medix_eval.results.scores import Scores
 
 Command = Callable[..., None]
+Found = TypeVar("Found", bound="BaseModel")
 
 # A flag reads best as one line of what it is and one of what it says.
 # fmt: off
@@ -223,19 +225,19 @@ def open_catalogue(include_path: list[Path] | None) -> Catalogue:
 
 def print_scores(scores: Scores, *, as_json: bool) -> None:
     """Print the scores to stdout, and where the report is to stderr."""
-    if as_json:
-        typer.echo(scores.model_dump_json(indent=2))
-    else:
-        from medix_eval.report.tables import scores_table  # noqa: PLC0415
+    from medix_eval.report.tables import scores_table  # noqa: PLC0415
 
-        print_renderable(scores_table(scores))
+    print_found(scores, scores_table, as_json=as_json)
     typer.echo(f"report: {Path(scores.run) / 'report.html'}", err=True)
 
 
-def print_renderable(shown: RenderableType) -> None:
-    """Print a table to stdout."""
+def print_found(found: Found, table: Callable[[Found], RenderableType], *, as_json: bool) -> None:
+    """Print to stdout what a command found: as JSON for machines, or as its table."""
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
     from rich.console import Console  # noqa: PLC0415
 
     # In a file a line may be long; only a terminal has an edge.
     width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False).print(shown)
+    Console(width=width, highlight=False).print(table(found))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.flags import print_renderable
+from medix_eval.cli.flags import print_found
 
 if TYPE_CHECKING:
     from medix_eval.evaluation.api import Serving
@@ -53,10 +53,7 @@ def judge(
         **cast("Serving", options),
     )
     changes = changes_of(rejudged)
-    if as_json:
-        typer.echo(changes.model_dump_json(indent=2))
-    else:
-        print_renderable(changes_table(changes))
+    print_found(changes, changes_table, as_json=as_json)
     for one in rejudged:
         typer.echo(f"report: {one.after / 'report.html'}", err=True)
     raise typer.Exit(_FAILURES if changes.num_failures else _DONE)

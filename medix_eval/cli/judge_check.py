@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medix_eval.cli import flags
-from medix_eval.cli.flags import print_renderable
+from medix_eval.cli.flags import print_found
 from medix_eval.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
     from medix_eval.evaluation.panel import JudgeChoice, Panel
     from medix_eval.judge_check.probes import LabelledAnswer
     from medix_eval.judging.protocol import Protocol
-    from medix_eval.results.scorecard import Scorecard
     from medix_eval.results.store import JudgedRun
 
 _RULES, _MEDIX = "rules", "medix"
@@ -59,21 +58,24 @@ def judge_check(
     if run is not None and labels is None:
         if judge is not None:
             raise ConfigError("--sheet alone uses no judge", hint="leave --judge out")
-        positive("--num", num)
-        _write_sheet(run, num=num, seed=seed)
+        from medix_eval.judge_check.sheet import write_sheet  # noqa: PLC0415
+
+        for path in write_sheet(run, num=positive("--num", num) or 1, seed=seed):
+            typer.echo(str(path))
         return
     if run is not None and judge is None and (protocol or overrides):
         raise ConfigError(
             "--sheet with --labels reads the verdicts of the run, under its own protocol",
             hint="leave --protocol and --set out, or name a judge to ask again with --judge",
         )
-    from medix_eval.judge_check.check import ask_about, write_scorecard  # noqa: PLC0415
+    from medix_eval.judge_check import check  # noqa: PLC0415
+    from medix_eval.results.labels import read_labels  # noqa: PLC0415
 
     _make(out / "judges")  # before anything is asked that could then not be kept
 
     (choice,) = judge_choices(judge, options)
     if judge is None and run is not None and labels is not None:
-        card = _read_back(labels, run)
+        card = check.read_back(read_labels(labels), run)
     else:
         source, items, restricted = _labelled(labels, run, split)
         panel = _panel(
@@ -83,7 +85,7 @@ def judge_check(
             egress=(tuple(local_host or ()), allow_egress),
             out=out,
         )
-        card = ask_about(
+        card = check.ask_about(
             items,
             panel,
             labels=source,
@@ -91,8 +93,8 @@ def judge_check(
             out=out,
             use_cache=not no_cache,
         )
-    folder = write_scorecard(card, out)
-    _print(card, as_json=as_json)
+    folder = check.write_scorecard(card, out)
+    print_found(card, check.scorecard_table, as_json=as_json)
     typer.echo(f"scorecard: {folder / 'scorecard.json'}, chart: scorecard.svg", err=True)
     failed = _UNUSABLE if card.is_unusable else _FAILURES
     raise typer.Exit(failed if card.overall.n_failed else _DONE)
@@ -103,20 +105,6 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {folder.parent} cannot be used: {error.strerror}") from error
-
-
-def _write_sheet(run: JudgedRun, *, num: int, seed: int) -> None:
-    from medix_eval.judge_check.sheet import write_sheet  # noqa: PLC0415
-
-    for path in write_sheet(run, num=num, seed=seed):
-        typer.echo(str(path))
-
-
-def _read_back(labels: Path, run: JudgedRun) -> Scorecard:
-    from medix_eval.judge_check.check import read_back  # noqa: PLC0415
-    from medix_eval.results.labels import read_labels  # noqa: PLC0415
-
-    return read_back(read_labels(labels), run)
 
 
 def _labelled(
@@ -174,12 +162,3 @@ def _panel(
     policy = RetryPolicy(silence_s=choice.flags.request_timeout_s)
     panel = Panel(protocol=protocol, judges=resolve_judges(sources), policy=policy)
     return replace(panel, gives_up=False)  # it is to be measured, whatever it replies
-
-
-def _print(card: Scorecard, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(card.model_dump_json(indent=2))
-        return
-    from medix_eval.judge_check.check import scorecard_table  # noqa: PLC0415
-
-    print_renderable(scorecard_table(card))

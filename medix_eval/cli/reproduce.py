@@ -11,7 +11,7 @@ import typer
 
 from medix_eval.cli import flags
 from medix_eval.cli.evaluate import as_given
-from medix_eval.cli.flags import print_renderable, print_scores
+from medix_eval.cli.flags import print_found, print_scores
 from medix_eval.errors import ConfigError
 from medix_eval.storage.bundled import bundled
 
@@ -39,10 +39,7 @@ def reproduce(
 ) -> None:  # fmt: skip
     """Measure a model the published way and compare; all flags of an evaluation may follow."""
     from medix_eval.judging.protocol import load_protocol  # noqa: PLC0415
-    from medix_eval.results.reproduction import (  # noqa: PLC0415
-        figures_of,
-        load_figures,
-    )
+    from medix_eval.results.reproduction import figures_of, load_figures  # noqa: PLC0415
     from medix_eval.results.reproduction import reproduce as hold_against  # noqa: PLC0415
     from medix_eval.results.store import read_run  # noqa: PLC0415
 
@@ -51,10 +48,7 @@ def reproduce(
     if run is None:
         run = _evaluated(context, model, out).path
     found = hold_against(figures, read_run(run), load_protocol(_PROTOCOL))
-    if as_json:
-        typer.echo(found.model_dump_json(indent=2))
-    else:
-        print_renderable(_table(found))
+    print_found(found, _table, as_json=as_json)
     raise typer.Exit(_DONE if found.is_reproduced else _NOT_MET)
 
 

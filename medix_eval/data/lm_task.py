@@ -95,14 +95,12 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
                 f"task {self.name}: cannot load {self.DATASET_PATH}: {whole_story(error)}",
                 hint=_HINT,
             ) from error
-        if self._test_split not in self.dataset:
+        if (split := self._test_split) not in self.dataset:
             known = ", ".join(self.dataset)
-            raise DatasetError(
-                f"task {self.name}: there is no split {self._test_split!r}, only {known}"
-            )
+            raise DatasetError(f"task {self.name}: there is no split {split!r}, only {known}")
         settings = self.settings
         needed = (*self._template_columns, *self._image_columns, *settings.keep_rows)
-        features = self.dataset[self._test_split].features
+        features = self.dataset[split].features
         index = None if self.config.doc_to_choice is None else self.config.doc_to_target
         self._plain_index = check_columns(self.name, settings, features, needed=needed, index=index)
         self._check_size()
@@ -527,9 +525,7 @@ def in_named_order(text: str, images: Sequence[_Image | None]) -> list[_Image]:
 
 def _unnamed(text: str, images: Sequence[_Image | None]) -> list[_Image]:
     named = set(map(int, _NAMED_IMAGE.findall(text)))
-    return [
-        image for number, image in enumerate(images, 1) if image is not None and number not in named
-    ]
+    return [one for number, one in enumerate(images, 1) if one is not None and number not in named]
 
 
 @pass_context
@@ -658,9 +654,8 @@ def _all_of(faults: dict[str, DatasetError], catalogue: Catalogue) -> DatasetErr
     hints = dict.fromkeys(error.hint for error in faults.values() if error.hint)
     others = [place for name in faults for place in catalogue.tasks[name].settings.fallbacks]
     if others:
-        hints[f"--allow-fallback uses {', '.join(others)}, which counts as another benchmark"] = (
-            None
-        )
+        hint = f"--allow-fallback uses {', '.join(others)}, which counts as another benchmark"
+        hints[hint] = None
     if len(faults) == 1:
         (message,) = map(str, faults.values())
     else:

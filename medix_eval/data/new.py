@@ -68,9 +68,8 @@ def new_benchmark(
         raise ConfigError(f"--name {name!r}: use lowercase letters, digits and _, such as ward_vqa")
     if (to / "tasks" / name).exists() or (to / "data" / _DATASET / name).exists():
         raise ConfigError(f"{to} already has a benchmark {name!r}", hint="choose another --name")
-    questions = _read(folder)
     by_kind: dict[Kind, list[NewQuestion]] = {}
-    for question in questions:
+    for question in _read(folder):
         by_kind.setdefault(question.kind, []).append(question)
     data = to / "data" / _DATASET / name
     tasks: dict[str, int] = {}
@@ -84,7 +83,8 @@ def new_benchmark(
             fields = _task(task, some, name=name, licence=licence, data_class=data_class)
             file = path.relative_to(data).as_posix()
             fields["metadata"]["medix"]["files"] = {file: MirrorFile.of(path).sha256}
-            _write_task(to / "tasks" / name / f"{task}.yaml", fields)
+            head = "class: !function medix_eval.lm_task.MedixTask\n"
+            _write_yaml(to / "tasks" / name / f"{task}.yaml", fields, head=head)
             rows[f"{kind.value}/test"] = tasks[task] = len(some)
         if len(by_kind) > 1:
             group = {"group": name, "task": list(tasks)}
@@ -108,9 +108,8 @@ def _read(folder: Path) -> list[NewQuestion]:
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in _READERS)
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables) or "none"
-        raise ConfigError(
-            f"{folder} must have exactly one table (CSV, Excel or Parquet), found {found}"
-        )
+        said = f"{folder} must have exactly one table (CSV, Excel or Parquet), found {found}"
+        raise ConfigError(said)
     (table,) = tables
     try:
         frame = _READERS[table.suffix.lower()](table)
@@ -289,10 +288,6 @@ def _task(
         fields["doc_to_choice"] = "options"
         fields["doc_to_target"] = "{{ options.index(answer) }}"
     return fields
-
-
-def _write_task(path: Path, fields: dict[str, Any]) -> None:
-    _write_yaml(path, fields, head="class: !function medix_eval.lm_task.MedixTask\n")
 
 
 def _write_yaml(path: Path, fields: dict[str, Any], *, head: str = "") -> None:

@@ -79,10 +79,8 @@ class XRays:
                 hint="fetched images are kept: pull again for the rest",
             )
 
-    async def _work(
-        self, session: aiohttp.ClientSession, waiting: Iterable[tuple[str, str]]
-    ) -> None:
-        for name, address in waiting:
+    async def _work(self, session: aiohttp.ClientSession, left: Iterable[tuple[str, str]]) -> None:
+        for name, address in left:
             for number in range(1, _TRIES + 1):
                 try:
                     await self._one(session, address, self.folder / self.place / name)

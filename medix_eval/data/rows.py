@@ -197,9 +197,7 @@ class ScoredSplit:
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name not in {"README.md", ".gitattributes"}
         }
-        of_config = {
-            name: path for name, path in found.items() if name.startswith(f"{self.config}/")
-        }
+        of_config = {name: at for name, at in found.items() if name.startswith(f"{self.config}/")}
         found = of_config or found
         of_split = {name: path for name, path in found.items() if self.split in Path(name).name}
         if of_split and self.images and self.images.zip in found:

@@ -81,9 +81,17 @@ def read_samples(
         try:
             sample = _sample(task, fields, row=row, key=key, taken=taken)
         except BadRow as error:
-            sample_id = _unique(_sample_id(task.name, fields, images=()), taken)
-            record = _unreadable(error, sample_id=sample_id, row=row, key=key)
-            yield BadSample(record=record.model_copy(update={"restricted": task.is_restricted}))
+            record = CompletionRecord(
+                task=key,
+                sample_id=_unique(_sample_id(task.name, fields, images=()), taken),
+                row=row,
+                kind=Kind.OPEN,
+                prompt="",
+                reference="",
+                restricted=task.is_restricted,
+                failure=Failure(error=type(error).__name__, message=str(error)),
+            )
+            yield BadSample(record=record)
         else:
             yield sample
 
@@ -159,18 +167,6 @@ def _unique(sample_id: str, taken: set[str]) -> str:
         found = f"{sample_id}#{number}"
     taken.add(found)
     return found
-
-
-def _unreadable(error: BadRow, *, sample_id: str, row: int, key: str) -> CompletionRecord:
-    return CompletionRecord(
-        task=key,
-        sample_id=sample_id,
-        row=row,
-        kind=Kind.OPEN,
-        prompt="",
-        reference="",
-        failure=Failure(error=type(error).__name__, message=str(error)),
-    )
 
 
 def _release(paths: Collection[str]) -> None:

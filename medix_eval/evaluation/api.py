@@ -181,9 +181,8 @@ def plan(*, as_json: bool = False, **options: Any) -> str:
     bound.apply_defaults()
     settings, catalogue = _settings(**bound.arguments)
     if settings.control:
-        refuse_unfit(
-            settings.control, {name: catalogue.tasks[name].settings for name in settings.tasks}
-        )
+        named = {name: catalogue.tasks[name].settings for name in settings.tasks}
+        refuse_unfit(settings.control, named)
     repetitions = _number("--repeat", bound.arguments["repeat"])
     if repetitions is not None:
         refuse_equal(settings, times=repetitions)
@@ -311,7 +310,9 @@ def judge_choices(
     """
     from medix_eval.evaluation.panel import JudgeChoice  # noqa: PLC0415
 
-    _refuse_unknown(serving)
+    known = Serving.__annotations__
+    if unknown := [name for name in serving if name not in known]:
+        raise UnknownName("option", unknown[0], [*inspect.signature(evaluate).parameters, *known])
     judges: list[str | None] = [*map(str, _listed(names))] or [None]
     serving = {**serving, "judge_base_url": _listed(serving.get("judge_base_url"))}
     urls: list[Any] = [serving["judge_base_url"]]
@@ -451,12 +452,6 @@ def _shared_out(
     for place, number in enumerate(takers):
         found[number] = values[0] if len(values) == 1 else values[place]
     return found
-
-
-def _refuse_unknown(serving: Mapping[str, Any]) -> None:
-    known = Serving.__annotations__
-    if unknown := [name for name in serving if name not in known]:
-        raise UnknownName("option", unknown[0], [*inspect.signature(evaluate).parameters, *known])
 
 
 def _listed(value: Any) -> tuple[Any, ...]:

@@ -169,7 +169,8 @@ def _with_options_moved(sample: Sample, *, number: int) -> Sample:
     found = list(_list_of(options).finditer(sample.prompt)) if options else []
     if len(found) != 1:
         raise BadRow(f"{_place(sample)}: its prompt must list its options once, one per line")
-    if any(map(_names_others, options)) or any(map(_ENDS_LIST.search, options[:-1])):
+    names_others = any(_LETTERS.fullmatch(one) and len(one.split()) > 1 for one in options)
+    if names_others or any(map(_ENDS_LIST.search, options[:-1])):
         raise BadRow(f"{_place(sample)}: its options name each other")
     last = len(options) - bool(_ENDS_LIST.search(options[-1]))
     if len(set(options[:last])) < 2:  # noqa: PLR2004
@@ -181,10 +182,6 @@ def _with_options_moved(sample: Sample, *, number: int) -> Sample:
         start, end = found[0].span(f"option_{at}")
         text = text[:start] + moved[at] + text[end:]
     return replace(sample, prompt=text, options=moved)
-
-
-def _names_others(option: str) -> bool:
-    return bool(_LETTERS.fullmatch(option)) and len(option.split()) > 1
 
 
 def _another_order(options: Sequence[str], drawn: random.Random) -> list[str]:

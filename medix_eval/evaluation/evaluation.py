@@ -283,9 +283,7 @@ def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, 
         judges = give_gpus(judges)
     else:
         candidate, judges = together[0], together[1:]
-    if settings.model_flags.keep_server and any(
-        judge.devices & candidate.devices for judge in judges
-    ):
+    if settings.model_flags.keep_server and any(one.devices & candidate.devices for one in judges):
         raise ConfigError(
             "--keep-server: model and judge need the same device, so one must stop for the other",
             hint="give each its own GPUs with --gpus and --judge-gpus, or omit --keep-server",
@@ -301,9 +299,7 @@ def _controls(
     Such a model is not asked about images unless that is what is wanted.
     """
     given = (settings.control,) if settings.control else ()
-    with_images = [
-        name for name in settings.tasks if catalogue.tasks[name].settings.modality == "image"
-    ]
+    with_images = [n for n in settings.tasks if catalogue.tasks[n].settings.modality == "image"]
     if not with_images or candidate.takes_images is not False or NO_IMAGE in given:
         return given
     if settings.allow_text_only and not any(control.disturbs == "images" for control in given):

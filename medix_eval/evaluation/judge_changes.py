@@ -81,10 +81,8 @@ def changes_of(rejudged: Sequence[Rejudged]) -> JudgeChanges:
     after = [read_run(one.after) for one in rejudged]
     before = [read_run(one.before) if one.before else None for one in rejudged]
     pairs = list(zip(before, after, strict=True))
-    shared = _shared_tasks(pairs)
-    means = [
-        (_mean(old, shared), _mean(new, shared)) if old else (None, None) for old, new in pairs
-    ]
+    tasks = _shared_tasks(pairs)
+    means = [(_mean(old, tasks), _mean(new, tasks)) if old else (None, None) for old, new in pairs]
     was, now = _ranks([old for old, _ in means]), _ranks([new for _, new in means])
     runs = [
         RunChange(
@@ -102,7 +100,7 @@ def changes_of(rejudged: Sequence[Rejudged]) -> JudgeChanges:
     ]
     return JudgeChanges(
         runs=runs,
-        ranked_by=shared,
+        ranked_by=tasks,
         kendall_tau=_kendall_tau(means),
         num_failures=sum(new.scores.num_failures for new in after),
         lost=whose((one for new in after for one in new.scores.tasks.values()), scored=False),
@@ -196,15 +194,11 @@ def _kind_of_change(was: float | None, now: float | None) -> str:
 
 def _shared_tasks(pairs: Sequence[tuple[JudgedRun | None, JudgedRun]]) -> list[str]:
     """Return the tasks that every run has a score of, in both judgings."""
-    judged = [run for old, new in pairs if old is not None for run in (old, new)]
-    if not judged:
-        return []
+    judged = [run.scores.tasks for old, new in pairs if old is not None for run in (old, new)]
     return [
         name
-        for name in judged[0].scores.tasks
-        if all(
-            name in run.scores.tasks and run.scores.tasks[name].score is not None for run in judged
-        )
+        for name in next(iter(judged), {})
+        if all(name in tasks and tasks[name].score is not None for tasks in judged)
     ]
 
 

@@ -65,7 +65,10 @@ def _said_of_one_checkpoint(candidate: Known, judge: Known) -> str | None:
     if (ours & theirs) - {None}:
         other = candidate.name != judge.name
         return "its own checkpoint" + (f": {candidate.name} has the same weights" if other else "")
-    if candidate.kind == judge.kind == "folder" or not _is_one_name(candidate, judge):
+    first, second = _parts(candidate), _parts(judge)
+    # One name may be the end of the other: `qwen3-14b` of `Qwen/Qwen3-14B`.
+    is_one_name = first[-len(second) :] == second[-len(first) :]
+    if candidate.kind == judge.kind == "folder" or not is_one_name:
         return None
     if candidate.kind == judge.kind == "hub":
         if candidate.identity.get("repo") != judge.identity.get("repo"):
@@ -94,12 +97,6 @@ def _weights(identity: Mapping[str, Any]) -> set[object]:
     files = identity.get("files") if identity.get("kind") == "folder" else None
     hashes = [sha for name, sha in (files or {}).items() if name.endswith(".safetensors")]
     return {digest(sorted(hashes))} if hashes else set()
-
-
-def _is_one_name(first: Known, second: Known) -> bool:
-    """Tell whether one name is the end of the other: `qwen3-14b` of `Qwen/Qwen3-14B`."""
-    ours, theirs = _parts(first), _parts(second)
-    return ours[-len(theirs) :] == theirs[-len(ours) :]
 
 
 def _parts(model: Known) -> list[str]:

@@ -178,10 +178,9 @@ def judge_sources(
             f"{len(choices)} judges can be split evenly, but this protocol uses their majority",
             hint="name an odd number of judges, or average them with --set judge.jury=mean",
         )
+    most = spec.sampling.max_tokens
     return tuple(
-        resolve_model(
-            choice.name or spec.model, choice.flags, max_tokens=spec.sampling.max_tokens, out=out
-        )
+        resolve_model(choice.name or spec.model, choice.flags, max_tokens=most, out=out)
         for choice in choices
     )
 
@@ -197,7 +196,10 @@ def resolve_judges(sources: Sequence[ModelSource]) -> tuple[ResolvedJudge, ...]:
     known: dict[str, str] = {}
     judges = []
     for source in sources:
-        identity = _identity(source)
+        try:
+            identity = source.identity()
+        except (ConfigError, ServerError) as error:
+            raise NoJudge(error) from error
         names[source.name] += 1
         number = names[source.name]
         name = source.name if number == 1 else f"{source.name}#{number}"
@@ -216,13 +218,6 @@ def resolve_judges(sources: Sequence[ModelSource]) -> tuple[ResolvedJudge, ...]:
             "them yourself and name them openai:NAME",
         )
     return tuple(judges)
-
-
-def _identity(judge: ModelSource) -> dict[str, Any]:
-    try:
-        return judge.identity()
-    except (ConfigError, ServerError) as error:
-        raise NoJudge(error) from error
 
 
 def judging_manifest(

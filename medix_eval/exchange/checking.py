@@ -178,9 +178,8 @@ def _coverage(given: Submission) -> list[str]:
         f"{task} {one} has a verdict without a completion, or a completion without a verdict"
         for task, one in given.completions.keys() ^ given.verdicts.keys()
     ]
-    rows = Counter(
-        task.partition("@")[0] for task, _ in given.completions.keys() & given.verdicts.keys()
-    )
+    both = given.completions.keys() & given.verdicts.keys()
+    rows = Counter(task.partition("@")[0] for task, _ in both)
     for name in given.judging.tasks:
         expected = given.manifest.tasks[name].num_selected
         if rows[name] != expected:
@@ -211,11 +210,8 @@ async def _replayed(given: Submission, protocol: Protocol) -> list[str]:
         record = given.completions.get(key)
         if record is None:
             continue
-        if given.is_restricted(key):
-            problem = await problem_of_points(protocol, record, kept, judges=names)
-        else:
-            problem = await problem_of_replies(protocol, record, kept, judges=names)
-        if problem:
+        compare = problem_of_points if given.is_restricted(key) else problem_of_replies
+        if problem := await compare(protocol, record, kept, judges=names):
             problems.append(f"{key[0]} {key[1]}: {problem}")
     return problems
 
@@ -251,9 +247,8 @@ def _ask_again(given: Submission, judge: ResolvedJudge, doubts: Doubts, found: C
         said = ", ".join(stated) or "no judge"
         found.unchecked.append(f"it was judged by {said}, but {judge.name} is asked here")
     try:
-        asked = asyncio.run(
-            ask_again(given, judge, num_samples=doubts.num_samples, seed=doubts.seed)
-        )
+        asking = ask_again(given, judge, num_samples=doubts.num_samples, seed=doubts.seed)
+        asked = asyncio.run(asking)
     except ConfigError as error:
         found.unchecked.append(f"a sample judged again: {error}")
         return

@@ -77,9 +77,8 @@ def import_results(path: Path, catalogue: Catalogue, *, out: Path, model: str | 
             raise ConfigError(f"{name!r} is not a model name", hint="set one with --model")
         run, judging = _write(found, catalogue, out=out, model=name)
     scores = write_scores(run, judging, catalogue)
-    return Imported(
-        scores=scores, layout=found.layout, differences=_differences(found, scores, catalogue)
-    )
+    differ = _differences(found, scores, catalogue)
+    return Imported(scores=scores, layout=found.layout, differences=differ)
 
 
 def _folder(path: Path, scratch: Path) -> Path:

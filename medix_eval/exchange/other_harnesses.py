@@ -65,11 +65,9 @@ def read_lm_eval(folder: Path) -> ForeignResults:
         if not samples.is_file():
             continue
         found.files[samples.name] = sha256_of(samples)
-        for line, place in lines_of(samples, found):
-            if (sample := _lm_eval_sample(line, task=task, metric=metric, place=place)) is None:
-                found.problems.append(
-                    f"{place} has no doc_id, no response or no {metric} in [0, 1]"
-                )
+        for line, at in lines_of(samples, found):
+            if (sample := _lm_eval_sample(line, task=task, metric=metric, place=at)) is None:
+                found.problems.append(f"{at} has no doc_id, no response or no {metric} in [0, 1]")
             else:
                 found.samples.append(sample)
     return found
@@ -242,18 +240,15 @@ class ForeignResults:
     def refuse_defects(self, folder: Path) -> None:
         """Raise `DatasetError` naming what is wrong, if anything is."""
         first: dict[tuple[str, int], str] = {}
-        for sample in self.samples:
-            if not _TASK.fullmatch(sample.task):
-                self.problems.append(
-                    f"{sample.place} is of {sample.task!r}, which is not a task name"
-                )
-            if not 0 <= sample.row < _MOST_ROWS:
-                self.problems.append(f"{sample.place} is of row {sample.row}")
-            before = first.setdefault((sample.task, sample.row), sample.place)
-            if before != sample.place:
-                self.problems.append(
-                    f"{sample.place} answers {sample.task} row {sample.row} again, after {before}"
-                )
+        for one in self.samples:
+            if not _TASK.fullmatch(one.task):
+                self.problems.append(f"{one.place} is of {one.task!r}, which is not a task name")
+            if not 0 <= one.row < _MOST_ROWS:
+                self.problems.append(f"{one.place} is of row {one.row}")
+            before = first.setdefault((one.task, one.row), one.place)
+            if before != one.place:
+                said = f"{one.place} answers {one.task} row {one.row} again, after {before}"
+                self.problems.append(said)
         if not self.samples and not self.problems:
             self.problems.append("no answered samples")
         if self.problems:

@@ -91,9 +91,8 @@ async def problem_of_replies(
     protocol: Protocol, record: CompletionRecord, kept: VerdictRecord, *, judges: Sequence[str]
 ) -> str | None:
     """Score one completion with the replies of its stored verdict, and say what differs."""
-    again = await verdict_of(
-        record, protocol=protocol, grader=_grader(protocol, kept.votes, judges)
-    )
+    grader = _grader(protocol, kept.votes, judges)
+    again = await verdict_of(record, protocol=protocol, grader=grader)
     if (again.outcome, again.score, again.answer) != (kept.outcome, kept.score, kept.answer):
         return f"{kept.outcome} is stated, its replies give {again.outcome}"
     votes = [[(one.judge, one.prompt, one.points) for one in its.votes] for its in (again, kept)]
@@ -190,15 +189,14 @@ def score_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
     twins = given.judging.judging.get("twins")
     groups = {name: group.tasks for name, group in stated.groups.items()}
     groups |= catalogue.groups_with(twins if isinstance(twins, str) else None)
+    incomplete = [one for one in stated.groups.values() if not one.complete]
     again = score_run(
         given.folder,
         given.folder,
         manifest=given.manifest,
         judging=given.judging,
         groups=groups,
-        allow_partial=any(
-            one.score is not None for one in stated.groups.values() if not one.complete
-        ),
+        allow_partial=any(one.score is not None for one in incomplete),
     )
     said, true = stated.model_dump(mode="json"), again.model_dump(mode="json")
     yield from _unlike(said, true, but=_NOT_FROM_VERDICTS)

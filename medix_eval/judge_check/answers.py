@@ -109,6 +109,5 @@ async def ask_panel(
             restricted=restricted,
             told=lambda one: progress.done("judging", one.task, failed=one.outcome.is_failure),
         )
-        return [
-            JudgedAnswer(item=one, verdict=said) for one, said in zip(items, verdicts, strict=True)
-        ]
+        pairs = zip(items, verdicts, strict=True)
+        return [JudgedAnswer(item=item, verdict=verdict) for item, verdict in pairs]

@@ -84,10 +84,8 @@ def difference(first: Rate, second: Rate) -> ShareDifference:
     low, high = confint_proportions_2indep(
         first.k, first.n, second.k, second.n, method="newcomb", compare="diff"
     )
-    value = first.value - second.value
-    return ShareDifference(
-        first=first, second=second, value=value, low=float(low), high=float(high)
-    )
+    gap = first.value - second.value
+    return ShareDifference(first=first, second=second, value=gap, low=float(low), high=float(high))
 
 
 def _by_order(judged: Sequence[JudgedAnswer], orders: Mapping[str, bool]) -> ShareDifference | None:
@@ -138,9 +136,8 @@ class JudgedAnswer:
 def confusion(judged: Sequence[JudgedAnswer]) -> Confusion:
     """Count how often verdict and label agree."""
     decided = [(one.is_accepted, one.item.is_correct) for one in judged]
-    table = np.array(
-        [[decided.count((said, true)) for said in (False, True)] for true in (False, True)]
-    )
+    both_ways = (False, True)
+    table = np.array([[decided.count((said, true)) for said in both_ways] for true in both_ways])
     (rejected_wrong, accepted_wrong), (rejected_right, accepted_right) = table.tolist()
     n_decided = int(table.sum())
     n_abstained = sum(one.verdict.outcome is Outcome.UNJUDGED for one in judged)

@@ -53,9 +53,8 @@ def ask_about(
             panel = replace(panel, cache=cache)
         progress = stack.enter_context(shown_progress(wanted=True))
         logs = out / "judges" / "logs"
-        judged = run_to_end(
-            ask_panel(panel, items, logs=logs, restricted=restricted, progress=progress)
-        )
+        asking = ask_panel(panel, items, logs=logs, restricted=restricted, progress=progress)
+        judged = run_to_end(asking)
     protocol = panel.protocol
     name, identity = protocol.name, dict[str, Any]()
     for judge in panel.judges:
@@ -112,9 +111,7 @@ def make_scorecard(
 ) -> Scorecard:
     """Sum up what a judge said of labelled answers."""
     votes = [vote for one in judged for vote in one.verdict.votes]
-    unread = [
-        vote for vote in votes if vote.failure and vote.failure.error == ReplyUnusable.__name__
-    ]
+    unread = [one for one in votes if one.failure and one.failure.error == ReplyUnusable.__name__]
     return Scorecard(
         judge={"id": who.name, "digest": who.identity_digest},
         protocol=dict(who.protocol),

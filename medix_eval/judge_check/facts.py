@@ -1,6 +1,6 @@
 """The facts of the lexicon as cases: a question, its reference, and what a wording may say of it.
 
-One function per section. A case is what templates are filled with; it has no labels.
+A case is what templates are filled with; it has no labels.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from string import ascii_uppercase
 from typing import Any
 
@@ -35,16 +36,16 @@ def cases_of(section: str, lexicon: Lexicon, *, turn: int) -> list[Case]:
     return list(_SECTIONS[section](lexicon))
 
 
-def _terms(lexicon: Lexicon) -> Iterator[Case]:
-    for row in lexicon["terms"]:
+def _wrong(lexicon: Lexicon, *, of: str, right: str) -> Iterator[Case]:
+    for row in lexicon[of]:
         wrong = {"wrong": row["wrong"]}
-        yield Case(question=row["question"], reference=row["term"], fields=wrong)
+        yield Case(question=row["question"], reference=row[right], fields=wrong)
 
 
-def _synonyms(lexicon: Lexicon) -> Iterator[Case]:
-    for row in lexicon["terms"]:
+def _said_otherwise(lexicon: Lexicon, *, of: str, right: str) -> Iterator[Case]:
+    for row in lexicon[of]:
         for same in row["same"]:
-            yield Case(question=row["question"], reference=row["term"], fields={"same": same})
+            yield Case(question=row["question"], reference=row[right], fields={"same": same})
 
 
 def _findings(lexicon: Lexicon) -> Iterator[Case]:
@@ -100,12 +101,6 @@ def _sided_findings(lexicon: Lexicon) -> Iterator[Case]:
             )
 
 
-def _conversions(lexicon: Lexicon) -> Iterator[Case]:
-    for row in lexicon["quantities"]:
-        for same in row["same"]:
-            yield Case(question=row["question"], reference=row["value"], fields={"same": same})
-
-
 def _doses(lexicon: Lexicon) -> Iterator[Case]:
     for row in lexicon["quantities"]:
         if row.get("tenfold", True):
@@ -144,22 +139,16 @@ def _pairs(lexicon: Lexicon) -> Iterator[Case]:
         yield Case(question=row["question"], reference=reference, fields=fields)
 
 
-def _places(lexicon: Lexicon) -> Iterator[Case]:
-    for row in lexicon["places"]:
-        wrong = {"wrong": row["wrong"]}
-        yield Case(question=row["question"], reference=row["right"], fields=wrong)
-
-
 _SECTIONS: dict[str, Callable[[Lexicon], Iterator[Case]]] = {
-    "terms": _terms,
-    "synonyms": _synonyms,
+    "terms": partial(_wrong, of="terms", right="term"),
+    "synonyms": partial(_said_otherwise, of="terms", right="term"),
     "findings": _findings,
     "absences": _absences,
     "presence": _presence,
     "sides": _sides,
     "sided_findings": _sided_findings,
-    "conversions": _conversions,
+    "conversions": partial(_said_otherwise, of="quantities", right="value"),
     "doses": _doses,
     "pairs": _pairs,
-    "places": _places,
+    "places": partial(_wrong, of="places", right="right"),
 }

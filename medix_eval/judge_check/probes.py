@@ -127,9 +127,8 @@ def _worded(wording: str, case: Case, asides: Sequence[str]) -> str:
 def _handwritten(rows: Sequence[Mapping[str, Any]]) -> Iterator[_Item]:
     for row in rows:
         options = tuple(row.get("options", ()))
-        shown = (
-            f"{letter}. {text}" for letter, text in zip(ascii_uppercase, options, strict=False)
-        )
+        lettered = zip(ascii_uppercase, options, strict=False)
+        shown = (f"{letter}. {text}" for letter, text in lettered)
         is_closed = row["reference"] in {"Yes", "No"}
         open_kind = Kind.CLOSED if is_closed else Kind.OPEN
         yield _Item(

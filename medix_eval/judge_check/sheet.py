@@ -7,10 +7,6 @@ rest: what a reader took for empty, cut off or refused may be right.
 
 from __future__ import annotations
 
-import base64
-import csv
-import hashlib
-import io
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -21,6 +17,8 @@ import jinja2
 from medix_eval.errors import ConfigError
 from medix_eval.models.requests import ending_of
 from medix_eval.records import IMAGE_MARK, Kind, Outcome
+from medix_eval.report.format import csv_of
+from medix_eval.report.page import source_hash
 from medix_eval.results.labels import MARK, with_quote
 from medix_eval.results.store import JudgedRun, JudgedSample
 from medix_eval.rules.answers import after_thinking
@@ -64,7 +62,9 @@ def write_sheet(run: JudgedRun, *, num: int, seed: int) -> tuple[Path, Path]:
         raise ConfigError(f"{run.judged} has no answer to label")
     is_restricted = any(row["data_class"] == "dua" for row in rows)
     folder.mkdir(exist_ok=True)
-    for path, text in zip(paths, (_as_csv(rows), as_page(rows)), strict=True):
+    cells = ({name: with_quote(text) for name, text in row.items()} for row in rows)
+    table = "\ufeff" + csv_of(COLUMNS, cells)  # without it Excel takes UTF-8 for something else
+    for path, text in zip(paths, (table, as_page(rows)), strict=True):
         write_text(path, text)
         if is_restricted:
             path.chmod(0o600)
@@ -80,10 +80,8 @@ def as_page(rows: Sequence[Mapping[str, str]]) -> str:
     shown = ("sample_id", "task", "question", "reference", "answer", "note", MARK)
     content = json.dumps([{name: row[name] for name in shown} for row in rows])
     page = (folder / "page.html.jinja").read_text(encoding="utf-8")
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True).from_string(
-        page
-    )
-    return template.render(
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
+    return environment.from_string(page).render(
         num=len(rows),
         restricted=any(row["data_class"] == "dua" for row in rows),
         style=style,
@@ -91,8 +89,8 @@ def as_page(rows: Sequence[Mapping[str, str]]) -> str:
         # `<` ends no script and `&` starts no entity inside JSON that is written so.
         answers=content.replace("<", "\\u003c").replace("&", "\\u0026"),
         digest=digest(content),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=source_hash(style),
+        script_hash=source_hash(script),
     )
 
 
@@ -127,18 +125,3 @@ def _row(sample: JudgedSample, run: JudgedRun) -> dict[str, str]:
         "finish_reason": record.finish_reason or "",
         MARK: mark_of(record.completion),
     }
-
-
-def _as_csv(rows: Sequence[Mapping[str, str]]) -> str:
-    out = io.StringIO()
-    out.write("\ufeff")  # without it Excel takes UTF-8 for something else
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: with_quote(text) for name, text in row.items()})
-    return out.getvalue()
-
-
-def _hash(text: str) -> str:
-    code = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(code).decode()}"

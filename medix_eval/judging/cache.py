@@ -43,9 +43,8 @@ class VerdictCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             return cls(_opened(path))
         except (OSError, sqlite3.OperationalError) as error:
-            raise ConfigError(
-                f"the verdict cache {path} cannot be used: {error}", hint=hint
-            ) from error
+            said = f"the verdict cache {path} cannot be used: {error}"
+            raise ConfigError(said, hint=hint) from error
         except sqlite3.DatabaseError:
             aside = path.with_suffix(".corrupt")
             path.replace(aside)

@@ -133,9 +133,7 @@ def _of_numbers(reference: Text, given: Text) -> tuple[str, ...]:
 def _one_quantity(text: Text) -> tuple[Quantity, Words] | None:
     items = items_of(text)
     quantities = [item for item in items if isinstance(item, Quantity)]
-    rest = tuple(
-        item for item in items if isinstance(item, str) and item not in terms_of("placing")
-    )
+    rest = tuple(one for one in items if isinstance(one, str) and one not in terms_of("placing"))
     return (quantities[0], rest) if len(quantities) == 1 else None
 
 

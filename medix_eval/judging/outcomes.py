@@ -123,10 +123,9 @@ def _only_refuses(answer: str, record: CompletionRecord, spec: AnswerSpec) -> bo
         is_open = len(one) < _LONG and re.search(_LEFT_OPEN, one)
         if is_open or re.search(rf"\b{re.escape(one)}\b", text):
             return False
-    either = (
-        rf"(?P<refusal>{'|'.join(spec.refusals) or '(?!)'})|{'|'.join(spec.courtesies) or '(?!)'}"
-    )
-    pattern, at, refuses = re.compile(rf"[\W_]*(?:{either})(?![a-z\d'])"), 0, False
+    refusals, courtesies = ("|".join(one) or "(?!)" for one in (spec.refusals, spec.courtesies))
+    pattern = re.compile(rf"[\W_]*(?:(?P<refusal>{refusals})|{courtesies})(?![a-z\d'])")
+    at, refuses = 0, False
     while len(text) <= _LONGEST_REFUSAL and (found := pattern.match(text, at)):
         at, refuses = found.end(), refuses or found["refusal"] is not None
     return refuses and not re.search(r"\w", text[at:])

@@ -137,6 +137,5 @@ def _prompts(protocol: Protocol, kind: Kind) -> list[tuple[str, str]]:
 def _filled(protocol: Protocol, name: str, record: CompletionRecord) -> str:
     answer = _ANSWERS[record.kind]
     template = compiled({name: protocol.texts[name]})[name]
-    return template.render(
-        **fields_of(record, answer=answer), fence=fence(record.sample_id, answer)
-    )
+    mark = fence(record.sample_id, answer)
+    return template.render(**fields_of(record, answer=answer), fence=mark)

@@ -355,17 +355,13 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
     try:
         protocol = Protocol.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"protocol {path.name}: {_where(error)}", hint=_KEYS) from error
+        # Without the member of the judge's union, which pydantic names too.
+        said = re.sub(r"^judge\.(judge|dialogue|rules)\b", "judge", first_error(error))
+        raise ConfigError(f"protocol {path.name}: {said}", hint=_KEYS) from error
     return protocol.model_copy(update={"texts": _read_prompts(protocol, folder=path.parent)})
 
 
 _KEYS = "keys are those of judges/medix.yaml, such as generation.max_tokens or judge.tries"
-
-
-def _where(error: ValidationError) -> str:
-    """Leave out the member of the judge's union, which pydantic names too."""
-    said = first_error(error)
-    return re.sub(r"^judge\.(judge|dialogue|rules)\b", "judge", said)
 
 
 def _read_prompts(protocol: Protocol, *, folder: Path) -> dict[str, str]:

@@ -145,30 +145,25 @@ def hub_identity(repo: str, revision: str | None) -> dict[str, Any]:
 
     Raises `ServerError` where neither knows it.
     """
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache  # noqa: PLC0415
-    from huggingface_hub.errors import (  # noqa: PLC0415
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache  # noqa: PLC0415
 
     try:
         found = try_to_load_from_cache(repo, "config.json", revision=revision)
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise ConfigError(
             f"{repo!r} is neither a folder nor a hub name", hint="expected ORG/NAME"
         ) from error
     if not constants.HF_HUB_OFFLINE:
         try:
             info = HfApi().model_info(repo, revision=revision, timeout=10)
-        except HfHubHTTPError as error:
+        except errors.HfHubHTTPError as error:
             code = getattr(error.response, "status_code", None)
             if code in {401, 403, 404}:
                 raise ServerError(
                     f"model {repo!r}: access denied or not found on the hub ({code})",
                     hint="check the name, and log in with `hf auth login` if it is gated",
                 ) from error
-        except (OSError, OfflineModeIsEnabled):
+        except (OSError, errors.OfflineModeIsEnabled):
             pass
         except Exception as error:  # the hub's HTTP library differs by version
             if not type(error).__module__.startswith(("http", "requests", "urllib3")):
@@ -220,9 +215,7 @@ def _weights_sha256(path: Path) -> str:
             header = json.loads(raw)
         except ValueError as error:
             raise ConfigError(f"{path} is not a safetensors file") from error
-        starts = sorted(
-            (tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__")
-        )
+        starts = sorted(one["data_offsets"] for key, one in header.items() if key != "__metadata__")
         for start, end in starts:
             file.seek(8 + length + start)
             sha.update(file.read(min(_BLOCK, end - start)))

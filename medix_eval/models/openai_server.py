@@ -230,11 +230,9 @@ class Connected:
 
         url = self.server.base_url.rstrip("/") + path
         try:
-            async with self.session.request(
-                method, url, data=body, allow_redirects=False
-            ) as response:
-                raw = await response.read()
-                status, headers = response.status, response.headers
+            async with self.session.request(method, url, data=body, allow_redirects=False) as found:
+                raw = await found.read()
+                status, headers = found.status, found.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable(f"no connection to {self.server.base_url}: {_said(error)}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:

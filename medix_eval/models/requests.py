@@ -337,10 +337,8 @@ class RetryingModel:
     def _count(self, error: RequestFailed) -> None:
         """Slow down; and stop everything when the server is evidently gone."""
         self.gate.overloaded()
-        if not isinstance(error, Unreachable):
-            self._failures_in_a_row = 0
-        else:
-            self._failures_in_a_row += 1
+        in_a_row = self._failures_in_a_row + 1
+        self._failures_in_a_row = in_a_row if isinstance(error, Unreachable) else 0
         silence_s = time.monotonic() - self._last_answer_at
         if self._failures_in_a_row >= self.policy.connection_failures:
             said = f"connections to the {self.role} that failed in a row: {self._failures_in_a_row}"

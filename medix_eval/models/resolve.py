@@ -167,9 +167,8 @@ def _engine(name: str, flags: ModelFlags) -> Literal["vllm", "hf"]:
     from medix_eval.models.vllm_server import vllm_version  # noqa: PLC0415
 
     if flags.backend == "vllm" and vllm_version() is None:
-        raise ConfigError(
-            f"{flags.prefix}backend vllm: vLLM is not installed", hint=how_to_install("vllm")
-        )
+        hint = how_to_install("vllm")
+        raise ConfigError(f"{flags.prefix}backend vllm: vLLM is not installed", hint=hint)
     if flags.backend is not None:
         return flags.backend
     # vLLM takes a minute to start, the phantom less than that to answer everything.
@@ -224,12 +223,10 @@ def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
             f"openai:{model} needs {flags.prefix}base-url",
             hint=f"for example {flags.prefix}base-url http://localhost:8000/v1",
         )
-    servers = []
+    servers, asking = [], _asking(flags, key_env="OPENAI_API_KEY")
     for url in dict.fromkeys(flags.base_urls):
         _check_address(url, flag=f"{flags.prefix}base-url")
-        servers.append(
-            OpenAIServer(model=model, base_url=url, **_asking(flags, key_env="OPENAI_API_KEY"))
-        )
+        servers.append(OpenAIServer(model=model, base_url=url, **asking))
     return servers[0] if len(servers) == 1 else SharedLoad(servers=tuple(servers))
 
 

@@ -118,7 +118,8 @@ def start_server(
 ) -> ServerProcess:
     """Start a server in its own session, under a supervisor; its output goes to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", opener=_private) as file:
+    # For the user alone: what a server says may quote a prompt.
+    with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(f"\n{datetime.now(UTC):%F %T} {shlex.join(command)}\n".encode())
         file.flush()
         begins = file.tell()
@@ -155,11 +156,6 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _private(path: str, flags: int) -> int:
-    """Open for the user alone: what a server says may quote a prompt."""
-    return os.open(path, flags, 0o600)
 
 
 def _close(pipe: IO[bytes] | None) -> None:

@@ -103,7 +103,8 @@ class _Shared:
         """Ask the least busy server; where it cannot be reached, the next one."""
         unreachable: Unreachable | None = None
         for _ in self.members:
-            member = self._least_busy()
+            there = [one for one in self.members if one.back_at <= time.monotonic()]
+            member = min(there, key=lambda one: one.under_way, default=None)
             if member is None:
                 break
             member.under_way += 1
@@ -115,8 +116,3 @@ class _Shared:
             finally:
                 member.under_way -= 1
         raise unreachable or Unreachable("none of the servers can be reached")
-
-    def _least_busy(self) -> _Member | None:
-        now = time.monotonic()
-        there = [member for member in self.members if member.back_at <= now]
-        return min(there, key=lambda member: member.under_way, default=None)

@@ -29,7 +29,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main(command: list[str]) -> int:
     """Run the command until it ends or is no longer wanted; return its status."""
-    _adopt_orphans()
+    if sys.platform == "linux":  # adopt what a dead server leaves behind
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     asked_to_stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: asked_to_stop.append(received))
@@ -91,12 +92,6 @@ def _has_children(leader: subprocess.Popen[bytes]) -> bool:
             return False
         if pid == 0:
             return True
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of what a dead server leaves behind, so that it can be found (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _children() -> list[int]:

@@ -309,12 +309,14 @@ def _loaded(location: str) -> _Loaded:
     model.generation_config.max_length = None  # with `max_new_tokens`, a warning at every call
     model.eval()
     model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` untyped
+    configured = model.generation_config.eos_token_id
+    ends = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
     return _Loaded(
         model=model,
         processor=processor,
         takes_images=takes_images,
         context=context,
-        ends=_end_tokens(model, tokenizer),
+        ends=frozenset(ends - {None}),
         threads=0 if device == "cuda" else threads_for(model.num_parameters()),
     )
 
@@ -360,12 +362,8 @@ def _generate(
     how: dict[str, Any] = {"do_sample": False}
     if sampling.temperature:
         torch.manual_seed(sampling.seed)
-        how = {
-            "do_sample": True,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": 0,
-        }
+        how = {"do_sample": True, "temperature": sampling.temperature}
+        how |= {"top_p": sampling.top_p, "top_k": 0}
     if any(schemas := [prompt.schema for prompt in prompts]):
         from medix_eval.models.held_to_schema import held  # noqa: PLC0415
 
@@ -419,9 +417,3 @@ def _completion(loaded: _Loaded, tokens: list[int], *, num_read: int) -> Complet
         prompt_tokens=num_read,
         completion_tokens=len(kept) + (stop is not None),
     )
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    configured = model.generation_config.eos_token_id
-    ends = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
-    return frozenset(ends - {None})

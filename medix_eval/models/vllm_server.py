@@ -110,9 +110,8 @@ class VLLMServer:
         """Hash of the folder or commit on the hub, and how vLLM computes with it."""
         installed = vllm_version()
         if installed is None:
-            raise ConfigError(
-                f"{self.name} needs vLLM, which is not installed", hint=how_to_install("vllm")
-            )
+            hint = how_to_install("vllm")
+            raise ConfigError(f"{self.name} needs vLLM, which is not installed", hint=hint)
         checkpoint = checkpoint_identity(self.location)
         said = describe(self.location)
         if said.has_chat_template is False and self.args.get("chat-template") is None:
@@ -161,9 +160,8 @@ class VLLMServer:
                 if not is_kept:
                     await server.stop()
             if self.keep_in is not None:
-                kept = KeptServer(
-                    key=key, name=self.name, pid=server.keep(), port=server.port, id=served
-                )
+                pid, port = server.keep(), server.port
+                kept = KeptServer(key=key, name=self.name, pid=pid, port=port, id=served)
                 remember(self.keep_in, kept)
 
     def _start(
@@ -171,11 +169,9 @@ class VLLMServer:
     ) -> ServerProcess:
         port = free_port(self.args.port)
         on_cpu = identity["engine"]["device"] == "cpu"
+        command = self._command(identity, sees=sees)
         return start_server(
-            [
-                *self._command(identity, sees=sees),
-                *("--port", str(port), "--served-model-name", served),
-            ],
+            [*command, "--port", str(port), "--served-model-name", served],
             what=f"the vLLM server of {self.name}",
             port=port,
             log=logs / f"vllm-{'judge' if self.role == 'judge' else 'candidate'}.log",
@@ -192,12 +188,8 @@ class VLLMServer:
         command += ["--host", HOST, "--dtype", engine["dtype"], "--disable-uvicorn-access-log"]
         command += ["--structured-outputs-config", _STRUCTURED_OUTPUTS]
         if "commit" in identity:
-            command += [
-                "--revision",
-                identity["commit"],
-                "--tokenizer-revision",
-                identity["commit"],
-            ]
+            for flag in ("--revision", "--tokenizer-revision"):
+                command += [flag, identity["commit"]]
         if engine["max_model_len"] is not None:
             command += ["--max-model-len", str(engine["max_model_len"])]
         if sees:
@@ -221,13 +213,11 @@ class VLLMServer:
                         await asyncio.sleep(_POLL_S)
         except TimeoutError:
             flag = "--judge-server-timeout" if self.role == "judge" else "--server-timeout"
-            raise server.failure(
-                f"was not ready within {self.start_timeout_s:g} s ({flag})"
-            ) from None
+            late = f"was not ready within {self.start_timeout_s:g} s ({flag})"
+            raise server.failure(late) from None
         except ConfigError as error:
-            raise ServerError(
-                f"port {server.port} answers, but not {server.what}: {error}"
-            ) from error
+            said = f"port {server.port} answers, but not {server.what}: {error}"
+            raise ServerError(said) from error
         raise server.failure(f"died while starting (status {server.process.poll()})")
 
     def _at(self, port: int, served: str) -> OpenAIServer:

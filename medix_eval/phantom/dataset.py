@@ -231,7 +231,8 @@ def ask(rng: np.random.Generator, *, kind: Kind, topic: str) -> Question:
     if topic == "lesion":
         answer = "yes" if facts.count else "no"
     elif topic == "same_modality":
-        named = _named_modality(rng, shown=facts.modality)
+        others = [modality for modality in MODALITIES if modality != facts.modality]
+        named = facts.modality if rng.random() < _EVEN_ODDS else _one_of(rng, others)
         article = "a" if named in ("CT", "microscopy") else "an"
         wording = wording.format(modality=named, a_modality=f"{article} {named}")
         answer = "yes" if named == facts.modality else "no"
@@ -284,12 +285,6 @@ def _facts(rng: np.random.Generator, *, topic: str) -> Facts:
     if not count:
         return Facts(modality=modality, count=0)
     return Facts(modality=modality, count=count, side=_one_of(rng, SIDES), size=_one_of(rng, SIZES))
-
-
-def _named_modality(rng: np.random.Generator, *, shown: str) -> str:
-    if rng.random() < _EVEN_ODDS:
-        return shown
-    return _one_of(rng, [modality for modality in MODALITIES if modality != shown])
 
 
 def _one_of(rng: np.random.Generator, values: Sequence[str]) -> str:
@@ -354,9 +349,7 @@ def load(
     from datasets import Dataset, Features, Image, List, Value  # noqa: PLC0415  # heavy
 
     kind = Kind(medix["kind"])
-    rows = [
-        _row(question) for question in questions(kind, num_samples=medix["num_samples"], seed=seed)
-    ]
+    rows = list(map(_row, questions(kind, num_samples=medix["num_samples"], seed=seed)))
     features: dict[str, Any] = {name: Value("string") for name in rows[0]}
     features["image"] = Image()
     if kind is Kind.MULTIPLE_CHOICE:

@@ -137,9 +137,7 @@ class _Axis:
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
         """Return places and labels of round numbers."""
-        return [
-            (self.at(value), f"{value:g}") for value in _round_numbers(self.low, self.high, most)
-        ]
+        return [(self.at(one), f"{one:g}") for one in _round_numbers(self.low, self.high, most)]
 
     def powers(self) -> list[tuple[float, str]]:
         """Return places and labels where the axis is of logarithms to base ten."""

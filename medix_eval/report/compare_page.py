@@ -20,9 +20,7 @@ def compare_page(
     found: Comparison, runs: Sequence[JudgedRun], *, images: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield the parts of the page of a comparison of these runs, the baseline first."""
-    restricted = {
-        task for run in runs for task in run.judging.tasks if run.entry(task).data_class == "dua"
-    }
+    restricted = {t for run in runs for t in run.judging.tasks if run.entry(t).data_class == "dua"}
     packing = Packing(
         is_restricted=restricted.__contains__,
         slices_of=lambda one: sample_slices(runs[0].entry(one.task), one.completion),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.records import Outcome
-from medix_eval.report.format import counted
+from medix_eval.report.format import counted, csv_of
 from medix_eval.report.tables import ends
 from medix_eval.results.scores import whose
 from medix_eval.results.store import JudgedRun, JudgedSample
@@ -181,14 +179,12 @@ def scores_csv(runs: Sequence[JudgedRun]) -> str:
 
     Each line carries the digests that tell which of them may be compared.
     """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for run in runs:
-        about = _about(run)
-        for row in _rows(run):
-            writer.writerow(about | row | {"synthetic": run.scores.is_synthetic(row["name"])})
-    return out.getvalue()
+    rows = (
+        _about(run) | row | {"synthetic": run.scores.is_synthetic(row["name"])}
+        for run in runs
+        for row in _rows(run)
+    )
+    return csv_of(_COLUMNS, rows)
 
 
 def _about(run: JudgedRun) -> dict[str, Any]:

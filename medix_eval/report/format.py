@@ -1,9 +1,11 @@
-"""How a number reads, and how a terminal's table is put together; each is written here once."""
+"""How a number reads, and how a table is put together; each is written here once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+import csv
+import io
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -97,6 +99,15 @@ def short(name: str, length: int = 32) -> str:
     """
     visible = "".join(letter for letter in name if letter.isprintable())
     return visible if len(visible) <= length else f"{visible[: length - 1]}…"
+
+
+def csv_of(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows as CSV with a column for each field."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def table(

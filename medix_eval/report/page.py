@@ -39,12 +39,13 @@ _DATA = "<!--blocks-->"
 
 def render(name: str, **content: Any) -> str:
     """Return a page made from `pages/NAME`."""
-    style, script = _style(), _read("script.js")
+    theme = (bundled("leaderboard") / "theme.css").read_text(encoding="utf-8")
+    style, script = f"{theme}\n{_read('style.css')}", _read("script.js")
     security_policy = "; ".join(
         [
             "default-src 'none'",
-            f"style-src '{_hash(style)}'",
-            f"script-src '{_hash(script)}'",
+            f"style-src '{source_hash(style)}'",
+            f"script-src '{source_hash(script)}'",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
@@ -79,16 +80,12 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _style() -> str:
-    theme = (bundled("leaderboard") / "theme.css").read_text(encoding="utf-8")
-    return f"{theme}\n{_read('style.css')}"
-
-
 def _read(name: str) -> str:
     return (_PAGES / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def source_hash(text: str) -> str:
+    """Return by which hash a content security policy lets a style or a script in."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
@@ -230,18 +227,14 @@ class Packing:
 
     def index(self) -> str:
         """Return the packed index."""
-        slices = {
-            name: list(codes.names) for name, codes in self._slices.items() if len(codes.names) > 1
-        }
+        slices = {name: list(one.names) for name, one in self._slices.items() if len(one.names) > 1}
         return packed(
             {
                 "tasks": list(self._tasks.names),
                 "outcomes": list(self._labels.names),
                 "tags": list(self._tags.names),
                 "slices": slices,
-                "sliced": {
-                    name: [values.get(name, -1) for values in self._sliced] for name in slices
-                },
+                "sliced": {name: [one.get(name, -1) for one in self._sliced] for name in slices},
                 "starts": self._starts,
                 "rows": self._rows,
             }

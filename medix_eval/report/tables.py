@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medix_eval.records import Outcome
 from medix_eval.report.format import (
     counted,
+    csv_of,
     decimal,
     p_value,
     percent,
@@ -22,7 +21,7 @@ from medix_eval.report.format import (
     table,
     with_span,
 )
-from medix_eval.results.comparison import ChangedSample, Comparison, Contest, Pair
+from medix_eval.results.comparison import Comparison, Contest, Pair
 from medix_eval.results.scores import MARKED, Scores, SliceScore, TaskScore, YesNo, losses, whose
 from medix_eval.results.statistics import Difference
 
@@ -101,24 +100,22 @@ def as_markdown(scores: Scores) -> str:
 
 def as_csv(scores: Scores) -> str:
     """Return `scores.csv`: one line per task, every outcome in its own column."""
-    out = io.StringIO()
     fields = ["task", "version", "kind", "n", "n_scored", "score", "stderr", "low", "high"]
     fields += ["interval_low", "interval_high", "n_clusters"]
     fields += ["rules_score", "rules_n", *(outcome.value for outcome in Outcome)]
     metrics = dict.fromkeys(name for task in scores.tasks.values() for name in task.metrics)
     fields += [f"metric_{name}" for name in metrics]
-    writer = csv.DictWriter(out, fields, lineterminator="\n")
-    writer.writeheader()
+    rows: list[dict[str, Any]] = []
     for name, task in scores.tasks.items():
         low, high = task.bounds or (None, None)
         row = task.model_dump(include=set(fields)) | {"task": name, "low": low, "high": high}
         row |= task.outcomes | ends("interval", task.interval)
-        writer.writerow(row | {f"metric_{one}": v.value for one, v in task.metric_values.items()})
+        rows.append(row | {f"metric_{one}": v.value for one, v in task.metric_values.items()})
     for name, group in scores.groups.items():
         n = sum(scores.tasks[task].n for task in group.tasks if task in scores.tasks)
         row = {"task": name, "kind": "group", "n": n, "score": group.score, "stderr": group.stderr}
-        writer.writerow(row | ends("interval", group.interval))
-    return out.getvalue()
+        rows.append(row | ends("interval", group.interval))
+    return csv_of(fields, rows)
 
 
 def ends(name: str, pair: tuple[float, float] | None) -> dict[str, float]:
@@ -210,9 +207,7 @@ def notes(scores: Scores) -> list[str]:
     if scores.text_only:
         said.append(_TEXT_ONLY)
     if scores.control:
-        said.append(
-            f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."
-        )
+        said += [f"CONTROL {scores.control}: the samples were perturbed; not a score of the model."]
     if effect := scores.effect:
         num_left_out = sum(scores.tasks[name].n - one.n for name, one in effect.tasks.items())
         if num_left_out:
@@ -316,7 +311,9 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 def comparison_table(comparison: Comparison) -> RenderableType:
     """Return who is best, and how each run differs from the baseline."""
-    parts: list[RenderableType] = [*_head(comparison), *map(strong, _stamps(comparison))]
+    stamps = [_SYNTHETIC] if comparison.synthetic else []
+    stamps += [f"FORCED, not comparable: {found}" for found in comparison.mismatches]
+    parts: list[RenderableType] = [*_head(comparison), *map(strong, stamps)]
     parts.append(_contests(comparison))
     for pair in comparison.pairs:
         parts += [_differences(pair), *_clear_slices(pair), *_changed(pair)]
@@ -337,27 +334,18 @@ def comparison_table(comparison: Comparison) -> RenderableType:
 
 def _head(comparison: Comparison) -> list[str]:
     settings = [run.settings for run in comparison.runs]
-    telling = [
-        name for name in ("control", "seed") if len({str(s.get(name)) for s in settings}) > 1
-    ]
+    vary = [name for name in ("control", "seed") if len({str(s.get(name)) for s in settings}) > 1]
     return [
         f"{run.letter} = {run.model}"
-        + "".join(f" · {name} {run.settings.get(name, 'none')}" for name in telling)
+        + "".join(f" · {name} {run.settings.get(name, 'none')}" for name in vary)
         + f" · protocol {run.protocol['name']} · {run.run}"
         for run in comparison.runs
     ]
 
 
-def _stamps(comparison: Comparison) -> list[str]:
-    forced = [f"FORCED, not comparable: {found}" for found in comparison.mismatches]
-    return [*([_SYNTHETIC] if comparison.synthetic else []), *forced]
-
-
 def _contests(comparison: Comparison) -> Table:
     header = ["task", "shared", "left out", *(run.letter for run in comparison.runs)]
-    tasks, groups = (
-        map(_contest, found.items()) for found in (comparison.tasks, comparison.groups)
-    )
+    tasks, groups = (map(_contest, one.items()) for one in (comparison.tasks, comparison.groups))
     return table(header, tasks, groups, broken=[header[0], *header[3:]])
 
 
@@ -406,11 +394,10 @@ def _changed(pair: Pair) -> list[str]:
     lines = []
     for what, changed in (("fixed", pair.won), ("broke", pair.lost)):
         lines.append(f"{pair.letter} {what} {len(changed)}{':' if changed else ''}")
-        lines += [f"  {_line(one)}" for one in changed[:_LISTED]]
+        lines += [
+            f"  {one.task} {one.sample_id}  {one.before:.2f} -> {one.after:.2f}"
+            for one in changed[:_LISTED]
+        ]
         left = len(changed) - _LISTED
         lines += [f"  and {left} more; --json lists all"] if left > 0 else []
     return [*lines, ""]
-
-
-def _line(one: ChangedSample) -> str:
-    return f"{one.task} {one.sample_id}  {one.before:.2f} -> {one.after:.2f}"

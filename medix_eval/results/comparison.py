@@ -241,6 +241,7 @@ def _pair(
         )
         if before != after
     ]
+    sliced = {name: _by_slice(shared, run) for name, shared in tasks.items()}
     return Pair(
         letter=_letter(run),
         tasks={
@@ -251,9 +252,7 @@ def _pair(
             name: group_difference([clusters[member] for member in members])
             for name, members in groups.items()
         },
-        slices={
-            name: by_slice for name, shared in tasks.items() if (by_slice := _by_slice(shared, run))
-        },
+        slices={name: by_slice for name, by_slice in sliced.items() if by_slice},
         changed={
             name: changed_share(shared.scores[run] - shared.scores[0], shared.clusters)
             for name, shared in tasks.items()

@@ -144,9 +144,8 @@ class Check(Frozen):
 
 def load_policy(path: Path) -> Policy:
     """Read a policy file; a baseline's path is made absolute."""
-    raw = read_mapping(path, what="policy")
     try:
-        policy = Policy.model_validate(raw)
+        policy = Policy.model_validate(read_mapping(path, what="policy"))
     except ValidationError as error:
         part = Limits if "limits" in error.errors()[0]["loc"][:1] else Policy
         hint = f"keys are {', '.join(part.model_fields)}"
@@ -221,8 +220,7 @@ def _find(floor: Floor, scores: Scores) -> TaskScore | GroupScore | SliceScore |
 
 def _non_inferior(policy: Policy, run: JudgedRun, baseline: JudgedRun) -> Iterator[Check]:
     """See that the low end of the paired difference's interval stays above minus the margin."""
-    compared = compare_runs([baseline, run])
-    (pair,) = compared.pairs
+    (pair,) = compare_runs([baseline, run]).pairs
     for rule in policy.non_inferiority:
         found = (pair.tasks if rule.task else pair.groups).get(rule.name)
         how, note = "low end of the difference", "not measured in both runs"

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from medix_eval.errors import ConfigError
-from medix_eval.results.statistics import krippendorff_alpha
+from medix_eval.results.statistics import krippendorff_alpha, middle
 
 LABELS = {"right": 1.0, "correct": 1.0, "yes": 1.0, "true": 1.0} | dict.fromkeys(
     ("wrong", "incorrect", "no", "false"), 0.0
@@ -95,7 +95,7 @@ def read_labels(path: Path) -> Labels:
             given[row.sample_id][row.annotator] = row.label
     if not given:
         raise ConfigError(f"{path} has no label", hint=_HINT)
-    by_sample = {name: _consensus(list(said.values())) for name, said in given.items()}
+    by_sample = {name: middle(list(said.values())) for name, said in given.items()}
     people = sorted({name for said in given.values() for name in said})
     table = [[said.get(name, np.nan) for name in people] for said in given.values()]
     decided = {name: label for name, label in by_sample.items() if label is not None}
@@ -120,12 +120,6 @@ def read_labels(path: Path) -> Labels:
 
 _WHOSE = "name the run whose answers were labelled; `judge-check --sheet RUN` writes a sheet"
 _HINT = f"a CSV with the columns sample_id and label ({', '.join(LABELS)}, or 0 to 1)"
-
-
-def _consensus(said: Sequence[float]) -> float | None:
-    """Return what most people said: the middle label, or None where they are split."""
-    middle = float(np.median(said))
-    return middle if middle in said else None
 
 
 def _rows(path: Path) -> Iterator[LabelRow]:

@@ -144,8 +144,7 @@ def _finding(figure: Figure, run: JudgedRun) -> Finding:
     twin = f"{name}_compat"
     name = twin if twin in run.scores.tasks else name
     part = run.scores.tasks.get(name or "") or run.scores.groups.get(name or "")
-    measured = part.score if part else None
-    interval = part.interval if part else None
+    measured, interval = (part.score, part.interval) if part else (None, None)
     return Finding(
         figure=figure,
         ours=name,

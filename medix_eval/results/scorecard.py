@@ -112,7 +112,5 @@ class Scorecard(Frozen):
     @property
     def is_unusable(self) -> bool:
         """Whether nothing was decided, or nine of ten votes could not be read."""
-        unread = self.parse_failures
-        return unread.k > 0 and (
-            not self.overall.n_decided or unread.k >= 9 * (unread.n - unread.k)
-        )
+        lost = self.parse_failures
+        return lost.k > 0 and (not self.overall.n_decided or lost.k >= 9 * (lost.n - lost.k))

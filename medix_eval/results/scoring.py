@@ -65,7 +65,7 @@ def score_run(
     takes = {name: tally.entry.takes() for name, tally in tallies.items()}
 
     def read_answered(line: Mapping[str, Any]) -> Answered | None:
-        name = _task(line)
+        name = str(line["task"]).partition("@")[0]
         is_taken = name in takes and takes[name](int(line["row"]))
         return Answered.of(line, tallies[name].entry) if is_taken else None
 
@@ -203,11 +203,6 @@ def _served(tallies: Iterable[Tally]) -> dict[str, int]:
     return dict(sorted(served.items())) if served.keys() - {""} else {}
 
 
-def _task(line: Mapping[str, Any]) -> str:
-    name: str = line["task"].partition("@")[0]
-    return name
-
-
 class Answered(NamedTuple):
     """The parts of a completion's line that scoring uses."""
 
@@ -337,7 +332,11 @@ class Tally:
         rules = [one.rules_score for one in judged if one.rules_score is not None]
         total, clusters = math.fsum(scores), self.clusters()
         interval = task_interval(clusters)
-        rows = self._rows_for_slices()
+        rows = [
+            Row(one.slices, one.cluster, has and has.score, one.expects, has and has.says)
+            for name, one in self.answered.items()
+            for has in [self.judged.get(name)]
+        ]
         is_graded = self.entry.kind == Kind.REPORT
         options = [one.num_options for one in self.answered.values()]
         return TaskScore(
@@ -364,13 +363,6 @@ class Tally:
             yes_no=yes_no(rows),
             chance=mean(1 / number for number in options) if options and all(options) else None,
         )
-
-    def _rows_for_slices(self) -> list[Row]:
-        return [
-            Row(one.slices, one.cluster, has and has.score, one.expects, has and has.says)
-            for name, one in self.answered.items()
-            for has in [self.judged.get(name)]
-        ]
 
     def _agreement_with_rules(self, *, graded: bool) -> Agreement | None:
         both = [
@@ -491,9 +483,8 @@ def yes_no(rows: Iterable[Row]) -> YesNo | None:
 
 def _slice(rows: Sequence[Row], with_clusters: bool) -> SliceScore:  # noqa: FBT001 (private)
     scored = [(row.score, row.cluster) for row in rows if row.score is not None]
-    clusters = clustered(
-        [score for score, _ in scored], [name for _, name in scored] if with_clusters else None
-    )
+    names = [name for _, name in scored] if with_clusters else None
+    clusters = clustered([score for score, _ in scored], names)
     return SliceScore(
         n=len(rows),
         n_scored=len(scored),

@@ -323,7 +323,8 @@ def changed_share(differences: Sequence[float] | Floats, clusters: Numbers | Non
 
 def task_difference(differences: Clusters) -> Difference:
     """Compare two runs on one task; `differences` are scores of one run minus the other's."""
-    if _are_flips(differences):
+    # Each cluster, such as a single sample, is won by one, lost by one or the same.
+    if np.isin(differences.totals, (-1.0, 0.0, 1.0)).all():
         won, lost = ((differences.totals == sign).sum() for sign in (1, -1))
         p, test = mcnemar(int(won), int(lost)), "McNemar, exact"
     else:
@@ -382,14 +383,12 @@ def sign_flip(differences: Clusters) -> float:
     return (as_large + 1) / (_FLIPS + 1)
 
 
-def _flips(
-    counts: NDArray[np.int64], random: np.random.Generator, size: int
-) -> NDArray[np.integer]:
+def _flips(counts: NDArray[np.int64], rng: np.random.Generator, size: int) -> NDArray[np.integer]:
     """Return how many of each count fall on one side, `size` times."""
     shape = size, len(counts)
     if counts.size and counts.max() == 1:
-        return random.integers(0, 2, size=shape, dtype=np.int8)
-    return random.binomial(counts, 0.5, size=shape)
+        return rng.integers(0, 2, size=shape, dtype=np.int8)
+    return rng.binomial(counts, 0.5, size=shape)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -431,11 +430,6 @@ def _without_variation(difference: float, tasks: Sequence[Clusters]) -> tuple[fl
     unseen = [task_interval(clustered([0.0] * task.num_clusters)) for task in tasks]
     half = math.hypot(*(one.high for one in unseen if one)) / len(tasks)
     return max(-1.0, difference - half), min(1.0, difference + half)
-
-
-def _are_flips(differences: Clusters) -> bool:
-    """Whether each cluster, such as a single sample, is won by one, lost by one or the same."""
-    return bool(np.isin(differences.totals, (-1.0, 0.0, 1.0)).all())
 
 
 MIN_LABELS = 20
@@ -628,7 +622,7 @@ def ratings(votes: Iterable[tuple[str, str, float | None]]) -> dict[str, float |
     for judge, prompt, points in listed:
         given = by_rater.setdefault(judge if is_jury else prompt, [])
         given += [] if points is None else [points]
-    return {rater: _middle(given) for rater, given in by_rater.items()}
+    return {rater: middle(given) for rater, given in by_rater.items()}
 
 
 def cohen_kappa(first: Floats, second: Floats, *, graded: bool = False) -> float | None:
@@ -672,7 +666,7 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _middle(given: Sequence[float]) -> float | None:
-    """Return the median if one of them is it."""
-    middle = median(given) if given else None
-    return middle if middle in given else None
+def middle(given: Sequence[float]) -> float | None:
+    """Return what most of them say: the median, or None where that is none of them."""
+    found = median(given) if given else None
+    return found if found in given else None

@@ -491,9 +491,8 @@ def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
     if not changed:
         return manifest
     generation = manifest.generation | {"accepted_data_changes": changed}
-    return manifest.model_copy(
-        update={"generation": generation, "generation_digest": digest(generation)}
-    )
+    update = {"generation": generation, "generation_digest": digest(generation)}
+    return manifest.model_copy(update=update)
 
 
 def folder_of(out: Path, manifest: RunManifest) -> Path:

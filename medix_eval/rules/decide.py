@@ -302,9 +302,8 @@ class _Report:
             for at, meant in _counts(sentence) if is_count else _values(sentence, vocabulary):
                 (said if at <= denial else denied).add(meant)
         counted = _COUNTS.get(value.strip().casefold(), value)
-        return said == {counted if is_count else vocabulary[words(value)]} and said.isdisjoint(
-            denied
-        )
+        true = counted if is_count else vocabulary[words(value)]
+        return said == {true} and said.isdisjoint(denied)
 
     @cached_property
     def is_clear(self) -> bool | None:
@@ -425,9 +424,7 @@ def decide(
     True
     """
     expected = Expected(reference=reference, options=tuple(options), facts=facts or {})
-    if len(answer) > _LONGEST_ANSWER or _hides_characters(answer, expected):
-        return None
-    if not words(answer):
+    if len(answer) > _LONGEST_ANSWER or _hides_characters(answer, expected) or not words(answer):
         return None
     text = read(answer)
     readings: list[Callable[[Text], Text | None]] = [lambda whole: whole]

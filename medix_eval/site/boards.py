@@ -182,9 +182,7 @@ class Board:
             and _is_same_protocol(self.entries[0], entry)
             and _judges(self.judges) == _judges(entry.run.judging.judges)
             and _conditions(self.entries[0].run) == _conditions(entry.run)
-            and all(
-                self.fingerprints.get(task, here) == here for task, here in fingerprints.items()
-            )
+            and all(self.fingerprints.get(task, its) == its for task, its in fingerprints.items())
         )
 
 
@@ -192,8 +190,7 @@ def entries_of(
     run: JudgedRun, *, demo_tasks: Collection[str], facts: Mapping[str, ModelFacts]
 ) -> list[Entry]:
     """Split a run into what is real or imported, what is synthetic and what is the demo."""
-    _prove_names(run)
-    _prove_groups(run)
+    _prove(run)
     sorted_out: dict[Standing, list[str]] = {}
     for task in run.scores.tasks:
         standing = Standing.IMPORTED if _IMPORTED in run.manifest.generation else Standing.REAL
@@ -278,18 +275,14 @@ def _name(boards: Iterable[Board]) -> None:
         taken.add(board.slug)
 
 
-def _prove_names(run: JudgedRun) -> None:
-    """Refuse a benchmark whose name is not a file name: its page could be written anywhere."""
+def _prove(run: JudgedRun) -> None:
+    """Refuse a name that is no file's, and an average that does not follow from its benchmarks."""
     for task in run.scores.tasks:
-        if not _TASK_NAME.fullmatch(task):
+        if not _TASK_NAME.fullmatch(task):  # its page could be written anywhere
             raise ConfigError(
                 f"{run.place / 'scores.json'}: {task[:80]!r} is not a benchmark name",
                 hint="use letters, digits, `_`, `-` and `.`",
             )
-
-
-def _prove_groups(run: JudgedRun) -> None:
-    """Refuse an average that does not follow from its benchmarks."""
     for name, group in run.scores.groups.items():
         found = [run.scores.tasks[task].score for task in group.tasks if task in run.scores.tasks]
         average = mean(score for score in found if score is not None)
@@ -473,18 +466,16 @@ def rank_entries(board: Board, *, rules: Rules, aligned: Mapping[str, Aligned]) 
     tasks = board.groups[headline] if headline else ()
     ranked: list[Ranked] = []
     for place, entry in enumerate(ordered, 1):
-        withheld = reasons[entry.identity]
-        rank = None if withheld else place
+        why = reasons[entry.identity]
+        rank = None if why else place
         if rank and ranked and value(ranked[-1].entry) == value(entry):
             rank = ranked[-1].rank
         ties = None
-        if best is not None and not withheld and entry is not best:
+        if best is not None and not why and entry is not best:
             rows = board.entries.index(entry), board.entries.index(best)
             ties = tie([aligned[task] for task in tasks], *rows)
         name = slugs[entry.identity]
-        ranked.append(
-            Ranked(entry=entry, slug=name, rank=rank, withheld=withheld, ties_with_best=ties)
-        )
+        ranked.append(Ranked(entry=entry, slug=name, rank=rank, withheld=why, ties_with_best=ties))
     return ranked
 
 

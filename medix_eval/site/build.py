@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +97,9 @@ def write_site(
         for name in _ASSETS:
             shutil.copyfile(bundled("leaderboard") / name, part / "assets" / name)
         (part / _MARK).touch()
-        part.chmod(0o777 & ~_umask())
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o777 & ~umask)
         if out.exists():
             shutil.rmtree(out)
         part.replace(out)
@@ -170,12 +173,6 @@ def _check_place(out: Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file", hint="name a folder")
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 _OF_ONE_TASK = {
@@ -288,16 +285,12 @@ def published_tables(figures: list[Figure]) -> list[PublishedTable]:
     """Sort figures into tables; sources with one or two figures share the last one."""
     by_study: dict[str, list[Figure]] = {}
     for figure in figures:
-        by_study.setdefault(_study(figure.source), []).append(figure)
+        study = re.split("[;,]", figure.source)[0].strip()  # whose figures these are
+        by_study.setdefault(study, []).append(figure)
     many = {title: found for title, found in by_study.items() if len(found) > 2}  # noqa: PLR2004
     few = [figure for found in by_study.values() if len(found) < 3 for figure in found]  # noqa: PLR2004
     tables = [_table(title, found) for title, found in many.items()]
     return [*tables, _table(_ALONE, few)] if few else tables
-
-
-def _study(source: str) -> str:
-    """Return whose figures these are: a source's words up to the first comma or semicolon."""
-    return source.partition(";")[0].partition(",")[0].strip()
 
 
 def _table(title: str, figures: list[Figure]) -> PublishedTable:

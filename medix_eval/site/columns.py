@@ -121,7 +121,9 @@ def _facts(entries: Sequence[Entry], *, num_tasks: int) -> list[Column]:
         column("weights", "Weights", lambda e: yes(e.facts.open_weights), text=True, hidden=False),
         column("data", "Data", lambda e: yes(e.facts.open_data), text=True, hidden=False),
         column("licence", "Licence", lambda e: said(e.facts.licence), text=True, hidden=True),
-        column("coverage", "Coverage", lambda e: _coverage(e, num_tasks), hidden=False),
+        column(
+            "coverage", "Coverage", lambda e: Cell(text=coverage_text(e, num_tasks)), hidden=False
+        ),
         column("tokens", "Tokens per answer", _tokens, hidden=True),
         column("date", "Date", lambda entry: Cell(text=entry.date), text=True, hidden=False),
     ]
@@ -140,10 +142,6 @@ def coverage_text(entry: Entry, num_tasks: int) -> str:
     """Say how many of the board's benchmarks were run whole, of how many."""
     whole = sum(entry.score(task).is_complete for task in entry.tasks)
     return f"{whole}/{num_tasks}"
-
-
-def _coverage(entry: Entry, num_tasks: int) -> Cell:
-    return Cell(text=coverage_text(entry, num_tasks))
 
 
 def _training(entry: Entry) -> Cell:

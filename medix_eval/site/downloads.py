@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from typing import Any
 
+from medix_eval.report.format import csv_of
 from medix_eval.results.statistics import Floats
 from medix_eval.site.boards import Ranked
 from medix_eval.site.measured import Measured
@@ -40,10 +39,7 @@ def as_json(measured: Measured) -> str:
 
 def as_csv(measured: Measured) -> str:
     """Return one line a model and benchmark; averages are lines, too."""
-    board = measured.board
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _FIELDS, lineterminator="\n")
-    writer.writeheader()
+    board, rows = measured.board, list[dict[str, Any]]()
     for one in measured.ranked:
         common = {
             "model": _inert(one.entry.name),
@@ -59,14 +55,14 @@ def as_csv(measured: Measured) -> str:
         for name, group in one.entry.groups.items():
             low, high = group.interval or (None, None)
             line = {"task": name, "score": group.score, "low": low, "high": high}
-            writer.writerow(common | line | {"complete": group.complete})
+            rows.append(common | line | {"complete": group.complete})
         for name in one.entry.tasks:
             score = one.entry.score(name)
             low, high = score.interval or (None, None)
             line = {"task": name, "version": score.version, "score": score.score, "low": low}
             line |= {"high": high, "n": score.n, "n_scored": score.n_scored}
-            writer.writerow(common | line | {"complete": score.is_complete})
-    return out.getvalue()
+            rows.append(common | line | {"complete": score.is_complete})
+    return csv_of(_FIELDS, rows)
 
 
 def samples_script(measured: Measured, one: Ranked) -> str:

@@ -32,7 +32,7 @@ def board_pictures(measured: Measured) -> list[Picture]:
         return []
     label = group_label(headline)
     against: list[tuple[str, Callable[[Entry], float | None]]] = [
-        ("parameters", _parameters),
+        ("parameters", lambda entry: 1e9 * (entry.facts.parameters_b or 0)),  # 0 is not drawn
         ("training samples", lambda entry: entry.facts.training_samples),
         ("tokens per answer", lambda entry: entry.tokens_per_sample),
     ]
@@ -99,8 +99,3 @@ def _scatter(points: Sequence[Point], *, y_label: str, what: str) -> Picture:
 
 def _in_percent(ends: tuple[float, float] | None) -> tuple[float | None, float | None]:
     return (100 * ends[0], 100 * ends[1]) if ends else (None, None)
-
-
-def _parameters(entry: Entry) -> float | None:
-    size = entry.facts.parameters_b
-    return None if size is None else 1e9 * size

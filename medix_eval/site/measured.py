@@ -82,9 +82,7 @@ class Measured:
         """Return the models that have a score of this benchmark or average, the best first."""
         if name not in self._orders:
             found = [(one, one.entry.part(name)) for one in self.ranked]
-            scored = [
-                (one, value.score) for one, value in found if value and value.score is not None
-            ]
+            scored = [(one, part.score) for one, part in found if part and part.score is not None]
             self._orders[name] = sorted(scored, key=lambda pair: -pair[1])
         return self._orders[name]
 
