@@ -67,9 +67,9 @@ const cell = (text) => `"${(moved.test(text) ? "'" + text : text).replaceAll('"'
 function save() {
   const lines = answers
     .filter((one) => one.sample_id in labels.given)
-    .map((one) => [one.sample_id, labels.given[one.sample_id], labels.annotator, one.answer_mark])
+    .map((one) => [one.sample_id, labels.given[one.sample_id], labels.annotator, one.answer_mark, one.note])
     .map((cells) => cells.map(cell).join(","));
-  const text = "sample_id,label,annotator,answer_mark\n" + lines.join("\n") + "\n";
+  const text = "sample_id,label,annotator,answer_mark,note\n" + lines.join("\n") + "\n";
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   const who = labels.annotator.replace(/[^A-Za-z0-9]+/g, "-");

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +24,8 @@ _LARGEST_BYTES = 1 << 30
 """Above this, the oldest third of the votes makes room when the cache is opened."""
 _EVICT = "DELETE FROM votes WHERE rowid <= (SELECT min(rowid) + count(*) / 3 FROM votes)"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, points REAL, reply TEXT)"
-_ADDED = "ALTER TABLE votes ADD COLUMN is_refusal INTEGER DEFAULT 0"  # since 0.3
+_REFUSALS = "CREATE TABLE IF NOT EXISTS refusals (key TEXT PRIMARY KEY)"
+"""The votes that say `refused`: a table of their own, so that 0.2 can read and write the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,10 @@ class VerdictCache:
 
     def find(self, key: str) -> dict[str, Any] | None:
         """Return what is known of a vote that was asked before, by the fields of `Vote`."""
-        query = "SELECT points, reply, is_refusal FROM votes WHERE key = ?"
+        query = (
+            "SELECT points, reply, EXISTS (SELECT 1 FROM refusals WHERE refusals.key = votes.key)"
+            " FROM votes WHERE key = ?"
+        )
         rows = self.connection.execute(query, (key,))
         known = ({"points": one[0], "reply": one[1], "is_refusal": bool(one[2])} for one in rows)
         return next(({**one, "cached": True} for one in known), None)
@@ -63,7 +66,7 @@ class VerdictCache:
         for vote in votes:
             self.under_way.pop(vote.key, None)
         rows = [
-            (vote.key, vote.points, None if restricted else vote.reply, vote.is_refusal)
+            (vote.key, vote.points, None if restricted else vote.reply)
             for vote in votes
             if vote.points is not None and not vote.cached
         ]
@@ -71,7 +74,9 @@ class VerdictCache:
             return
         try:
             with self.connection:
-                self.connection.executemany("INSERT OR IGNORE INTO votes VALUES (?, ?, ?, ?)", rows)
+                self.connection.executemany("INSERT OR IGNORE INTO votes VALUES (?, ?, ?)", rows)
+                refusals = [(vote.key,) for vote in votes if vote.is_refusal]
+                self.connection.executemany("INSERT OR IGNORE INTO refusals VALUES (?)", refusals)
         except sqlite3.OperationalError as error:  # locked for long, or the disk is full
             _LOG.warning("the verdict cache was not written: %s", error)
 
@@ -110,8 +115,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(_SCHEMA)
-        with suppress(sqlite3.OperationalError):  # it has the column
-            connection.execute(_ADDED)
+        connection.execute(_REFUSALS)
         if path.stat().st_size > _LARGEST_BYTES:
             connection.execute(_EVICT)
             connection.commit()
