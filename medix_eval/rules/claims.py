@@ -110,7 +110,8 @@ class _Answer:
         ends = [
             at + 1
             for at in range(len(self.text))
-            if self.text.ends_sentence(at) and not self.naming.is_list_mark(at)
+            if (self.text.ends_sentence(at) and not self.naming.is_list_mark(at))
+            or (self.text.keys[at] == ";" and not self._is_in_brackets(at))
         ]
         return [
             (start, end)
@@ -118,6 +119,10 @@ class _Answer:
             if not SOFT.issuperset(self.text.keys[start:end])
             and not phrase("{courtesy} ?").fullmatch(self.line.part(start, end))
         ]
+
+    def _is_in_brackets(self, at: int) -> bool:
+        near = self.text.keys[max(at - _LONGEST_LEAD, 0) : at]
+        return near.count("(") > near.count(")")
 
     def claim(self) -> Claim | None:
         stated = self._without_items(list(self._all_statements()))
@@ -213,7 +218,7 @@ class _Answer:
         """Return where the answer stands that the last frame of a sentence gives."""
         start, end = self.sentences[number]
         for at in range(end - 1, start - 1, -1):
-            is_boxed = self.text.keys[at - 1 : at + 2] == (";", "answer", ":")
+            is_boxed = self.text.keys[at - 1 : at + 2] == (",", "answer", ":")
             follows = self.line.after("(?:{lead} )*{so} ", at) is not None
             if at == start or is_boxed or follows:
                 frame = self._frame(self.line.after(LEAD, at) or at)
@@ -277,7 +282,7 @@ class _Answer:
             )
             if denied is not None:  # "Not B, the answer is C"
                 said = self.line.part(min(denied.end, at), at)
-        is_labelled = said.rstrip("; ").endswith(":") and phrase("{mislabels}").search(said)
+        is_labelled = said.rstrip(";, ").endswith(":") and phrase("{mislabels}").search(said)
         if not said or is_labelled or phrase("{limits}").search(said):
             return bool(said)
         follows = self.line.match("(?:{lead} )?{so} ", at) or phrase("{so} [,;:] $").search(said)
@@ -353,10 +358,14 @@ class _Standing:
         if not beside.place:
             is_reason = is_reason or beside.words[:1] in {("because",), ("since",)}
             return not is_reason and phrase("{softens}").search(beside.said) is not None
+        is_next = beside.place == 1 and beside.is_near
+        is_remark = is_next and not self.statement.is_answer
+        if is_remark and phrase("^(?:but|however|although|though|yet) ").search(beside.said):
+            return True
         is_closing = 0 < beside.place <= _CLOSING and beside.end == self.answer.sentences[-1][1]
         is_reason = is_reason or ": " in beside.said or bool(phrase("{verb}").search(beside.said))
         return (
-            (is_closing or (beside.place == 1 and beside.is_near))
+            (is_closing or is_next)
             and 0 < sum(map(str.isalnum, beside.words)) <= _SHORT
             and not is_reason
         )
@@ -382,8 +391,17 @@ class _Standing:
         keys, names = self.answer.text.keys, self.answer.naming.first_words
         if not beside.is_near and self.answer.line.match("{quoted_key} ", beside.start):
             return False
+        if beside.is_near and not self.mention.is_by_letter and self._completes(beside):
+            return True
         places = (at for at in range(beside.start, beside.end) if keys[at] in names)
         return any(self._speaks_against(at, beside) for at in places)
+
+    def _completes(self, beside: _Beside) -> bool:
+        """Tell whether words make another option of it: "HIV. TB is present." of "HIV and TB"."""
+        choices = self.answer.naming.choices
+        own = set(choices[self.mention.choice].words)
+        more = [{*one.words} - own for one in choices.all if own < {*one.words}]
+        return any(not words.isdisjoint(beside.words) for words in more)
 
     def _speaks_against(self, at: int, beside: _Beside) -> bool:
         keys, naming = self.answer.text.keys, self.answer.naming
@@ -401,7 +419,11 @@ class _Standing:
         if named.choice == self.mention.choice:
             return is_refuted and (is_marked or not named.is_by_letter)
         if not named.is_by_letter:
-            return not naming.interjects and not is_refuted and self._is_meant(named, beside)
+            is_item = naming.is_list_mark(at - 1) or keys[at - 1 : at] == ("--",)
+            is_explained = is_item and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
+            if naming.interjects or is_refuted or is_explained:
+                return False
+            return self._is_meant(named, beside)
         is_clear = self.statement.is_answer or self.mention.is_confirmed
         if is_refuted or (is_clear and phrase("{against}").search(beside.said)):
             return False
@@ -420,7 +442,8 @@ class _Standing:
         is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
         is_lone = is_lone or "would be " in own  # "B would be best. But she is pregnant: heparin."
         is_close = beside.is_near and beside.place > 0
-        return (is_lone and is_close) or self._is_favoured(named, beside)
+        is_told = _is_short(beside.said) and beside.place <= _CLOSING  # "Decision: heparin."
+        return is_told or (is_lone and is_close) or self._is_favoured(named, beside)
 
     def _is_favoured(self, named: Mention, beside: _Beside) -> bool:
         """Tell whether words that speak for an option stand in its sentence, or around it."""

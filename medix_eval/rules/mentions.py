@@ -22,6 +22,7 @@ from medix_eval.rules.text import (
     data_of,
     plain,
     starts_with_article,
+    terms,
     terms_of,
 )
 
@@ -234,7 +235,10 @@ class Naming:
         if is_instead or self._keys[at] == "not":
             denied = self.at(at + 1 + is_instead)
             return denied is not None and denied.choice != mention.choice
-        return self._keys[at] in reasons or f"{self._keys[at]} ".startswith(_because())
+        pair = " ".join(self._keys[at : at + 2])  # "aspirin, given with heparin" is no reason
+        is_part = self._keys[at] in ("as", "given") and pair not in terms()["reasons"]
+        is_given = self._keys[at] in reasons and not is_part
+        return is_given or f"{self._keys[at]} ".startswith(_because())
 
     def _is_explained(self, at: int, mention: Mention) -> bool:
         """Tell whether brackets only explain the choice, as in "aspirin (an NSAID)."."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -60,7 +60,7 @@ FRACTION = "\u2044"
 """The bar of ½, which is always a fraction; a slash may part anything."""
 DECIMAL_COMMA = ",,"
 """A comma between digits without a space: "1,5" may be one number, or two."""
-_KEYS = {one: one for one in listed("Mg mM nM uM μM")} | {FRACTION: "/", DECIMAL_COMMA: ","}
+_KEYS = {one: one for one in listed("Mg mM nM uM μM Ms")} | {FRACTION: "/", DECIMAL_COMMA: ","}
 """What is not compared in lower case: magnesium and molar are not milligram and millimetre."""
 
 # An exponent must not melt into its base: 10³ is not 103, and 2½ is not 21/2.
@@ -98,7 +98,7 @@ _POWER = re.compile(
 # through letters stay, too: struck-out text is not what it spells.
 _MARK = "[\u0300-\u0304\u0306-\u030c\u0327\u0328]"
 _MARKS = re.compile(_MARK)
-_RUN = re.compile(rf"(?:[^\W_]|{_MARK})+")
+_RUN = re.compile(rf"(?:[^\W_]|{_MARK}|'(?=[^\W_]))+")
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 """What is put into a box is the answer; it is a clause of its own."""
 _SCRIPTS = re.compile(
@@ -198,7 +198,7 @@ def read(text: str) -> Text:
             text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
     if "\\" in text:
         text = (
-            _LATEX.sub(_from_latex, _BOXED.sub(r"; answer: \1 ", text))
+            _LATEX.sub(_from_latex, _BOXED.sub(r", answer: \1 ", text))
             .replace("^°", "°")
             .replace("^{°}", "°")
         )
@@ -217,8 +217,16 @@ def read(text: str) -> Text:
         for match in _TOKEN.finditer(text.strip())
         if (group := match.lastgroup) != "blank"
     )
-    keys = [token.casefold() if token not in _KEYS else _KEYS[token] for token in raw]
-    return Text(raw=raw, keys=tuple(keys))
+    return Text(raw=raw, keys=tuple(_keys_of(raw)))
+
+
+def _keys_of(raw: Sequence[str]) -> Iterator[str]:
+    before = ""
+    for token in raw:
+        # 20 G is a needle, and 20 g a weight.
+        is_unit = len(token) == 1 and token.isupper() and before[-1:].isdigit()
+        yield token if is_unit else _KEYS.get(token) or token.casefold()
+        before = token
 
 
 def _from_latex(command: re.Match[str]) -> str:
