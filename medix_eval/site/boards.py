@@ -276,7 +276,7 @@ def _name(boards: Iterable[Board]) -> None:
 
 
 def _prove(run: JudgedRun) -> None:
-    """Refuse a name that is no file's, and an average that does not follow from its benchmarks."""
+    """Refuse a name that cannot be a file, and an average that does not follow from its tasks."""
     for task in run.scores.tasks:
         if not _TASK_NAME.fullmatch(task):  # its page could be written anywhere
             raise ConfigError(
