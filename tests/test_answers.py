@@ -83,7 +83,7 @@ from medix_eval.rules.answers import extract_answer, thinking_of
         pytest.param(
             "## Thinking\n### Answer\nA?\n## Final Answer\nB", "B", id="the-final-heading"
         ),
-        pytest.param("## Thinking\nA?\n", "", id="under-the-heading-of-thinking"),
+        pytest.param("## Thinking\nA?\n", "## Thinking\nA?", id="a-heading-that-nothing-ends"),
         pytest.param("**Thinking:** A?\n\n**Diagnosis:** B", "B", id="headings-on-their-lines"),
         pytest.param("**Thinking:** so B", "**Thinking:** so B", id="a-label-that-nothing-ends"),
         pytest.param(
@@ -106,7 +106,9 @@ from medix_eval.rules.answers import extract_answer, thinking_of
         pytest.param("<think>maybe A</think>", "", id="all-is-thinking"),
         pytest.param("It may be A</think>", "", id="all-is-thinking-opened-in-the-prompt"),
         pytest.param("It may be A</think></think>", "", id="all-is-thinking-closed-twice"),
-        pytest.param("<think>x</think>A<think>B</think>", "", id="thinks-again-and-says-nothing"),
+        pytest.param("<think>x</think>A<think>B</think>", "A", id="thinks-again-and-says-nothing"),
+        pytest.param("B\n\n<reasoning>\nA?\n</reasoning>", "B", id="reasons-behind-the-answer"),
+        pytest.param("<answer>B</answer><think>A?</think>", "B", id="thinking-behind-a-block"),
         pytest.param("<answer></answer></think>", "", id="stray-after-an-empty-block"),
         pytest.param("<answer>A</answer> or B</think>", "", id="a-block-within-thinking"),
     ],

@@ -12,7 +12,13 @@ from medix_eval.judging.judge import Grade, Grader
 from medix_eval.judging.protocol import AnswerSpec, LLMJudge, Protocol
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind, unanswered
 from medix_eval.records import CompletionRecord, Failure, Outcome, RuleVerdict, VerdictRecord
-from medix_eval.rules.answers import after_thinking, extract_answer, letter_of, published_answer
+from medix_eval.rules.answers import (
+    after_thinking,
+    extract_answer,
+    letter_of,
+    may_think,
+    published_answer,
+)
 from medix_eval.rules.decide import decide, may_take_back, stated_before_cut
 from medix_eval.storage.digests import mark_of
 
@@ -64,17 +70,18 @@ def _read(
     kind, options = record.kind, record.options
     expected: Any = {"reference": record.reference, "options": options, "facts": record.facts}
     said = extract_answer(completion, more=spec.thinking)
-    rule = decide(said, kind=kind, **expected)  # tags would only hide what was said
+    is_thought = may_think(completion)  # then a judge must tell it from an answer
+    rule = None if is_thought else decide(said, kind=kind, **expected)
     if spec.reading != "published":
         if ending_of(record.finish_reason) == "length":
             spoken = after_thinking(completion, more=spec.thinking) or ""
             is_block = "</answer" in spoken.lower()
             whole = said + "\n" * spoken.endswith("\n")  # a line that ends is complete
             stated = said if is_block else stated_before_cut(whole, kind=kind, options=options)
-            if not stated:
+            if not stated or is_thought:
                 return said, None, Outcome.TRUNCATED
             rule = decide(stated, kind=kind, **expected)
-            rule = None if may_take_back(said[len(stated) :]) else rule
+            rule = None if may_take_back(said[len(stated) :], options) else rule
         if not said:
             return said, None, Outcome.EMPTY
     if rule is None and _only_refuses(said, record, spec):

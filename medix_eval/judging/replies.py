@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
-from medix_eval.rules.answers import after_thinking, published_answer, thinking_of
+from medix_eval.rules.answers import after_thinking, may_think, published_answer, thinking_of
 
 _OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
 _CLAIM = re.compile(r"""(?i)["'\u201c{]\s{0,9}score["'\u201d]?\s{0,9}:\s{0,9}(\w*)""")
@@ -178,7 +178,7 @@ def read_published(reply: str, *, is_report: bool) -> float:
 
 def _after_thinking(reply: str) -> str:
     """Return what follows the last thinking; a reply that ends inside it says nothing."""
-    said = after_thinking(reply) or ""
+    said = "" if may_think(reply) else after_thinking(reply) or ""
     if not said and reply.strip():
         raise ReplyUnusable(f"the reply ends while thinking: {_tail(reply)}")
     return said

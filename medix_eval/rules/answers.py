@@ -56,6 +56,17 @@ def extract_answer(completion: str, *, more: Pairs = ()) -> str:
     return text.strip()
 
 
+def may_think(completion: str) -> bool:
+    r"""Tell whether a text begins as thinking in plain words does, and no such words end it.
+
+    >>> may_think("## Thinking\n\nA or B?"), may_think("## Thinking\nA?\n## Answer\nB")
+    (True, False)
+    """
+    _, _, words, _ = _marks(())
+    begins = any(first.match(completion) for _, _, first, _, _ in words)
+    return begins and not any(closes for _, _, closes in _marks_in(completion, ()))
+
+
 def thinking_of(completion: str) -> str:
     """Return the part of a completion that is thinking, tags included; the rest was said aloud.
 
@@ -95,8 +106,12 @@ def _said_at(text: str, more: Pairs) -> slice:
     if not marks:
         return slice(0, end)
     start, begin, closes = marks[-1]
-    if not marks[1:] and not text[begin:].strip() and _ENDS_IN_BLOCK.search(text[:start]):
+    is_last = closes and not text[begin:end].strip()
+    if is_last and not marks[1:] and _ENDS_IN_BLOCK.search(text[:start]):
         return slice(0, start)
+    if is_last and marks[1:] and not marks[-2][2]:  # an answer, and reasons in marks behind it
+        said = slice(marks[-3][1] if marks[2:] else 0, marks[-2][0])
+        return said if text[said].strip() else slice(begin, end)
     return slice(begin, end) if closes else slice(len(text), None)
 
 
@@ -109,7 +124,8 @@ def _marks(more: Pairs) -> Any:
     words = []
     for one in listed["words"]:
         patterns = rf"{_MODALITY.pattern}\s*(?:{one['opening']})", one["elsewhere"], one["closing"]
-        words.append((one["cues"], *(re.compile(f"(?im){pattern}") for pattern in patterns)))
+        compiled = [re.compile(f"(?im){pattern}") for pattern in patterns]
+        words.append((one["cues"], one.get("may_stay_open", False), *compiled))
     tags = re.compile(f"(?i){opening}|{closing}"), re.compile(f"(?i){closing}")
     return *tags, words, listed["around_the_answer"]
 
@@ -118,9 +134,13 @@ def _marks_in(text: str, more: Pairs) -> list[tuple[int, int, bool]]:
     """Return where each mark of thinking begins and ends, and whether it closes, in order."""
     (tag, closing, words, _), low = _marks(more), text.lower()
     marks = [(*one.span(), bool(closing.match(text, one.start()))) for one in tag.finditer(text)]
-    for cues, first, elsewhere, end in words:
-        opening = first.match(text) or (any(cue in low for cue in cues) and elsewhere.search(text))
-        if opening and ((ends := [*end.finditer(text, opening.end())]) or opening.re is first):
+    for cues, may_stay_open, first, elsewhere, end in words:
+        is_cued = any(cue in low for cue in cues)
+        opening = first.match(text) or (elsewhere.search(text) if is_cued else None)
+        if opening is None:
+            continue
+        ends = [*end.finditer(text, opening.end())]
+        if ends or (opening.re is first and may_stay_open):
             final = [one for one in ends if "final" in one[0].lower()]
             marks += [(*opening.span(), False)]
             marks += [(*one.span(), True) for one in final[-1:] or ends[:1]]

@@ -404,9 +404,9 @@ class _Standing:
         return any(not words.isdisjoint(beside.words) for words in more)
 
     def _speaks_against(self, at: int, beside: _Beside) -> bool:
-        keys, naming = self.answer.text.keys, self.answer.naming
+        keys = self.answer.text.keys
         try:
-            named = naming.at(at)
+            named = self.answer.naming.at(at)
         except NotCertain:
             return True
         if named is None:
@@ -418,25 +418,27 @@ class _Standing:
         is_refuted = before == "not" or self.answer.line.match("{refuted} ", named.end) is not None
         if named.choice == self.mention.choice:
             return is_refuted and (is_marked or not named.is_by_letter)
-        if not named.is_by_letter:
-            is_item = naming.is_list_mark(at - 1) or keys[at - 1 : at] == ("--",)
-            is_explained = is_item and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
-            if naming.interjects or is_refuted or is_explained:
-                return False
-            return self._is_meant(named, beside)
+        is_meant = self._is_letter_meant if named.is_by_letter else self._is_meant
+        return not is_refuted and is_meant(named, beside, is_marked=is_marked)
+
+    def _is_letter_meant(self, named: Mention, beside: _Beside, *, is_marked: bool) -> bool:
+        keys, naming = self.answer.text.keys, self.answer.naming
         is_clear = self.statement.is_answer or self.mention.is_confirmed
-        if is_refuted or (is_clear and phrase("{against}").search(beside.said)):
-            return False
         is_listed = named.is_confirmed or naming.is_list_mark(named.end)
+        is_named = (is_listed or is_marked) and not self.answer.is_key(named.start)
+        if not is_named or (is_clear and phrase("{against}").search(beside.said)):
+            return False
         is_explained = is_listed and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
         is_item = is_explained or len(beside.said) > _ITEM
-        is_item = is_item and not self._is_favoured(named, beside)
-        is_named = (is_listed or is_marked) and not self.answer.is_key(at)
-        return is_named and not (is_item and keys[named.end : named.end + 1] != (".",))
+        is_fragment = keys[named.end : named.end + 1] == (".",)
+        return not is_item or is_fragment or self._is_favoured(named, beside)
 
-    def _is_meant(self, named: Mention, beside: _Beside) -> bool:
+    def _is_meant(self, named: Mention, beside: _Beside, *, is_marked: bool) -> bool:
         """Tell whether another option that is named by its words may be the answer."""
-        if phrase("{against}").search(beside.said):
+        keys, naming = self.answer.text.keys, self.answer.naming
+        is_item = naming.is_list_mark(named.start - 1) or keys[named.start - 1] == "--"
+        is_explained = is_item and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
+        if naming.interjects or is_explained or phrase("{against}").search(beside.said):
             return False
         own = self.answer.line.part(self.mention.start, self.mention.end)
         is_lone = self.mention.is_by_letter and not self.mention.is_confirmed

@@ -19,7 +19,7 @@ from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
 from medix_eval.rules.claims import GIVES_ANSWER, Claim, concluded, find_claim, unframed
-from medix_eval.rules.mentions import Choice, Choices, TokenLine, phrase
+from medix_eval.rules.mentions import Choice, Choices, Naming, TokenLine, phrase
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
     DIRECTION_MARKS,
@@ -496,7 +496,11 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
     return bool(is_interjected or is_said or _DESCRIBES.search(text))
 
 
-def may_take_back(cut: str) -> bool:
+def may_take_back(cut: str, options: Sequence[str] = ()) -> bool:
     """Tell whether a sentence that was cut may change what was stated before it."""
-    changes = rf"{{taken_back}}|{{corrected}}|{{softens}}|{{for_another}}|{GIVES_ANSWER}"
-    return phrase(changes).search(TokenLine(read(cut)).joined) is not None
+    changes = rf"{{taken_back}}|{{corrected}}|{{softens}}|{{for_another}}|{{turns}}|{GIVES_ANSWER}"
+    text = read(cut)
+    naming = Naming(text=text, choices=_choices(tuple(options)), interjects=False)
+    return phrase(changes).search(TokenLine(text).joined) is not None or any(
+        naming.at(at) is not None for at in range(len(text))
+    )

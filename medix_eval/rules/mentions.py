@@ -39,6 +39,7 @@ _REASON_AFTER_COMMA = _REASON | {"as", "which", "given", "due"}
 _AFTER_YES_OR_NO = frozenset({":", "it", "there", "he", "she", "they", "this", "that"})
 _LONGEST_ASIDE = 12
 """Tokens in brackets; longer ones are not read."""
+_MOST_OPENINGS = 4
 _REMARK_ENDS = frozenset({".", "!", "?", "\n", ""})
 _SENTENCE = 5
 """Words that make a sentence of what may else be a name: "The answer is E. Coli"."""
@@ -182,8 +183,8 @@ class Naming:
 
         `is_bare` is for a name that nothing introduces: there "B. Text" is a list mark and a text.
         """
-        while self._keys[start] in _OPENING or self._keys[start] == "the":
-            start += 1
+        for _ in range(_MOST_OPENINGS):
+            start += self._keys[start] in _OPENING or self._keys[start] == "the"
         by_words = self._by_words(start)
         by_letter = self._by_letter(start, is_bare=is_bare and by_words is None)
         if by_words is None or by_letter is None:

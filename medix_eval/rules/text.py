@@ -267,7 +267,10 @@ def starts_with_article(text: Text, at: int = 0) -> bool:
     return text.keys[at] == "an" or not (is_plural or after in terms_of("lettered"))
 
 
-NEGATIONS = frozenset(listed("no not non never nor none neither without isnt arent cannot denies"))
+NEGATIONS = frozenset(
+    listed("no not non never nor none neither without isnt arent cannot denies")
+    + listed("negative unlikely absent excluded free")
+)
 
 
 def marked_words_of(text: Text) -> tuple[str, ...]:
