@@ -109,7 +109,9 @@ def _row(sample: JudgedSample, run: JudgedRun) -> dict[str, str]:
     record, answer = sample.completion, (sample.verdict.answer or "").strip()
     is_cut = ending_of(record.finish_reason) == "length"
     if is_cut:  # as it stands, so that it can be judged again for what was cut
-        answer = (after_thinking(record.completion or "") or "").strip()
+        pairs = run.judging.judging.get("answer", {}).get("thinking", ())
+        more = tuple((opening, closing) for opening, closing in pairs)
+        answer = (after_thinking(record.completion or "", more=more) or "").strip()
     return {
         "sample_id": record.sample_id,
         "label": "",

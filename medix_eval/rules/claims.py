@@ -51,11 +51,19 @@ def unframed(text: Text) -> Text:
 def concluded(text: Text) -> Text | None:
     """Return what a text ends with as its answer: "… So the answer is 5 mg." gives "5 mg."."""
     answer = _Answer(text=text, naming=Naming(text=text, choices=Choices(()), interjects=False))
-    for number in range(len(answer.sentences) - 1, max(len(answer.sentences) - 3, -1), -1):
+    found: list[tuple[str, int]] = []
+    place, num = len(text), len(answer.sentences)
+    for number in range(num - 1, -1, -1):
+        start, end = answer.sentences[number]
+        if end < place if found else number < num - 2:
+            break  # a new paragraph, or too far from the end
+        place = start
         if (at := answer.concludes(number)) is not None:
-            end = answer.sentences[-1][1]
-            return Text(raw=text.raw[at:end], keys=text.keys[at:end])
-    return None
+            found.append((answer.line.part(at, end).strip(" .!"), at))
+    if len({said for said, _ in found}) != 1:
+        return None  # two answers in one paragraph are none
+    at, end = found[0][1], answer.sentences[-1][1]
+    return Text(raw=text.raw[at:end], keys=text.keys[at:end])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,21 +344,23 @@ class _Standing:
             is_near="\n" not in keys[self.mention.end : start],
         )
 
+    @property
+    def _said(self) -> str:
+        return self.answer.line.part(self.mention.start, self.mention.end)
+
     def _past_soft(self, at: int) -> int:
         keys = self.answer.text.keys
         return next((to for to in range(at, len(keys)) if keys[to] not in SOFT), len(keys))
 
     def _takes_back(self, beside: _Beside) -> bool:
+        is_foreign = self.statement.is_foreign and beside.is_near and beside.place <= 1
         is_asked = "? " in beside.said and (beside.is_near or _is_short(beside.said))
         return bool(
             is_asked
             or phrase("{taken_back}").search(beside.said)
-            or (self._is_foreign(beside) and phrase("{taken_back_in_latin}").search(beside.said))
+            or (is_foreign and phrase("{taken_back_in_latin}").search(beside.said))
             or (not beside.place and self.answer.line.match("{refuted} ", beside.start))
         )
-
-    def _is_foreign(self, beside: _Beside) -> bool:
-        return self.statement.is_foreign and beside.is_near and beside.place <= 1
 
     def _limits(self, beside: _Beside) -> bool:
         """Tell whether what follows may limit it: "if she is pregnant", "Only at night."."""
@@ -428,6 +438,8 @@ class _Standing:
         is_named = (is_listed or is_marked) and not self.answer.is_key(named.start)
         if not is_named or (is_clear and phrase("{against}").search(beside.said)):
             return False
+        if beside.is_near and "would be " in self._said:
+            return True
         is_explained = is_listed and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
         is_item = is_explained or len(beside.said) > _ITEM
         is_fragment = keys[named.end : named.end + 1] == (".",)
@@ -440,9 +452,10 @@ class _Standing:
         is_explained = is_item and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
         if naming.interjects or is_explained or phrase("{against}").search(beside.said):
             return False
-        own = self.answer.line.part(self.mention.start, self.mention.end)
         is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
-        is_lone = is_lone or "would be " in own  # "B would be best. But she is pregnant: heparin."
+        is_lone = (
+            is_lone or "would be " in self._said
+        )  # "B would be best. But she is pregnant: heparin."
         is_close = beside.is_near and beside.place > 0
         is_told = _is_short(beside.said) and beside.place <= _CLOSING  # "Decision: heparin."
         return is_told or (is_lone and is_close) or self._is_favoured(named, beside)

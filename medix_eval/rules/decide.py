@@ -284,7 +284,8 @@ class _Report:
         if any(one and _negative().issuperset(one) for one in self.sentences):
             return True  # "No."
         singles = [meant for one in self.sentences for _, meant in _counts(one) if meant == "1"]
-        if "count" in facts and (len(singles) > 1 or "count " in said):
+        is_listed = re.search(r"\b(?:count|lesions?|nodules?|findings?) (?:: )?\d", said)
+        if "count" in facts and (len(singles) > 1 or is_listed):
             return True  # "A lesion on the left. A lesion on the right.", "Lesion count: 2"
         # Without findings, "no lesion, no mass" denies one thing.
         denials = ("denied_behind", "denied_first")[: 1 + bool(_OF_A_FINDING & facts.keys())]
@@ -450,14 +451,16 @@ def _hides_characters(answer: str, expected: Expected) -> bool:
 _END = re.compile(
     r"(?m)(?:(?<!\d)|(?=.\s))(?<!^[A-Za-z\d])(?<!^\*\*[A-Za-z])(?<!^\d\d)(?<!\bvs)(?<!\bDr)[.!?]"
     r"(?![\w.])[\"'\u201d\u2019)\]*_]*|[\u3002\uff01\uff1f]|\n|\A\W*(?i:yes|no)\b[,;:]"
-    r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}|\w\"(?=\s*(?:[,}]|\Z))"
+    r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}|\w\"(?=\s*(?:[,}]|\Z))|(?<=\w)(?=\s+because\b)"
 )
 """Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
 _SAYS = re.compile(r"(?i)\\boxed|\b(?:answer|option|choice|diagnosis)[\"*]*(?: is|:)\s+\W*\w")
-_DESCRIBES = re.compile(r"(?i)\b(?:shows?|reveals?|suggests?|there (?:is|are)|the diagnosis is) \w")
+_DESCRIBES = re.compile(
+    r"(?i)\b(?:shows?|reveals?|suggests?|there (?:is|are)|the diagnosis is|(?:it|this) is) \w"
+)
 """What may be an answer although it begins as a preface does."""
 _PREFACE = re.compile(
-    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first|here|step|looking|to|i|we|based|this|there"
+    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first(?=,| i\b| we| let| the)|here|step|looking|to|i|we|based|this|there"
     r"|option|the (?:image|question|patient)|analysis|explanation|findings|thinking)\b|.*\bis$"
 )
 

@@ -320,6 +320,11 @@ class Naming:
         words = self._by_words(self._past(after, ("the",)))
         if words is not None and words.choice == index:
             is_confirmed = not is_new_sentence or self.ends_cleanly(words)
+            # "B. Warfarin acts slowly" is clear, "B. Warfarin withdrawal" is not.
+            behind = " ".join(self._keys[words.end : words.end + 2])
+            is_sentence = phrase(r"^(?:{verb}|because\b|since\b|\W|$)").match(behind) is not None
+            if not is_confirmed and not is_sentence:
+                raise NotCertain
             return replace(letter, end=words.end, is_confirmed=True) if is_confirmed else letter
         if is_new_sentence and self._keys[after] not in _LINE_ENDS:
             # "B. Some other text", or a name: "The answer is E. Coli, as so often."
