@@ -358,6 +358,7 @@ class _Standing:
         return bool(
             is_asked
             or phrase("{taken_back}").search(beside.said)
+            or (beside.place >= 0 and phrase("{rechecks}").search(beside.said))
             or (is_foreign and phrase("{taken_back_in_latin}").search(beside.said))
             or (not beside.place and self.answer.line.match("{refuted} ", beside.start))
         )

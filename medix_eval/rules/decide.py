@@ -133,11 +133,19 @@ def _choices(options: tuple[str, ...]) -> Choices:
             Choice(
                 words=words(text),
                 letter=letter if text.strip() else "",  # an option that is not shown
+                parted=_parted(read(text)),
                 has_article=starts_with_article(read(text)),
             )
             for letter, text in zip(ascii_lowercase, options, strict=False)
         )
     )
+
+
+def _parted(text: Text) -> frozenset[int]:
+    """Return behind which words of an option a mark stands."""
+    keys = text.keys[int(starts_with_article(text)) :]
+    marks = [at for at, key in enumerate(keys) if key in SKIPPED and key != "the"]
+    return frozenset(sum(key not in SKIPPED for key in keys[:at]) - 1 for at in marks)
 
 
 # Open answers: the same words, or the same quantities. That a reference is contained in an answer
@@ -460,8 +468,9 @@ _DESCRIBES = re.compile(
 )
 """What may be an answer although it begins as a preface does."""
 _PREFACE = re.compile(
-    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first(?=,| i\b| we| let| the)|here|step|looking|to|i|we|based|this|there"
-    r"|option|the (?:image|question|patient)|analysis|explanation|findings|thinking)\b|.*\bis$"
+    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first(?=,| i\b| we| let| the)|here|step"
+    r"|looking|to|i|we|based|this|there|option|the (?:image|question|patient)|analysis|explanation"
+    r"|findings|thinking)\b|.*\bis$"
 )
 
 
@@ -501,7 +510,7 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
 
 def may_take_back(cut: str, options: Sequence[str] = ()) -> bool:
     """Tell whether a sentence that was cut may change what was stated before it."""
-    changes = rf"{{taken_back}}|{{corrected}}|{{softens}}|{{for_another}}|{{turns}}|{GIVES_ANSWER}"
+    changes = rf"{{taken_back}}|{{rechecks}}|{{corrected}}|{{softens}}|{{turns}}|{GIVES_ANSWER}"
     text = read(cut)
     naming = Naming(text=text, choices=_choices(tuple(options)), interjects=False)
     return phrase(changes).search(TokenLine(text).joined) is not None or any(

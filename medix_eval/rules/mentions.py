@@ -124,6 +124,8 @@ class Choice:
 
     words: tuple[str, ...]
     letter: str = ""
+    parted: frozenset[int] = frozenset()
+    """Behind which of its words its own text has a mark."""
     has_article: bool = False
     """Whether its text starts with `a` or `an`: then `A decrease` is its text, not letter A."""
 
@@ -278,7 +280,7 @@ class Naming:
         found = [
             (end, index)
             for index in self.choices.by_first_word.get(self._keys[at], ())
-            if (end := self._end_of(self.choices[index].words, at)) is not None
+            if (end := self._end_of(self.choices[index], at)) is not None
         ]
         if not found:
             return None
@@ -290,10 +292,11 @@ class Naming:
             return None  # "A fracture" may be letter A and its text
         return Mention(choice=index, start=start, end=self._past_own_letter(end, index))
 
-    def _end_of(self, words: tuple[str, ...], at: int) -> int | None:
-        for number, word in enumerate(words):
+    def _end_of(self, choice: Choice, at: int) -> int | None:
+        for number, word in enumerate(choice.words):
             if number:  # "No, surgery" is not "no surgery"
-                at = self._past(at, ("the",) if words[number - 1] in NEGATIONS else SKIPPED)
+                denies = choice.words[number - 1] in NEGATIONS and number - 1 not in choice.parted
+                at = self._past(at, ("the",) if denies else SKIPPED)
             if self._keys[at] != word:
                 return None
             at += 1

@@ -17,12 +17,12 @@ from raw_rows import MMLU, raw_rows
 OPEN = {
     "X": (1, 0),
     "X. text": (0, 0),
-    "text": (2, 0),
+    "text": (1, 0),
     "The answer is X. text": (0, 0),
-    "(X) text": (1, 0),
+    "(X) text": (0, 0),
     "**X. text**": (0, 0),
     "Answer: X": (1, 0),
-    "The correct answer is (X) text.": (1, 0),
+    "The correct answer is (X) text.": (0, 0),
     "X. text + a sentence": (0, 0),
     r"\boxed{X}": (1, 0),
     "<think>…</think> X. text": (0, 0),
@@ -30,16 +30,16 @@ OPEN = {
 """At most so many answers are left open, each number of as many as `ASKED` says."""
 ASKED = {"any of four": 2800, "yes, no or maybe": 1500}
 OPEN_WITH_WHY = {
-    "X. text + why": (336, 445, 275, 322),
-    "The answer is X. text. + why": (328, 348, 274, 317),
-    "**X. text** + **Explanation:** why": (334, 420, 274, 320),
-    "text. why": (338, 445, 276, 323),
-    "why + The answer is X.": (109, 126, 25, 23),
-    "why + **Answer: X. text**": (109, 126, 25, 23),
-    r"why + \boxed{X}": (294, 399, 253, 256),
-    "why + Final answer: X": (109, 126, 25, 23),
-    "why + Therefore, option X is correct.": (108, 126, 25, 23),
-    "why + ### Answer X": (109, 126, 25, 23),
+    "X. text + why": (96, 123, 11, 17),
+    "The answer is X. text. + why": (95, 123, 11, 17),
+    "**X. text** + **Explanation:** why": (91, 119, 11, 17),
+    "text. why": (227, 274, 27, 35),
+    "why + The answer is X.": (12, 11, 1, 1),
+    "why + **Answer: X. text**": (11, 11, 1, 1),
+    r"why + \boxed{X}": (12, 11, 1, 1),
+    "why + Final answer: X": (12, 11, 1, 1),
+    "why + Therefore, option X is correct.": (11, 11, 1, 1),
+    "why + ### Answer X": (12, 11, 1, 1),
     "<think>why</think> X. text": (1, 0, 0, 0),
     "<think>why</think><answer>X</answer>": (1, 0, 0, 0),
 }
@@ -49,10 +49,10 @@ ASKED_WITH_WHY = {
     "pubmedqa right": 500,
     "pubmedqa wrong": 500,
 }
-OPEN_OF_ALL = {every_option: 363, with_why: 19_994}
+OPEN_OF_ALL = {every_option: 352, with_why: 4_642}
 """At most so many answers to all rows, of 304,480 and of 62,664."""
 READ_FALSELY = {("medmcqa wrong", "text. why"): 1}
-"""The rationale of this row begins with "Ans: A." and takes back the option that was chosen."""
+"""An option that is itself "A.Decrease in Km", before a rationale that ends "so answer is …"."""
 ROWS = "0aa1eb52133b5cc39e44071a3da67af15d1ecaed6d365dbba1d5e52c9b5c4905"
 """SHA-256 of options, answers and rationales: of other rows the numbers above say nothing."""
 _NUM_EXAMPLES = 3
