@@ -157,11 +157,11 @@ def group_scores(
 
 def _corrections(tallies: Mapping[str, Tally], labels: Labels) -> dict[str, Correction]:
     """Correct every task that has enough labels; sheets of 0.2 held only what was read."""
+    given, judged = labels.by_sample, [tally.judged for tally in tallies.values()]
+    drawn = {one.outcome for of in judged for name, one in of.items() if name in given}
     has_notes = any("note" in row.columns for row in labels.rows.values())
-    unread = {*UNREAD} if has_notes else set()
-    found = {
-        name: correct(tally.labelled(labels.by_sample, unread)) for name, tally in tallies.items()
-    }
+    unread = {*UNREAD} if has_notes or drawn & UNREAD else set()
+    found = {name: correct(tally.labelled(given, unread)) for name, tally in tallies.items()}
     return {name: one for name, one in found.items() if one is not None}
 
 
