@@ -19,7 +19,7 @@ from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
 from medix_eval.rules.claims import GIVES_ANSWER, Claim, concluded, find_claim, unframed
-from medix_eval.rules.mentions import Choice, Choices, Naming, TokenLine, phrase
+from medix_eval.rules.mentions import Choice, Choices, Naming, NotCertain, TokenLine, phrase
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
     DIRECTION_MARKS,
@@ -460,8 +460,8 @@ _DESCRIBES = re.compile(
 )
 """What may be an answer although it begins as a preface does."""
 _PREFACE = re.compile(
-    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first(?=,| i\b| we| let| the)|here|step|looking|to|i|we|based|this|there"
-    r"|option|the (?:image|question|patient)|analysis|explanation|findings|thinking)\b|.*\bis$"
+    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first(?=,| i\b| we| let| the)|here|step|looking|to"
+    r"|i|we|based|this|there|option|the (?:image|question|patient)|analysis|explanation|findings|thinking)\b|.*\bis$"
 )
 
 
@@ -504,6 +504,8 @@ def may_take_back(cut: str, options: Sequence[str] = ()) -> bool:
     changes = rf"{{taken_back}}|{{corrected}}|{{softens}}|{{for_another}}|{{turns}}|{GIVES_ANSWER}"
     text = read(cut)
     naming = Naming(text=text, choices=_choices(tuple(options)), interjects=False)
-    return phrase(changes).search(TokenLine(text).joined) is not None or any(
-        naming.at(at) is not None for at in range(len(text))
-    )
+    try:
+        is_named = any(map(naming.at, range(len(text))))
+    except NotCertain:
+        return True
+    return is_named or phrase(changes).search(TokenLine(text).joined) is not None
