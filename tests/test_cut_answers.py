@@ -18,7 +18,12 @@ REFERENCE = {CHOICE: "CT scan", CLOSED: "yes", OPEN: "pneumonia", REPORT: "No ac
 
 
 def verdict(
-    said: str, kind: Kind, *, finish: str = "length", protocol: str = "rules"
+    said: str,
+    kind: Kind,
+    *,
+    finish: str = "length",
+    protocol: str = "rules",
+    options: tuple[str, ...] = OPTIONS,
 ) -> VerdictRecord:
     record = CompletionRecord(
         task="t@1",
@@ -27,7 +32,7 @@ def verdict(
         kind=kind,
         prompt="Q",
         reference=REFERENCE[kind],
-        options=OPTIONS if kind is CHOICE else (),
+        options=options if kind is CHOICE else (),
         completion=said,
         finish_reason=finish,
     )
@@ -137,6 +142,12 @@ def test_the_judge_reads_the_whole_text_and_not_only_what_was_complete() -> None
     said = "The diagnosis is pneumonia. Wait, ac"
 
     assert verdict(said, OPEN).answer == said
+
+
+def test_a_cut_that_names_a_letter_which_is_also_another_options_text_is_left_to_a_judge() -> None:
+    blood_groups = ("CT scan", "A", "B", "AB")
+
+    assert verdict("The answer is CT scan. A", CHOICE, options=blood_groups).outcome == "unjudged"
 
 
 @pytest.mark.parametrize("finish", ["max_tokens", "MAX_TOKENS", "model_length"])

@@ -19,7 +19,7 @@ from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
 from medix_eval.rules.claims import GIVES_ANSWER, Claim, concluded, find_claim, unframed
-from medix_eval.rules.mentions import Choice, Choices, Naming, TokenLine, phrase
+from medix_eval.rules.mentions import Choice, Choices, Naming, NotCertain, TokenLine, phrase
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
     DIRECTION_MARKS,
@@ -513,6 +513,8 @@ def may_take_back(cut: str, options: Sequence[str] = ()) -> bool:
     changes = rf"{{taken_back}}|{{rechecks}}|{{corrected}}|{{softens}}|{{turns}}|{GIVES_ANSWER}"
     text = read(cut)
     naming = Naming(text=text, choices=_choices(tuple(options)), interjects=False)
-    return phrase(changes).search(TokenLine(text).joined) is not None or any(
-        naming.at(at) is not None for at in range(len(text))
-    )
+    try:
+        is_named = any(map(naming.at, range(len(text))))
+    except NotCertain:
+        return True
+    return is_named or phrase(changes).search(TokenLine(text).joined) is not None
