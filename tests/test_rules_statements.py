@@ -51,6 +51,9 @@ WHY = (
         f"B. Warfarin\n\n{WHY}", f"**B. Warfarin**\n\n**Explanation:** {WHY}",
         "A. aspirin\nB. warfarin\nC. heparin\nD. clopidogrel\n\nAnswer: B",
         "Answer: B. Warfarin\n\nNot:\n- A. aspirin: acts on platelets\n- C. heparin: is injected",
+        # an object
+        '{"answer": "B", "confidence": 0.8}', '{"choice": "B", "text": "warfarin"}',
+        '```json\n{"selected_letter": "b", "explanation": "It acts slowly."}\n```',
         # a change of mind
         "Answer: A\nWait, this is about vitamin K. The correct answer is B.",
         "I choose A. Actually, the answer is B.", "ANSWER: A\nI misread it.\nANSWER: B",
@@ -90,6 +93,7 @@ def test_a_stated_letter_is_read(answer: str) -> None:
         "B - contraindicated in pregnancy.\nHeparin is the safest.",
         "The answer is B. In renal failure, choose C.", "B (not really)", "B. Warfarin plus C",
         # nothing, or more than one thing, is stated
+        '{"answer": "B", "text": "aspirin"}', '{"answer": "B", "alternative": "C"}',
         "\\boxed{B} or \\boxed{C}", "\\boxed{B}, \\boxed{C}", "A. aspirin B. warfarin C. heparin",
         "The answer is B. Clopidogrel acts faster.", "B. Because … The answer is C.",
         "答案不是B", "La respuesta es B o C.", "Ответ: не B", "정답은 B가 아닙니다",

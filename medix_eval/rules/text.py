@@ -9,6 +9,7 @@ is equated, and of what never is, stands in the README; a test reads it from the
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,12 +78,13 @@ _SPELLINGS = str.maketrans(
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
 _SUBSCRIPT = re.compile(r"(?<=[A-Z])_\{?([0-9]+)\}?(?![^\W_])")
 _DIGIT = re.compile(r"(?![0-9])\d")
-_JSON = re.compile(
-    r'(?:```(?:json)?\s*)?\{\s*"(?:final[ _]?)?answer"\s*:\s*'
-    r'(?:"([^"\\]*)"|(-?[0-9.]+))\s*\}\s*(?:```)?',
-    re.IGNORECASE,
+_JSON = re.compile(r"(?:```(?:json)?\s*)?(\{[^{}]*\})\s*(?:```)?", re.IGNORECASE)
+_JSON_KEYS = re.compile(
+    r"(?i)(?P<answer>(?:(?:final|correct|selected)[ _]?)?(?:answer|choice|option|letter|label))"
+    r"|(?P<text>(?:answer|option|choice|selected[ _]option)[ _]text|text)"
+    r"|confidence|explanation|reason(?:ing)?|rationale|(?:question[ _])?id|question"
 )
-"""An object that holds an answer and nothing else."""
+"""What an object may hold that states an answer; with any other key it is not understood."""
 _INTERVAL = re.compile(
     r"\[[^\[\]()]{0,40}\)|\([^\[\]()]{0,40}\]|\[\s*[-+\d.∞]+\s*[,;-]\s*[-+\d.∞]+\s*\]"
 )
@@ -190,7 +192,7 @@ def _without_accents(word: re.Match[str]) -> str:
 def read(text: str) -> Text:
     """Split a text into tokens, in time linear in its length."""
     if text[:1] in "{`" and (held := _JSON.fullmatch(text.strip())):
-        text = held[1] or held[2] or ""
+        text = _from_json(held[1]) or text
     if not text.isascii():
         text = _RAISED.sub(r"^\g<0>", INVISIBLE.sub("", text))
         text = _SCRIPTS.sub(" ", plain(text))
@@ -227,6 +229,20 @@ def _keys_of(raw: Sequence[str]) -> Iterator[str]:
         is_unit = len(token) == 1 and token.isupper() and before[-1:].isdigit()
         yield token if is_unit else _KEYS.get(token) or token.casefold()
         before = token
+
+
+def _from_json(held: str) -> str | None:
+    """Return the answer that an object states, and the text of an option beside its letter."""
+    try:
+        pairs = json.loads(held, object_pairs_hook=list)
+    except ValueError:
+        return None
+    keys = [_JSON_KEYS.fullmatch(key) for key, _ in pairs]
+    said = [
+        str(value) for key, (_, value) in zip(keys, pairs, strict=True) if key and key.lastgroup
+    ]
+    is_one = sum(bool(key and key["answer"]) for key in keys) == 1
+    return ". ".join(said) if is_one and all(keys) else None
 
 
 def _from_latex(command: re.Match[str]) -> str:
