@@ -461,7 +461,8 @@ _DESCRIBES = re.compile(
 """What may be an answer although it begins as a preface does."""
 _PREFACE = re.compile(
     r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first(?=,| i\b| we| let| the)|here|step|looking|to"
-    r"|i|we|based|this|there|option|the (?:image|question|patient)|analysis|explanation|findings|thinking)\b|.*\bis$"
+    r"|i|we|based|this|there|option|the (?:image|question|patient)|analysis|explanation|findings"
+    r"|thinking)\b|.*\bis$"
 )
 
 

@@ -15,6 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from medix_eval.rules.text import (
+    ARTICLES,
     NEGATIONS,
     SKIPPED,
     SOFT,
@@ -48,17 +49,19 @@ _ABBREVIATED = 3
 
 
 @cache
-def _listed() -> dict[str, str]:
-    """Return the phrases of all languages by what they do, each list as one pattern."""
+def _lists() -> dict[str, list[str]]:
+    """Return the phrases of all languages by what they do."""
     found: dict[str, list[str]] = {}
     for path in sorted(Path(__file__).with_name("phrases").glob("*.yaml")):
         for name, patterns in data_of(f"phrases/{path.name}").items():
-            found.setdefault(name, []).extend(patterns)
-    return {name: f"(?:{plain('|'.join(patterns))})" for name, patterns in found.items()}
+            found.setdefault(name, []).extend(map(plain, patterns))
+    return found
 
 
 def _filled(pattern: str) -> str:
-    return re.sub(r"\{([a-z_]+)\}", lambda name: _filled(_listed()[name[1]]), pattern)
+    return re.sub(
+        r"\{([a-z_]+)\}", lambda name: f"(?:{_filled('|'.join(_lists()[name[1]]))})", pattern
+    )
 
 
 @cache
@@ -104,14 +107,13 @@ class TokenLine:
 @cache
 def _behind() -> frozenset[str]:
     """Return the words that end a sentence behind a letter and say nothing, as in Korean."""
-    return frozenset(_listed()["behind"].strip("(?:)").split("|"))
+    return frozenset(_lists()["behind"])
 
 
 @cache
 def _because() -> tuple[str, ...]:
     """Return the words that give a reason in other languages, or start a run of characters."""
-    words = _listed()["because"].strip("(?:)").split("|")
-    return tuple(f"{word} " if word.isascii() else word for word in words)
+    return tuple(f"{word} " if word.isascii() else word for word in _lists()["because"])
 
 
 class NotCertain(Exception):
@@ -178,6 +180,10 @@ class Naming:
         """With what a mention starts, but for a bracket or an article in front."""
         return _LETTER_WORDS.union(self.choices.by_first_word, self.choices.by_letter)
 
+    @cached_property
+    def _starts(self) -> frozenset[str]:
+        return self.first_words | _OPENING | ARTICLES
+
     def at(self, start: int, *, is_bare: bool = False) -> Mention | None:
         """Return the choice that is named from this token on.
 
@@ -185,6 +191,8 @@ class Naming:
         """
         for _ in range(_MOST_OPENINGS):
             start += self._keys[start] in _OPENING or self._keys[start] == "the"
+        if self._keys[start] not in self._starts:
+            return None  # as at most tokens of a reason
         by_words = self._by_words(start)
         by_letter = self._by_letter(start, is_bare=is_bare and by_words is None)
         if by_words is None or by_letter is None:
@@ -319,13 +327,13 @@ class Naming:
         is_new_sentence = "." in self.text.keys[at + 1 : after] and self.text.starts_sentence(after)
         words = self._by_words(self._past(after, ("the",)))
         if words is not None and words.choice == index:
-            is_confirmed = not is_new_sentence or self.ends_cleanly(words)
+            if not is_new_sentence or self.ends_cleanly(words):
+                return replace(letter, end=words.end, is_confirmed=True)
             # "B. Warfarin acts slowly" is clear, "B. Warfarin withdrawal" is not.
             behind = " ".join(self._keys[words.end : words.end + 2])
-            is_sentence = phrase(r"^(?:{verb}|because\b|since\b|\W|$)").match(behind) is not None
-            if not is_confirmed and not is_sentence:
+            if phrase(r"^(?:{verb}|because\b|since\b|\W|$)").match(behind) is None:
                 raise NotCertain
-            return replace(letter, end=words.end, is_confirmed=True) if is_confirmed else letter
+            return letter
         if is_new_sentence and self._keys[after] not in _LINE_ENDS:
             # "B. Some other text", or a name: "The answer is E. Coli, as so often."
             starts = self._keys[after] in terms_of("sentence_starts") and words is None
