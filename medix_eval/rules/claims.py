@@ -22,7 +22,7 @@ _FILLER = r"(?:{filler} ){0,3}"
 FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
 _STRICT = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
 GIVES_ANSWER = (
-    r"(?<!this )(?<!that )\b(?:answer|option|choice) (?:{is}|:) "
+    r"\b(?<!this )(?<!that )(?:answer|option|choice) (?:{is}|:) "
     r"(?!correct|right|wrong|incorrect|not)"
 )
 """The heart of a frame; where it stands outside one, the text is not plain."""
