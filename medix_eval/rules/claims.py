@@ -22,7 +22,7 @@ _FILLER = r"(?:{filler} ){0,3}"
 FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
 _STRICT = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
 GIVES_ANSWER = (
-    r"(?<!this )(?<!that )\b(?:answer|option|choice) (?:{is}|:) "
+    r"\b(?<!this )(?<!that )(?:answer|option|choice) (?:{is}|:) "
     r"(?!correct|right|wrong|incorrect|not)"
 )
 """The heart of a frame; where it stands outside one, the text is not plain."""
@@ -66,24 +66,13 @@ def concluded(text: Text) -> Text | None:
     return Text(raw=text.raw[at:end], keys=text.keys[at:end])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """The choice that an answer states, by its index."""
-
-    choice: int
-    is_by_letter: bool
-
-
-def find_claim(text: Text, choices: Choices, *, interjects: bool = False) -> Claim | None:
+def find_claim(text: Text, choices: Choices, *, interjects: bool = False) -> Mention | None:
     """Return the choice that the answer states; None if it states none or that is unclear.
 
     `interjects` is for yes and no, which stand before a comma: "No, the lungs are clear."
     """
     naming = Naming(text=text, choices=choices, interjects=interjects)
-    try:
-        return _Answer(text=text, naming=naming).claim()
-    except NotCertain:
-        return None
+    return _Answer(text=text, naming=naming).claim()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +121,7 @@ class _Answer:
         near = self.text.keys[max(at - _LONGEST_LEAD, 0) : at]
         return near.count("(") > near.count(")")
 
-    def claim(self) -> Claim | None:
+    def claim(self) -> Mention | None:
         stated = self._without_items(list(self._all_statements()))
         if not stated or (mention := stated[-1].mention) is None or stated[-1].is_limited:
             return None
@@ -147,7 +136,7 @@ class _Answer:
         if any(standing.is_unsettled_by(at) for at in range(first, len(self.sentences))):
             return None
         is_by_letter = any(one.mention.is_by_letter for one in alike if one.mention)
-        return Claim(choice=mention.choice, is_by_letter=is_by_letter)
+        return replace(mention, is_by_letter=is_by_letter)
 
     def named(self, at: int) -> Mention | None:
         """Return the choice that is named at a token, if that is certain."""
@@ -328,11 +317,12 @@ class _Standing:
     def _beside(self, number: int) -> _Beside | None:
         (start, end), keys = self.answer.sentences[number], self.answer.text.keys
         place = number - self.statement.sentence
-        start = self._past_soft(start if place < 0 else max(start, self.mention.end))
+        naming = self.answer.naming
+        start = naming.past(start if place < 0 else max(start, self.mention.end), SOFT)
         # "B. Warfarin is too weak": what follows is said of the text of the option.
         again = None if place or not self.mention.is_by_letter else self.answer.named(start)
         if again is not None and again.choice == self.mention.choice:
-            start = self._past_soft(again.end)
+            start = naming.past(again.end, SOFT)
         if start >= end:
             return None
         return _Beside(
@@ -345,12 +335,9 @@ class _Standing:
         )
 
     @property
-    def _said(self) -> str:
-        return self.answer.line.part(self.mention.start, self.mention.end)
-
-    def _past_soft(self, at: int) -> int:
-        keys = self.answer.text.keys
-        return next((to for to in range(at, len(keys)) if keys[to] not in SOFT), len(keys))
+    def _is_supposed(self) -> bool:
+        """Whether it may be a supposition: "B would be best. But she is pregnant: heparin."."""
+        return "would be " in self.answer.line.part(self.mention.start, self.mention.end)
 
     def _takes_back(self, beside: _Beside) -> bool:
         is_foreign = self.statement.is_foreign and beside.is_near and beside.place <= 1
@@ -391,7 +378,7 @@ class _Standing:
             return False
         if not beside.place and phrase("{abstains}").search(" ".join(beside.words)):
             return True
-        if naming.choices[self.mention.choice].words == ("no",):
+        if naming.choices.all[self.mention.choice].words == ("no",):
             # "No, there is no lesion" says it twice.
             return not terms_of("contradicts_no").isdisjoint(beside.words)
         is_telling = not beside.place or _is_short(" ".join(beside.words))
@@ -409,9 +396,9 @@ class _Standing:
 
     def _completes(self, beside: _Beside) -> bool:
         """Tell whether words make another option of it: "HIV. TB is present." of "HIV and TB"."""
-        choices = self.answer.naming.choices
+        choices = self.answer.naming.choices.all
         own = set(choices[self.mention.choice].words)
-        more = [{*one.words} - own for one in choices.all if own < {*one.words}]
+        more = [{*one.words} - own for one in choices if own < {*one.words}]
         return any(not words.isdisjoint(beside.words) for words in more)
 
     def _speaks_against(self, at: int, beside: _Beside) -> bool:
@@ -439,7 +426,7 @@ class _Standing:
         is_named = (is_listed or is_marked) and not self.answer.is_key(named.start)
         if not is_named or (is_clear and phrase("{against}").search(beside.said)):
             return False
-        if beside.is_near and "would be " in self._said:
+        if beside.is_near and self._is_supposed:
             return True
         is_explained = is_listed and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
         is_item = is_explained or len(beside.said) > _ITEM
@@ -454,12 +441,10 @@ class _Standing:
         if naming.interjects or is_explained or phrase("{against}").search(beside.said):
             return False
         is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
-        is_lone = (
-            is_lone or "would be " in self._said
-        )  # "B would be best. But she is pregnant: heparin."
         is_close = beside.is_near and beside.place > 0
         is_told = _is_short(beside.said) and beside.place <= _CLOSING  # "Decision: heparin."
-        return is_told or (is_lone and is_close) or self._is_favoured(named, beside)
+        is_weak = is_close and (is_lone or self._is_supposed)
+        return is_told or is_weak or self._is_favoured(named, beside)
 
     def _is_favoured(self, named: Mention, beside: _Beside) -> bool:
         """Tell whether words that speak for an option stand in its sentence, or around it."""

@@ -18,8 +18,16 @@ from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules.claims import GIVES_ANSWER, Claim, concluded, find_claim, unframed
-from medix_eval.rules.mentions import Choice, Choices, Naming, NotCertain, TokenLine, phrase
+from medix_eval.rules.claims import GIVES_ANSWER, concluded, find_claim, unframed
+from medix_eval.rules.mentions import (
+    Choice,
+    Choices,
+    Mention,
+    Naming,
+    NotCertain,
+    TokenLine,
+    phrase,
+)
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
     DIRECTION_MARKS,
@@ -83,7 +91,7 @@ def chosen_option(answer: Text, expected: Expected) -> str | None:
     return None if claim is None else expected.options[claim.choice]
 
 
-def _claimed_option(answer: Text, expected: Expected) -> Claim | None:
+def _claimed_option(answer: Text, expected: Expected) -> Mention | None:
     choices = _choices(expected.options)
     interjects = {choice.words for choice in choices.all} <= _YES_NO_MAYBE
     return find_claim(answer, choices, interjects=interjects)
@@ -96,7 +104,7 @@ def yes_no(answer: Text, expected: Expected) -> RuleVerdict | None:
     claim = find_claim(answer, _YES_OR_NO, interjects=True)
     if claim is None:
         return None
-    is_right = _YES_OR_NO[claim.choice].words == expected.words
+    is_right = _YES_OR_NO.all[claim.choice].words == expected.words
     return RuleVerdict(score=float(is_right), rule="yes_no")
 
 
@@ -468,9 +476,9 @@ _DESCRIBES = re.compile(
 )
 """What may be an answer although it begins as a preface does."""
 _PREFACE = re.compile(
-    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first(?=,| i\b| we| let| the)|here|step"
-    r"|looking|to|i|we|based|this|there|option|the (?:image|question|patient)|analysis|explanation"
-    r"|findings|thinking)\b|.*\bis$"
+    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first(?=,| i\b| we| let| the)|here|step|looking|to"
+    r"|i|we|based|this|there|option|the (?:image|question|patient)|analysis|explanation|findings"
+    r"|thinking)\b|.*\bis$"
 )
 
 

@@ -8,6 +8,7 @@ first, and it says whether what follows leaves it as it is.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Container
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -15,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from medix_eval.rules.text import (
+    ARTICLES,
     NEGATIONS,
     SKIPPED,
     SOFT,
@@ -48,17 +50,19 @@ _ABBREVIATED = 3
 
 
 @cache
-def _listed() -> dict[str, str]:
-    """Return the phrases of all languages by what they do, each list as one pattern."""
+def _lists() -> dict[str, list[str]]:
+    """Return the phrases of all languages by what they do."""
     found: dict[str, list[str]] = {}
     for path in sorted(Path(__file__).with_name("phrases").glob("*.yaml")):
         for name, patterns in data_of(f"phrases/{path.name}").items():
-            found.setdefault(name, []).extend(patterns)
-    return {name: f"(?:{plain('|'.join(patterns))})" for name, patterns in found.items()}
+            found.setdefault(name, []).extend(map(plain, patterns))
+    return found
 
 
 def _filled(pattern: str) -> str:
-    return re.sub(r"\{([a-z_]+)\}", lambda name: _filled(_listed()[name[1]]), pattern)
+    return re.sub(
+        r"\{([a-z_]+)\}", lambda name: f"(?:{_filled('|'.join(_lists()[name[1]]))})", pattern
+    )
 
 
 @cache
@@ -79,10 +83,6 @@ class TokenLine:
         return "".join(f"{key} " for key in self.text.keys)
 
     @cached_property
-    def _starts(self) -> dict[int, int]:
-        return {start: token for token, start in enumerate(self._offsets)}
-
-    @cached_property
     def _offsets(self) -> list[int]:
         return list(accumulate((len(key) + 1 for key in self.text.keys), initial=0))
 
@@ -93,25 +93,12 @@ class TokenLine:
     def match(self, pattern: str, at: int) -> tuple[re.Match[str], int] | None:
         """Return what a pattern over the phrases matches at this token, and the token after it."""
         match = phrase(pattern).match(self.joined, self._offsets[at])
-        return (match, self._starts[match.end()]) if match else None
+        return (match, bisect_left(self._offsets, match.end())) if match else None
 
     def after(self, pattern: str, at: int) -> int | None:
         """Return the token after a pattern over the phrases, if it matches at this token."""
         found = self.match(pattern, at)
         return found[1] if found else None
-
-
-@cache
-def _behind() -> frozenset[str]:
-    """Return the words that end a sentence behind a letter and say nothing, as in Korean."""
-    return frozenset(_listed()["behind"].strip("(?:)").split("|"))
-
-
-@cache
-def _because() -> tuple[str, ...]:
-    """Return the words that give a reason in other languages, or start a run of characters."""
-    words = _listed()["because"].strip("(?:)").split("|")
-    return tuple(f"{word} " if word.isascii() else word for word in words)
 
 
 class NotCertain(Exception):
@@ -150,9 +137,6 @@ class Choices:
         """The choices by their letter; none if they have no letters."""
         return {choice.letter: index for index, choice in enumerate(self.all) if choice.letter}
 
-    def __getitem__(self, index: int) -> Choice:
-        return self.all[index]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
@@ -180,6 +164,10 @@ class Naming:
         """With what a mention starts, but for a bracket or an article in front."""
         return _LETTER_WORDS.union(self.choices.by_first_word, self.choices.by_letter)
 
+    @cached_property
+    def _starts(self) -> frozenset[str]:
+        return self.first_words | _OPENING | ARTICLES
+
     def at(self, start: int, *, is_bare: bool = False) -> Mention | None:
         """Return the choice that is named from this token on.
 
@@ -187,11 +175,13 @@ class Naming:
         """
         for _ in range(_MOST_OPENINGS):
             start += self._keys[start] in _OPENING or self._keys[start] == "the"
+        if self._keys[start] not in self._starts:
+            return None  # as at most tokens of a reason
         by_words = self._by_words(start)
         by_letter = self._by_letter(start, is_bare=is_bare and by_words is None)
         if by_words is None or by_letter is None:
             return by_words or by_letter
-        end = self._past(by_words.end, _CLOSING)
+        end = self.past(by_words.end, _CLOSING)
         if by_words.choice != by_letter.choice and by_letter.end == end:
             raise NotCertain  # the option's text is another option's letter
         return max(by_letter, by_words, key=lambda mention: mention.end)
@@ -203,10 +193,10 @@ class Naming:
 
     def ends_cleanly(self, mention: Mention, *, may_explain: bool = True) -> bool:
         """Tell whether a sentence ends after this mention, or goes on with a reason only."""
-        end = self._past(mention.end, _CLOSING)
-        end = self._past(end, _behind()) if mention.is_by_letter else end
+        end = self.past(mention.end, _CLOSING)
+        end = self.past(end, _lists()["behind"]) if mention.is_by_letter else end
         end += self._keys[end] in (",", ";") and self._keys[end + 1] == "."
-        if self._keys[end] in ("!", "\n") or self._past(end, SOFT) == len(self.text):
+        if self._keys[end] in ("!", "\n") or self.past(end, SOFT) == len(self.text):
             return True  # also "Answer: D,"
         if self._keys[end] == ".":
             return self.text.starts_sentence(end + 1)
@@ -233,6 +223,12 @@ class Naming:
         named = self._by_words(at + 1) if letter is not None and self._keys[at] == "." else None
         return named is not None and named.choice == letter
 
+    def past(self, at: int, keys: Container[str]) -> int:
+        """Return the first token from here on that is none of these."""
+        while self._keys[at] in keys:
+            at += 1
+        return at
+
     def _is_reason(self, at: int, reasons: frozenset[str], mention: Mention) -> bool:
         is_instead = self._keys[at : at + 2] in (("rather", "than"), ("instead", "of"))
         if is_instead or self._keys[at] == "not":
@@ -241,7 +237,7 @@ class Naming:
         pair = " ".join(self._keys[at : at + 2])  # "aspirin, given with heparin" is no reason
         is_part = self._keys[at] in ("as", "given") and pair not in terms()["reasons"]
         is_given = self._keys[at] in reasons and not is_part
-        return is_given or f"{self._keys[at]} ".startswith(_because())
+        return is_given or f"{pair} ".startswith(tuple(_lists()["because"]))
 
     def _is_explained(self, at: int, mention: Mention) -> bool:
         """Tell whether brackets only explain the choice, as in "aspirin (an NSAID)."."""
@@ -269,7 +265,7 @@ class Naming:
 
     def _is_of_no_other(self, index: int) -> bool:
         """Tell whether no other option says all that this one says, and more."""
-        words = set(self.choices[index].words)
+        words = set(self.choices.all[index].words)
         return not any(words < set(other.words) for other in self.choices.all)
 
     def _by_words(self, start: int) -> Mention | None:
@@ -280,7 +276,7 @@ class Naming:
         found = [
             (end, index)
             for index in self.choices.by_first_word.get(self._keys[at], ())
-            if (end := self._end_of(self.choices[index], at)) is not None
+            if (end := self._end_of(self.choices.all[index], at)) is not None
         ]
         if not found:
             return None
@@ -288,7 +284,7 @@ class Naming:
         if sum(other == end for other, _ in found) > 1:
             return None  # two options with one text
         is_capital_a = at > start and self.text.raw[start] == "A"
-        if is_capital_a and self.choices[0].letter and not self.choices[index].has_article:
+        if is_capital_a and self.choices.all[0].letter and not self.choices.all[index].has_article:
             return None  # "A fracture" may be letter A and its text
         return Mention(choice=index, start=start, end=self._past_own_letter(end, index))
 
@@ -296,7 +292,7 @@ class Naming:
         for number, word in enumerate(choice.words):
             if number:  # "No, surgery" is not "no surgery"
                 denies = choice.words[number - 1] in NEGATIONS and number - 1 not in choice.parted
-                at = self._past(at, ("the",) if denies else SKIPPED)
+                at = self.past(at, ("the",) if denies else SKIPPED)
             if self._keys[at] != word:
                 return None
             at += 1
@@ -304,31 +300,31 @@ class Naming:
 
     def _past_own_letter(self, end: int, index: int) -> int:
         """Step over the letter in "warfarin (B)"; another's letter is left there, as unclean."""
-        at = self._past(end, _BEFORE_OWN_LETTER)
-        at = self._past(at, _LETTER_WORDS)
+        at = self.past(end, _BEFORE_OWN_LETTER)
+        at = self.past(at, _LETTER_WORDS)
         is_own = at > end and at < len(self.text) and self._letter(at) == index
-        return self._past(at + 1, _CLOSING) if is_own else end
+        return self.past(at + 1, _CLOSING) if is_own else end
 
     def _by_letter(self, start: int, *, is_bare: bool) -> Mention | None:
         """Match "B", "(B)" or "option B"; the text of the same choice may follow."""
-        at = self._past(self._past(start, _LETTER_WORDS), _OPENING)
+        at = self.past(self.past(start, _LETTER_WORDS), _OPENING)
         index = self._letter(at, is_marked=at > start)
         if index is None:
             return None
         letter = Mention(
-            choice=index, start=start, end=self._past(at + 1, _CLOSING), is_by_letter=True
+            choice=index, start=start, end=self.past(at + 1, _CLOSING), is_by_letter=True
         )
-        after = self._past(at + 1, _SOFT_IN_LINE)
+        after = self.past(at + 1, _SOFT_IN_LINE)
         is_new_sentence = "." in self.text.keys[at + 1 : after] and self.text.starts_sentence(after)
-        words = self._by_words(self._past(after, ("the",)))
+        words = self._by_words(self.past(after, ("the",)))
         if words is not None and words.choice == index:
-            is_confirmed = not is_new_sentence or self.ends_cleanly(words)
+            if not is_new_sentence or self.ends_cleanly(words):
+                return replace(letter, end=words.end, is_confirmed=True)
             # "B. Warfarin acts slowly" is clear, "B. Warfarin withdrawal" is not.
             behind = " ".join(self._keys[words.end : words.end + 2])
-            is_sentence = phrase(r"^(?:{verb}|because\b|since\b|\W|$)").match(behind) is not None
-            if not is_confirmed and not is_sentence:
+            if phrase(r"^(?:{verb}|because\b|since\b|\W|$)").match(behind) is None:
                 raise NotCertain
-            return replace(letter, end=words.end, is_confirmed=True) if is_confirmed else letter
+            return letter
         if is_new_sentence and self._keys[after] not in _LINE_ENDS:
             # "B. Some other text", or a name: "The answer is E. Coli, as so often."
             starts = self._keys[after] in terms_of("sentence_starts") and words is None
@@ -365,8 +361,3 @@ class Naming:
     def _keys(self) -> tuple[str, ...]:
         # Some keys past the end, so that looking ahead needs no care.
         return (*self.text.keys, "", "", "")
-
-    def _past(self, at: int, keys: Container[str]) -> int:
-        while self._keys[at] in keys:
-            at += 1
-        return at

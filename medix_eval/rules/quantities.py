@@ -11,7 +11,7 @@ decide alike, and "1,5" may be 1.5 or two numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 
@@ -70,19 +70,19 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    base: str
-    factor: Fraction
+    dimension: tuple[str, ...] = ()
+    factor: Fraction = Fraction(1)
     offset: Fraction = Fraction(0)
 
 
 @cache
 def _units() -> dict[str, _Unit]:
     units = {
-        name: _Unit(base, Fraction(factor))
+        name: _Unit((base,), Fraction(factor))
         for base, factor, names in terms()["units"]
         for name in names.split()
     }
-    return units | {"fahrenheit": _Unit("celsius", Fraction(5, 9), Fraction(-160, 9))}
+    return units | {"fahrenheit": _Unit(("celsius",), Fraction(5, 9), Fraction(-160, 9))}
 
 
 @cache
@@ -127,12 +127,9 @@ def _quantity_at(raw: Sequence[str], at: int) -> tuple[Quantity | None, int]:
     number, end = _number_at(raw, at)
     if number is None:
         return None, at
-    factor, offset, dimension, end = _unit_at(raw, end)
-    if not dimension:
-        return number, end
-    value, step = number.value * factor + offset, number.step * factor
-    marks = (number.may_be_thousands, number.may_be_two)
-    return Quantity(value, step, dimension, *marks), end
+    unit, end = _unit_at(raw, end)
+    value, step = number.value * unit.factor + unit.offset, number.step * unit.factor
+    return replace(number, value=value, step=step, dimension=unit.dimension), end
 
 
 def _number_at(raw: Sequence[str], at: int) -> tuple[Quantity | None, int]:
@@ -182,27 +179,23 @@ def _are_whole(*numbers: str) -> bool:
     return all(one.isdecimal() and one.strip("0") for one in numbers)
 
 
-def _unit_at(raw: Sequence[str], at: int) -> tuple[Fraction, Fraction, tuple[str, ...], int]:
+def _unit_at(raw: Sequence[str], at: int) -> tuple[_Unit, int]:
     """Read a unit such as `mg/kg/day`; a bare number has factor 1 and no dimension."""
-    unit, end = _simple_unit_at(raw, at)
-    factor, offset = (unit.factor, unit.offset) if unit else (Fraction(1), Fraction(0))
-    dimension = [unit.base] if unit else []
+    unit, end = _simple_unit_at(raw, at) or _Unit(), at
+    end += bool(unit.dimension)
     while end + 1 < len(raw) and raw[end] in {"/", "per"}:
-        divisor, after = _simple_unit_at(raw, end + 1)
+        divisor = _simple_unit_at(raw, end + 1)
         if divisor is None:
             break
-        factor /= divisor.factor
-        dimension.append(f"/{divisor.base}")
-        end = after
-    return factor, offset, tuple(sorted(dimension)), end
+        dimension = sorted([*unit.dimension, f"/{divisor.dimension[0]}"])
+        unit = _Unit(tuple(dimension), unit.factor / divisor.factor, unit.offset)
+        end += 2
+    return unit, end
 
 
-def _simple_unit_at(raw: Sequence[str], at: int) -> tuple[_Unit | None, int]:
-    if at >= len(raw):
-        return None, at
-    word = raw[at]
-    units = _units()
+def _simple_unit_at(raw: Sequence[str], at: int) -> _Unit | None:
+    word = raw[at] if at < len(raw) else ""
     # Mg is magnesium and mM a concentration: two letters count only as they are listed.
-    if word not in units and (len(word) > 2 or (len(word) == 2 and word.isupper())):  # noqa: PLR2004
+    if word not in _units() and (len(word) > 2 or (len(word) == 2 and word.isupper())):  # noqa: PLR2004
         word = word.casefold()
-    return (units[word], at + 1) if word in units else (None, at)
+    return _units().get(word)
