@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medix_eval.errors import ConfigError
 from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Kind
@@ -192,3 +194,19 @@ def test_no_finding_passes_for_a_courtesy(
 
 def test_a_protocol_without_patterns_refuses_nothing() -> None:
     assert outcome("I can't help with that.", more=("answer.refusals=[]",)) == "unjudged"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ('answer.refusals=["("]', "answer.refusals: '(' is no regular expression"),
+        ('answer.courtesies=["[a"]', "answer.courtesies: '[a' is no regular expression"),
+        ('answer.thinking=[["<mind>"]]', "answer.thinking: each must be an opening and a closing"),
+        ('answer.thinking=["<mind>"]', "answer.thinking: each must be an opening and a closing"),
+    ],
+)
+def test_a_pattern_or_a_pair_that_cannot_be_used_is_named_before_anything_is_asked(
+    override: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_protocol("rules", overrides=[override])

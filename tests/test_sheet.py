@@ -89,11 +89,11 @@ UNREAD = {
 NOTES = {
     "truncated": "The completion was cut off at its token limit.",
     "cut while thinking": (
-        "No answer was found in this completion; it is shown as the model wrote it. "
+        "The completion is shown as the model wrote it. "
         "The completion was cut off at its token limit."
     ),
     "stated": "The completion was cut off at its token limit.",
-    "empty": "No answer was found in this completion; it is shown as the model wrote it.",
+    "empty": "The completion is shown as the model wrote it.",
     "refused": "",
 }
 

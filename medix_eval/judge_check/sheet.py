@@ -43,7 +43,7 @@ COLUMNS: tuple[str, ...] = (
 )
 _NOT_READ = frozenset({Outcome.REQUEST_FAILED, Outcome.SKIPPED, Outcome.REJECTED, Outcome.UNPARSED})
 """Outcomes of samples without an answer to read; the others may be labelled."""
-_WHOLE = "No answer was found in this completion; it is shown as the model wrote it."
+_WHOLE = "The completion is shown as the model wrote it."
 _CUT = "The completion was cut off at its token limit."
 
 

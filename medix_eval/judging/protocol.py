@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
 from medix_eval.errors import ConfigError, UnknownName, first_error
 from medix_eval.records import Frozen, Kind
@@ -56,7 +56,27 @@ class AnswerSpec(Frozen):
     courtesies: tuple[str, ...] = ()
     """Patterns of what may stand beside a refusal: nothing else may, for it may be an answer."""
     thinking: tuple[tuple[_Mark, _Mark], ...] = ()
-    """Openings and closings of thinking, besides those of `rules/thinking.yaml`."""
+    """Openings and closings of thinking, as they are, besides those of `rules/thinking.yaml`."""
+
+    @field_validator("refusals", "courtesies")
+    @classmethod
+    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern[:60]!r} is no regular expression: {error}") from error
+        return patterns
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _are_pairs(cls, pairs: Any) -> Any:
+        if not isinstance(pairs, list | tuple) or not all(
+            isinstance(pair, list | tuple) and len(pair) == len(("opening", "closing"))
+            for pair in pairs
+        ):
+            raise ValueError("each must be an opening and a closing, as in [['<mind>', '</mind>']]")
+        return pairs
 
     @model_serializer
     def _as_used(self) -> dict[str, Any]:
@@ -348,7 +368,7 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
         if isinstance(named := answer.get(key), str):  # the patterns themselves are in the digest
             places = (path.parent / named, Path(named), bundled("judges") / named)
             file = next(filter(Path.is_file, places), places[0])
-            lists = read_mapping(file, what=key).values()
+            lists = read_mapping(file, what=f"list of {key}").values()
             answer[key] = [one for of in lists for one in (of if isinstance(of, list) else [of])]
     if changed:
         raw["name"] = "+".join([str(raw.get("name")), *changed])

@@ -442,7 +442,8 @@ class _Standing:
             return False
         is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
         is_close = beside.is_near and beside.place > 0
-        is_told = _is_short(beside.said) and beside.place <= _CLOSING  # "Decision: heparin."
+        is_described = self.answer.line.match("{describes} ", named.end) is not None
+        is_told = _is_short(beside.said) and beside.place <= _CLOSING and not is_described
         is_weak = is_close and (is_lone or self._is_supposed)
         return is_told or is_weak or self._is_favoured(named, beside)
 
