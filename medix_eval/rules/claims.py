@@ -200,7 +200,9 @@ class _Answer:
             try:
                 found = self._stated(at, start)
             except NotCertain:
-                found = _Statement()
+                # "A. aspirin - incorrect, too weak" states no answer; another unclear one may.
+                is_against = phrase("{against}").search(self.line.part(start, end)) is not None
+                found = None if is_against and self._frame(at) is None else _Statement()
             if found is not None:
                 is_limited = self._is_limited(start, at, number)
                 yield replace(found, sentence=number, is_limited=is_limited)
@@ -269,6 +271,7 @@ class _Answer:
         before = self.sentences[number - 1] if number else (0, 0)
         label = self.line.part(*before)
         is_label = _is_short(label) and phrase("{mislabels}").search(label)
+        is_label = is_label and not phrase("{corrected}").search(label)  # "Wait, that is wrong."
         if is_label and not any(map(self.named, range(*before))):
             return True
         is_heading = label.endswith((": \n ", ": "))

@@ -470,6 +470,8 @@ _END = re.compile(
     r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}|\w\"(?=\s*(?:[,}]|\Z))|(?<=\w)(?=\s+because\b)"
 )
 """Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
+_CLAUSE_END = re.compile(r"(?<=\w\w\w):(?=\s)|(?:\w\S* ){4}\w+(?=,? (?:and|which)\b)")
+"""Where a clause of an open answer ends that may be one."""
 _SAYS = re.compile(r"(?i)\\boxed|\b(?:answer|option|choice|diagnosis)[\"*]*(?: is|:)\s+\W*\w")
 _DESCRIBES = re.compile(
     r"(?i)\b(?:shows?|reveals?|suggests?|there (?:is|are)|the diagnosis is|(?:it|this) is) \w"
@@ -494,7 +496,7 @@ def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> 
     """
     ends = [one.end() for one in _END.finditer(said)]
     if kind is Kind.OPEN and not options:  # "Four chambers: the left …", but "A. Aspirin: a …"
-        ends += [one.end() for one in re.finditer(r"(?<=\w\w\w):(?=\s)", said)]
+        ends += [one.end() for one in _CLAUSE_END.finditer(said)]
     end = max(ends, default=0)
     stated, cut = said[:end], said[end:]
     if re.match(r"\W*[A-Za-z][.):]", cut) and not _SAYS.search(stated):
