@@ -184,17 +184,15 @@ class _Answer:
 
     def _without_items(self, stated: list[_Statement]) -> list[_Statement]:
         """Leave out what only lists why the others are wrong: "- A. aspirin: too weak"."""
-        sentences, keys = self.sentences, self.text.keys
         telling = [
-            one.is_answer
-            or one.mention is None
-            or SOFT.issuperset(keys[one.mention.end : sentences[one.sentence][1]])
+            one
             for one in stated
+            if one.is_answer
+            or one.mention is None
+            or self.naming.past(one.mention.end, SOFT) >= self.sentences[one.sentence][1]
         ]
-        opens = bool(stated) and not stated[0].sentence and telling[0]
-        if opens or any(one.is_answer for one in stated):
-            return [one for one, tells in zip(stated, telling, strict=True) if tells]
-        return stated
+        opens = bool(stated) and stated[0] in telling and not stated[0].sentence
+        return telling if opens or any(one.is_answer for one in stated) else stated
 
     def _all_statements(self) -> Iterator[_Statement]:
         end = 0  # of what was stated: "B. aspirin" are two sentences and one statement
@@ -345,9 +343,11 @@ class _Beside:
 
     def _limits(self) -> bool:
         """Tell whether what follows may limit it: "if she is pregnant", "Only at night."."""
-        is_reason = self.words[:1] == ("not",) and self._is_other(self.start + 1)
+        opening = self.words[:1]
+        denied = self.answer.named(self.start + 1) if opening == ("not",) else None
+        is_reason = denied is not None and denied.choice != self.mention.choice
         if not self.place:
-            is_reason = is_reason or self.words[:1] in {("because",), ("since",)}
+            is_reason = is_reason or opening in {("because",), ("since",)}
             return not is_reason and phrase("{softens}").search(self.said) is not None
         is_next = self.place == 1 and self.is_near
         is_remark = is_next and not self.statement.is_answer
@@ -355,15 +355,8 @@ class _Beside:
             return True
         is_closing = 0 < self.place <= _CLOSING and self.end == self.answer.sentences[-1][1]
         is_reason = is_reason or ": " in self.said or bool(phrase("{verb}").search(self.said))
-        return (
-            (is_closing or is_next)
-            and 0 < sum(map(str.isalnum, self.words)) <= _SHORT
-            and not is_reason
-        )
-
-    def _is_other(self, at: int) -> bool:
-        named = self.answer.named(at)
-        return named is not None and named.choice != self.mention.choice
+        is_short = 0 < sum(map(str.isalnum, self.words)) <= _SHORT
+        return (is_closing or is_next) and is_short and not is_reason
 
     def _denies_yes_or_no(self) -> bool:
         naming = self.answer.naming
@@ -409,8 +402,9 @@ class _Beside:
         is_refuted = before == "not" or self.answer.line.match("{refuted} ", named.end) is not None
         if named.choice == self.mention.choice:
             return is_refuted and (is_marked or not named.is_by_letter)
-        is_meant = self._is_letter_meant if named.is_by_letter else self._is_meant
-        return not is_refuted and is_meant(named, is_marked=is_marked)
+        if named.is_by_letter:
+            return not is_refuted and self._is_letter_meant(named, is_marked=is_marked)
+        return not is_refuted and self._is_meant(named)
 
     def _is_letter_meant(self, named: Mention, *, is_marked: bool) -> bool:
         keys, naming = self.answer.text.keys, self.answer.naming
@@ -426,17 +420,16 @@ class _Beside:
         is_fragment = keys[named.end : named.end + 1] == (".",)
         return not is_item or is_fragment or self._is_favoured(named)
 
-    def _is_meant(self, named: Mention, *, is_marked: bool) -> bool:
+    def _is_meant(self, named: Mention) -> bool:
         """Tell whether another option that is named by its words may be the answer."""
         keys, naming = self.answer.text.keys, self.answer.naming
-        is_item = naming.is_list_mark(named.start - 1) or keys[named.start - 1] == "--"
+        is_item = naming.is_list_mark(named.start - 1) or keys[: named.start][-1:] == ("--",)
         is_explained = is_item and not _EXPLAINS.isdisjoint(keys[named.end : self.end])
         if naming.interjects or is_explained or phrase("{against}").search(self.said):
             return False
-        is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
-        is_close = self.is_near and self.place > 0
         is_told = _is_short(self.said) and self.place <= _CLOSING  # "Decision: heparin."
-        is_weak = is_close and (is_lone or self._is_supposed)
+        is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
+        is_weak = (is_lone or self._is_supposed) and self.is_near and self.place > 0
         return is_told or is_weak or self._is_favoured(named)
 
     def _is_favoured(self, named: Mention) -> bool:

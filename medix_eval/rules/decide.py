@@ -358,18 +358,14 @@ def _negative() -> frozenset[str]:
 
 def _is_absence(sentence: Sequence[str], at: int) -> bool:
     """Tell whether "no lesion" or the like stands here."""
-    if sentence[at] not in terms_of("absences"):
-        return False
-    at += 1
-    while at < len(sentence) and sentence[at] in terms_of("seen"):
-        at += 1
-    return at < len(sentence) and sentence[at] in terms_of("findings")
+    behind = (word for word in sentence[at + 1 :] if word not in terms_of("seen"))
+    return sentence[at] in terms_of("absences") and next(behind, "") in terms_of("findings")
 
 
 def _first_denial(sentence: Sequence[str], *, of_a_finding: bool) -> int:
     """Return where a sentence starts to deny; "no lesion" denies nothing but findings."""
-    negative = _negative()
-    for at, word in enumerate(() if negative.isdisjoint(sentence) else sentence):
+    negative = _negative().intersection(sentence)
+    for at, word in enumerate(sentence if negative else ()):
         if word in negative and (of_a_finding or not _is_absence(sentence, at)):
             return at
     return len(sentence)

@@ -217,7 +217,7 @@ class Naming:
 
     def is_list_mark(self, at: int) -> bool:
         """Tell whether a full stop stands between a letter and its own text, as in "B. aspirin"."""
-        letter = self.choices.by_letter.get(self._keys[at - 1]) if at else None
+        letter = self.choices.by_letter.get(self._keys[at - 1]) if at > 0 else None
         named = self._by_words(at + 1) if letter is not None and self._keys[at] == "." else None
         return named is not None and named.choice == letter
 
