@@ -17,19 +17,19 @@ from functools import cached_property
 from medix_eval.rules.mentions import Choices, Mention, Naming, NotCertain, TokenLine, phrase
 from medix_eval.rules.text import SOFT, Text, terms_of
 
-LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
+_LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
 _FILLER = r"(?:{filler} ){0,3}"
-FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
-_STRICT = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
+_FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
+_WHOLE_FRAME = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
 GIVES_ANSWER = (
     r"\b(?<!this )(?<!that )(?:answer|option|choice) (?:{is}|:) "
     r"(?!correct|right|wrong|incorrect|not)"
 )
 """The heart of a frame; where it stands outside one, the text is not plain."""
-_MARKS = frozenset({"--", ":", "\n"})
-"""Of a list, or of a heading that stands above."""
-_CLAUSE_ENDS = frozenset({",", ";", "--", ":", "}"})
 _EXPLAINS = frozenset({"--", ":"})
+_MARKS = _EXPLAINS | {"\n"}
+"""Of a list, or of a heading that stands above."""
+_CLAUSE_ENDS = _EXPLAINS | {",", ";", "}"}
 _LONGEST_LEAD = 12
 """Words before an answer in the line that gives it; in a longer line it is part of an argument."""
 _SHORT = 5
@@ -44,7 +44,7 @@ _ITEM = 30
 
 def unframed(text: Text) -> Text:
     """Return what a whole-sentence answer names: "It is 5 mg." becomes "5 mg."."""
-    end = TokenLine(text).after(_STRICT, 0) or 0
+    end = TokenLine(text).after(_WHOLE_FRAME, 0) or 0
     return Text(raw=text.raw[end:], keys=text.keys[end:])
 
 
@@ -122,21 +122,35 @@ class _Answer:
         return near.count("(") > near.count(")")
 
     def claim(self) -> Mention | None:
+        """Return the choice that is stated, by its letter if any statement of it gives one."""
         stated = self._without_items(list(self._all_statements()))
         if not stated or (mention := stated[-1].mention) is None or stated[-1].is_limited:
             return None
         last = stated[-1]
         alike = [one for one in stated if one.mention and one.mention.choice == mention.choice]
-        others = [one for one in stated if not one.mention or one.mention.choice != mention.choice]
+        others = [one for one in stated if one not in alike]
         if others and (self._turns(stated) or not self._overrules(mention, last, others[-1])):
             return None
+        # A bare name counts only beside nothing that speaks against it, from the first word on.
         is_answer = any(one.is_answer and not one.is_limited for one in alike)
         first = last.sentence if others or last.is_answer else alike[0].sentence if is_answer else 0
-        standing = _Standing(answer=self, statement=last, mention=mention)
-        if any(standing.is_unsettled_by(at) for at in range(first, len(self.sentences))):
+        beside = (self._beside(last, mention, at) for at in range(first, len(self.sentences)))
+        if any(one.unsettles() for one in beside):
             return None
         is_by_letter = any(one.mention.is_by_letter for one in alike if one.mention)
         return replace(mention, is_by_letter=is_by_letter)
+
+    def _beside(self, statement: _Statement, mention: Mention, number: int) -> _Beside:
+        start, end = self.sentences[number]
+        place = number - statement.sentence
+        start = self.naming.past(start if place < 0 else max(start, mention.end), SOFT)
+        # "B. Warfarin is too weak": what follows is said of the text of the option.
+        again = None if place or not mention.is_by_letter else self.named(start)
+        if again is not None and again.choice == mention.choice:
+            start = self.naming.past(again.end, SOFT)
+        return _Beside(
+            answer=self, statement=statement, mention=mention, start=start, end=end, place=place
+        )
 
     def named(self, at: int) -> Mention | None:
         """Return the choice that is named at a token, if that is certain."""
@@ -172,17 +186,15 @@ class _Answer:
 
     def _without_items(self, stated: list[_Statement]) -> list[_Statement]:
         """Leave out what only lists why the others are wrong: "- A. aspirin: too weak"."""
-        sentences, keys = self.sentences, self.text.keys
         telling = [
-            one.is_answer
-            or one.mention is None
-            or SOFT.issuperset(keys[one.mention.end : sentences[one.sentence][1]])
+            one
             for one in stated
+            if one.is_answer
+            or one.mention is None
+            or self.naming.past(one.mention.end, SOFT) >= self.sentences[one.sentence][1]
         ]
-        opens = bool(stated) and not stated[0].sentence and telling[0]
-        if opens or any(one.is_answer for one in stated):
-            return [one for one, tells in zip(stated, telling, strict=True) if tells]
-        return stated
+        opens = bool(stated) and stated[0] in telling and not stated[0].sentence
+        return telling if opens or any(one.is_answer for one in stated) else stated
 
     def _all_statements(self) -> Iterator[_Statement]:
         end = 0  # of what was stated: "B. aspirin" are two sentences and one statement
@@ -193,9 +205,7 @@ class _Answer:
 
     def _statements(self, number: int, start: int) -> Iterator[_Statement]:
         end = self.sentences[number][1]
-        while start < end and self.text.keys[start] in _MARKS:
-            start += 1
-        at = rest = start
+        at = rest = start = self.naming.past(start, _MARKS)
         while at < end:
             try:
                 found = self._stated(at, start)
@@ -220,20 +230,20 @@ class _Answer:
             is_boxed = self.text.keys[at - 1 : at + 2] == (",", "answer", ":")
             follows = self.line.after("(?:{lead} )*{so} ", at) is not None
             if at == start or is_boxed or follows:
-                frame = self._frame(self.line.after(LEAD, at) or at)
+                frame = self._frame(self.line.after(_LEAD, at) or at)
                 if frame is not None and frame[0]["answer"]:
                     is_limited = self._is_limited(start, at, number)
                     return None if is_limited else self.line.after(_FILLER, frame[1])
         return None
 
     def _frame(self, at: int) -> tuple[re.Match[str], int] | None:
-        frame = self.line.match(FRAMES, at)
+        frame = self.line.match(_FRAMES, at)
         is_of_none = frame is not None and phrase(r"\b{not_best}\b").search(frame[0][0])
         return None if is_of_none else frame
 
     def _stated(self, start: int, sentence: int) -> _Statement | None:
         """Return what the clause that starts here states."""
-        at = self.line.after(LEAD, start) or start
+        at = self.line.after(_LEAD, start) or start
         if start == sentence and (not self.is_key(start) or start == len("x:")):
             for place in dict.fromkeys((start, at)):
                 if bare := self.naming.clean_at(place, is_bare=True):
@@ -277,10 +287,8 @@ class _Answer:
         is_heading = label.endswith((": \n ", ": "))
         said = self.line.part(before[0] if is_heading else start, at)
         for place in range(start, at):
-            denied = (
-                self.named(place) if self.text.keys[place - 1] in terms_of("denied_by") else None
-            )
-            if denied is not None:  # "Not B, the answer is C"
+            is_denied = place > 0 and self.text.keys[place - 1] in terms_of("denied_by")
+            if is_denied and (denied := self.named(place)):  # "Not B, the answer is C"
                 said = self.line.part(min(denied.end, at), at)
         is_labelled = said.rstrip(";, ").endswith(":") and phrase("{mislabels}").search(said)
         if not said or is_labelled or phrase("{limits}").search(said):
@@ -289,122 +297,99 @@ class _Answer:
         return not follows and phrase("{denies}").search(said) is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Beside:
-    """A sentence beside a statement, or the rest of its own."""
-
-    start: int
-    end: int
-    said: str
-    words: tuple[str, ...]
-    place: int
-    """How many sentences behind the statement it stands; 0 for the rest of its own."""
-    is_near: bool
-    """Whether it stands in the same paragraph."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Standing:
-    """Tells whether a statement stands: whether any sentence beside it may deny or change it."""
+class _Beside:
+    """A sentence beside a statement, or the rest of its own: it may deny or change it."""
 
     answer: _Answer
     statement: _Statement
     mention: Mention
+    start: int
+    end: int
+    place: int
+    """How many sentences behind the statement it stands; 0 for the rest of its own."""
 
-    def is_unsettled_by(self, number: int) -> bool:
-        """Tell whether a sentence may take it back, doubt it or speak for another choice."""
-        beside = self._beside(number)
+    def unsettles(self) -> bool:
+        """Tell whether it may take it back, doubt it or speak for another choice."""
         checks = (self._takes_back, self._limits, self._denies_yes_or_no, self._names)
-        return beside is not None and any(check(beside) for check in checks)
+        return self.start < self.end and any(check() for check in checks)
 
-    def _beside(self, number: int) -> _Beside | None:
-        (start, end), keys = self.answer.sentences[number], self.answer.text.keys
-        place = number - self.statement.sentence
-        naming = self.answer.naming
-        start = naming.past(start if place < 0 else max(start, self.mention.end), SOFT)
-        # "B. Warfarin is too weak": what follows is said of the text of the option.
-        again = None if place or not self.mention.is_by_letter else self.answer.named(start)
-        if again is not None and again.choice == self.mention.choice:
-            start = naming.past(again.end, SOFT)
-        if start >= end:
-            return None
-        return _Beside(
-            start=start,
-            end=end,
-            said=self.answer.line.part(start, end),
-            words=tuple(key for key in keys[start:end] if key not in SOFT),
-            place=place,
-            is_near="\n" not in keys[self.mention.end : start],
-        )
+    @cached_property
+    def said(self) -> str:
+        return self.answer.line.part(self.start, self.end)
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        return tuple(key for key in self.answer.text.keys[self.start : self.end] if key not in SOFT)
+
+    @cached_property
+    def is_near(self) -> bool:
+        """Whether it stands in the same paragraph."""
+        return "\n" not in self.answer.text.keys[self.mention.end : self.start]
 
     @property
     def _is_supposed(self) -> bool:
         """Whether it may be a supposition: "B would be best. But she is pregnant: heparin."."""
         return "would be " in self.answer.line.part(self.mention.start, self.mention.end)
 
-    def _takes_back(self, beside: _Beside) -> bool:
-        is_foreign = self.statement.is_foreign and beside.is_near and beside.place <= 1
-        is_asked = "? " in beside.said and (beside.is_near or _is_short(beside.said))
+    def _takes_back(self) -> bool:
+        is_foreign = self.statement.is_foreign and self.is_near and self.place <= 1
+        is_asked = "? " in self.said and (self.is_near or _is_short(self.said))
         return bool(
             is_asked
-            or phrase("{taken_back}").search(beside.said)
-            or (beside.place >= 0 and phrase("{rechecks}").search(beside.said))
-            or (is_foreign and phrase("{taken_back_in_latin}").search(beside.said))
-            or (not beside.place and self.answer.line.match("{refuted} ", beside.start))
+            or phrase("{taken_back}").search(self.said)
+            or (self.place >= 0 and phrase("{rechecks}").search(self.said))
+            or (is_foreign and phrase("{taken_back_in_latin}").search(self.said))
+            or (not self.place and self.answer.line.match("{refuted} ", self.start))
         )
 
-    def _limits(self, beside: _Beside) -> bool:
+    def _limits(self) -> bool:
         """Tell whether what follows may limit it: "if she is pregnant", "Only at night."."""
-        is_reason = beside.words[:1] == ("not",) and self._is_other(beside.start + 1)
-        if not beside.place:
-            is_reason = is_reason or beside.words[:1] in {("because",), ("since",)}
-            return not is_reason and phrase("{softens}").search(beside.said) is not None
-        is_next = beside.place == 1 and beside.is_near
+        opening = self.words[:1]
+        denied = self.answer.named(self.start + 1) if opening == ("not",) else None
+        is_reason = denied is not None and denied.choice != self.mention.choice
+        if not self.place:
+            is_reason = is_reason or opening in {("because",), ("since",)}
+            return not is_reason and phrase("{softens}").search(self.said) is not None
+        is_next = self.place == 1 and self.is_near
         is_remark = is_next and not self.statement.is_answer
-        if is_remark and phrase("^(?:but|however|although|though|yet) ").search(beside.said):
+        if is_remark and phrase("^(?:but|however|although|though|yet) ").search(self.said):
             return True
-        is_closing = 0 < beside.place <= _CLOSING and beside.end == self.answer.sentences[-1][1]
-        is_reason = is_reason or ": " in beside.said or bool(phrase("{verb}").search(beside.said))
-        return (
-            (is_closing or is_next)
-            and 0 < sum(map(str.isalnum, beside.words)) <= _SHORT
-            and not is_reason
-        )
+        is_closing = 0 < self.place <= _CLOSING and self.end == self.answer.sentences[-1][1]
+        is_reason = is_reason or ": " in self.said or bool(phrase("{verb}").search(self.said))
+        is_short = 0 < sum(map(str.isalnum, self.words)) <= _SHORT
+        return (is_closing or is_next) and is_short and not is_reason
 
-    def _is_other(self, at: int) -> bool:
-        named = self.answer.named(at)
-        return named is not None and named.choice != self.mention.choice
-
-    def _denies_yes_or_no(self, beside: _Beside) -> bool:
+    def _denies_yes_or_no(self) -> bool:
         naming = self.answer.naming
         if not naming.interjects:
             return False
-        if not beside.place and phrase("{abstains}").search(" ".join(beside.words)):
+        if not self.place and phrase("{abstains}").search(" ".join(self.words)):
             return True
         if naming.choices.all[self.mention.choice].words == ("no",):
             # "No, there is no lesion" says it twice.
-            return not terms_of("contradicts_no").isdisjoint(beside.words)
-        is_telling = not beside.place or _is_short(" ".join(beside.words))
-        return is_telling and not terms_of("contradicts_yes").isdisjoint(beside.words)
+            return not terms_of("contradicts_no").isdisjoint(self.words)
+        is_telling = not self.place or _is_short(" ".join(self.words))
+        return is_telling and not terms_of("contradicts_yes").isdisjoint(self.words)
 
-    def _names(self, beside: _Beside) -> bool:
+    def _names(self) -> bool:
         """Tell whether the choice is denied by its name, or another one may be meant."""
         keys, names = self.answer.text.keys, self.answer.naming.first_words
-        if not beside.is_near and self.answer.line.match("{quoted_key} ", beside.start):
+        if not self.is_near and self.answer.line.match("{quoted_key} ", self.start):
             return False
-        if beside.is_near and not self.mention.is_by_letter and self._completes(beside):
+        if self.is_near and not self.mention.is_by_letter and self._completes():
             return True
-        places = (at for at in range(beside.start, beside.end) if keys[at] in names)
-        return any(self._speaks_against(at, beside) for at in places)
+        places = (at for at in range(self.start, self.end) if keys[at] in names)
+        return any(self._speaks_against(at) for at in places)
 
-    def _completes(self, beside: _Beside) -> bool:
+    def _completes(self) -> bool:
         """Tell whether words make another option of it: "HIV. TB is present." of "HIV and TB"."""
         choices = self.answer.naming.choices.all
         own = set(choices[self.mention.choice].words)
         more = [{*one.words} - own for one in choices if own < {*one.words}]
-        return any(not words.isdisjoint(beside.words) for words in more)
+        return any(not words.isdisjoint(self.words) for words in more)
 
-    def _speaks_against(self, at: int, beside: _Beside) -> bool:
+    def _speaks_against(self, at: int) -> bool:
         keys = self.answer.text.keys
         try:
             named = self.answer.naming.at(at)
@@ -419,47 +404,47 @@ class _Standing:
         is_refuted = before == "not" or self.answer.line.match("{refuted} ", named.end) is not None
         if named.choice == self.mention.choice:
             return is_refuted and (is_marked or not named.is_by_letter)
-        is_meant = self._is_letter_meant if named.is_by_letter else self._is_meant
-        return not is_refuted and is_meant(named, beside, is_marked=is_marked)
+        if named.is_by_letter:
+            return not is_refuted and self._is_letter_meant(named, is_marked=is_marked)
+        return not is_refuted and self._is_meant(named)
 
-    def _is_letter_meant(self, named: Mention, beside: _Beside, *, is_marked: bool) -> bool:
+    def _is_letter_meant(self, named: Mention, *, is_marked: bool) -> bool:
         keys, naming = self.answer.text.keys, self.answer.naming
         is_clear = self.statement.is_answer or self.mention.is_confirmed
         is_listed = named.is_confirmed or naming.is_list_mark(named.end)
         is_named = (is_listed or is_marked) and not self.answer.is_key(named.start)
-        if not is_named or (is_clear and phrase("{against}").search(beside.said)):
+        if not is_named or (is_clear and phrase("{against}").search(self.said)):
             return False
-        if beside.is_near and self._is_supposed:
+        if self.is_near and self._is_supposed:
             return True
-        is_explained = is_listed and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
-        is_item = is_explained or len(beside.said) > _ITEM
+        is_explained = is_listed and not _EXPLAINS.isdisjoint(keys[named.end : self.end])
+        is_item = is_explained or len(self.said) > _ITEM
         is_fragment = keys[named.end : named.end + 1] == (".",)
-        return not is_item or is_fragment or self._is_favoured(named, beside)
+        return not is_item or is_fragment or self._is_favoured(named)
 
-    def _is_meant(self, named: Mention, beside: _Beside, *, is_marked: bool) -> bool:
+    def _is_meant(self, named: Mention) -> bool:
         """Tell whether another option that is named by its words may be the answer."""
         keys, naming = self.answer.text.keys, self.answer.naming
-        is_item = naming.is_list_mark(named.start - 1) or keys[named.start - 1] == "--"
-        is_explained = is_item and not _EXPLAINS.isdisjoint(keys[named.end : beside.end])
-        if naming.interjects or is_explained or phrase("{against}").search(beside.said):
+        is_item = naming.is_list_mark(named.start - 1) or keys[: named.start][-1:] == ("--",)
+        is_explained = is_item and not _EXPLAINS.isdisjoint(keys[named.end : self.end])
+        if naming.interjects or is_explained or phrase("{against}").search(self.said):
             return False
-        is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
-        is_close = beside.is_near and beside.place > 0
         is_described = self.answer.line.match("{describes} ", named.end) is not None
-        is_told = _is_short(beside.said) and beside.place <= _CLOSING and not is_described
-        is_weak = is_close and (is_lone or self._is_supposed)
-        return is_told or is_weak or self._is_favoured(named, beside)
+        is_told = _is_short(self.said) and self.place <= _CLOSING and not is_described
+        is_lone = self.mention.is_by_letter and not self.mention.is_confirmed
+        is_weak = (is_lone or self._is_supposed) and self.is_near and self.place > 0
+        return is_told or is_weak or self._is_favoured(named)
 
-    def _is_favoured(self, named: Mention, beside: _Beside) -> bool:
+    def _is_favoured(self, named: Mention) -> bool:
         """Tell whether words that speak for an option stand in its sentence, or around it."""
-        is_whole = _is_short(beside.said)
+        is_whole = _is_short(self.said)
         if not named.is_by_letter:
-            is_whole = beside.place <= 1 and (beside.is_near or is_whole)
+            is_whole = self.place <= 1 and (self.is_near or is_whole)
         if is_whole:
-            return phrase("{for_another}").search(beside.said) is not None
+            return phrase("{for_another}").search(self.said) is not None
         part = self.answer.line.part
-        before = part(max(named.start - _AROUND, beside.start), max(named.start, beside.start))
-        behind = part(named.end, min(named.end + _AROUND, max(beside.end, named.end)))
+        before = part(max(named.start - _AROUND, self.start), max(named.start, self.start))
+        behind = part(named.end, min(named.end + _AROUND, max(self.end, named.end)))
         return phrase("{favoured}").search(f"{before}| {behind}") is not None
 
 
