@@ -172,10 +172,8 @@ def letter_of(completion: str, options: Sequence[str]) -> str | None:
             return found
     if len(text.split()) <= _FEW_WORDS:
         return None
-    low = text.lower()
-    return _last(
-        {letter: low.rfind(option.lower()) for letter, option in zip(letters, options, strict=True)}
-    )
+    low, lettered = text.lower(), zip(letters, options, strict=True)
+    return _last({letter: low.rfind(option.lower()) for letter, option in lettered})
 
 
 def _last(places: dict[str, int]) -> str | None:

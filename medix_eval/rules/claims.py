@@ -17,19 +17,19 @@ from functools import cached_property
 from medix_eval.rules.mentions import Choices, Mention, Naming, NotCertain, TokenLine, phrase
 from medix_eval.rules.text import SOFT, Text, terms_of
 
-LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
+_LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
 _FILLER = r"(?:{filler} ){0,3}"
-FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
-_STRICT = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
+_FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
+_WHOLE_FRAME = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
 GIVES_ANSWER = (
     r"\b(?<!this )(?<!that )(?:answer|option|choice) (?:{is}|:) "
     r"(?!correct|right|wrong|incorrect|not)"
 )
 """The heart of a frame; where it stands outside one, the text is not plain."""
-_MARKS = frozenset({"--", ":", "\n"})
-"""Of a list, or of a heading that stands above."""
-_CLAUSE_ENDS = frozenset({",", ";", "--", ":", "}"})
 _EXPLAINS = frozenset({"--", ":"})
+_MARKS = _EXPLAINS | {"\n"}
+"""Of a list, or of a heading that stands above."""
+_CLAUSE_ENDS = _EXPLAINS | {",", ";", "}"}
 _LONGEST_LEAD = 12
 """Words before an answer in the line that gives it; in a longer line it is part of an argument."""
 _SHORT = 5
@@ -44,7 +44,7 @@ _ITEM = 30
 
 def unframed(text: Text) -> Text:
     """Return what a whole-sentence answer names: "It is 5 mg." becomes "5 mg."."""
-    end = TokenLine(text).after(_STRICT, 0) or 0
+    end = TokenLine(text).after(_WHOLE_FRAME, 0) or 0
     return Text(raw=text.raw[end:], keys=text.keys[end:])
 
 
@@ -122,14 +122,16 @@ class _Answer:
         return near.count("(") > near.count(")")
 
     def claim(self) -> Mention | None:
+        """Return the choice that is stated, by its letter if any statement of it gives one."""
         stated = self._without_items(list(self._all_statements()))
         if not stated or (mention := stated[-1].mention) is None or stated[-1].is_limited:
             return None
         last = stated[-1]
         alike = [one for one in stated if one.mention and one.mention.choice == mention.choice]
-        others = [one for one in stated if not one.mention or one.mention.choice != mention.choice]
+        others = [one for one in stated if one not in alike]
         if others and (self._turns(stated) or not self._overrules(mention, last, others[-1])):
             return None
+        # A bare name counts only beside nothing that speaks against it, from the first word on.
         is_answer = any(one.is_answer and not one.is_limited for one in alike)
         first = last.sentence if others or last.is_answer else alike[0].sentence if is_answer else 0
         beside = (self._beside(last, mention, at) for at in range(first, len(self.sentences)))
@@ -203,9 +205,7 @@ class _Answer:
 
     def _statements(self, number: int, start: int) -> Iterator[_Statement]:
         end = self.sentences[number][1]
-        while start < end and self.text.keys[start] in _MARKS:
-            start += 1
-        at = rest = start
+        at = rest = start = self.naming.past(start, _MARKS)
         while at < end:
             try:
                 found = self._stated(at, start)
@@ -228,20 +228,20 @@ class _Answer:
             is_boxed = self.text.keys[at - 1 : at + 2] == (",", "answer", ":")
             follows = self.line.after("(?:{lead} )*{so} ", at) is not None
             if at == start or is_boxed or follows:
-                frame = self._frame(self.line.after(LEAD, at) or at)
+                frame = self._frame(self.line.after(_LEAD, at) or at)
                 if frame is not None and frame[0]["answer"]:
                     is_limited = self._is_limited(start, at, number)
                     return None if is_limited else self.line.after(_FILLER, frame[1])
         return None
 
     def _frame(self, at: int) -> tuple[re.Match[str], int] | None:
-        frame = self.line.match(FRAMES, at)
+        frame = self.line.match(_FRAMES, at)
         is_of_none = frame is not None and phrase(r"\b{not_best}\b").search(frame[0][0])
         return None if is_of_none else frame
 
     def _stated(self, start: int, sentence: int) -> _Statement | None:
         """Return what the clause that starts here states."""
-        at = self.line.after(LEAD, start) or start
+        at = self.line.after(_LEAD, start) or start
         if start == sentence and (not self.is_key(start) or start == len("x:")):
             for place in dict.fromkeys((start, at)):
                 if bare := self.naming.clean_at(place, is_bare=True):
@@ -284,10 +284,8 @@ class _Answer:
         is_heading = label.endswith((": \n ", ": "))
         said = self.line.part(before[0] if is_heading else start, at)
         for place in range(start, at):
-            denied = (
-                self.named(place) if self.text.keys[place - 1] in terms_of("denied_by") else None
-            )
-            if denied is not None:  # "Not B, the answer is C"
+            is_denied = place > 0 and self.text.keys[place - 1] in terms_of("denied_by")
+            if is_denied and (denied := self.named(place)):  # "Not B, the answer is C"
                 said = self.line.part(min(denied.end, at), at)
         is_labelled = said.rstrip(";, ").endswith(":") and phrase("{mislabels}").search(said)
         if not said or is_labelled or phrase("{limits}").search(said):

@@ -77,8 +77,8 @@ _YES_NO_MAYBE = {("yes",), ("no",), ("maybe",)}
 
 def option(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Decide which of the options is given, by letter or text."""
-    right = _right_options(expected) if expected.options else set()
-    claim = _claimed_option(answer, expected) if right else None
+    right = _right_options(expected)
+    claim = _claimed_option(answer, expected.options) if right else None
     if claim is None:
         return None
     rule = "option_letter" if claim.is_by_letter else "option_text"
@@ -87,12 +87,12 @@ def option(answer: Text, expected: Expected) -> RuleVerdict | None:
 
 def chosen_option(answer: Text, expected: Expected) -> str | None:
     """Return the text of the option that is given, right or wrong."""
-    claim = _claimed_option(answer, expected)
+    claim = _claimed_option(answer, expected.options)
     return None if claim is None else expected.options[claim.choice]
 
 
-def _claimed_option(answer: Text, expected: Expected) -> Mention | None:
-    choices = _choices(expected.options)
+def _claimed_option(answer: Text, options: tuple[str, ...]) -> Mention | None:
+    choices = _choices(options)
     interjects = {choice.words for choice in choices.all} <= _YES_NO_MAYBE
     return find_claim(answer, choices, interjects=interjects)
 
@@ -250,11 +250,8 @@ def listed_facts(answer: Text, expected: Expected) -> RuleVerdict | None:
     """
     if not expected.facts:
         return None
-    present = {
-        name: value
-        for name, value in expected.facts.items()
-        if value.strip().casefold() not in _NOTHING
-    }
+    facts = expected.facts.items()
+    present = {name: value for name, value in facts if value.strip().casefold() not in _NOTHING}
     known = {*terms_of("findings")}
     for name, value in present.items():
         known.update(words(name), *(_vocabulary_of(name, value) if name != "count" else ()))
@@ -435,13 +432,11 @@ def decide(
     readings: list[Callable[[Text], Text | None]] = [lambda whole: whole]
     if kind in {Kind.CLOSED, Kind.OPEN} and not options:
         readings.append(concluded)  # what the answer ends with
-    verdicts = (
-        rule(said, expected)
-        for reading in readings
-        if (said := reading(text)) is not None
-        for rule in _RULES[kind]
-    )
-    return next((verdict for verdict in verdicts if verdict is not None), None)
+    for said in filter(None, (reading(text) for reading in readings)):
+        for rule in _RULES[kind]:
+            if (verdict := rule(said, expected)) is not None:
+                return verdict
+    return None
 
 
 def _hides_characters(answer: str, expected: Expected) -> bool:
@@ -494,8 +489,7 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
     """Tell whether complete sentences state an answer, right or wrong, certain or not."""
     if _SAYS.search(text):
         return True
-    given = Expected(reference="", options=tuple(options), facts={})
-    if options and _claimed_option(read(text), given) is not None:
+    if options and _claimed_option(read(text), tuple(options)) is not None:
         return True
     is_interjected = kind is Kind.CLOSED and re.match(r"(?i)\W*(?:yes|no)\b", text)
     parts = [one.strip("*_# :") for one in _END.split(text) if words(one)]

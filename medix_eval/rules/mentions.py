@@ -31,8 +31,6 @@ from medix_eval.rules.text import (
 _LETTER_WORDS = frozenset({"option", "choice", "answer", "letter"})
 _OPENING = frozenset("([{")
 _CLOSING = frozenset(")]}")
-_BEFORE_OWN_LETTER = frozenset({",", "(", "--", ":"})
-_LINE_ENDS = frozenset({"\n", ""})
 _SOFT_IN_LINE = SOFT - {"\n"}
 _ALSO_WORDS = frozenset({"a", "i"})
 """Letters that are words too, unless they are written as letters: "a)"."""
@@ -297,7 +295,7 @@ class Naming:
 
     def _past_own_letter(self, end: int, index: int) -> int:
         """Step over the letter in "warfarin (B)"; another's letter is left there, as unclean."""
-        at = self.past(end, _BEFORE_OWN_LETTER)
+        at = self.past(end, (",", "(", "--", ":"))
         at = self.past(at, _LETTER_WORDS)
         is_own = at > end and at < len(self.text) and self._letter(at) == index
         return self.past(at + 1, _CLOSING) if is_own else end
@@ -322,7 +320,7 @@ class Naming:
             if phrase(r"^(?:{verb}|because\b|since\b|\W|$)").match(behind) is None:
                 raise NotCertain
             return letter
-        if is_new_sentence and self._keys[after] not in _LINE_ENDS:
+        if is_new_sentence and self._keys[after] not in ("\n", ""):
             # "B. Some other text", or a name: "The answer is E. Coli, as so often."
             starts = self._keys[after] in terms_of("sentence_starts") and words is None
             if not starts and (is_bare or self._may_be_name(after, self._keys[at])):
@@ -339,9 +337,8 @@ class Naming:
             if " ".join(one.words).startswith(initial)
             for word in one.words[1:]
         )
-        is_sentence = (
-            end - at >= _SENTENCE or phrase("{verb}|^{courtesy}$").search(line) is not None
-        )
+        is_said = phrase("{verb}|^{courtesy}$").search(line) is not None
+        is_sentence = is_said or end - at >= _SENTENCE
         is_word = self._keys[at].isalpha() and self._keys[at].isascii()
         return is_word and (is_abbreviated or not is_sentence)
 

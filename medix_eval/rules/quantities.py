@@ -85,11 +85,6 @@ def _units() -> dict[str, _Unit]:
     return units | {"fahrenheit": _Unit(("celsius",), Fraction(5, 9), Fraction(-160, 9))}
 
 
-@cache
-def _respellings() -> dict[tuple[str, ...], tuple[str, ...]]:
-    return {listed(one): listed(other) for one, other in terms()["respelt"].items()}
-
-
 Item = str | Quantity
 
 
@@ -115,12 +110,12 @@ def items_of(text: Text) -> tuple[Item, ...]:
 
 
 def _respelt(raw: Sequence[str]) -> Iterator[str]:
-    respellings, at = _respellings(), 0
+    respellings, at = terms()["respelt"], 0
     while at < len(raw):
-        pair = tuple(word.casefold() for word in raw[at : at + 2])
-        found = next((start for start in (pair, pair[:1]) if start in respellings), None)
-        yield from (raw[at],) if found is None else respellings[found]
-        at += 1 if found is None else len(found)
+        pair = " ".join(raw[at : at + 2]).casefold()
+        found = next((one for one in (pair, raw[at].casefold()) if one in respellings), None)
+        yield from (raw[at],) if found is None else listed(respellings[found])
+        at += 1 if found is None else len(listed(found))
 
 
 def _quantity_at(raw: Sequence[str], at: int) -> tuple[Quantity | None, int]:
@@ -147,9 +142,7 @@ def _number_at(raw: Sequence[str], at: int) -> tuple[Quantity | None, int]:
         step=Fraction(1, 10 ** len(decimals)),
         may_be_thousands=len(decimals) == 3 and len(whole) <= 3 and whole > "0",  # noqa: PLR2004
     )
-    if at + 2 < len(raw):
-        return _extended(number, word, raw[at + 1 : at + 5], at)
-    return number, at + 1
+    return _extended(number, word, raw[at + 1 : at + 5], at)
 
 
 def _is_number(word: str) -> bool:

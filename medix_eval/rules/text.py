@@ -197,11 +197,8 @@ def read(text: str) -> Text:
         if not text.isascii():
             text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
     if "\\" in text:
-        text = (
-            _LATEX.sub(_from_latex, _BOXED.sub(r", answer: \1 ", text))
-            .replace("^°", "°")
-            .replace("^{°}", "°")
-        )
+        text = _LATEX.sub(_from_latex, _BOXED.sub(r", answer: \1 ", text))
+        text = text.replace("^°", "°").replace("^{°}", "°")
     if "10" in text and ("^" in text or "*" in text):
         text = _POWER.sub(r" x 10^\2", text)
     if "_" in text:
