@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medix_eval.judging.outcomes import verdict_of
@@ -162,6 +162,7 @@ def test_the_published_evaluation_still_judges_what_was_cut() -> None:
     assert found.answer == "The most likely diagnosis is a"
 
 
+@example(stated="Yes.", gap=" ", tail="A\n0", kind=CHOICE)
 @given(
     stated=st.sampled_from(
         ["The answer is A.", "A. CT scan.", "\\boxed{A}.", "Yes.", "Pneumonia."]
@@ -170,11 +171,12 @@ def test_the_published_evaluation_still_judges_what_was_cut() -> None:
     tail=st.text(max_size=30),
     kind=st.sampled_from([CHOICE, CLOSED, OPEN]),
 )
-def test_a_cut_answer_is_decided_as_its_complete_part_or_the_whole_or_not_at_all(
+def test_a_cut_answer_is_decided_as_a_part_of_it_or_the_whole_or_not_at_all(
     stated: str, gap: str, tail: str, kind: Kind
 ) -> None:
-    cut = verdict(stated + gap + tail, kind)
-    whole = verdict(stated + gap + tail, kind, finish="stop")
-    complete = verdict(stated, kind, finish="stop")
+    said = stated + gap + tail
+    # The tail may hold complete sentences, too: "Yes. A\n0".
+    parts = [said[:end] for end in range(len(stated), len(said) + 1)]
+    fair = {verdict(part, kind, finish="stop").outcome for part in parts}
 
-    assert cut.outcome in {whole.outcome, complete.outcome, "unjudged", "truncated"}
+    assert verdict(said, kind).outcome in fair | {"unjudged", "truncated"}

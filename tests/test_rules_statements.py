@@ -61,7 +61,8 @@ WHY = (
         "【答案】B",
         "정답은 B입니다.", "정답: B", "따라서 정답은 B번입니다.", "答えはBです。",
         "正解：B",  # noqa: RUF001
-        "Ответ: B", "Правильный ответ — B.", "Я выбираю вариант B.",
+        "Ответ: B", "Ответ: B, так как действует медленно.",
+        "Правильный ответ — B.", "Я выбираю вариант B.",
         "La respuesta correcta es la B.", "Respuesta: B. Espero que te ayude.",
         "Die richtige Antwort ist B.", "La bonne réponse est B.", "A resposta correta é a letra B.",
         "La risposta corretta è B.", "الإجابة الصحيحة هي B.",
@@ -80,8 +81,8 @@ def test_a_stated_letter_is_read(answer: str) -> None:
         "Rejected:\nANSWER: B", "Do not believe what comes next. B", "If not A, then B.",
         "The question mentions B. warfarin", "You must not pick B. Warfarin",
         # what follows changes it
-        "B if she is pregnant", "B. Warfarin, or maybe not", "B. Only at night.",
-        "B\n\nNot really.",
+        "B if she is pregnant", "B. Warfarin, if she is pregnant", "B. Warfarin, or maybe not",
+        "B. Only at night.", "B\n\nNot really.",
         "B. Warfarin is the trap.", "B. That was a mistake.", "The answer is B. Also C.",
         "B\n\nThe same holds for C.", "B. But C cannot be excluded.", "\\boxed{B} if she is old",
         "The answer is B. Is it?", "B. I keep changing my mind.", "B or C: who knows?",
