@@ -1,10 +1,10 @@
 """Find which one of several choices an answer states, or that this is not certain.
 
 An answer is read sentence by sentence. A clause may state a choice: alone ("B.", "B) warfarin"), in
-a frame ("The answer is warfarin") or before one ("B is correct"). The last statement counts, if
-nothing beside it takes it back, doubts it or speaks for another choice; what was weighed before it
-does not matter. Naming a choice is not stating it: "Aspirin is tempting" states nothing. Whatever
-is not understood leaves the answer undecided. The phrases of a language stand in `phrases/`.
+a frame ("The answer is warfarin") or before one ("B is correct"). The last statement counts, if it
+corrects or concludes those that differ, and if no sentence from it on takes it back, doubts it or
+speaks for another choice (no sentence at all, where it is a bare name). Naming a choice is not
+stating it: "Aspirin is tempting" states nothing. What is not understood leaves an answer undecided.
 """
 
 from __future__ import annotations
@@ -117,9 +117,16 @@ class _Answer:
             and not phrase("{courtesy} ?").fullmatch(self.line.part(start, end))
         ]
 
-    def _is_in_brackets(self, at: int) -> bool:
-        near = self.text.keys[max(at - _LONGEST_LEAD, 0) : at]
-        return near.count("(") > near.count(")")
+    def named(self, at: int) -> Mention | None:
+        """Return the choice that is named at a token, if that is certain."""
+        try:
+            return self.naming.at(at)
+        except NotCertain:
+            return None
+
+    def is_key(self, at: int) -> bool:
+        """Tell whether this is the key of a book that a reason quotes: "Ans. C"."""
+        return at > 1 and self.text.keys[at - 2] in {"ans", "answer"}
 
     def claim(self) -> Mention | None:
         """Return the choice that is stated, by its letter if any statement of it gives one."""
@@ -140,6 +147,19 @@ class _Answer:
         is_by_letter = any(one.mention.is_by_letter for one in alike if one.mention)
         return replace(mention, is_by_letter=is_by_letter)
 
+    def concludes(self, number: int) -> int | None:
+        """Return where the answer stands that the last frame of a sentence gives."""
+        start, end = self.sentences[number]
+        for at in range(end - 1, start - 1, -1):
+            is_boxed = self.text.keys[at - 1 : at + 2] == (",", "answer", ":")
+            follows = self.line.after("(?:{lead} )*{so} ", at) is not None
+            if at == start or is_boxed or follows:
+                frame = self._frame(self.line.after(_LEAD, at) or at)
+                if frame is not None and frame[0]["answer"]:
+                    is_limited = self._is_limited(start, at, number)
+                    return None if is_limited else self.line.after(_FILLER, frame[1])
+        return None
+
     def _beside(self, statement: _Statement, mention: Mention, number: int) -> _Beside:
         start, end = self.sentences[number]
         place = number - statement.sentence
@@ -152,16 +172,9 @@ class _Answer:
             answer=self, statement=statement, mention=mention, start=start, end=end, place=place
         )
 
-    def named(self, at: int) -> Mention | None:
-        """Return the choice that is named at a token, if that is certain."""
-        try:
-            return self.naming.at(at)
-        except NotCertain:
-            return None
-
-    def is_key(self, at: int) -> bool:
-        """Tell whether this is the key of a book that a reason quotes: "Ans. C"."""
-        return at > 1 and self.text.keys[at - 2] in {"ans", "answer"}
+    def _is_in_brackets(self, at: int) -> bool:
+        near = self.text.keys[max(at - _LONGEST_LEAD, 0) : at]
+        return near.count("(") > near.count(")")
 
     def _overrules(self, mention: Mention, last: _Statement, other: _Statement) -> bool:
         """Tell whether a statement replaces others, which differ: as a correction or at the end."""
@@ -222,19 +235,6 @@ class _Answer:
             at += 1
         if rest < end and phrase(GIVES_ANSWER).search(self.line.part(rest, end)):
             yield _Statement(sentence=number)
-
-    def concludes(self, number: int) -> int | None:
-        """Return where the answer stands that the last frame of a sentence gives."""
-        start, end = self.sentences[number]
-        for at in range(end - 1, start - 1, -1):
-            is_boxed = self.text.keys[at - 1 : at + 2] == (",", "answer", ":")
-            follows = self.line.after("(?:{lead} )*{so} ", at) is not None
-            if at == start or is_boxed or follows:
-                frame = self._frame(self.line.after(_LEAD, at) or at)
-                if frame is not None and frame[0]["answer"]:
-                    is_limited = self._is_limited(start, at, number)
-                    return None if is_limited else self.line.after(_FILLER, frame[1])
-        return None
 
     def _frame(self, at: int) -> tuple[re.Match[str], int] | None:
         frame = self.line.match(_FRAMES, at)

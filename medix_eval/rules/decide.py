@@ -3,9 +3,8 @@
 `decide` asks the rules of a kind of task one after the other; the first that is certain decides.
 What none is certain of stays unjudged, which costs a judge call but never makes a score wrong.
 
-A new rule is one function `(answer, expected) -> RuleVerdict | None` and its name in `_RULES`: of
-answers that are one of a few, of open answers, of reports. A new wording in which answers are given
-is one pattern in `claims`.
+A new rule is one function `(answer, expected) -> RuleVerdict | None` and its name in `_RULES`. A
+new wording in which answers are given is one entry in `phrases/`, a new word one in `terms.yaml`.
 """
 
 from __future__ import annotations

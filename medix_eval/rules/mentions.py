@@ -2,7 +2,8 @@
 
 Letters are also words ("I", "a"), parts of names ("vitamin B", "E. coli") and list marks, and one
 choice's words may contain another's. So a mention is read from a given token on, the longest text
-first, and it says whether what follows leaves it as it is.
+first, and it says whether what follows leaves it as it is. The phrases of `phrases/` are made into
+patterns here, for `claims` reads with them too.
 """
 
 from __future__ import annotations
