@@ -21,11 +21,6 @@ _LEAD = r"(?:{lead}(?: ,| :| --| \n| !| \.)? ){0,4}(?:\{ )?"
 _FILLER = r"(?:{filler} ){0,3}"
 _FRAMES = r"(?:(?P<answer>{answer}|(?P<latin>{answer_in_latin})|(?P<key>{key}))|{remark}) "
 _WHOLE_FRAME = r"(?:{answer}|{it_is}) (?:(?::|--|\n) )?"
-GIVES_ANSWER = (
-    r"\b(?<!this )(?<!that )(?:answer|option|choice) (?:{is}|:) "
-    r"(?!correct|right|wrong|incorrect|not)"
-)
-"""The heart of a frame; where it stands outside one, the text is not plain."""
 _EXPLAINS = frozenset({"--", ":"})
 _MARKS = _EXPLAINS | {"\n"}
 """Of a list, or of a heading that stands above."""
@@ -52,10 +47,9 @@ def concluded(text: Text) -> Text | None:
     """Return what a text ends with as its answer: "… So the answer is 5 mg." gives "5 mg."."""
     answer = _Answer(text=text, naming=Naming(text=text, choices=Choices(()), interjects=False))
     found: list[tuple[str, int]] = []
-    place, num = len(text), len(answer.sentences)
-    for number in range(num - 1, -1, -1):
-        start, end = answer.sentences[number]
-        if end < place if found else number < num - 2:
+    place, last = len(text), len(answer.sentences) - 1
+    for number, (start, end) in reversed([*enumerate(answer.sentences)]):
+        if end < place if found else number < last - 1:
             break  # a new paragraph, or too far from the end
         place = start
         if (at := answer.concludes(number)) is not None:
@@ -233,7 +227,7 @@ class _Answer:
             while at < end and self.text.keys[at] not in _CLAUSE_ENDS:
                 at += 1
             at += 1
-        if rest < end and phrase(GIVES_ANSWER).search(self.line.part(rest, end)):
+        if rest < end and phrase("{gives_answer}").search(self.line.part(rest, end)):
             yield _Statement(sentence=number)
 
     def _frame(self, at: int) -> tuple[re.Match[str], int] | None:
@@ -280,7 +274,7 @@ class _Answer:
         """Tell whether what stands before a clause, up to the heading above it, may limit it."""
         before = self.sentences[number - 1] if number else (0, 0)
         label = self.line.part(*before)
-        is_label = _is_short(label) and phrase("{mislabels}").search(label)
+        is_label = _is_short(label) and phrase("{mislabels}").search(label) is not None
         is_label = is_label and not phrase("{corrected}").search(label)  # "Wait, that is wrong."
         if is_label and not any(map(self.named, range(*before))):
             return True

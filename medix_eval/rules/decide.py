@@ -17,7 +17,7 @@ from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules.claims import GIVES_ANSWER, concluded, find_claim, unframed
+from medix_eval.rules.claims import concluded, find_claim, unframed
 from medix_eval.rules.mentions import (
     Choice,
     Choices,
@@ -462,16 +462,6 @@ _END = re.compile(
 """Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
 _CLAUSE_END = re.compile(r"(?<=\w\w\w):(?=\s)|(?:\w\S* ){4}\w+(?=,? (?:and|which)\b)")
 """Where a clause of an open answer ends that may be one."""
-_SAYS = re.compile(r"(?i)\\boxed|\b(?:answer|option|choice|diagnosis)[\"*]*(?: is|:)\s+\W*\w")
-_DESCRIBES = re.compile(
-    r"(?i)\b(?:shows?|reveals?|suggests?|there (?:is|are)|the diagnosis is|(?:it|this) is) \w"
-)
-"""What may be an answer although it begins as a preface does."""
-_PREFACE = re.compile(
-    r"(?i)[\W\d]*(?:lets?|sure|ok(?:ay)?|well|first(?=,| i\b| we| let| the)|here|step|looking|to"
-    r"|i|we|based|this|there|option|the (?:image|question|patient)|analysis|explanation|findings"
-    r"|thinking)\b|.*\bis$"
-)
 
 
 def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> str | None:
@@ -489,27 +479,27 @@ def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> 
         ends += [one.end() for one in _CLAUSE_END.finditer(said)]
     end = max(ends, default=0)
     stated, cut = said[:end], said[end:]
-    if re.match(r"\W*[A-Za-z][.):]", cut) and not _SAYS.search(stated):
+    if re.match(r"\W*[A-Za-z][.):]", cut) and not re.search(terms()["says_answer"], stated):
         return None  # it goes through the options
     return stated if states_answer(stated, kind=kind, options=options) else None
 
 
 def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool:
     """Tell whether complete sentences state an answer, right or wrong, certain or not."""
-    if _SAYS.search(text):
+    if re.search(terms()["says_answer"], text):
         return True
     if options and _claimed_option(read(text), tuple(options)) is not None:
         return True
     is_interjected = kind is Kind.CLOSED and re.match(r"(?i)\W*(?:yes|no)\b", text)
     parts = [one.strip("*_# :") for one in _END.split(text) if words(one)]
     parts = parts if kind is Kind.REPORT else parts[:1]
-    is_said = any(not _PREFACE.match(one) for one in parts)
-    return bool(is_interjected or is_said or _DESCRIBES.search(text))
+    is_said = any(not re.match(terms()["preface"], one) for one in parts)
+    return bool(is_interjected or is_said or re.search(terms()["describes"], text))
 
 
 def may_take_back(cut: str, options: Sequence[str] = ()) -> bool:
     """Tell whether a sentence that was cut may change what was stated before it."""
-    changes = rf"{{taken_back}}|{{rechecks}}|{{corrected}}|{{softens}}|{{turns}}|{GIVES_ANSWER}"
+    changes = "{taken_back}|{rechecks}|{corrected}|{softens}|{turns}|{gives_answer}"
     text = read(cut)
     naming = Naming(text=text, choices=_choices(tuple(options)), interjects=False)
     try:

@@ -212,9 +212,8 @@ class Naming:
         if not mention.is_by_letter:
             may_remark = key == "--" and self._is_of_no_other(mention.choice)
         reasons = _REASON_AFTER_COMMA if is_parted else _REASON
-        return (may_remark and self._is_remark(end + 1, mention)) or self._is_reason(
-            end + is_parted, reasons, mention
-        )
+        is_remark = may_remark and self._is_remark(end + 1, mention)
+        return is_remark or self._is_reason(end + is_parted, reasons, mention)
 
     def is_list_mark(self, at: int) -> bool:
         """Tell whether a full stop stands between a letter and its own text, as in "B. aspirin"."""
@@ -310,9 +309,8 @@ class Naming:
         index = self._letter(at, is_marked=at > start)
         if index is None:
             return None
-        letter = Mention(
-            choice=index, start=start, end=self.past(at + 1, _CLOSING), is_by_letter=True
-        )
+        end = self.past(at + 1, _CLOSING)
+        letter = Mention(choice=index, start=start, end=end, is_by_letter=True)
         after = self.past(at + 1, _SOFT_IN_LINE)
         is_new_sentence = "." in self.text.keys[at + 1 : after] and self.text.starts_sentence(after)
         words = self._by_words(self.past(after, ("the",)))

@@ -146,9 +146,8 @@ class Text:
 
     def ends_sentence(self, at: int) -> bool:
         """Tell whether this token ends a sentence; the dot of "E. coli" does not."""
-        return self.keys[at] in _SENTENCE_ENDS or (
-            self.keys[at] == "." and self.starts_sentence(at + 1)
-        )
+        key = self.keys[at]
+        return key in _SENTENCE_ENDS or (key == "." and self.starts_sentence(at + 1))
 
     def starts_sentence(self, at: int) -> bool:
         """Tell whether a sentence may start here, after a dot: with anything but a small letter."""
@@ -234,12 +233,10 @@ def _from_json(held: str) -> str | None:
         pairs = json.loads(held, object_pairs_hook=list)
     except ValueError:
         return None
-    keys = [_JSON_KEYS.fullmatch(key) for key, _ in pairs]
-    said = [
-        str(value) for key, (_, value) in zip(keys, pairs, strict=True) if key and key.lastgroup
-    ]
-    is_one = sum(bool(key and key["answer"]) for key in keys) == 1
-    return ". ".join(said) if is_one and all(keys) else None
+    keyed = [(_JSON_KEYS.fullmatch(key), str(value)) for key, value in pairs]
+    said = [value for key, value in keyed if key and key.lastgroup]
+    is_one = sum(bool(key and key["answer"]) for key, _ in keyed) == 1
+    return ". ".join(said) if is_one and all(key for key, _ in keyed) else None
 
 
 def _from_latex(command: re.Match[str]) -> str:
