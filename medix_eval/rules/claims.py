@@ -69,6 +69,17 @@ def find_claim(text: Text, choices: Choices, *, interjects: bool = False) -> Men
     return _Answer(text=text, naming=naming).claim()
 
 
+def may_change(text: Text, choices: Choices) -> bool:
+    """Tell whether what follows a statement may change it: it names a choice, or takes back."""
+    naming = Naming(text=text, choices=choices, interjects=False)
+    changes = "{taken_back}|{rechecks}|{corrected}|{softens}|{turns}|{gives_answer}"
+    try:
+        is_named = any(map(naming.at, range(len(text))))
+    except NotCertain:
+        return True
+    return is_named or phrase(changes).search(TokenLine(text).joined) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Statement:
     """A clause that states a choice."""

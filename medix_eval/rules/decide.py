@@ -17,21 +17,12 @@ from functools import cache, cached_property, lru_cache
 from string import ascii_lowercase
 
 from medix_eval.records import Kind, RuleVerdict
-from medix_eval.rules.claims import concluded, find_claim, unframed
-from medix_eval.rules.mentions import (
-    Choice,
-    Choices,
-    Mention,
-    Naming,
-    NotCertain,
-    TokenLine,
-    phrase,
-)
+from medix_eval.rules.claims import concluded, find_claim, may_change, unframed
+from medix_eval.rules.mentions import Choice, Choices, Mention
 from medix_eval.rules.quantities import NUMBER_WORDS, Item, Quantity, items_of
 from medix_eval.rules.text import (
     DIRECTION_MARKS,
     INVISIBLE,
-    NEGATIONS,
     SKIPPED,
     Text,
     Vocabulary,
@@ -159,8 +150,7 @@ def _parted(text: Text) -> frozenset[int]:
 # decides nothing: "no pneumothorax" contains it too.
 
 _COUNTING = (("there", "is"), ("there", "are"), ("i", "see"), ("i", "count"))
-_LONGEST_COUNT = 4
-"""A number, words such as `small`, and what is counted."""
+_LONGEST_COUNT = 4  # a number, words such as `small`, and what is counted
 _LONGEST_FRAME = 20
 _ASSENTS = {(), ("thats", "right"), ("that", "is", "right")}  # they name no side
 _ZERO = Quantity(value=Fraction(0), step=Fraction(1))
@@ -183,10 +173,10 @@ def number(answer: Text, expected: Expected) -> RuleVerdict | None:
     """Compare quantities in any unit; all other words must be the same."""
     reference = items_of(expected.text)
     is_measured = any(isinstance(item, Quantity) for item in reference)
-    if not is_measured or not NEGATIONS.isdisjoint(expected.words):
+    if not is_measured or not terms_of("negations").isdisjoint(expected.words):
         return None
     text = unframed(answer)
-    if not NEGATIONS.isdisjoint(text.keys) and marked_words_of(text) != words_of(text):
+    if not terms_of("negations").isdisjoint(text.keys) and marked_words_of(text) != words_of(text):
         return None  # "No, lesions" is not "no lesions"
     given = items_of(text)
     is_equal = _is_count(reference, given)
@@ -454,16 +444,6 @@ def _hides_characters(answer: str, expected: Expected) -> bool:
     return not hidden <= set("".join((expected.reference, *expected.options)))
 
 
-_END = re.compile(
-    r"(?m)(?:(?<!\d)|(?=.\s))(?<!^[A-Za-z\d])(?<!^\*\*[A-Za-z])(?<!^\d\d)(?<!\bvs)(?<!\bDr)[.!?]"
-    r"(?![\w.])[\"'\u201d\u2019)\]*_]*|[\u3002\uff01\uff1f]|\n|\A\W*(?i:yes|no)\b[,;:]"
-    r"|\\boxed\{(?:[^{}]|\{[^{}]*\})+\}|\w\"(?=\s*(?:[,}]|\Z))|(?<=\w)(?=\s+because\b)"
-)
-"""Where a sentence, a line or a box ends; not "A. CT scan", and not "5." that may become 5.2."""
-_CLAUSE_END = re.compile(r"(?<=\w\w\w):(?=\s)|(?:\w\S* ){4}\w+(?=,? (?:and|which)\b)")
-"""Where a clause of an open answer ends that may be one."""
-
-
 def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> str | None:
     r"""Return the complete part of an answer that was cut, if it states an answer; else None.
 
@@ -474,9 +454,9 @@ def stated_before_cut(said: str, *, kind: Kind, options: Sequence[str] = ()) -> 
     >>> stated_before_cut("The most likely diagnosis is a", kind=Kind.OPEN) is None
     True
     """
-    ends = [one.end() for one in _END.finditer(said)]
+    ends = [one.end() for one in re.finditer(terms()["ends"], said)]
     if kind is Kind.OPEN and not options:  # "Four chambers: the left …", but "A. Aspirin: a …"
-        ends += [one.end() for one in _CLAUSE_END.finditer(said)]
+        ends += [one.end() for one in re.finditer(terms()["clause_ends"], said)]
     end = max(ends, default=0)
     stated, cut = said[:end], said[end:]
     if re.match(r"\W*[A-Za-z][.):]", cut) and not re.search(terms()["says_answer"], stated):
@@ -491,7 +471,7 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
     if options and _claimed_option(read(text), tuple(options)) is not None:
         return True
     is_interjected = kind is Kind.CLOSED and re.match(r"(?i)\W*(?:yes|no)\b", text)
-    parts = [one.strip("*_# :") for one in _END.split(text) if words(one)]
+    parts = [one.strip("*_# :") for one in re.split(terms()["ends"], text) if words(one)]
     parts = parts if kind is Kind.REPORT else parts[:1]
     is_said = any(not re.match(terms()["preface"], one) for one in parts)
     return bool(is_interjected or is_said or re.search(terms()["describes"], text))
@@ -499,11 +479,4 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
 
 def may_take_back(cut: str, options: Sequence[str] = ()) -> bool:
     """Tell whether a sentence that was cut may change what was stated before it."""
-    changes = "{taken_back}|{rechecks}|{corrected}|{softens}|{turns}|{gives_answer}"
-    text = read(cut)
-    naming = Naming(text=text, choices=_choices(tuple(options)), interjects=False)
-    try:
-        is_named = any(map(naming.at, range(len(text))))
-    except NotCertain:
-        return True
-    return is_named or phrase(changes).search(TokenLine(text).joined) is not None
+    return may_change(read(cut), _choices(tuple(options)))

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from medix_eval.rules.text import (
     ARTICLES,
-    NEGATIONS,
     SKIPPED,
     SOFT,
     Text,
@@ -289,7 +288,10 @@ class Naming:
     def _end_of(self, choice: Choice, at: int) -> int | None:
         for number, word in enumerate(choice.words):
             if number:  # "No, surgery" is not "no surgery"
-                denies = choice.words[number - 1] in NEGATIONS and number - 1 not in choice.parted
+                denies = (
+                    choice.words[number - 1] in terms_of("negations")
+                    and number - 1 not in choice.parted
+                )
                 at = self.past(at, ("the",) if denies else SKIPPED)
             if self._keys[at] != word:
                 return None

@@ -77,12 +77,11 @@ class _Unit:
 
 @cache
 def _units() -> dict[str, _Unit]:
-    units = {
-        name: _Unit((base,), Fraction(factor))
-        for base, factor, names in terms()["units"]
+    return {
+        name: _Unit((base,), Fraction(factor), Fraction(*offset))
+        for base, factor, names, *offset in terms()["units"]
         for name in names.split()
     }
-    return units | {"fahrenheit": _Unit(("celsius",), Fraction(5, 9), Fraction(-160, 9))}
 
 
 Item = str | Quantity

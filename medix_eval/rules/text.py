@@ -79,12 +79,6 @@ _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
 _SUBSCRIPT = re.compile(r"(?<=[A-Z])_\{?([0-9]+)\}?(?![^\W_])")
 _DIGIT = re.compile(r"(?![0-9])\d")
 _JSON = re.compile(r"(?:```(?:json)?\s*)?(\{[^{}]*\})\s*(?:```)?", re.IGNORECASE)
-_JSON_KEYS = re.compile(
-    r"(?i)(?P<answer>(?:(?:final|correct|selected)[ _]?)?(?:answer|choice|option|letter|label))"
-    r"|(?P<text>(?:answer|option|choice|selected[ _]option)[ _]text|text)"
-    r"|confidence|explanation|reason(?:ing)?|rationale|(?:question[ _])?id|question"
-)
-"""What an object may hold that states an answer; with any other key it is not understood."""
 _INTERVAL = re.compile(
     r"\[[^\[\]()]{0,40}\)|\([^\[\]()]{0,40}\]|\[\s*[-+\d.∞]+\s*[,;-]\s*[-+\d.∞]+\s*\]"
 )
@@ -233,7 +227,7 @@ def _from_json(held: str) -> str | None:
         pairs = json.loads(held, object_pairs_hook=list)
     except ValueError:
         return None
-    keyed = [(_JSON_KEYS.fullmatch(key), str(value)) for key, value in pairs]
+    keyed = [(re.fullmatch(terms()["json_keys"], key), str(value)) for key, value in pairs]
     said = [value for key, value in keyed if key and key.lastgroup]
     is_one = sum(bool(key and key["answer"]) for key, _ in keyed) == 1
     return ". ".join(said) if is_one and all(key for key, _ in keyed) else None
@@ -277,18 +271,12 @@ def starts_with_article(text: Text, at: int = 0) -> bool:
     return text.keys[at] == "an" or not (is_plural or after in terms_of("lettered"))
 
 
-NEGATIONS = frozenset(
-    listed("no not non never nor none neither without isnt arent cannot denies")
-    + listed("negative unlikely absent excluded free")
-)
-
-
 def marked_words_of(text: Text) -> tuple[str, ...]:
     """Return the words of a text, and beside a negation the marks that say how far it reaches.
 
     "No, fracture" is not "no fracture".
     """
-    if NEGATIONS.isdisjoint(text.keys):
+    if terms_of("negations").isdisjoint(text.keys):
         return words_of(text)
     kept: list[str] = []
     for at in range(int(starts_with_article(text)), len(text)):
