@@ -74,6 +74,7 @@ def test_what_changes_the_meaning_is_kept(left: str, right: str) -> None:
 
 @given(text=st.text(max_size=80))
 @example(text="₋")
+@example(text="\u00df\uac00")  # folded to two letters that are Latin
 def test_normalising_twice_changes_nothing_of_the_words(text: str) -> None:
     once = normalise(text)
 

@@ -238,7 +238,7 @@ class _Answer:
             while at < end and self.text.keys[at] not in _CLAUSE_ENDS:
                 at += 1
             at += 1
-        if rest < end and phrase("{gives_answer}").search(self.line.part(rest, end)):
+        if phrase("{gives_answer}").search(self.line.part(rest, end)):
             yield _Statement(sentence=number)
 
     def _frame(self, at: int) -> tuple[re.Match[str], int] | None:
@@ -249,7 +249,8 @@ class _Answer:
     def _stated(self, start: int, sentence: int) -> _Statement | None:
         """Return what the clause that starts here states."""
         at = self.line.after(_LEAD, start) or start
-        if start == sentence and (not self.is_key(start) or start == len("x:")):
+        is_quoted = self.is_key(start) and start > len(("ans", "."))  # not where the text begins
+        if start == sentence and not is_quoted:
             for place in dict.fromkeys((start, at)):
                 if bare := self.naming.clean_at(place, is_bare=True):
                     lead = phrase(r"\b{so}\b").search(self.line.part(start, place))
@@ -296,8 +297,8 @@ class _Answer:
             if is_denied and (denied := self.named(place)):  # "Not B, the answer is C"
                 said = self.line.part(min(denied.end, at), at)
         is_labelled = said.rstrip(";, ").endswith(":") and phrase("{mislabels}").search(said)
-        if not said or is_labelled or phrase("{limits}").search(said):
-            return bool(said)
+        if is_labelled or phrase("{limits}").search(said):
+            return True
         follows = self.line.match("(?:{lead} )?{so} ", at) or phrase("{so} [,;:] $").search(said)
         return not follows and phrase("{denies}").search(said) is not None
 

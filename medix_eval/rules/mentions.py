@@ -31,7 +31,6 @@ from medix_eval.rules.text import (
 _LETTER_WORDS = frozenset({"option", "choice", "answer", "letter"})
 _OPENING = frozenset("([{")
 _CLOSING = frozenset(")]}")
-_SOFT_IN_LINE = SOFT - {"\n"}
 _ALSO_WORDS = frozenset({"a", "i"})
 """Letters that are words too, unless they are written as letters: "a)"."""
 _REASON = frozenset({"because", "since"})
@@ -313,7 +312,7 @@ class Naming:
             return None
         end = self.past(at + 1, _CLOSING)
         letter = Mention(choice=index, start=start, end=end, is_by_letter=True)
-        after = self.past(at + 1, _SOFT_IN_LINE)
+        after = self.past(at + 1, SOFT - {"\n"})
         is_new_sentence = "." in self.text.keys[at + 1 : after] and self.text.starts_sentence(after)
         words = self._by_words(self.past(after, ("the",)))
         if words is not None and words.choice == index:

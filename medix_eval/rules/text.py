@@ -98,8 +98,8 @@ _RUN = re.compile(rf"(?:[^\W_]|{_MARK}|'(?=[^\W_]))+")
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 """What is put into a box is the answer; it is a clause of its own."""
 _SCRIPTS = re.compile(
-    "(?<=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])(?=[a-zA-Z\uff21-\uff5a])"
-    "|(?<=[a-zA-Z\uff21-\uff5a])(?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])"
+    "(?<=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])(?=[a-zA-Z\u00df\u1e9e\uff21-\uff5a])"
+    "|(?<=[a-zA-Z\u00df\u1e9e\uff21-\uff5a])(?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])"
 )
 """Between Chinese, Japanese or Korean and a Latin letter, which are no one word."""
 _LATEX = re.compile(
