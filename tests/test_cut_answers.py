@@ -50,6 +50,7 @@ def verdict(
         ("(A) CT scan\n\nThe reas", CHOICE),
         ("**A. CT scan**\n\nThe reas", CHOICE),
         ("Answer: A\nReason: the pa", CHOICE),
+        ("**A. CT scan** because it sh", CHOICE),
         ("A\n\nThe", CHOICE),
         ("The answer is A\n", CHOICE),
         ('{"answer": "A"', CHOICE),
@@ -71,6 +72,7 @@ def test_an_answer_that_was_stated_before_the_cut_is_an_answer(said: str, kind: 
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
+        ("Let's look at each option. A. CT sc", CHOICE),
         ("The answer is A", CHOICE),
         ("<think>x</think>The answer is A", CHOICE),
         ("<think>hm</think>CT scan", CHOICE),

@@ -65,7 +65,7 @@ WHY = (
         "정답은 B입니다.", "정답: B", "따라서 정답은 B번입니다.", "答えはBです。",
         "正解：B",  # noqa: RUF001
         "Ответ: B", "Ответ: B, так как действует медленно.",
-        "Правильный ответ — B.", "Я выбираю вариант B.",
+        "Правильный ответ — B.", "Я выбираю вариант B.", "Выбираю B",
         "La respuesta correcta es la B.", "Respuesta: B. Espero que te ayude.",
         "Die richtige Antwort ist B.", "La bonne réponse est B.", "A resposta correta é a letra B.",
         "La risposta corretta è B.", "الإجابة الصحيحة هي B.",
