@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from medix_eval.errors import RequestFailed, RequestRefused
 from medix_eval.exchange.recorded import problem_of_replies
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.judging.judge import Grade, Judge, decide
+from medix_eval.judging.judge import Grade, Judge, decide, grader_for
 from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.prompts import fence
 from medix_eval.judging.protocol import LLMJudge, Rubric, load_protocol
@@ -305,6 +305,20 @@ def test_a_judge_may_reply_in_words() -> None:
 
     assert (found.score, [vote.points for vote in found.votes]) == (0.0, [0.0])
     assert scripted.prompts[0].schema is None
+
+
+def test_a_judge_thinks_in_the_marks_that_its_protocol_adds() -> None:
+    grades = []
+    for overrides in ([], ["answer.thinking=[['((muse', 'muse))']]"]):
+        loaded = load_protocol("medix", overrides=["judge.tries=1", *overrides])
+        scripted = Scripted(f"((muse Perhaps {NO}? muse)) {YES}")
+        asks, identities = {"scripted": scripted.ask}, {"scripted": {"id": "scripted"}}
+        judge = grader_for(loaded, asks, identities=identities, cache=None)
+        assert isinstance(judge, Judge)
+        grades.append(grade(judge))
+
+    assert [one.score for one in grades] == [None, 1.0]
+    assert grades[0].votes[0].key != grades[1].votes[0].key
 
 
 @given(points=st.lists(st.sampled_from([0.0, 1.0, None]), max_size=3))

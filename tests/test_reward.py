@@ -89,6 +89,16 @@ def test_the_question_is_the_problem_column_where_there_is_one() -> None:
     assert "Which side?" in prompt_text(body)
 
 
+def test_what_is_thought_in_the_marks_of_a_protocol_earns_nothing() -> None:
+    marks = "answer.thinking=[['((muse', 'muse))']]"
+    with ScriptedServer(says_yes_to("lung")) as server:
+        plain = ask(a_reward(server), ["((muse left lung"], ["left lung"])
+        own = ask(a_reward(server, set=[marks]), ["((muse left lung"], ["left lung"])
+
+    assert plain == pytest.approx([0.5175 + 0.145])
+    assert own == pytest.approx([0.045])  # the modality
+
+
 def test_verdicts_are_kept_over_steps_and_processes(tmp_path: Path) -> None:
     with ScriptedServer(says_yes_to("lung")) as server:
         first = ask(a_reward(server, cache=tmp_path / "v.sqlite"), ["the lung"], ["left lung"])

@@ -34,6 +34,7 @@ from medix_eval.judging.protocol import (
 from medix_eval.judging.replies import read_label, read_points, read_published, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, Failure, Kind, Vote
+from medix_eval.rules.answers import Pairs
 from medix_eval.storage.digests import digest
 
 _LOG = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Judge:
     spec: LLMJudge
     texts: Mapping[str, str]
     cache: VerdictCache | None
+    thinking: Pairs = ()  # marks of it that the protocol adds
     _templates: dict[str, jinja2.Template] = field(init=False)
     _structured: bool = field(init=False, default=True)
 
@@ -119,6 +121,7 @@ class Judge:
                 rubric.scale,
                 rubric.labels,
                 JUDGING_VERSION,  # how replies are read moves a vote, too
+                *self.thinking,
             ]
         )
         name = prompt_name(file) + (f"#{repeat + 1}" if repeat else "")
@@ -164,9 +167,9 @@ class Judge:
                 said = limit if ending == "length" else f"the reply ended by {ending}"
                 raise ReplyUnusable(said)  # noqa: TRY301 (as of a reply that was read)
             points = (
-                read_label(reply, labels=rubric.labels)
+                read_label(reply, labels=rubric.labels, more=self.thinking)
                 if rubric.labels
-                else read_points(reply, scale=rubric.scale, answer=answer)
+                else read_points(reply, scale=rubric.scale, answer=answer, more=self.thinking)
             )
         except ReplyUnusable as error:
             failure = Failure(error=type(error).__name__, message=str(error))
@@ -385,17 +388,12 @@ def grader_for(
     """
     spec, graders = protocol.judge, dict[str, Grader]()
     for name, ask in asks.items():
-        common: dict[str, Any] = {
-            "name": name,
-            "identity": identities[name],
-            "ask": ask,
-            "texts": protocol.texts,
-            "cache": cache,
-        }
+        common: Any = {"name": name, "identity": identities[name], "ask": ask, "cache": cache}
+        common["texts"] = protocol.texts
         if isinstance(spec, DialogueJudge):
             graders[name] = Dialogue(spec=spec, **common)
         elif isinstance(spec, LLMJudge):
-            graders[name] = Judge(spec=spec, **common)
+            graders[name] = Judge(spec=spec, thinking=protocol.answer.thinking, **common)
     if len(graders) > 1 and not isinstance(spec, RulesOnly):
         return Jury(judges=graders, combine=spec.jury)
     return next(iter(graders.values()), None)

@@ -56,7 +56,7 @@ class AnswerSpec(Frozen):
     courtesies: tuple[str, ...] = ()
     """Patterns of what may stand beside a refusal: nothing else may, for it may be an answer."""
     thinking: tuple[tuple[_Mark, _Mark], ...] = ()
-    """Openings and closings of thinking, as they are, besides those of `rules/thinking.yaml`."""
+    """Openings and closings of thinking, of judges too, besides those of `rules/thinking.yaml`."""
 
     @field_validator("refusals", "courtesies")
     @classmethod

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
-from medix_eval.rules.answers import after_thinking, may_think, published_answer, thinking_of
+from medix_eval.rules.answers import Pairs, after_thinking, may_think, published_answer, thinking_of
 
 _OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
 _CLAIM = re.compile(r"""(?i)["'\u201c{]\s{0,9}score["'\u201d]?\s{0,9}:\s{0,9}(\w*)""")
@@ -67,18 +67,20 @@ def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int | None:
+def read_points(
+    reply: str, *, scale: tuple[int, int], answer: str = "", more: Pairs = ()
+) -> int | None:
     """Return the points of the one `{"score": N}` after the judge's thinking; None for "refused".
 
     Prose may stand around it, but not make it a quotation, a condition or one of several options:
     it stands by itself, or a clause such as "so my verdict is" leads to it. Raises
     `ReplyUnusable` for anything else, for a number off the scale, and for a reply that may quote
-    its verdict from the `answer` it grades.
+    its verdict from the `answer` it grades. `more` are marks of thinking that a protocol adds.
 
     >>> read_points('The same drug. Verdict: {"score": 1}', scale=(0, 1))
     1
     """
-    said = _after_thinking(reply)
+    said = _after_thinking(reply, more)
     verdicts = [found for found in _OBJECT.finditer(said) if _CLAIM.search(found[0])]
     if not verdicts:
         raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
@@ -91,7 +93,7 @@ def read_points(reply: str, *, scale: tuple[int, int], answer: str = "") -> int 
     if not _stands_alone(said[: verdicts[-1].start()], said[verdicts[-1].end() :]):
         raise ReplyUnusable(f"a verdict within a sentence may be a quotation: {_tail(said)}")
     # A `</think>` may be the answer's as well, and the judge's own verdict stand before it.
-    thought = {claim[1] for claim in _CLAIM.finditer(thinking_of(reply))}
+    thought = {claim[1] for claim in _CLAIM.finditer(thinking_of(reply, more=more))}
     if thought - {str(points)} and "score" in answer.casefold() and str(points) in answer:
         raise ReplyUnusable(f"two verdicts, and the last may be the answer's: {_tail(reply)}")
     return points
@@ -129,7 +131,7 @@ def _stands_alone(before: str, after: str) -> bool:
     return not _FOREIGN.search(sentence) and bool(_OWN_VERDICT.fullmatch(" ".join(words)))
 
 
-def read_label(reply: str, *, labels: Mapping[str, int]) -> int:
+def read_label(reply: str, *, labels: Mapping[str, int], more: Pairs = ()) -> int:
     """Return the points of a reply that is one of the offered words and nothing else.
 
     A full stop, quotes and bold type around the word are how models write. Raises `ReplyUnusable`
@@ -138,7 +140,7 @@ def read_label(reply: str, *, labels: Mapping[str, int]) -> int:
     >>> read_label("**Yes.**", labels={"YES": 1, "NO": 0})
     1
     """
-    said = _after_thinking(reply).strip(_AROUND_A_LABEL).casefold()
+    said = _after_thinking(reply, more).strip(_AROUND_A_LABEL).casefold()
     offered = {word.casefold(): points for word, points in labels.items()}
     if said not in offered:
         raise ReplyUnusable(f"the reply is not one of {', '.join(labels)}: {_tail(reply)}")
@@ -176,9 +178,9 @@ def read_published(reply: str, *, is_report: bool) -> float:
     return points
 
 
-def _after_thinking(reply: str) -> str:
+def _after_thinking(reply: str, more: Pairs) -> str:
     """Return what follows the last thinking; a reply that ends inside it says nothing."""
-    said = "" if may_think(reply) else after_thinking(reply) or ""
+    said = "" if may_think(reply) else after_thinking(reply, more=more) or ""
     if not said and reply.strip():
         raise ReplyUnusable(f"the reply ends while thinking: {_tail(reply)}")
     return said

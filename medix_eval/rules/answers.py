@@ -67,13 +67,13 @@ def may_think(completion: str) -> bool:
     return begins and not any(closes for _, _, closes in _marks_in(completion, ()))
 
 
-def thinking_of(completion: str) -> str:
+def thinking_of(completion: str, *, more: Pairs = ()) -> str:
     """Return the part of a completion that is thinking, tags included; the rest was said aloud.
 
     >>> thinking_of("<think>A or B?</think>B")
     '<think>A or B?</think>'
     """
-    return completion[: _said_at(completion, ()).start]
+    return completion[: _said_at(completion, more).start]
 
 
 def published_answer(completion: str) -> str:

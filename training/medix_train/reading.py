@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from medix_eval.errors import DatasetError
 from medix_eval.records import Kind, Vote
-from medix_eval.rules.answers import extract_answer
+from medix_eval.rules.answers import Pairs, extract_answer
 from medix_eval.rules.decide import decide
 from medix_eval.rules.text import listed, words
 
@@ -71,12 +71,12 @@ def read_solution(solution: str) -> Reading:
     return Reading(f"<{modality}>", reference.strip())
 
 
-def read_completion(text: str) -> Reading:
+def read_completion(text: str, *, more: Pairs = ()) -> Reading:
     """Read a completion strictly.
 
     It is well formed if it is one known modality tag, thinking with words, one answer, and nothing
     else. Where it is not, its answer still counts if it is the only one and ends the text, and if
-    an evaluation reads the same: no family's marks make a thought of it, or a part of it.
+    an evaluation reads the same: no family's marks, nor `more` of a protocol, make a thought of it.
     """
     tags, parts = TAG.findall(text), TAG.split(text)
     modality = parts[0].strip() if tags else ""
@@ -87,7 +87,7 @@ def read_completion(text: str) -> Reading:
         and not parts[-1].strip()
     )
     answer = parts[-2].strip() if ends_in_one_answer else ""
-    answer = answer if answer == extract_answer(text) else ""
+    answer = answer if answer == extract_answer(text, more=more) else ""
     is_well_formed = (
         tags == SHAPE
         and modality.startswith("<")
@@ -139,7 +139,7 @@ class Published:
         tag, bracket, reference = text.partition(">")
         return Reading(f"{tag.strip()}>", reference.strip().strip(".")) if bracket else None
 
-    def reading(self, completion: str) -> Reading:
+    def reading(self, completion: str, *, more: Pairs = ()) -> Reading:
         """Take the first answer wherever it stands, else everything."""
         text = _SQUEEZED.sub(r"\1", completion)
         before, thinking, _ = text.partition("<thinking>")

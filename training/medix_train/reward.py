@@ -107,8 +107,9 @@ class MedixReward:
         Raises `ConfigError` or `ServerError` where there is no judge, or it keeps failing.
         """
         edition, weights, rows = self._edition, self.settings.weights, []
+        more = self._protocol.answer.thinking
         for question, completion, solution in zip(questions, completions, solutions, strict=True):
-            gold, read = edition.solution(solution), edition.reading(completion)
+            gold, read = edition.solution(solution), edition.reading(completion, more=more)
             reference = gold.answer if gold else ""
             asked = Asked(question if edition.sees_question else "", reference, read.answer)
             settled = edition.settle(read.answer, reference) if gold else 0.0
