@@ -116,6 +116,7 @@ def test_what_was_cut_before_any_answer_is_truncated(said: str, kind: Kind) -> N
         ("The answer is A.\n\n\\boxed{B", CHOICE),
         ("The answer is A. B", CHOICE),
         ("The diagnosis is pneumonia. However, TB", OPEN),
+        ("Pneumonia. There is another les", OPEN),
         ("Yes, I can't pro", CLOSED),
         ("The image shows pneumonia. The", OPEN),
         ("The most likely cause is pneumonia. The", OPEN),

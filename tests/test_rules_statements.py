@@ -135,3 +135,54 @@ def test_an_open_answer_is_decided_in_the_same_forms_where_it_is_wrong(
 
     assert verdict is not None
     assert verdict.score == float(answer == "coronal")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reference", "answer"),
+    [
+        (Kind.CLOSED, "yes", "No\n\nQuestion: Is the heart enlarged?\nAnswer: Yes"),
+        (Kind.CLOSED, "yes", "No\n\nIs the heart enlarged?\nAnswer: yes"),
+        (Kind.CLOSED, "yes", "No, none.\n\n### Question\nIs there a mass?\n\n### Answer\nYes"),
+        (Kind.OPEN, "CT", "MRI\n\nQuestion: Which modality is next?\nAnswer: CT"),
+        (Kind.OPEN, "2", "2\n\nQuestion: How many ribs?\nAnswer: 12"),
+        (Kind.OPEN, "left", "Left.\n\nQuestion: Where is the liver?\nAnswer: right"),
+        (Kind.OPEN, "left", "In the right image"),
+        (Kind.CLOSED, "no", "No, it is unclear."),
+        (Kind.CLOSED, "no", "No. It is impossible to tell from a single view."),
+        (Kind.CLOSED, "no", "No, although a small one may be hidden."),
+        (Kind.CLOSED, "no", "No, but there is a small pneumothorax on the left."),
+        (Kind.CLOSED, "yes", "Yes, I can analyze medical images."),
+        (Kind.CLOSED, "yes", "Yes, it could be."),
+        (Kind.CLOSED, "yes", "Yes, in theory."),
+    ],
+)
+def test_another_question_a_hedge_or_small_talk_leaves_it_open(
+    kind: Kind, reference: str, answer: str
+) -> None:
+    assert decide(answer, kind=kind, reference=reference) is None
+
+
+@pytest.mark.parametrize(
+    "answer", ["A: The drug is given orally.", "S: pain\nO: fever\nA: DVT\nP: anticoagulate"]
+)
+def test_a_label_that_looks_like_a_letter_chooses_nothing(answer: str) -> None:
+    drugs = ["aspirin", "warfarin", "heparin", "alteplase"]
+
+    assert decide(answer, kind=Kind.MULTIPLE_CHOICE, reference="warfarin", options=drugs) is None
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "There are two lesions on the left side. Both lesions are large.",
+        "Left: two large lesions. Right: no lesions.",
+        "The left side shows two large lesions. The right side shows no lesions.",
+        "On the left there are two large lesions. On the right there are none.",
+        "The image shows large lesions on the left. There are two.",
+        "In the right image there are two large lesions on the left.",
+    ],
+)
+def test_a_right_report_in_words_that_mislead_is_left_open(report: str) -> None:
+    facts = {"count": "2", "side": "left", "size": "large"}
+
+    assert decide(report, kind=Kind.REPORT, reference="two on the left", facts=facts) is None

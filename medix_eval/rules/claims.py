@@ -31,8 +31,7 @@ _SHORT = 5
 """Words of a sentence that must be understood; a longer one is a reason."""
 _CLOSING = 2
 """Sentences behind an answer among which the last one of a text belongs to it."""
-_AROUND = 4
-"""Words around the name of another option that may speak for it."""
+_AROUND = 4  # words around the name of another option that may speak for it
 _ITEM = 30
 """Characters of a sentence that tells about another option, where a shorter one may choose it."""
 
@@ -48,6 +47,9 @@ def concluded(text: Text) -> Text | None:
     answer = _Answer(text=text, naming=Naming(text=text, choices=Choices(()), interjects=False))
     found: list[tuple[str, int]] = []
     place, last = len(text), len(answer.sentences) - 1
+    asked = answer.line.joined.rpartition("? ")[0]
+    if phrase(r"[.!\n] ").search(asked) or phrase(r"\n {new_turn} ").search(answer.line.joined):
+        return None  # another question behind an answer
     for number, (start, end) in reversed([*enumerate(answer.sentences)]):
         if end < place if found else number < last - 1:
             break  # a new paragraph, or too far from the end
@@ -72,7 +74,7 @@ def find_claim(text: Text, choices: Choices, *, interjects: bool = False) -> Men
 def may_change(text: Text, choices: Choices) -> bool:
     """Tell whether what follows a statement may change it: it names a choice, or takes back."""
     naming = Naming(text=text, choices=choices, interjects=False)
-    changes = "{taken_back}|{rechecks}|{corrected}|{softens}|{turns}|{gives_answer}"
+    changes = "{taken_back}|{rechecks}|{corrected}|{softens}|{turns}|{adds}|{gives_answer}"
     try:
         is_named = any(map(naming.at, range(len(text))))
     except NotCertain:
@@ -199,8 +201,8 @@ class _Answer:
     def _turns(self, stated: list[_Statement]) -> bool:
         """Tell whether the text goes on with another question between two statements."""
         first, last = (self.sentences[stated[place].sentence][0] for place in (0, -1))
-        lines = (at for at in range(first, last) if self.text.keys[at] == "\n")
-        return any(self.line.match("{new_turn} ", at + 1) for at in lines)
+        between = self.line.part(first, min(last + 3, len(self.text)))  # with "Question 2:"
+        return phrase(r"\? |\n {new_turn} ").search(between) is not None
 
     def _without_items(self, stated: list[_Statement]) -> list[_Statement]:
         """Leave out what only lists why the others are wrong: "- A. aspirin: too weak"."""
@@ -209,6 +211,7 @@ class _Answer:
             for one in stated
             if one.is_answer
             or one.mention is None
+            or self.naming.interjects
             or self.naming.past(one.mention.end, SOFT) >= self.sentences[one.sentence][1]
         ]
         opens = bool(stated) and stated[0] in telling and not stated[0].sentence
@@ -370,7 +373,7 @@ class _Beside:
         naming = self.answer.naming
         if not naming.interjects:
             return False
-        if not self.place and phrase("{abstains}").search(" ".join(self.words)):
+        if self.place <= 1 and phrase("{abstains}").search(" ".join(self.words)):
             return True
         if naming.choices.all[self.mention.choice].words == ("no",):
             # "No, there is no lesion" says it twice.

@@ -226,8 +226,7 @@ _COUNTS = {str(value): str(value) for value in range(1, 100)} | {
     word: str(value) for word, value in NUMBER_WORDS.items() if value
 }
 _ONE = frozenset({"a", "an", "single"})
-_NEAR = 3
-"""How many words may stand between a number and what it counts."""
+_NEAR = 3  # words between a number and what it counts
 
 
 @cache
@@ -285,13 +284,13 @@ class _Report:
         """Tell whether something is denied, and it is not certain what."""
         if any(one and _negative().issuperset(one) for one in self.sentences):
             return True  # "No."
-        singles = [meant for one in self.sentences for _, meant in _counts(one) if meant == "1"]
-        is_listed = re.search(r"\b(?:count|lesions?|nodules?|findings?) (?:: )?\d", said)
-        if "count" in facts and (len(singles) > 1 or is_listed):
-            return True  # "A lesion on the left. A lesion on the right.", "Lesion count: 2"
+        counted = [meant for one in self.sentences for _, meant in _counts(one)]
+        is_apart = not counted and any(not _COUNTS.keys().isdisjoint(one) for one in self.sentences)
+        if "count" in facts and (counted.count("1") > 1 or is_apart):
+            return True  # "A lesion on the left. A lesion on the right.", "There are two."
         # Without findings, "no lesion, no mass" denies one thing.
         denials = ("denied_behind", "denied_first")[: 1 + bool(_OF_A_FINDING & facts.keys())]
-        return any(re.search(terms()[denial], said) for denial in denials)
+        return any(re.search(terms()[one], said) for one in ("unclear_report", *denials))
 
     def states(self, name: str, value: str) -> bool:
         """Tell whether the value is stated, and nothing that contradicts it."""

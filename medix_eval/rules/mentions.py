@@ -36,14 +36,11 @@ _ALSO_WORDS = frozenset({"a", "i"})
 _REASON = frozenset({"because", "since"})
 _REASON_AFTER_COMMA = _REASON | {"as", "which", "given", "due"}
 _AFTER_YES_OR_NO = frozenset({":", "it", "there", "he", "she", "they", "this", "that"})
-_LONGEST_ASIDE = 12
-"""Tokens in brackets; longer ones are not read."""
+_LONGEST_ASIDE = 12  # tokens in brackets
 _MOST_OPENINGS = 4
 _REMARK_ENDS = frozenset({".", "!", "?", "\n", ""})
-_SENTENCE = 5
-"""Words that make a sentence of what may else be a name: "The answer is E. Coli"."""
-_ABBREVIATED = 3
-"""Letters to which a species is shortened: "C. Diff"."""
+_SENTENCE = 5  # words that make a sentence of what may else be a name, as in "It is E. Coli"
+_ABBREVIATED = 3  # letters to which a species is shortened: "C. Diff"
 
 
 @cache
@@ -206,7 +203,9 @@ class Naming:
         key, is_parted = self._keys[end], self._keys[end] in (",", ";", "--")
         if self.interjects and (is_parted or key in _AFTER_YES_OR_NO):
             return True
-        may_remark = not mention.is_confirmed and key in ("--", ":")
+        before = self._keys[max(mention.start - 1, 0) : end]
+        is_label = key == ":" and before in (("a",), ("\n", "a"))  # "A: Give fluids."
+        may_remark = not mention.is_confirmed and key in ("--", ":") and not is_label
         if not mention.is_by_letter:
             may_remark = key == "--" and self._is_of_no_other(mention.choice)
         reasons = _REASON_AFTER_COMMA if is_parted else _REASON

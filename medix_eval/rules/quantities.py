@@ -17,8 +17,7 @@ from functools import cache
 
 from medix_eval.rules.text import DECIMAL_COMMA, FRACTION, SKIPPED, Text, listed, terms
 
-_LONGEST_NUMBER = 30
-"""Digits of no measurement; a longer row of them is read as a word."""
+_LONGEST_NUMBER = 30  # digits; a longer row of them is no measurement
 
 _ONES = listed(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
