@@ -25,8 +25,7 @@ _EXPLAINS = frozenset({"--", ":"})
 _MARKS = _EXPLAINS | {"\n"}
 """Of a list, or of a heading that stands above."""
 _CLAUSE_ENDS = _EXPLAINS | {",", ";", "}"}
-_LONGEST_LEAD = 12
-"""Words before an answer in the line that gives it; in a longer line it is part of an argument."""
+_LONGEST_LEAD = 12  # words before an answer in the line that gives it; a longer one argues
 _SHORT = 5
 """Words of a sentence that must be understood; a longer one is a reason."""
 _CLOSING = 2
@@ -202,7 +201,8 @@ class _Answer:
         """Tell whether the text goes on with another question between two statements."""
         first, last = (self.sentences[stated[place].sentence][0] for place in (0, -1))
         between = self.line.part(first, min(last + 3, len(self.text)))  # with "Question 2:"
-        return phrase(r"\? |\n {new_turn} ").search(between) is not None
+        is_asked = self.naming.interjects and "? " in between
+        return is_asked or phrase(r"\n {new_turn} ").search(between) is not None
 
     def _without_items(self, stated: list[_Statement]) -> list[_Statement]:
         """Leave out what only lists why the others are wrong: "- A. aspirin: too weak"."""
@@ -373,12 +373,12 @@ class _Beside:
         naming = self.answer.naming
         if not naming.interjects:
             return False
-        if self.place <= 1 and phrase("{abstains}").search(" ".join(self.words)):
+        is_telling = not self.place or _is_short(" ".join(self.words))
+        if is_telling and self.place <= 1 and phrase("{abstains}").search(" ".join(self.words)):
             return True
         if naming.choices.all[self.mention.choice].words == ("no",):
             # "No, there is no lesion" says it twice.
             return not terms_of("contradicts_no").isdisjoint(self.words)
-        is_telling = not self.place or _is_short(" ".join(self.words))
         return is_telling and not terms_of("contradicts_yes").isdisjoint(self.words)
 
     def _names(self) -> bool:
