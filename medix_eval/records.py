@@ -74,6 +74,8 @@ class Sample:
     kind: Kind
     prompt: str
     """The rendered `doc_to_text`; each image stands at its `<image>` mark."""
+    question_at: int = 0
+    """Where in it the question begins; what stands before is not sent to a judge."""
     reference: str
     options: tuple[str, ...] = ()
     images: tuple[bytes, ...] = ()
@@ -123,8 +125,14 @@ class Vote(Frozen):
     """The number the judge gave, on the rubric's own scale; None if the vote failed."""
     is_refusal: bool = False
     """The judge says that the answer declines to answer; `points` are then the lowest."""
+    labels: tuple[str, ...] = ()
+    """What it says in words of its schema: the relation, or the errors of a report."""
     reply: str | None = None
     failure: Failure | None = None
+    tokens: int = 0
+    """That the judge wrote, as far as its server counts them."""
+    thinking_tokens: int = 0
+    """Of these, about how many before its reply."""
     calls: int = 0
     """Requests that were made for it; 0 if the verdict was cached."""
     cached: bool = False
@@ -143,6 +151,8 @@ class CompletionRecord(Frozen):
     row: int
     kind: Kind
     prompt: str
+    question_at: int = 0
+    """Where in the prompt the question begins; what stands before is not sent to a judge."""
     reference: str
     options: tuple[str, ...] = ()
     facts: dict[str, str] = {}

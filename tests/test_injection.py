@@ -182,16 +182,18 @@ assert isinstance(MEDIX.judge, LLMJudge)
 PROMPTS = compiled({name: MEDIX.texts[name] for name in MEDIX.judge.prompt_files()})
 
 
+@pytest.mark.parametrize("answer_first", [False, True])
 @pytest.mark.parametrize("name", sorted(PROMPTS))
 @given(answer=TEXTS)
-def test_an_answer_stays_between_its_fences(name: str, answer: str) -> None:
+def test_an_answer_stays_between_its_fences(name: str, answer_first: bool, answer: str) -> None:  # noqa: FBT001
     def prompt_for(text: str) -> str:
         record = CompletionRecord(
             task="t@1", sample_id="s1", row=0, kind=Kind.OPEN, prompt="Which organ?",
             reference="liver", completion=text,
         )  # fmt: skip
         mark = fence(record.sample_id, text)
-        shown = PROMPTS[name].render(**fields_of(record, answer=text), fence=mark)
+        fields = fields_of(record, answer=text)
+        shown = PROMPTS[name].render(**fields, fence=mark, answer_first=answer_first)
         assert shown.count(f"\n{mark}\n") == 2
         return shown.replace(mark, "=== fence ===")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from medix_eval.errors import RequestFailed, RequestRefused
 from medix_eval.exchange.recorded import problem_of_replies
 from medix_eval.judging.cache import VerdictCache
-from medix_eval.judging.judge import Grade, Judge, decide, grader_for
+from medix_eval.judging.judge import REMINDER, Grade, Judge, decide, grader_for
 from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.prompts import fence
 from medix_eval.judging.protocol import LLMJudge, Rubric, load_protocol
@@ -242,7 +242,8 @@ def test_two_processes_share_one_cache(tmp_path: Path) -> None:
         one.keep([vote_of("a")], restricted=False)
         two.keep([vote_of("b"), vote_of("a")], restricted=False)
 
-        found = {"points": 1.0, "reply": YES * 100, "is_refusal": False, "cached": True}
+        found = {"points": 1.0, "reply": YES * 100, "is_refusal": False}
+        found |= {"labels": (), "cached": True}
         assert one.find("b") == two.find("a") == found
 
 
@@ -413,7 +414,8 @@ def test_a_cache_of_an_older_version_is_read_and_learns_of_refusals(tmp_path: Pa
         old.execute("CREATE TABLE votes (key TEXT PRIMARY KEY, points REAL, reply TEXT)")
         old.execute("INSERT INTO votes VALUES ('old', 1.0, 'said')")
     old.close()
-    refusal = vote_of("new").model_copy(update={"points": 0.0, "is_refusal": True})
+    said = {"points": 0.0, "is_refusal": True, "labels": ("undecided",)}
+    refusal = vote_of("new").model_copy(update=said)
 
     for _ in range(2):  # once with the old table, once with the new one
         with VerdictCache.at(path) as cache:
@@ -421,8 +423,9 @@ def test_a_cache_of_an_older_version_is_read_and_learns_of_refusals(tmp_path: Pa
     with VerdictCache.at(path) as cache:
         found = [cache.find(key) for key in ("old", "new")]
 
-    assert found[0] == {"points": 1.0, "reply": "said", "is_refusal": False, "cached": True}
-    assert found[1] == {"points": 0.0, "reply": None, "is_refusal": True, "cached": True}
+    old, new = ("said", False, ()), (None, True, ("undecided",))
+    said = [one and (one["reply"], one["is_refusal"], one["labels"]) for one in found]
+    assert said == [old, new]
 
 
 def test_a_reminder_offers_the_refusal_too() -> None:
@@ -430,7 +433,8 @@ def test_a_reminder_offers_the_refusal_too() -> None:
 
     grade(a_judge(scripted, tries=2))
 
-    assert REFUSED in scripted.prompts[2].text.rpartition("reason")[2]
+    (again,) = (one.text for one in scripted.prompts if REMINDER in one.text)
+    assert REFUSED in again.rpartition(REMINDER)[2]
 
 
 def test_a_refusal_is_judged_again_from_its_replies_as_it_was() -> None:

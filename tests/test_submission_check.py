@@ -164,4 +164,4 @@ def test_a_judge_asked_again_may_write_as_much_as_the_protocol_says(
     check(submitted[0], judge=choice, num_samples=1)
     check(forged(submitted[0], tmp_path, lengthen), judge=choice, num_samples=1)
 
-    assert lengths == [512, 900]
+    assert lengths == [1024, 900]

@@ -100,6 +100,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             raise DatasetError(f"task {self.name}: there is no split {split!r}, only {known}")
         settings = self.settings
         needed = (*self._template_columns, *self._image_columns, *settings.keep_rows)
+        needed += (settings.question,) if settings.question else ()
         features = self.dataset[split].features
         index = None if self.config.doc_to_choice is None else self.config.doc_to_target
         self._plain_index = check_columns(self.name, settings, features, needed=needed, index=index)

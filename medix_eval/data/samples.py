@@ -132,6 +132,9 @@ def _sample(
         row=row,
         kind=task.kind(fields, row=row),
         prompt=prompt,
+        question_at=max(prompt.rfind(str(fields[task.settings.question]).strip()), 0)
+        if task.settings.question
+        else 0,
         reference=reference,
         options=options,
         images=images,

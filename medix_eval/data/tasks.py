@@ -87,6 +87,8 @@ class TaskSettings(Frozen):
     """Columns stored with each sample although they are not used in scoring."""
     facts: tuple[str, ...] = ()
     """Columns that list what a report must state."""
+    question: str | None = None
+    """Column that the question begins with; a judge does not see what the prompt has before."""
     image_source: ImageSource | None = None
     """Where the images are, if not in an image column."""
     image_order: str | None = None

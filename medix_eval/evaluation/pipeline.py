@@ -252,6 +252,7 @@ def _record(sample: Sample, **result: Any) -> CompletionRecord:
         row=sample.row,
         kind=sample.kind,
         prompt=sample.prompt,
+        question_at=sample.question_at,
         reference=sample.reference,
         options=sample.options,
         facts=dict(sample.facts),

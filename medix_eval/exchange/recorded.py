@@ -31,13 +31,14 @@ from medix_eval.judging.protocol import (
     LLMJudge,
     Protocol,
     by_role,
+    load_protocol,
     prompt_name,
+    protocol_names,
 )
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, VerdictRecord, Vote
 from medix_eval.results.scoring import score_run
 from medix_eval.results.store import JudgingManifest, RunManifest
-from medix_eval.storage.bundled import bundled
 
 _BESIDE = ("rule", "judge_score", "judge_scores", "error_tags")
 """What scores show beside the score."""
@@ -74,6 +75,7 @@ def protocol_of(manifest: RunManifest, judging: JudgingManifest) -> Protocol:
         "answer": kept.get("answer"),
         "judge": judge,
         "twins": kept.get("twins"),
+        "harm": kept.get("harm") or {},
         "generation": manifest.generation.get("generation"),
         "images": manifest.generation.get("images"),
         "texts": kept.get("prompts") or {},
@@ -95,9 +97,9 @@ async def problem_of_replies(
     again = await verdict_of(record, protocol=protocol, grader=grader)
     if (again.outcome, again.score, again.answer) != (kept.outcome, kept.score, kept.answer):
         return f"{kept.outcome} is stated, its replies give {again.outcome}"
-    votes = [[(one.judge, one.prompt, one.points) for one in its.votes] for its in (again, kept)]
+    votes = [[(one.judge, one.prompt, one.points, one.labels) for one in its.votes] for its in (again, kept)]
     if votes[0] != votes[1]:
-        return "a vote's points do not match its reply"
+        return "what a vote says does not match its reply"
     for name in _BESIDE:
         if getattr(again, name) != getattr(kept, name):
             return f"{name} is stated as {getattr(kept, name)}, but is {getattr(again, name)}"
@@ -309,6 +311,5 @@ def _said(verdict: VerdictRecord) -> str:
 
 def _foreign_prompts(protocol: Protocol) -> list[str]:
     """Return the prompts that are not verbatim bundled files."""
-    files = bundled("judges").glob("prompts/*.jinja")
-    ours = {path.read_text(encoding="utf-8") for path in files}
+    ours = {text for name in protocol_names() for text in load_protocol(name).texts.values()}
     return [prompt_name(file) for file, text in protocol.judge_prompts.items() if text not in ours]

@@ -25,7 +25,9 @@ _LARGEST_BYTES = 1 << 30
 _EVICT = "DELETE FROM votes WHERE rowid <= (SELECT min(rowid) + count(*) / 3 FROM votes)"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS votes (key TEXT PRIMARY KEY, points REAL, reply TEXT)"
 _REFUSALS = "CREATE TABLE IF NOT EXISTS refusals (key TEXT PRIMARY KEY)"
-"""The votes that say `refused`: a table of their own, so that 0.2 can read and write the other."""
+_LABELS = "CREATE TABLE IF NOT EXISTS labels (key TEXT PRIMARY KEY, labels TEXT)"
+"""The votes that say `refused`, or more than points: in tables of their own, so that 0.2 can read
+and write the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,17 @@ class VerdictCache:
     def find(self, key: str) -> dict[str, Any] | None:
         """Return what is known of a vote that was asked before, by the fields of `Vote`."""
         query = (
-            "SELECT points, reply, EXISTS (SELECT 1 FROM refusals WHERE refusals.key = votes.key)"
-            " FROM votes WHERE key = ?"
+            "SELECT points, reply, EXISTS (SELECT 1 FROM refusals WHERE refusals.key = votes.key),"
+            " labels FROM votes LEFT JOIN labels USING (key) WHERE key = ?"
         )
         rows = self.connection.execute(query, (key,))
-        known = ({"points": one[0], "reply": one[1], "is_refusal": bool(one[2])} for one in rows)
-        return next(({**one, "cached": True} for one in known), None)
+        for points, reply, is_refusal, labels in rows:
+            known = {"points": points, "reply": reply, "is_refusal": bool(is_refusal)}
+            return {**known, "labels": tuple((labels or "").split()), "cached": True}
+        return None
 
     def keep(self, votes: Collection[Vote], *, restricted: bool) -> None:
-        """Keep valid votes by key; of restricted data only the points, never the words."""
+        """Keep valid votes by key; of restricted data only points and labels, never the words."""
         for vote in votes:
             self.under_way.pop(vote.key, None)
         rows = [
@@ -77,6 +81,8 @@ class VerdictCache:
                 self.connection.executemany("INSERT OR IGNORE INTO votes VALUES (?, ?, ?)", rows)
                 refusals = [(vote.key,) for vote in votes if vote.is_refusal]
                 self.connection.executemany("INSERT OR IGNORE INTO refusals VALUES (?)", refusals)
+                labels = [(vote.key, " ".join(vote.labels)) for vote in votes if vote.labels]
+                self.connection.executemany("INSERT OR IGNORE INTO labels VALUES (?, ?)", labels)
         except sqlite3.OperationalError as error:  # locked for long, or the disk is full
             _LOG.warning("the verdict cache was not written: %s", error)
 
@@ -116,6 +122,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(_SCHEMA)
         connection.execute(_REFUSALS)
+        connection.execute(_LABELS)
         if path.stat().st_size > _LARGEST_BYTES:
             connection.execute(_EVICT)
             connection.commit()

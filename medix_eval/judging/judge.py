@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 import typing
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -31,10 +32,17 @@ from medix_eval.judging.protocol import (
     RulesOnly,
     prompt_name,
 )
-from medix_eval.judging.replies import read_label, read_points, read_published, verdict_schema
+from medix_eval.judging.replies import (
+    labels_of,
+    read_label,
+    read_points,
+    read_published,
+    verdict_schema,
+)
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.records import CompletionRecord, Failure, Kind, Vote
-from medix_eval.rules.answers import Pairs
+from medix_eval.models.requests import thinking_switch
+from medix_eval.rules.answers import Pairs, thinking_of
 from medix_eval.storage.digests import digest
 
 _LOG = logging.getLogger(__name__)
@@ -44,6 +52,7 @@ SEEDS_APART = 1000
 REMINDER = "\n\nA program reads your reply. Without any other word or reason, it must be "
 """Goes on with the form, behind a prompt whose first reply could not be read."""
 _FORM = '{{"score": N}} with a whole number N from {} to {}, or {{"score": "refused"}}.'
+_HALF = 0.5
 CUT = "the reply was cut by its limit"
 
 
@@ -81,16 +90,18 @@ class Judge:
     thinking: Pairs = ()  # marks of it that the protocol adds
     _templates: dict[str, jinja2.Template] = field(init=False)
     _structured: bool = field(init=False, default=True)
+    _switch: Mapping[str, Any] = field(init=False)  # off the judge's thinking
 
     def __post_init__(self) -> None:
         self._templates = compiled({name: self.texts[name] for name in self.spec.prompt_files()})
+        self._switch = thinking_switch(self.spec.thinking, self.name)
 
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
         """Ask for as many votes as the decision needs."""
         rubric = self.spec.rubric(record.kind)
         votes: list[Vote] = []
         score = None
-        for calls in _rounds(rubric):
+        for calls in _rounds(rubric, record.sample_id):
             asked = [self._vote(*call, rubric, record, answer) for call in calls]
             votes += await asyncio.gather(*asked)
             points = [vote.points for vote in votes]
@@ -105,10 +116,10 @@ class Judge:
         return Grade(score=score, votes=tuple(votes))
 
     async def _vote(
-        self, file: str, repeat: int, rubric: Rubric, record: CompletionRecord, answer: str
+        self, cell: Cell, repeat: int, rubric: Rubric, record: CompletionRecord, answer: str
     ) -> Vote:
         """Return one vote: asked now, or known from the cache, or just being asked elsewhere."""
-        fields = fields_of(record, answer=answer)
+        fields, file = fields_of(record, answer=answer), cell.file
         spec = self.spec.sampling  # each repeat has a seed of its own
         seed = spec.seed + repeat * SEEDS_APART
         sampling = Sampling(**{**spec.model_dump(), "seed": seed})
@@ -118,18 +129,20 @@ class Judge:
                 asdict(sampling),
                 self.texts[file],
                 fields,
-                rubric.scale,
-                rubric.labels,
+                cell.answer_first,
+                self._switch,
+                *(rubric.scale, rubric.labels, rubric.reply),
                 JUDGING_VERSION,  # how replies are read moves a vote, too
                 *self.thinking,
             ]
         )
-        name = prompt_name(file) + (f"#{repeat + 1}" if repeat else "")
+        name = cell.name + (f"#{repeat + 1}" if repeat else "")
         vote = Vote(judge=self.name, prompt=name, key=key)
 
         async def ask() -> Vote:
             mark = fence(record.sample_id, answer)
-            text = self._templates[file].render(**fields, fence=mark)
+            seen = {**fields, "fence": mark, "answer_first": cell.answer_first}
+            text = self._templates[file].render(seen) + self._switch.get("suffix", "")
             return await self._asked(vote, text, rubric, sampling, answer=answer)
 
         return await remembered(self.cache, vote, ask)
@@ -140,27 +153,37 @@ class Judge:
         """Ask for a vote; a failure becomes part of it."""
         started = time.monotonic()
         found: dict[str, Any] = {}
+        spent = Counter[str]()
         for number in range(1, self.spec.tries + 1):
             again = replace(sampling, seed=sampling.seed + number - 1)
-            found = await self._attempt(text, rubric, again, answer=answer)
+            found = await self._attempt(text, rubric, again, answer=answer, spent=spent)
             if number == 1:  # at temperature 0 another seed alone would change nothing
                 text += REMINDER + (" or ".join(rubric.labels) or _FORM.format(*rubric.scale))
-            found["calls"] = number
+                rubric = rubric.model_copy(update={"reply": "score"})
+            found |= {"calls": number, **spent}
             if "points" in found or "reply" not in found:
                 break
         seconds = round(time.monotonic() - started, 3)
         return vote.model_copy(update={**found, "seconds": seconds})
 
     async def _attempt(
-        self, text: str, rubric: Rubric, sampling: Sampling, *, answer: str
+        self,
+        text: str,
+        rubric: Rubric,
+        sampling: Sampling,
+        *,
+        answer: str,
+        spent: Counter[str],
     ) -> dict[str, Any]:
-        """Send the prompt once and read what comes back."""
-        schema = None if rubric.labels else verdict_schema(rubric.scale)
+        """Send the prompt once and read what comes back; count the tokens that it took."""
+        schema = None if rubric.labels else verdict_schema(rubric.scale, rubric.reply)
         try:
             completion = await self._ask(text, schema, sampling)
         except ModelError as error:
             return {"failure": Failure(error=type(error).__name__, message=str(error))}
-        reply = completion.text or ""
+        reply, tokens = completion.text or "", completion.completion_tokens or 0
+        thought = len(thinking_of(reply, more=self.thinking)) / max(len(reply), 1)
+        spent.update(tokens=tokens, thinking_tokens=round(tokens * thought))
         try:
             if (ending := completion.finish_reason) not in {None, "stop"}:
                 limit = f"{CUT}, judge.sampling.max_tokens={sampling.max_tokens}"
@@ -175,7 +198,8 @@ class Judge:
             failure = Failure(error=type(error).__name__, message=str(error))
             return {"reply": reply, "failure": failure}
         known = rubric.scale[0] if points is None else points
-        return {"reply": reply, "points": known, "is_refusal": points is None}
+        labels = () if rubric.labels else labels_of(reply, more=self.thinking)
+        return {"reply": reply, "points": known, "is_refusal": points is None, "labels": labels}
 
     async def _ask(
         self, text: str, schema: Mapping[str, Any] | None, sampling: Sampling
@@ -183,7 +207,8 @@ class Judge:
         """Ask with the schema where the server takes one, else without, and remember which."""
         if self._structured and schema is not None:
             try:
-                return await self.ask(Prompt(text=text, schema=schema), sampling)
+                prompt = Prompt(text=text, schema=schema, extra=self._switch.get("body", {}))
+                return await self.ask(prompt, sampling)
             except RequestRefused as error:
                 if not error.is_schema:
                     raise
@@ -191,7 +216,7 @@ class Judge:
                     why = error.hint or "refused"
                     _LOG.warning("judge %s follows no JSON schema: %s", self.name, why)
                 self._structured = False
-        return await self.ask(Prompt(text=text), sampling)
+        return await self.ask(Prompt(text=text, extra=self._switch.get("body", {})), sampling)
 
 
 def decide(points: list[float | None], rubric: Rubric) -> float | None:
@@ -210,12 +235,38 @@ def decide(points: list[float | None], rubric: Rubric) -> float | None:
     return None if value is None else (value - lowest) / (highest - lowest)
 
 
-def _rounds(rubric: Rubric) -> list[list[tuple[str, int]]]:
-    """Group the votes, a prompt and its repeat each, by when they go out: first what can decide.
+class Cell(NamedTuple):
+    """One way to put an answer before a judge: a wording, and what of the two it shows first."""
 
-    Prompts differ more than repeats of one prompt, so every prompt is asked once before any twice.
+    file: str
+    answer_first: bool = False
+
+    @property
+    def name(self) -> str:
+        """How its votes are signed, such as `question_1` or `question_1/answer_first`."""
+        return prompt_name(self.file) + "/answer_first" * self.answer_first
+
+
+def cells(rubric: Rubric, sample_id: str) -> list[Cell]:
+    """Return the cells that an answer meets: each wording once, the first two in both orders.
+
+    Drawn by the sample, so that over many of them neither effect hides in the other.
     """
-    calls = [(name, repeat) for repeat in range(rubric.repeats) for name in rubric.prompts]
+    if not rubric.crossed:
+        return [Cell(file) for file in rubric.prompts]
+    draw = random.Random(f"cells {sample_id}")  # noqa: S311 (no secret: the same for a sample)
+    files = draw.sample(rubric.prompts, len(rubric.prompts))
+    first, *others = (draw.random() < _HALF for _ in files)
+    return [Cell(*one) for one in zip(files, [first, not first, *others[1:]], strict=False)]
+
+
+def _rounds(rubric: Rubric, sample_id: str) -> list[list[tuple[Cell, int]]]:
+    """Group the votes, a cell and its repeat each, by when they go out: first what can decide.
+
+    Cells differ more than repeats of one, so every cell is asked once before any twice.
+    """
+    drawn = cells(rubric, sample_id)
+    calls = [(cell, repeat) for repeat in range(rubric.repeats) for cell in drawn]
     if rubric.decide == "mean":
         return [calls]
     first = rubric.num_votes // 2 + 1
@@ -255,11 +306,11 @@ class Dialogue:
         is_report = record.kind is Kind.REPORT
         opening = self.spec.report_prompt_file if is_report else self.spec.prompt_file
         files = [opening, *[self.spec.again_file] * (self.spec.turns - 1)]
-        fields = fields_of(record, answer=answer)
+        fields = fields_of(record, answer=answer, is_published=True)
         turns = self._turns(files, fields)
         votes = self._known(turns)
         if votes is None:
-            seen = {**fields, "fence": fence(record.sample_id, answer)}
+            seen = {**fields, "fence": fence(record.sample_id, answer), "answer_first": False}
             texts = [self._templates[file].render(seen) for file in files]
             votes = await self._held(turns, texts, is_report=is_report)
         points = [vote.points for vote in votes]

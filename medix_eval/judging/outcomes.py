@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from medix_eval.errors import RequestRejected
 from medix_eval.judging.error_tags import error_tags
 from medix_eval.judging.judge import Grade, Grader
 from medix_eval.judging.protocol import AnswerSpec, LLMJudge, Protocol
+from medix_eval.judging.replies import RELATIONS
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind, unanswered
-from medix_eval.records import CompletionRecord, Failure, Outcome, RuleVerdict, VerdictRecord
+from medix_eval.records import CompletionRecord, Failure, Outcome, RuleVerdict, VerdictRecord, Vote
 from medix_eval.rules.answers import (
     after_thinking,
     extract_answer,
@@ -71,19 +74,19 @@ def _read(
     expected: Any = {"reference": record.reference, "options": options, "facts": record.facts}
     said = extract_answer(completion, more=spec.thinking)
     is_thought = may_think(completion)  # then a judge must tell it from an answer
-    rule = None if is_thought else decide(said, kind=kind, **expected)
-    if spec.reading != "published":
-        if ending_of(record.finish_reason) == "length":
-            spoken = after_thinking(completion, more=spec.thinking) or ""
-            is_block = "</answer" in spoken.lower()
-            whole = said + "\n" * spoken.endswith("\n")  # a line that ends is complete
-            stated = said if is_block else stated_before_cut(whole, kind=kind, options=options)
-            if not stated or is_thought:
-                return said, None, Outcome.TRUNCATED
-            rule = decide(stated, kind=kind, **expected)
-            rule = None if may_take_back(said[len(stated) :], options) else rule
-        if not said:
-            return said, None, Outcome.EMPTY
+    is_strict = spec.reading != "published"
+    stated = said
+    if is_strict and ending_of(record.finish_reason) == "length":
+        spoken = after_thinking(completion, more=spec.thinking) or ""
+        whole = said + "\n" * spoken.endswith("\n")  # a line that ends is complete
+        if "</answer" not in spoken.lower():
+            stated = stated_before_cut(whole, kind=kind, options=options)
+        if not stated or is_thought:
+            return said, None, Outcome.TRUNCATED
+    if is_strict and not said:
+        return said, None, Outcome.EMPTY
+    is_open = is_thought or (stated != said and may_take_back(said[len(stated) :], options))
+    rule = None if is_open else decide(stated, kind=kind, **expected)
     if rule is None and _only_refuses(said, record, spec):
         return said, None, Outcome.REFUSED
     return said, rule, None
@@ -165,6 +168,16 @@ def _parsed(record: CompletionRecord, completion: str) -> VerdictRecord:
     return _verdict(record, outcome_of(score), score=score, answer=letter, rule=rule)
 
 
+_RIGHT = {relation for relation, points in RELATIONS.items() if points}
+
+
+def _named_by_most(votes: Sequence[Vote]) -> tuple[str, ...]:
+    """Return the mistakes that most votes name, but for those that see the answer as right."""
+    saying = [one for one in votes if one.points is not None and _RIGHT.isdisjoint(one.labels)]
+    counts = Counter(label for vote in saying for label in vote.labels)
+    return tuple(sorted(label for label, num in counts.items() if 2 * num > len(saying)))
+
+
 def _verdict(
     record: CompletionRecord,
     outcome: Outcome,
@@ -176,6 +189,9 @@ def _verdict(
 ) -> VerdictRecord:
     expected: Any = {"reference": record.reference, "options": record.options}
     wrong = answer if outcome is Outcome.WRONG else None
+    tags = error_tags(wrong, kind=record.kind, **expected) if wrong else ()
+    if grade and outcome in {Outcome.WRONG, Outcome.PARTIAL}:
+        tags = tuple(dict.fromkeys((*tags, *_named_by_most(grade.votes))))
     return VerdictRecord(
         task=record.task,
         sample_id=record.sample_id,
@@ -187,6 +203,6 @@ def _verdict(
         judge_scores=dict(grade.by_judge) if grade else {},
         votes=grade.votes if grade else (),
         restricted=record.restricted,
-        error_tags=error_tags(wrong, kind=record.kind, **expected) if wrong else (),
+        error_tags=tags,
         **given,
     )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from functools import lru_cache
+from string import ascii_uppercase
 
 import jinja2
 import jinja2.sandbox
@@ -21,9 +23,9 @@ from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind
 
 # A run of a stranger brings its prompts along: they fill in texts, and get at nothing else.
 _JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, autoescape=False
+    undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True
 )
-_FIELDS = ("question", "reference", "answer", "fence")
+_FIELDS = ("question", "reference", "answer", "fence", "answer_first")
 _COMPARED = ("reference", "answer")
 _HINT = f"a prompt can use {', '.join(_FIELDS)}, written as {{{{ answer }}}}"
 
@@ -37,8 +39,9 @@ def check_prompts(protocol: Protocol) -> None:
     spec = protocol.judge
     later = {spec.again_file} if isinstance(spec, DialogueJudge) else set()
     for name, template in compiled(protocol.judge_prompts).items():
-        shown = template.render({field: f"<{field}>" for field in _FIELDS}).casefold()
-        missing = [field for field in _COMPARED if f"<{field}>" not in shown]
+        fields = {field: f"<{field}>" for field in _FIELDS}
+        orders = [template.render({**fields, "answer_first": one}).casefold() for one in (0, 1)]
+        missing = [one for one in _COMPARED if any(f"<{one}>" not in shown for shown in orders)]
         if missing and name not in later:
             raise ConfigError(
                 f"judge prompt {name} does not show the {' and the '.join(missing)}", hint=_HINT
@@ -60,23 +63,43 @@ def _compiled(name: str, text: str) -> jinja2.Template:
     return template
 
 
-def fields_of(record: CompletionRecord, *, answer: str) -> dict[str, str]:
-    """Return what a judge's prompt sees of a sample."""
+def fields_of(
+    record: CompletionRecord, *, answer: str, is_published: bool = False
+) -> dict[str, str]:
+    """Return what a judge's prompt sees of a sample; the published one saw all, without letters."""
+    at = 0 if is_published else record.question_at
+    reference = record.reference if is_published else _lettered(record)
     return {
-        "question": record.prompt.replace(IMAGE_MARK, "").strip(),
-        "reference": record.reference,
+        "question": record.prompt[at:].replace(IMAGE_MARK, "").strip(),
+        "reference": reference,
         "answer": answer,
     }
 
 
-def fence(sample_id: str, answer: str) -> str:
-    """Return the mark around an answer in a judge's prompt.
+def _lettered(record: CompletionRecord) -> str:
+    """Put the letters of the right option, and of any that reads the same, before the reference."""
+    wanted = " ".join(record.reference.casefold().split())
+    letters = [
+        letter
+        for letter, option in zip(ascii_uppercase, record.options, strict=False)
+        if " ".join(option.casefold().split()) == wanted
+        and re.search(rf"(?m)^\W*{letter}\W+{re.escape(option[:40])}", record.prompt)
+    ]
+    return f"{' or '.join(letters)}. {record.reference}" if letters else record.reference
 
-    It depends on the answer, so no answer can hold its own fence; and on nothing else that
-    changes, so the prompt is the same in every run.
+
+def fence(sample_id: str, answer: str) -> str:
+    """Return the mark around an answer in a judge's prompt: few tokens, and not in the answer.
+
+    It depends on sample and answer alone, so the prompt is the same in every run.
     """
-    code = hmac.new(sample_id.encode(), answer.encode(errors="replace"), hashlib.sha256)
-    return f"=== answer {code.hexdigest()[:16]} ==="
+    code, text = b"", answer.encode(errors="replace")
+    while True:
+        code = hmac.new(sample_id.encode() + code, text, hashlib.sha256).digest()
+        letters = zip(code, ("bdfgklmnprst", "aeiou") * 3, strict=False)
+        word = "".join(some[byte % len(some)] for byte, some in letters)
+        if word not in answer.lower():
+            return f"=== {word} ==="
 
 
 _EXAMPLES = {
@@ -137,5 +160,6 @@ def _prompts(protocol: Protocol, kind: Kind) -> list[tuple[str, str]]:
 def _filled(protocol: Protocol, name: str, record: CompletionRecord) -> str:
     answer = _ANSWERS[record.kind]
     template = compiled({name: protocol.texts[name]})[name]
-    mark = fence(record.sample_id, answer)
-    return template.render(**fields_of(record, answer=answer), fence=mark)
+    mark, is_published = fence(record.sample_id, answer), isinstance(protocol.judge, DialogueJudge)
+    fields = fields_of(record, answer=answer, is_published=is_published)
+    return template.render(**fields, fence=mark, answer_first=False)

@@ -97,8 +97,14 @@ class Rubric(Frozen):
 
     scale: tuple[int, int]
     labels: dict[str, int] = Field(default_factory=dict)
-    """Words that the judge may reply, and their points; without any it replies `{"score": N}`."""
+    """Words that the judge may reply, and their points; without any it replies JSON."""
+    reply: Literal["score", "relation", "findings"] = "score"
+    """What the JSON holds besides its score: a reason, then how the answer stands to its reference,
+    or what is missing, contradicted and invented."""
     prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+    crossed: bool = False
+    """Each prompt has two orders, by `answer_first`; which of them an answer meets, and which
+    prompts come first, is drawn by its sample."""
     repeats: Annotated[int, Field(ge=1, le=25)] = 1
     decide: Literal["majority", "mean"]
 
@@ -130,6 +136,9 @@ class LLMJudge(Frozen):
     scorer: Literal["judge"]
     model: str
     sampling: SamplingSpec
+    thinking: str = "off"
+    """`off`: asked not to think before it replies, as its family is (`models/thinking.yaml`), told by
+    its name; else the family's name; `as_is` changes nothing."""
     tries: Annotated[int, Field(ge=1, le=10)] = 2
     """How often one vote is asked for until its reply can be read."""
     jury: Combining = "majority"
@@ -219,6 +228,8 @@ class Protocol(Frozen):
     judge: Annotated[LLMJudge | DialogueJudge | RulesOnly, Field(discriminator="scorer")]
     embedding: EmbeddingSpec | None = None
     """What training scores besides the judge; it affects no verdict."""
+    harm: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """How severe a mistake is, by its error tag; it affects no score."""
     texts: dict[str, str] = Field(default_factory=dict, repr=False)
     """Text of every prompt file named above, by its name in the file."""
 
@@ -239,6 +250,7 @@ class Protocol(Frozen):
             "prompts": self.judge_prompts,
             "twins": self.twins,
             "version": JUDGING_VERSION,
+            **({"harm": self.harm} if self.harm else {}),
         }
         return by_role(settings)
 
@@ -384,6 +396,10 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
 _KEYS = "keys are those of judges/medix.yaml, such as generation.max_tokens or judge.tries"
 
 
+_INCLUDE = re.compile(r'\{% include "([^"]+)" %\}')
+"""What several prompts quote, by its place beside them; a digest covers the whole text."""
+
+
 def _read_prompts(protocol: Protocol, *, folder: Path) -> dict[str, str]:
     """Read every prompt file; a path is looked for beside the protocol, then as given."""
     texts = {}
@@ -393,9 +409,14 @@ def _read_prompts(protocol: Protocol, *, folder: Path) -> dict[str, str]:
         if found is None:
             raise ConfigError(f"protocol {protocol.name}: prompt file {name!r} does not exist")
         try:
-            texts[name] = found.read_text(encoding="utf-8")
+            text = found.read_text(encoding="utf-8")
+            texts[name] = _INCLUDE.sub(
+                lambda one, at=found: (at.parent / one[1]).read_text(encoding="utf-8").rstrip(), text
+            )
         except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"prompt file {found} is not UTF-8", hint="save it as UTF-8"
-            ) from error
+            said = f"prompt file {found} is not UTF-8"
+            raise ConfigError(said, hint="save it as UTF-8") from error
+        except OSError as error:
+            said = f"prompt file {found} includes {error.filename}: {error.strerror}"
+            raise ConfigError(said) from error
     return texts

@@ -8,13 +8,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
 from medix_eval.rules.answers import Pairs, after_thinking, may_think, published_answer, thinking_of
 
-_OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
+RELATIONS = {
+    **dict.fromkeys(("same", "narrower"), 1),
+    **dict.fromkeys(("broader", "partial", "opposite", "other", "undecided"), 0),
+}
+"""How an answer may stand to its reference, and the points, as `judges/rubric/question.txt` says."""
+_STRING = r'"(?:[^"\\]++|\\.)*+"'
+_LIST = rf'\[(?:[^{{}}\[\]"]++|{_STRING}|\{{(?:[^{{}}"]++|{_STRING})*+\}})*+\]'
+_OBJECT = re.compile(rf'\{{(?:[^{{}}\[\]"]++|{_STRING}|{_LIST})*+\}}', re.DOTALL)
+"""A JSON object, with the objects in its lists."""
 _CLAIM = re.compile(r"""(?i)["'\u201c{]\s{0,9}score["'\u201d]?\s{0,9}:\s{0,9}(\w*)""")
 _NOUN = r"score|grade|grading|rating|verdict|评分|得分|分数|スコア|採点|оценка|bewertung|punktzahl"
 _SAID = re.compile(
@@ -55,16 +64,61 @@ _TAKEN_BACK = re.compile(
 )
 
 
-def verdict_schema(scale: tuple[int, int]) -> dict[str, Any]:
-    """Return the JSON schema of a reply, for servers that can enforce one."""
+def verdict_schema(scale: tuple[int, int], reply: str = "score") -> dict[str, Any]:
+    """Return the JSON schema of a reply, for servers that can enforce one: the reason comes first."""
     lowest, highest = scale
     values = [*range(lowest, highest + 1), _REFUSED]
-    return {
-        "type": "object",
-        "properties": {"score": {"type": ["integer", "string"], "enum": values}},
-        "required": ["score"],
-        "additionalProperties": False,
-    }
+    score = {"score": {"type": ["integer", "string"], "enum": values}}
+    if reply == "score":
+        return _object(score)
+    text = {"type": "string"}
+    if reply == "relation":
+        return _object({"reason": text, "relation": _one_of(RELATIONS), **score})
+    finding = {"finding": text, "site": text, **{key: _one_of(of) for key, of in _QUALITIES.items()}}
+    items = {name: _object(finding | ({"by": _one_of(_BY)} if name == "contradicted" else {}))
+             for name in _ERRORS}  # fmt: skip
+    lists = {name: {"type": "array", "items": one, "maxItems": 4} for name, one in items.items()}
+    return _object({"reason": text, **lists, **score})
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    closed = {"required": [*properties], "additionalProperties": False}
+    return {"type": "object", "properties": properties, **closed}
+
+
+def _one_of(words: Iterable[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": [*words]}
+
+
+def details_of(reply: str, more: Pairs = ()) -> dict[str, Any]:
+    """Return what a reply gives besides its score: reason, relation or lists; `{}` if nothing."""
+    said = after_thinking(reply, more=more) or ""
+    found = [one[0] for one in _OBJECT.finditer(said) if _CLAIM.search(one[0])]
+    with suppress(ValueError, RecursionError):
+        verdict = json.loads(found[-1]) if found else {}
+        return {key: value for key, value in verdict.items() if not _KEY.search(key)}
+    return {}
+
+
+def labels_of(reply: str, more: Pairs = ()) -> tuple[str, ...]:
+    """Return what a readable verdict says in words of its schema: the relation, or a report's errors.
+
+    >>> labels_of('{"relation": "opposite", "score": 0}')
+    ('opposite',)
+    """
+    details = details_of(reply, more)
+    if details.get("relation") in [*RELATIONS]:
+        return (details["relation"],)
+    labels = set[str]()
+    for name in _ERRORS:
+        listed = details.get(name)
+        for error in listed if isinstance(listed, list) else ():
+            labels.add(name)
+            if isinstance(error, dict):
+                labels |= {f"{name}_urgent"} if error.get("urgency") == "urgent" else set()
+                by = error.get("by") if name == "contradicted" else None
+                labels |= {_BY[by]} if isinstance(by, str) and by in _BY else set()
+    return tuple(sorted(labels))
 
 
 def read_points(
@@ -101,17 +155,21 @@ def read_points(
 
 def _points(verdict: str, scale: tuple[int, int]) -> int | None:
     """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"; None for "refused"."""
+    found: list[tuple[str, Any]] = []  # in the objects of its lists, too
     try:
-        pairs = json.loads(verdict, object_pairs_hook=list)
-        ((_, score),) = (pair for pair in pairs if _KEY.search(pair[0]))
-        if str(score).casefold() == _REFUSED:
-            return None
-        points = math.nan if isinstance(score, bool) or "_" in str(score) else float(score)
+        pairs = json.loads(verdict, object_pairs_hook=lambda pairs: found.extend(pairs) or pairs)
+        ((_, score),) = (pair for pair in found if _KEY.search(pair[0]))
+        is_refusal = str(score).casefold() == _REFUSED
+        is_number = not isinstance(score, bool) and "_" not in str(score)
+        points = scale[0] if is_refusal else float(score) if is_number else math.nan
     except (ValueError, TypeError, OverflowError) as error:
         raise ReplyUnusable(f"the verdict is not JSON with one score: {_tail(verdict)}") from error
     if points not in range(scale[0], scale[1] + 1):
         raise ReplyUnusable(f"score {score!r:.40} is not one of {scale[0]} to {scale[1]}")
-    return int(points)
+    for relation in (str(value) for key, value in pairs if key == "relation" and scale == (0, 1)):
+        if RELATIONS.get(relation, points) != points:
+            raise ReplyUnusable(f"the verdict contradicts itself: {relation} with score {score}")
+    return None if is_refusal else int(points)
 
 
 def _stands_alone(before: str, after: str) -> bool:
@@ -176,6 +234,17 @@ def read_published(reply: str, *, is_report: bool) -> float:
     if not math.isfinite(points):
         raise ReplyUnusable(f"score {_tail(str(score))} is not a number")
     return points
+
+
+_ERRORS = ("missing", "contradicted", "invented")
+_QUALITIES = {
+    "side": ("left", "right", "both", "none"),
+    "certainty": ("sure", "possible", "denied"),
+    "urgency": ("urgent", "soon", "minor"),
+}
+_BY = {"presence": "negation", "side": "laterality", "site": "place", "size": "number"}
+_BY["certainty"] = "certainty"
+"""In what a finding is contradicted, and the error tag of it."""
 
 
 def _after_thinking(reply: str, more: Pairs) -> str:

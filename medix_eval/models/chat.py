@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,8 @@ class Prompt:
     before: tuple[tuple[str, str], ...] = ()
     """Earlier turns of the dialogue: what was said and what the model replied."""
     images: tuple[bytes, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the request; a chat template in this process sees its own."""
     schema: Mapping[str, Any] | None = None
     """JSON schema that the reply must follow, where the server can enforce one."""
     sample: Sample | None = None

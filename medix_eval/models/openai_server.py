@@ -208,7 +208,7 @@ class Connected:
                 "type": "json_schema",
                 "json_schema": {"name": "reply", "strict": True, "schema": dict(prompt.schema)},
             }
-        body = _encoded(fields, prompt.images)
+        body = _encoded({**fields, **prompt.extra}, prompt.images)
         status, reply, wait_s = await self._request("POST", "/chat/completions", body)
         self._refuse(status, reply, prompt, wait_s=wait_s)
         completion = _completion(reply, self._choice(reply, prompt))

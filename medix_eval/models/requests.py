@@ -12,7 +12,7 @@ import random
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -30,6 +30,7 @@ from medix_eval.errors import (
     RequestRefused,
     RequestRejected,
     ServerError,
+    UnknownName,
     Unreachable,
 )
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
@@ -174,6 +175,28 @@ _NO_ANSWER = "all of the reply is reasoning, without an answer"
 _PARSER = "does the server's --reasoning-parser (llama.cpp: --reasoning-format) fit the model?"
 OF_THE_SAMPLE = frozenset({"too_long", "image", "content_filter"})
 """Refusals that are the sample's own; for any other the model is not to blame."""
+
+
+def thinking_switch(thinking: str, model: str) -> Mapping[str, Any]:
+    """Return how a model is asked not to think, as `thinking.yaml` says: `body`, `suffix`.
+
+    `thinking` is `off`, where the model's name tells its family, `as_is`, or the family's name.
+    Raises `ConfigError` for another one.
+
+    >>> thinking_switch("off", "openai:qwen3-14b")["suffix"]
+    ' /no_think'
+    """
+    families: Mapping[str, Any] = _thinking()
+    if thinking not in {"off", "as_is", *families}:
+        raise UnknownName("family of models that think", thinking, ["off", "as_is", *families])
+    by_name = (one for one in families.values() if re.search(one["names"], model.casefold()))
+    found = families.get(thinking) or (next(by_name, {}) if thinking == "off" else {})
+    return {key: value for key, value in found.items() if key != "names"}
+
+
+@cache
+def _thinking() -> Mapping[str, Any]:
+    return read_mapping(Path(__file__).with_name("thinking.yaml"), what="switches of thinking")
 
 
 @cache

@@ -354,6 +354,7 @@ def _generate(
         tokenize=True,
         return_dict=True,
         **({"processor_kwargs": tensors} if loaded.takes_images else tensors),
+        **prompts[0].extra.get("chat_template_kwargs", {}),
     ).to(loaded.model.device)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     room = loaded.context - batch["input_ids"].shape[1]
@@ -394,6 +395,7 @@ def _row(loaded: _Loaded, job: _Job) -> BatchRow:
         add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
+        **prompt.extra.get("chat_template_kwargs", {}),
     )
     room = loaded.context - len(tokens)
     if room < 1:
