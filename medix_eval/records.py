@@ -58,6 +58,8 @@ _READ = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.PARTIAL})
 UNREAD = frozenset({Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
 """Scored 0 unread; a person may find a right answer in the text."""
 
+SWAPPED = "/answer_first"
+"""Ends a vote's name of its prompt where it saw the answer before the reference."""
 IMAGE_MARK = "<image>"
 """Where an image stands in a prompt's text, as in stock lm-eval."""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import chain
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
+from medix_eval.data.samples import read_samples
 from medix_eval.data.tasks import Catalogue, TaskFile
-from medix_eval.errors import BadRow
 from medix_eval.evaluation.controls import NO_IMAGE
 from medix_eval.evaluation.evaluation import (
     Settings,
@@ -15,12 +19,17 @@ from medix_eval.evaluation.evaluation import (
     refuse_foreign_hosts,
     resolve_models,
 )
-from medix_eval.evaluation.pipeline import OpenedTask
-from medix_eval.records import Kind
+from medix_eval.evaluation.pipeline import OpenedTask, record_of
+from medix_eval.judging.judge import rounds
+from medix_eval.judging.prompts import compiled, fields_of, filled
+from medix_eval.judging.protocol import LLMJudge, Protocol
+from medix_eval.records import Kind, Sample
+from medix_eval.report.format import percent
 
 _CHARACTERS_PER_TOKEN = 4
 """A rule of thumb; the model's own tokenizer is not loaded for an estimate."""
 _MEASURED_ROWS = 64
+_Texts = defaultdict[str, list[str]]
 
 
 def estimate(
@@ -32,7 +41,7 @@ def estimate(
     """
     candidate, judges = resolve_models(settings)
     tasks = {
-        one.file.name: _measured(one, shows=settings.control != NO_IMAGE)
+        one.file.name: _measured(one, settings.protocol, shows=settings.control != NO_IMAGE)
         for one in open_tasks(settings, catalogue)
     }
     hosts = sorted({host for model in (candidate, *judges) for host in model.hosts})
@@ -56,6 +65,8 @@ def estimate(
         "max_completion_tokens": settings.protocol.generation.max_tokens,
         "judges": [judge.name for judge in judges],
         "max_judge_calls": votes * len(judges),
+        "judge_prompt_tokens": sum(task["judge_prompt_tokens"] for task in tasks.values()),
+        "judge_tokens_shared": sum(task["judge_tokens_shared"] for task in tasks.values()),
         "hosts": hosts,
     }
     return json.dumps(result, indent=2) if as_json else _text(result)
@@ -76,25 +87,43 @@ def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> s
     return "\n".join(parts)
 
 
-def _measured(opened: OpenedTask, *, shows: bool) -> dict[str, Any]:
-    """Measure one task: the first rows stand for all, so no image is read for nothing."""
+def _measured(opened: OpenedTask, protocol: Protocol, *, shows: bool) -> dict[str, Any]:
+    """Measure one task: the first rows stand for all, so no image is read for nothing.
+
+    Of the judge these are the votes that are always asked, about answers like the references.
+    """
     task, settings, num = opened.task, opened.file.settings, len(opened.rows)
-    lengths, images = [], []
-    for row in range(min(_MEASURED_ROWS, len(task.rows))):
-        fields = task.rows[row]
-        try:
-            lengths.append(len(task.prompt_text(fields, row=row)))
-            images.append(len(task.stored_images(fields, row=row)))
-        except BadRow:
-            continue
-    measured = len(lengths) or 1
+    rows, spec, votes = range(min(_MEASURED_ROWS, len(task.rows))), protocol.judge, _Texts(list)
+    found = read_samples(task, rows, key=opened.file.key, done=set(), taken=set())
+    records = [record_of(one) for one in found if isinstance(one, Sample)]
+    for record in records:
+        fields, kind = fields_of(record, answer=record.reference), record.kind
+        drawn = rounds(spec.rubric(kind), record.sample_id) if isinstance(spec, LLMJudge) else [[]]
+        for cell, _ in drawn[0]:
+            template = compiled({cell.file: protocol.texts[cell.file]})[cell.file]
+            text = filled(template, record, fields, answer_first=cell.answer_first)
+            votes[cell.name].append(text)
+    shared = sum(len(texts) * len(commonprefix(texts)) for texts in votes.values())  # noqa: RUF071
+    each = num / (len(records) or 1)
     return {
         "kind": settings.kind.value,
         "data_class": settings.data_class,
         "requests": num,
-        "images": round(num * sum(images) / measured) if shows else 0,
-        "prompt_tokens": round(num * sum(lengths) / measured / _CHARACTERS_PER_TOKEN),
+        "images": round(each * sum(len(one.image_sha256) for one in records)) if shows else 0,
+        "prompt_tokens": _tokens(each * sum(len(one.prompt) for one in records)),
+        "judge_prompt_tokens": _tokens(each * sum(map(len, chain(*votes.values())))),
+        "judge_tokens_shared": _tokens(each * shared),
     }
+
+
+def _tokens(characters: float) -> int:
+    return round(characters / _CHARACTERS_PER_TOKEN)
+
+
+def _judge_tokens(result: dict[str, Any]) -> Iterator[str]:
+    if tokens := result["judge_prompt_tokens"]:
+        share = percent(result["judge_tokens_shared"] / tokens)
+        yield f"tokens sent to the judge: about {tokens}, {share} % of them begin all alike"
 
 
 def _text(result: dict[str, Any]) -> str:
@@ -116,6 +145,7 @@ def _text(result: dict[str, Any]) -> str:
         f"tokens sent: about {result['prompt_tokens']}",
         f"completion tokens per request: at most {result['max_completion_tokens']}",
         f"judged by {judges}: judge calls: at most {result['max_judge_calls']}",
+        *_judge_tokens(result),
         f"hosts contacted: {hosts}",
     ]
     return "\n".join(lines)

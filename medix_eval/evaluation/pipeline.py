@@ -132,8 +132,10 @@ class Pipeline:
         except ModelError as error:
             kind = error.kind if isinstance(error, RequestRejected) else ""
             failure = Failure(error=type(error).__name__, message=str(error), kind=kind)
-            return _record(sample, failure=failure, requests=error.requests, seconds=error.seconds)
-        return _record(
+            return record_of(
+                sample, failure=failure, requests=error.requests, seconds=error.seconds
+            )
+        return record_of(
             sample,
             requests=completion.requests,
             seconds=completion.seconds,
@@ -242,10 +244,11 @@ def _disturbed(sample: Sample, disturb: Disturb) -> Sample | BadSample:
         return disturb(sample)
     except BadRow as error:
         failure = Failure(error=type(error).__name__, message=str(error))
-        return BadSample(record=_record(sample, failure=failure))
+        return BadSample(record=record_of(sample, failure=failure))
 
 
-def _record(sample: Sample, **result: Any) -> CompletionRecord:
+def record_of(sample: Sample, **result: Any) -> CompletionRecord:
+    """Return a sample with its result as a line of the run."""
     return CompletionRecord(
         task=sample.task,
         sample_id=sample.id,

@@ -97,7 +97,10 @@ async def problem_of_replies(
     again = await verdict_of(record, protocol=protocol, grader=grader)
     if (again.outcome, again.score, again.answer) != (kept.outcome, kept.score, kept.answer):
         return f"{kept.outcome} is stated, its replies give {again.outcome}"
-    votes = [[(one.judge, one.prompt, one.points, one.labels) for one in its.votes] for its in (again, kept)]
+    votes = [
+        [(one.judge, one.prompt, one.points, one.labels) for one in its.votes]
+        for its in (again, kept)
+    ]
     if votes[0] != votes[1]:
         return "what a vote says does not match its reply"
     for name in _BESIDE:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
 import numpy as np
 
 from medix_eval.judge_check.probes import LabelledAnswer
-from medix_eval.judging.prompts import compiled
 from medix_eval.records import Kind, Outcome, VerdictRecord
 from medix_eval.results.scorecard import (
     Confusion,
@@ -22,7 +21,6 @@ from medix_eval.results.scorecard import (
 
 _SHORT_RIGHT, _LONG_RIGHT = frozenset({"exact", "letter"}), frozenset({"verbose_right"})
 _SHORT_WRONG, _LONG_WRONG = frozenset({"wrong_option"}), frozenset({"verbose_wrong"})
-_REFERENCE, _ANSWER = "<reference>", "<answer>"
 
 
 def length_bias(judged: Sequence[JudgedAnswer]) -> LengthBias | None:
@@ -35,11 +33,8 @@ def length_bias(judged: Sequence[JudgedAnswer]) -> LengthBias | None:
     )
 
 
-def position_bias(judged: Sequence[JudgedAnswer], prompts: Mapping[str, str]) -> PositionBias:
-    """See what the order in the prompt, and the letter of the right option, do.
-
-    `prompts` are the texts of the judge's prompts by the name of their file.
-    """
+def letter_bias(judged: Sequence[JudgedAnswer]) -> PositionBias:
+    """See what the letter of the right option does."""
     letters: dict[str, list[bool]] = {}
     for one in judged:
         record = one.item.record
@@ -48,7 +43,7 @@ def position_bias(judged: Sequence[JudgedAnswer], prompts: Mapping[str, str]) ->
             letter = ascii_uppercase[record.options.index(record.reference)]
             letters.setdefault(letter, []).append(one.is_accepted == one.item.is_correct)
     return PositionBias(
-        reference_first=_by_order(judged, _orders(prompts)),
+        reference_first=None,
         accuracy_by_letter={
             letter: rate(sum(hits), len(hits)) for letter, hits in sorted(letters.items())
         },
@@ -86,34 +81,6 @@ def difference(first: Rate, second: Rate) -> ShareDifference:
     )
     gap = first.value - second.value
     return ShareDifference(first=first, second=second, value=gap, low=float(low), high=float(high))
-
-
-def _by_order(judged: Sequence[JudgedAnswer], orders: Mapping[str, bool]) -> ShareDifference | None:
-    """Compare votes by what their prompt shows first, over answers with votes of both orders."""
-    if len(set(orders.values())) < len((True, False)):
-        return None
-    said: dict[bool, list[bool]] = {True: [], False: []}
-    for one in judged:
-        votes = {
-            orders[vote.prompt]: vote.points
-            for vote in reversed(one.verdict.votes)  # the first vote of an order counts
-            if vote.points is not None and vote.prompt in orders
-        }
-        if len(votes) == len(said):
-            for is_reference_first, points in votes.items():
-                said[is_reference_first].append(points > 0)
-    return difference(*(rate(sum(said[order]), len(said[order])) for order in (True, False)))
-
-
-def _orders(prompts: Mapping[str, str]) -> dict[str, bool]:
-    """Tell of each prompt, by its short name, whether the reference stands before the answer."""
-    orders = {}
-    for name, template in compiled(prompts).items():
-        shown = template.render(question="", reference=_REFERENCE, answer=_ANSWER, fence="")
-        if _REFERENCE in shown and _ANSWER in shown:
-            short = name.rsplit("/", 1)[-1].removesuffix(".jinja")
-            orders[short] = shown.index(_REFERENCE) < shown.index(_ANSWER)
-    return orders
 
 
 _ACCEPTED_ABOVE = 0.5

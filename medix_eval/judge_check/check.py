@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from medix_eval.judge_check.biases import (
     confusion,
     consistency,
     length_bias,
-    position_bias,
+    letter_bias,
     rate,
 )
 from medix_eval.judge_check.probes import LabelledAnswer
@@ -26,8 +26,10 @@ from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.models.requests import run_to_end
 from medix_eval.report.chart import alone, share_bars
 from medix_eval.report.format import decimal, percent, points, span, stacked, table, with_span
+from medix_eval.report.tables import gains, judge_tokens
 from medix_eval.results.labels import Labels
 from medix_eval.results.scorecard import Confusion, Kappa, Rate, Scorecard, ShareDifference, Usage
+from medix_eval.results.statistics import judge_effects
 from medix_eval.results.store import JudgedRun, slug
 from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
@@ -64,7 +66,6 @@ def ask_about(
         identity_digest=digest(identity),
         protocol={"name": protocol.name, "digest": protocol.digest},
         judging=protocol.judging_settings(),
-        prompts=protocol.judge_prompts,
     )
     return make_scorecard(judged, who, labels=labels, seconds=time.monotonic() - started)
 
@@ -77,7 +78,6 @@ def read_back(labels: Labels, run: JudgedRun) -> Scorecard:
         identity_digest=digest([judge["digest"] for judge in judging.judges]),
         protocol=run.protocol,
         judging=judging.settings,
-        prompts=judging.prompts,
     )
     source = {**labels.source, "run": run.manifest.generation_digest}
     return make_scorecard(answers_of_run(labels, run), who, labels=source, seconds=0.0)
@@ -102,8 +102,6 @@ class MeasuredJudge:
     """Name and digest."""
     judging: Mapping[str, Any]
     """Everything in the protocol that can affect a verdict, with the texts of the prompts."""
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    """Text of each prompt by the name of its file."""
 
 
 def make_scorecard(
@@ -121,7 +119,14 @@ def make_scorecard(
         classes=_grouped(judged, [one.item.label_class for one in judged]),
         splits=_grouped(judged, [one.item.split for one in judged]),
         length_bias=length_bias(judged),
-        position_bias=position_bias(judged, who.prompts),
+        position_bias=letter_bias(judged),
+        judge_effects=judge_effects(
+            (
+                [(one.judge, one.prompt, one.points) for one in answer.verdict.votes]
+                for answer in judged
+            ),
+            graded=False,
+        ),
         consistency=consistency(judged),
         parse_failures=rate(len(unread), len(votes)),
         usage=Usage(
@@ -129,6 +134,8 @@ def make_scorecard(
             cached=sum(vote.cached for vote in votes),
             judge_seconds=round(sum(vote.seconds for vote in votes), 3),
             seconds=round(seconds, 3),
+            completion_tokens=sum(vote.tokens for vote in votes),
+            thinking_tokens=sum(vote.thinking_tokens for vote in votes),
         ),
     )
 
@@ -210,11 +217,8 @@ def _notes(card: Scorecard) -> list[str]:
             "long minus short answers, accepted: right ones "
             f"{_in_points(bias.right_answers)}, wrong ones {_in_points(bias.wrong_answers)}"
         )
-    if card.position_bias.reference_first is not None:
-        notes.append(
-            "prompts with the reference first minus prompts with the answer first, accepted: "
-            f"{_in_points(card.position_bias.reference_first)}"
-        )
+    if card.judge_effects:
+        notes.append(f"a vote gains by order and wording: {gains(card.judge_effects)}")
     letters = card.position_bias.accuracy_by_letter
     if letters:
         said = ", ".join(f"{one} {percent(rate.value, _UNKNOWN)}" for one, rate in letters.items())
@@ -225,6 +229,8 @@ def _notes(card: Scorecard) -> list[str]:
             f"{_with_interval(card.parse_failures)}"
         )
     cost = f"judge calls: {usage.calls}, cached votes: {usage.cached}, {usage.seconds:.1f} s"
+    if usage.completion_tokens:
+        cost += f"; tokens of the judge: {judge_tokens(usage.model_dump())}"
     return [*notes, cost]
 
 

@@ -80,9 +80,12 @@ def as_page(rows: Sequence[Mapping[str, str]]) -> str:
     shown = ("sample_id", "task", "question", "reference", "answer", "note", MARK)
     content = json.dumps([{name: row[name] for name in shown} for row in rows])
     page = (folder / "page.html.jinja").read_text(encoding="utf-8")
+    rubrics = {"report" if row["kind"] == Kind.REPORT else "question" for row in rows}
+    rubric = folder.parent / "rubric"
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
     return environment.from_string(page).render(
         num=len(rows),
+        rubrics={one: (rubric / f"{one}.txt").read_text("utf-8") for one in sorted(rubrics)},
         restricted=any(row["data_class"] == "dua" for row in rows),
         style=style,
         script=script,

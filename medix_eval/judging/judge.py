@@ -21,7 +21,7 @@ import jinja2
 
 from medix_eval.errors import ModelError, ReplyUnusable, RequestRefused
 from medix_eval.judging.cache import VerdictCache, remembered
-from medix_eval.judging.prompts import compiled, fence, fields_of
+from medix_eval.judging.prompts import compiled, fields_of, filled
 from medix_eval.judging.protocol import (
     JUDGING_VERSION,
     Combining,
@@ -40,8 +40,8 @@ from medix_eval.judging.replies import (
     verdict_schema,
 )
 from medix_eval.models.chat import Completion, Prompt, Sampling
-from medix_eval.records import CompletionRecord, Failure, Kind, Vote
 from medix_eval.models.requests import thinking_switch
+from medix_eval.records import SWAPPED, CompletionRecord, Failure, Kind, Vote
 from medix_eval.rules.answers import Pairs, thinking_of
 from medix_eval.storage.digests import digest
 
@@ -101,7 +101,7 @@ class Judge:
         rubric = self.spec.rubric(record.kind)
         votes: list[Vote] = []
         score = None
-        for calls in _rounds(rubric, record.sample_id):
+        for calls in rounds(rubric, record.sample_id):
             asked = [self._vote(*call, rubric, record, answer) for call in calls]
             votes += await asyncio.gather(*asked)
             points = [vote.points for vote in votes]
@@ -140,9 +140,9 @@ class Judge:
         vote = Vote(judge=self.name, prompt=name, key=key)
 
         async def ask() -> Vote:
-            mark = fence(record.sample_id, answer)
-            seen = {**fields, "fence": mark, "answer_first": cell.answer_first}
-            text = self._templates[file].render(seen) + self._switch.get("suffix", "")
+            template, swaps = self._templates[file], cell.answer_first
+            text = filled(template, record, fields, answer_first=swaps)
+            text += self._switch.get("suffix", "")
             return await self._asked(vote, text, rubric, sampling, answer=answer)
 
         return await remembered(self.cache, vote, ask)
@@ -244,7 +244,7 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """How its votes are signed, such as `question_1` or `question_1/answer_first`."""
-        return prompt_name(self.file) + "/answer_first" * self.answer_first
+        return prompt_name(self.file) + SWAPPED * self.answer_first
 
 
 def cells(rubric: Rubric, sample_id: str) -> list[Cell]:
@@ -260,7 +260,7 @@ def cells(rubric: Rubric, sample_id: str) -> list[Cell]:
     return [Cell(*one) for one in zip(files, [first, not first, *others[1:]], strict=False)]
 
 
-def _rounds(rubric: Rubric, sample_id: str) -> list[list[tuple[Cell, int]]]:
+def rounds(rubric: Rubric, sample_id: str) -> list[list[tuple[Cell, int]]]:
     """Group the votes, a cell and its repeat each, by when they go out: first what can decide.
 
     Cells differ more than repeats of one, so every cell is asked once before any twice.
@@ -310,8 +310,7 @@ class Dialogue:
         turns = self._turns(files, fields)
         votes = self._known(turns)
         if votes is None:
-            seen = {**fields, "fence": fence(record.sample_id, answer), "answer_first": False}
-            texts = [self._templates[file].render(seen) for file in files]
+            texts = [filled(self._templates[file], record, fields) for file in files]
             votes = await self._held(turns, texts, is_report=is_report)
         points = [vote.points for vote in votes]
         score = published_score(points, is_report=is_report, turns=self.spec.turns)

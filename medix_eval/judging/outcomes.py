@@ -75,7 +75,7 @@ def _read(
     said = extract_answer(completion, more=spec.thinking)
     is_thought = may_think(completion)  # then a judge must tell it from an answer
     is_strict = spec.reading != "published"
-    stated = said
+    stated: str | None = said
     if is_strict and ending_of(record.finish_reason) == "length":
         spoken = after_thinking(completion, more=spec.thinking) or ""
         whole = said + "\n" * spoken.endswith("\n")  # a line that ends is complete
@@ -85,8 +85,9 @@ def _read(
             return said, None, Outcome.TRUNCATED
     if is_strict and not said:
         return said, None, Outcome.EMPTY
-    is_open = is_thought or (stated != said and may_take_back(said[len(stated) :], options))
-    rule = None if is_open else decide(stated, kind=kind, **expected)
+    rule = None
+    if stated is not None and not is_thought and not may_take_back(said[len(stated) :], options):
+        rule = decide(stated, kind=kind, **expected)
     if rule is None and _only_refuses(said, record, spec):
         return said, None, Outcome.REFUSED
     return said, rule, None

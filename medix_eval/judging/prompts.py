@@ -76,6 +76,18 @@ def fields_of(
     }
 
 
+def filled(
+    template: jinja2.Template,
+    record: CompletionRecord,
+    fields: Mapping[str, str],
+    *,
+    answer_first: bool = False,
+) -> str:
+    """Return a prompt as a judge receives it; `fields` are those of `fields_of`."""
+    mark = fence(record.sample_id, fields["answer"])
+    return template.render(**fields, fence=mark, answer_first=answer_first)
+
+
 def _lettered(record: CompletionRecord) -> str:
     """Put the letters of the right option, and of any that reads the same, before the reference."""
     wanted = " ".join(record.reference.casefold().split())
@@ -158,8 +170,7 @@ def _prompts(protocol: Protocol, kind: Kind) -> list[tuple[str, str]]:
 
 
 def _filled(protocol: Protocol, name: str, record: CompletionRecord) -> str:
-    answer = _ANSWERS[record.kind]
     template = compiled({name: protocol.texts[name]})[name]
-    mark, is_published = fence(record.sample_id, answer), isinstance(protocol.judge, DialogueJudge)
-    fields = fields_of(record, answer=answer, is_published=is_published)
-    return template.render(**fields, fence=mark, answer_first=False)
+    is_published = isinstance(protocol.judge, DialogueJudge)
+    fields = fields_of(record, answer=_ANSWERS[record.kind], is_published=is_published)
+    return filled(template, record, fields)

@@ -137,8 +137,8 @@ class LLMJudge(Frozen):
     model: str
     sampling: SamplingSpec
     thinking: str = "off"
-    """`off`: asked not to think before it replies, as its family is (`models/thinking.yaml`), told by
-    its name; else the family's name; `as_is` changes nothing."""
+    """`off`: asked not to think before it replies, in the way of its family, told by its name
+    (`models/thinking.yaml`); a family's name: in its way; `as_is`: not asked."""
     tries: Annotated[int, Field(ge=1, le=10)] = 2
     """How often one vote is asked for until its reply can be read."""
     jury: Combining = "majority"
@@ -400,6 +400,11 @@ _INCLUDE = re.compile(r'\{% include "([^"]+)" %\}')
 """What several prompts quote, by its place beside them; a digest covers the whole text."""
 
 
+def _with_quotes(path: Path) -> str:
+    text, folder = path.read_text(encoding="utf-8"), path.parent
+    return _INCLUDE.sub(lambda one: (folder / one[1]).read_text(encoding="utf-8").rstrip(), text)
+
+
 def _read_prompts(protocol: Protocol, *, folder: Path) -> dict[str, str]:
     """Read every prompt file; a path is looked for beside the protocol, then as given."""
     texts = {}
@@ -409,10 +414,7 @@ def _read_prompts(protocol: Protocol, *, folder: Path) -> dict[str, str]:
         if found is None:
             raise ConfigError(f"protocol {protocol.name}: prompt file {name!r} does not exist")
         try:
-            text = found.read_text(encoding="utf-8")
-            texts[name] = _INCLUDE.sub(
-                lambda one, at=found: (at.parent / one[1]).read_text(encoding="utf-8").rstrip(), text
-            )
+            texts[name] = _with_quotes(found)
         except UnicodeDecodeError as error:
             said = f"prompt file {found} is not UTF-8"
             raise ConfigError(said, hint="save it as UTF-8") from error

@@ -19,7 +19,7 @@ RELATIONS = {
     **dict.fromkeys(("same", "narrower"), 1),
     **dict.fromkeys(("broader", "partial", "opposite", "other", "undecided"), 0),
 }
-"""How an answer may stand to its reference, and the points, as `judges/rubric/question.txt` says."""
+"""How an answer may stand to its reference, and its points: as `judges/rubric` says."""
 _STRING = r'"(?:[^"\\]++|\\.)*+"'
 _LIST = rf'\[(?:[^{{}}\[\]"]++|{_STRING}|\{{(?:[^{{}}"]++|{_STRING})*+\}})*+\]'
 _OBJECT = re.compile(rf'\{{(?:[^{{}}\[\]"]++|{_STRING}|{_LIST})*+\}}', re.DOTALL)
@@ -65,7 +65,7 @@ _TAKEN_BACK = re.compile(
 
 
 def verdict_schema(scale: tuple[int, int], reply: str = "score") -> dict[str, Any]:
-    """Return the JSON schema of a reply, for servers that can enforce one: the reason comes first."""
+    """Return the JSON schema of a reply, for servers that can enforce one; the reason is first."""
     lowest, highest = scale
     values = [*range(lowest, highest + 1), _REFUSED]
     score = {"score": {"type": ["integer", "string"], "enum": values}}
@@ -74,7 +74,11 @@ def verdict_schema(scale: tuple[int, int], reply: str = "score") -> dict[str, An
     text = {"type": "string"}
     if reply == "relation":
         return _object({"reason": text, "relation": _one_of(RELATIONS), **score})
-    finding = {"finding": text, "site": text, **{key: _one_of(of) for key, of in _QUALITIES.items()}}
+    finding = {
+        "finding": text,
+        "site": text,
+        **{key: _one_of(of) for key, of in _QUALITIES.items()},
+    }
     items = {name: _object(finding | ({"by": _one_of(_BY)} if name == "contradicted" else {}))
              for name in _ERRORS}  # fmt: skip
     lists = {name: {"type": "array", "items": one, "maxItems": 4} for name, one in items.items()}
@@ -101,7 +105,7 @@ def details_of(reply: str, more: Pairs = ()) -> dict[str, Any]:
 
 
 def labels_of(reply: str, more: Pairs = ()) -> tuple[str, ...]:
-    """Return what a readable verdict says in words of its schema: the relation, or a report's errors.
+    """Return what a verdict says in words of its schema: the relation, or a report's errors.
 
     >>> labels_of('{"relation": "opposite", "score": 0}')
     ('opposite',)
@@ -157,7 +161,7 @@ def _points(verdict: str, scale: tuple[int, int]) -> int | None:
     """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"; None for "refused"."""
     found: list[tuple[str, Any]] = []  # in the objects of its lists, too
     try:
-        pairs = json.loads(verdict, object_pairs_hook=lambda pairs: found.extend(pairs) or pairs)
+        json.loads(verdict, object_pairs_hook=found.extend)
         ((_, score),) = (pair for pair in found if _KEY.search(pair[0]))
         is_refusal = str(score).casefold() == _REFUSED
         is_number = not isinstance(score, bool) and "_" not in str(score)
@@ -166,7 +170,7 @@ def _points(verdict: str, scale: tuple[int, int]) -> int | None:
         raise ReplyUnusable(f"the verdict is not JSON with one score: {_tail(verdict)}") from error
     if points not in range(scale[0], scale[1] + 1):
         raise ReplyUnusable(f"score {score!r:.40} is not one of {scale[0]} to {scale[1]}")
-    for relation in (str(value) for key, value in pairs if key == "relation" and scale == (0, 1)):
+    for relation in (str(value) for key, value in found if key == "relation" and scale == (0, 1)):
         if RELATIONS.get(relation, points) != points:
             raise ReplyUnusable(f"the verdict contradicts itself: {relation} with score {score}")
     return None if is_refusal else int(points)

@@ -22,6 +22,7 @@ import jinja2
 from markupsafe import Markup
 from pydantic_core import to_json
 
+from medix_eval.judging.replies import details_of
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, Outcome, VerdictRecord
 from medix_eval.report.format import NOTHING, counted, decimal, p_value, percent, points, span
 from medix_eval.report.tables import daggers, notes, yes_no_text
@@ -308,6 +309,7 @@ def _answer(sample: JudgedSample, *, name: str, hidden: bool) -> dict[str, Any]:
             "points": vote.points,
             "cached": vote.cached,
             "failure": None if hidden or vote.failure is None else vote.failure.message,
+            "details": {} if hidden else details_of(vote.reply or ""),
             "reply": None if hidden else vote.reply,
         }
         for vote in verdict.votes

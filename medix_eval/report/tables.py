@@ -94,6 +94,7 @@ def as_markdown(scores: Scores) -> str:
         f"| candidate requests | {usage['candidate']['requests']} |",
         f"| tokens written | {usage['candidate']['completion_tokens']} |",
         f"| judge calls | {usage['judge']['calls']}, {usage['judge']['cached']} from the cache |",
+        f"| judge's tokens | {judge_tokens(usage['judge'])} |",
     ]
     return "\n".join(lines) + "\n"
 
@@ -194,6 +195,10 @@ def _served(models: Mapping[str, int]) -> list[str]:
 def notes(scores: Scores) -> list[str]:
     """Return what a reader must know beside the table."""
     said = [*_warnings(scores), *_metrics(scores), *_served(scores.served_models)]
+    harm = {name: task.harm for name, task in scores.tasks.items() if task.harm is not None}
+    if harm:
+        each = ", ".join(f"{name} {percent(severity)}" for name, severity in harm.items())
+        said.append(f"Errors weighted by severity (0 to 100, never in the score): {each}.")
     if note := scores.protocol.get("note"):
         said.append(f"{scores.protocol['name']}: {note}")
     if cost := scores.cost:
@@ -295,7 +300,26 @@ def _judges_agree(scores: Scores) -> list[str]:
         if one is not None
     ]  # fmt: skip
     header = ("task", "judge and", "n", "agree", "Cohen κ", "Fleiss κ", "Krippendorff")
-    return ["## Agreement of the judge", "", *_markdown(header, rows), ""] if rows else []
+    said = ["## Agreement of the judge", "", *_markdown(header, rows), ""] if rows else []
+    effects = {name: task.judge_effects for name, task in scores.tasks.items()}
+    lines = [f"- {name}: {gains(found)}" for name, found in effects.items() if found]
+    return (
+        [*said, "What a vote gains by order and wording of its prompt:", "", *lines, ""]
+        if lines
+        else said
+    )
+
+
+def gains(effects: Mapping[str, Difference]) -> str:
+    """Say what order and wording of a prompt do to a vote, in points with 95 % intervals."""
+    shown = {name: span(one.interval, "-", show=points) for name, one in effects.items()}
+    return ", ".join(f"{name} {points(effects[name].difference)} ({shown[name]})" for name in shown)
+
+
+def judge_tokens(usage: Mapping[str, float | int]) -> str:
+    """Say what a judge wrote, and how much of it was thinking."""
+    thought = usage.get("thinking_tokens", 0)
+    return f"{usage.get('completion_tokens', 0):,}, thinking about {thought:,} of them"
 
 
 def _corrected(task: TaskScore) -> str:

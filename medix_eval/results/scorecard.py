@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from medix_eval.records import Frozen
+from medix_eval.results.statistics import Difference
 
 
 class Rate(Frozen):
@@ -70,7 +71,7 @@ class PositionBias(Frozen):
     """How position affects a verdict."""
 
     reference_first: ShareDifference | None
-    """Votes whose prompt shows the reference first, against votes that see the answer first."""
+    """Of a scorecard of 0.2 and before; now among `judge_effects`."""
     accuracy_by_letter: Mapping[str, Rate]
     """Of questions with options, by the letter of the right one."""
 
@@ -85,6 +86,9 @@ class Usage(Frozen):
     """Time of all votes together, as if one after the other."""
     seconds: float
     """Wall-clock time."""
+    completion_tokens: int = 0
+    """That the judge wrote, as far as its server counts them."""
+    thinking_tokens: int = 0
 
 
 class Scorecard(Frozen):
@@ -103,6 +107,8 @@ class Scorecard(Frozen):
     splits: Mapping[str, Confusion]
     length_bias: LengthBias | None
     position_bias: PositionBias
+    judge_effects: Mapping[str, Difference] = {}
+    """What a vote gains by showing the reference first, and by each wording: paired."""
     consistency: Rate
     """How often the first two valid votes on an answer were equal."""
     parse_failures: Rate

@@ -124,8 +124,13 @@ class TaskScore(Frozen):
     """Of the votes: between judges, or between the prompts of one judge."""
     agreement_with_rules: Agreement | None = None
     """Between the judge and the rules, where these can decide."""
+    judge_effects: dict[str, Difference] = {}
+    """What a vote gains by showing the reference first, and by each wording, in shares of the
+    scale: paired, over the first two votes of every answer."""
     error_tags: dict[str, int] = {}
-    """What kind of error the wrong answers hold, where rules can tell exactly."""
+    """What kind of error the imperfect answers hold, where rules or most votes tell."""
+    harm: float | None = None
+    """Mean severity of the errors, 0 to 1, by the protocol's table; null if it has none."""
     ledger: Ledger | None = None
     yes_no: YesNo | None = None
     chance: float | None = None

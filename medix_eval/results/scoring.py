@@ -27,6 +27,7 @@ from medix_eval.results.statistics import (
     Clusters,
     Correction,
     LabelledScore,
+    Said,
     agreement,
     average_interval,
     average_stderr,
@@ -34,6 +35,7 @@ from medix_eval.results.statistics import (
     correct,
     correct_average,
     group_interval,
+    judge_effects,
     limits_of,
     ratings,
     task_interval,
@@ -86,7 +88,7 @@ def score_run(
         labels.check(known, run=judged)
         corrections = _corrections(tallies, labels)
     tasks = {
-        name: tally.score().model_copy(
+        name: tally.score(judging.judging.get("harm") or {}).model_copy(
             update={"corrected": corrections[name].corrected if name in corrections else None}
         )
         for name, tally in tallies.items()
@@ -192,6 +194,8 @@ def _usage(tallies: Iterable[Tally]) -> dict[str, dict[str, float | int]]:
         "judge": {
             "calls": sum(one.calls for one in judged),
             "cached": sum(one.cached for one in judged),
+            "completion_tokens": sum(one.tokens[0] for one in judged),
+            "thinking_tokens": sum(one.tokens[1] for one in judged),
             "seconds": round(math.fsum(one.seconds for one in judged), 3),
         },
     }
@@ -249,10 +253,12 @@ class JudgedAs(NamedTuple):
     score: float | None
     rules_score: float | None
     judge_score: float | None
-    ratings: dict[str, float | None]
+    votes: tuple[Said, ...]
     calls: int
     cached: int
     seconds: float
+    tokens: tuple[int, int]
+    """That the judge wrote, and those of them that it thought."""
     tags: tuple[str, ...]
     says: str | None
     """`yes` or `no`, if the answer begins so."""
@@ -266,10 +272,14 @@ class JudgedAs(NamedTuple):
             None if line["score"] is None else float(line["score"]),
             float(line["rule"]["score"]) if "rule" in line else None,
             line.get("judge_score"),
-            ratings((vote["judge"], vote["prompt"], vote.get("points")) for vote in votes),
+            tuple((vote["judge"], vote["prompt"], vote.get("points")) for vote in votes),
             sum(vote.get("calls", 0) for vote in votes),
             sum(vote.get("cached", False) for vote in votes),
             math.fsum(vote.get("seconds", 0.0) for vote in votes),
+            (
+                sum(vote.get("tokens", 0) for vote in votes),
+                sum(vote.get("thinking_tokens", 0) for vote in votes),
+            ),
             tuple(line.get("error_tags", ())),
             said(line.get("answer") or ""),
         )
@@ -287,7 +297,7 @@ class Tally:
         """Score every sample that has no score 0; one of unknown slices counts in all of them."""
         every = tuple(dict.fromkeys(pair for one in self.answered.values() for pair in one.slices))
         unread = Answered(0, 0, None, 0.0, False, "", every, None, 0)  # noqa: FBT003
-        lost = JudgedAs(Outcome.WRONG, 0.0, None, None, {}, 0, 0, 0.0, (), None)
+        lost = JudgedAs(Outcome.WRONG, 0.0, None, None, (), 0, 0, 0.0, (0, 0), (), None)
         num_unread = self.entry.num_selected - len(self.answered)
         for name in [*self.answered, *(f"unread {number}" for number in range(num_unread))]:
             if name not in self.judged or self.judged[name].score is None:
@@ -324,8 +334,8 @@ class Tally:
             if one.score is not None
         ]
 
-    def score(self) -> TaskScore:
-        """Return the task's row of the table."""
+    def score(self, harm: Mapping[str, float]) -> TaskScore:
+        """Return the task's row of the table; `harm` is how severe each mistake is."""
         n, judged = self.entry.num_selected, self.judged.values()
         outcomes = Counter(one.outcome for one in judged)
         outcomes[Outcome.SKIPPED] += n - outcomes.total()
@@ -357,9 +367,15 @@ class Tally:
             interval_method=interval.method if interval else None,
             n_clusters=clusters.num_clusters if self.entry.cluster else None,
             slices=slice_scores(rows, with_clusters=self.entry.cluster is not None),
-            agreement=agreement((one.ratings for one in judged), graded=is_graded),
+            agreement=agreement((ratings(one.votes) for one in judged), graded=is_graded),
+            judge_effects=judge_effects((one.votes for one in judged), graded=is_graded),
             agreement_with_rules=self._agreement_with_rules(graded=is_graded),
             error_tags=dict(sorted(Counter(tag for one in judged for tag in one.tags).items())),
+            harm=mean(
+                max((harm.get(tag, 0.0) for tag in one.tags), default=0.0)
+                for one in judged
+                if one.score is not None and harm
+            ),
             ledger=self._ledger(outcomes, total=total),
             yes_no=yes_no(rows),
             chance=mean(1 / number for number in options) if options and all(options) else None,

@@ -10,6 +10,7 @@ answers, moved by how far people differ from it on a random draw of them.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medix_eval.records import Frozen
+from medix_eval.records import SWAPPED, Frozen
 
 LEVEL = 0.95
 DRAWS = 5000
@@ -565,6 +566,8 @@ def _clipped(value: float) -> float:
     return min(1.0, max(0.0, value))
 
 
+_MOST_POINTS = 5
+"""Of a report, whose task file says so."""
 _PAIR = 2
 
 
@@ -610,17 +613,46 @@ def agreement(samples: Iterable[Mapping[str, float | None]], *, graded: bool) ->
     )
 
 
-def ratings(votes: Iterable[tuple[str, str, float | None]]) -> dict[str, float | None]:
+Said = tuple[str, str, float | None]
+"""Judge, prompt and points of a vote."""
+
+
+def judge_effects(samples: Iterable[Sequence[Said]], *, graded: bool) -> dict[str, Difference]:
+    """Return what order and wording of a prompt do to a vote, from the first two of each sample.
+
+    Which cells these are is drawn by the sample, so each effect is a mean of paired differences.
+    """
+    gains: defaultdict[str, list[float]] = defaultdict(list)
+    for votes in samples:
+        for judge in dict.fromkeys(one[0] for one in votes):
+            pair = [(prompt.partition("#")[0], points) for who, prompt, points in votes
+                    if who == judge][:_PAIR]  # fmt: skip
+            (first, one), (second, other) = pair if len(pair) == _PAIR else [("", None)] * _PAIR
+            if one is None or other is None:
+                continue
+            gain = (one - other) / (_MOST_POINTS if graded else 1)
+            if first.endswith(SWAPPED) != second.endswith(SWAPPED):
+                gains["reference first"].append(gain if second.endswith(SWAPPED) else -gain)
+            if (name := first.removesuffix(SWAPPED)) != (last := second.removesuffix(SWAPPED)):
+                gains[name].append(gain)
+                gains[last].append(-gain)
+    return {name: task_difference(clustered(gains[name])) for name in sorted(gains)}
+
+
+def ratings(votes: Iterable[Said]) -> dict[str, float | None]:
     """Return what each rater said, from judge, prompt and points of each vote of one sample.
 
-    The raters of a jury are its judges, those of one judge its prompts. A judge with several votes
+    The raters of a jury are its judges, those of one judge its prompts; or first and second vote,
+    where a sample draws its prompts. A judge with several votes
     says what the middle one says, and nothing where they are split.
     """
     listed = list(votes)
     is_jury = len({judge for judge, _, _ in listed}) > 1
+    is_drawn = any(SWAPPED in prompt for _, prompt, _ in listed)
     by_rater: dict[str, list[float]] = {}
-    for judge, prompt, points in listed:
-        given = by_rater.setdefault(judge if is_jury else prompt, [])
+    for number, (judge, prompt, points) in enumerate(listed, 1):
+        rater = judge if is_jury else f"vote {number}" if is_drawn else prompt
+        given = by_rater.setdefault(rater, [])
         given += [] if points is None else [points]
     return {rater: middle(given) for rater, given in by_rater.items()}
 
