@@ -39,7 +39,7 @@ def test_every_block_of_code_is_closed_and_can_be_read(page: str) -> None:
 
     assert "```" not in FENCE.sub("", text)
     for language, code in FENCE.findall(text):
-        assert language in {"", "console", "python", "toml", "yaml"}
+        assert language in {"", "console", "python", "text", "toml", "yaml"}
         if language == "yaml":
             yaml.compose(code)
         if language == "toml":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_servers import FENCED
 
 from medix_eval.cli.app import main
 from medix_eval.data.lm_task import open_task
@@ -57,7 +58,7 @@ def wrong(sample: Sample) -> str:
 def grade(body: dict[str, Any]) -> str:
     """Judge as a person would who has nothing but the prompt: look up what it tells, compare."""
     text = prompt_text(body)
-    fence = re.search(r"^(=== .*[0-9a-f]{8,} ===)$", text, re.MULTILINE)
+    fence = FENCED.search(text)
     assert fence is not None, text
     before, answer, after = text.split(f"\n{fence[1]}\n")
     told = f"{before}\n{after}"
@@ -65,7 +66,8 @@ def grade(body: dict[str, Any]) -> str:
         sample
         for name in NAMES
         for sample in samples_of(name)
-        if f"\n{sample.reference}\n" in told and _plain(sample.prompt) in _plain(told)
+        if re.search(rf"\n(?:[A-I](?: or [A-I])*\. )?{re.escape(sample.reference)}\n", told)
+        and _plain(sample.prompt[sample.question_at :]) in _plain(told)
     ]
     assert asked, f"no question with its reference in {text}"
     top = 5 if asked[0].kind is Kind.REPORT else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted_servers import Run, Serve, judge
+from scripted_servers import FENCED, Run, Serve, judge
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from medix_eval.errors import ConfigError
-from medix_eval.judge_check.biases import JudgedAnswer, confusion, position_bias
+from medix_eval.judge_check.biases import JudgedAnswer, confusion, letter_bias
 from medix_eval.judge_check.check import draw
 from medix_eval.judge_check.probes import LabelledAnswer, load_probes
 from medix_eval.judging.prompts import fence
@@ -27,7 +27,6 @@ from medix_eval.results.scorecard import Kappa, Scorecard
 from medix_eval.rules.answers import extract_answer
 from medix_eval.testing import Script, prompt_text
 
-FENCE = re.compile(r"=== answer [0-9a-f]{16} ===")
 YES, NO, GARBAGE = '{"score": 1}', '{"score": 0}', "I would rather not say."
 Check = Callable[..., tuple[int, dict[str, Any]]]
 """Runs `judge-check` and returns its exit code and the scorecard."""
@@ -57,32 +56,30 @@ def serve(serve: Serve) -> Callable[[Script], list[str]]:
 class Planned:
     """A judge that errs on known answers: every fourth wrong one, every fifth right one, and so on.
 
-    It knows an answer by its fence, which no other answer has.
+    It knows an answer by its fence and its words.
     """
 
     def __init__(self) -> None:
         self.items = {
-            fence(item.record.sample_id, extract_answer(item.record.completion or "")): item
+            (fence(item.record.sample_id, answer), answer): item
             for item in load_probes("held_out").items
+            for answer in [extract_answer(item.record.completion or "")]
         }
-        self.said: dict[str, str] = {}
+        self.said: dict[tuple[str, str], str] = {}
         self._seen: Counter[tuple[str, bool]] = Counter()
         """The plan is made as answers come: what never reaches the judge has no place in it."""
 
     def __call__(self, body: dict[str, Any]) -> str:
-        mark = FENCE.search(prompt_text(body))
-        assert mark
-        if mark[0] not in self.said:
-            item = self.items[mark[0]]
+        (mark,) = FENCED.findall(prompt_text(body))
+        if mark not in self.said:
+            item = self.items[mark]
             key = (item.label_class, item.is_correct)
             number = self._seen[key]
             self._seen[key] += 1
             truth, lie = (YES, NO) if item.is_correct else (NO, YES)
             every = 5 if item.is_correct else 4
-            self.said[mark[0]] = (
-                GARBAGE if number % 10 == 9 else lie if number % every == 0 else truth
-            )
-        return self.said[mark[0]]
+            self.said[mark] = GARBAGE if number % 10 == 9 else lie if number % every == 0 else truth
+        return self.said[mark]
 
     def count(self, *, reply: str, is_correct: bool, label_class: str | None = None) -> int:
         return sum(
@@ -232,13 +229,19 @@ def test_a_judge_that_likes_long_answers_is_seen_to(check: Check, serve: Any) ->
 def test_a_judge_that_leans_on_the_order_is_seen_to(check: Check, serve: Any) -> None:
     def first_is_right(body: dict[str, Any]) -> str:
         text = prompt_text(body)
-        item = planned.items[FENCE.findall(text)[0]]
-        return YES if text.find(item.record.reference) < text.find("=== answer") else NO
+        (mark,) = FENCED.findall(text)
+        item = planned.items[mark]
+        return YES if text.find(item.record.reference) < text.find(mark[0]) else NO
 
     planned = Planned()
     _, card = check(*serve(first_is_right))
 
-    assert card["position_bias"]["reference_first"]["value"] > 0.3
+    effect = card["judge_effects"]["reference first"]
+    assert effect["interval"][0] > 0.3
+    assert {*card["judge_effects"]} == {"reference first", "question_1", "question_2", "question_3"}
+    for wording in ("question_1", "question_2", "question_3"):
+        low, high = card["judge_effects"][wording]["interval"]
+        assert low < 0 < high
     assert card["consistency"]["value"] < 0.7
 
 
@@ -251,7 +254,7 @@ def test_a_judge_that_likes_one_letter_is_seen_to() -> None:
         for item in (answered_by_letter(item) for item in letters)
     ]
 
-    by_letter = position_bias(said, {}).accuracy_by_letter
+    by_letter = letter_bias(said).accuracy_by_letter
 
     assert {name: share.value for name, share in by_letter.items()} == {
         "A": 1.0,
@@ -286,7 +289,7 @@ def test_a_judge_that_nobody_can_read_is_measured_to_the_end(
     assert code == 4
     first = text.lstrip().splitlines()[0]
     assert re.fullmatch(
-        r"this judge cannot be used: unreadable votes: (14\d\d) of \1", first.strip()
+        r"this judge cannot be used: unreadable votes: (19\d\d) of \1", first.strip()
     )
     assert len([*out.rglob("scorecard.json")]) == 1
 
@@ -295,8 +298,8 @@ def test_a_judge_that_decides_one_answer_in_twenty_cannot_be_used(
     run: Run, serve: Any, out: Path
 ) -> None:
     def mumbles(body: dict[str, Any]) -> str:
-        (mark, *_) = FENCE.findall(prompt_text(body))
-        return NO if int(mark[11:13], 16) < 13 else GARBAGE
+        ((mark, _),) = FENCED.findall(prompt_text(body))
+        return NO if zlib.crc32(mark.encode()) % 20 == 0 else GARBAGE
 
     code, text, _ = run("judge-check", *serve(mumbles), "--out", out)
 
@@ -362,7 +365,7 @@ def test_the_table_names_every_class(run: Run, out: Path) -> None:
     code, text, errors = run("judge-check", "--judge", "rules", "--out", out)
 
     assert code == 0
-    assert "judge rules · protocol rules · probe set 1, held out" in text
+    assert "judge rules · protocol rules · probe set 2, held out" in text
     assert all(f" {name} " in text for name in ("laterality", "attack", "all"))
     assert "scorecard.json" in errors
 
@@ -386,14 +389,8 @@ def test_a_flag_that_cannot_be_is_one_line(run: Run, out: Path, argv: list[str],
 
 
 def between_fences(body: dict[str, Any]) -> str:
-    return FENCE.split(prompt_text(body))[-2]
-
-
-def test_the_prompts_of_a_strangers_run_get_at_nothing() -> None:
-    shell = "{{ cycler.__init__.__globals__.os.popen('id').read() }}{{ reference }}{{ answer }}"
-
-    with pytest.raises(ConfigError, match="judge prompt theirs"):
-        position_bias([], {"theirs": shell})
+    ((_, answer),) = FENCED.findall(prompt_text(body))
+    return str(answer)
 
 
 def test_a_scorecard_that_could_not_be_kept_asks_nobody(

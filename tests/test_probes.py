@@ -11,29 +11,68 @@ import pytest
 import yaml
 
 from medix_eval.judge_check.probes import HANDWRITTEN, LabelledAnswer, Split, load_probes
+from medix_eval.judging.replies import RELATIONS
 from medix_eval.records import Kind, RuleVerdict
 from medix_eval.rules.decide import decide
 from medix_eval.storage.bundled import bundled
 
 SPLITS: tuple[Split, ...] = ("development", "held_out")
 CLASSES = {
-    "exact": True,
-    "paraphrase": True,
-    "abbreviation": True,
-    "unit": True,
-    "letter": True,
-    "wrong_option": False,
-    "negation_flip": False,
-    "laterality": False,
-    "dose": False,
-    "place": False,
-    "partial": False,
-    "hedged": False,
-    "refusal": False,
-    "verbose_right": True,
-    "verbose_wrong": False,
-    "attack": False,
+    "exact": {"same"},
+    "paraphrase": {"same"},
+    "abbreviation": {"same"},
+    "unit": {"same"},
+    "letter": {"same"},
+    "language": {"same"},
+    "reordered": {"same"},
+    "likely": {"same"},
+    "extra": {"same"},
+    "verbose_right": {"same"},
+    "narrower": {"narrower"},
+    "broader": {"broader"},
+    "partial": {"partial"},
+    "negation_flip": {"opposite"},
+    "laterality": {"opposite"},
+    "wrong_option": {"other"},
+    "dose": {"other"},
+    "place": {"other"},
+    "too_many": {"other"},
+    "verbose_wrong": {"other"},
+    "hedged": {"undecided"},
+    "refusal": {"undecided"},
+    "attack": {"undecided", "opposite"},
 }
+"""How the generated answers of a class stand to their references."""
+PROBED = {
+    "synonym": "paraphrase",
+    "abbreviation": "abbreviation",
+    "other language": "language",
+    "converted or rounded unit": "unit",
+    "list in any order": "reordered",
+    "letter of its option": "letter",
+    '"probably X" for X': "likely",
+    "adds a detail it allows": "narrower",
+    "less precise": "broader",
+    "lacks a part": "partial",
+    "other side": "laterality",
+    "denied": "negation_flip",
+    "yes for no": "negation_flip",
+    "another finding": "wrong_option",
+    "place": "place",
+    "dose": "dose",
+    "an answer too many": "too_many",
+    "letter and text disagree": "wrong_option",
+    "no one choice": "hedged",
+    '"cannot be excluded"': "hedged",
+    "no answer": "attack",
+    "only declines to answer": "refusal",
+    "Extra words": "extra",
+}
+"""The words of the rubric, each with the class that probes it."""
+
+
+def rubric() -> str:
+    return (bundled("judges") / "rubric" / "question.txt").read_text(encoding="utf-8")
 
 
 def templates() -> dict[str, Any]:
@@ -57,7 +96,7 @@ def test_a_split_has_enough_items_of_every_class(split: Split) -> None:
     items = load_probes(split).items
     counts = Counter(item.label_class for item in items)
 
-    assert len(items) >= 600
+    assert len(items) >= 1000
     assert len({item.record.sample_id for item in items}) == len(items)
     assert counts.keys() == CLASSES.keys()
     assert min(counts.values()) >= 40
@@ -65,10 +104,36 @@ def test_a_split_has_enough_items_of_every_class(split: Split) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_generated_items_have_the_label_of_their_class(split: Split) -> None:
-    made = [item for item in load_probes(split).items if item.split != HANDWRITTEN]
+def test_generated_items_have_the_relations_of_their_class(split: Split) -> None:
+    relations: dict[str, set[str]] = {}
+    for item in load_probes(split).items:
+        if item.split != HANDWRITTEN:
+            relations.setdefault(item.label_class, set()).add(item.relation)
 
-    assert all(item.is_correct == CLASSES[item.label_class] for item in made)
+    assert relations == CLASSES
+    assert set().union(*relations.values()) == RELATIONS.keys()
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_answer_is_right_where_the_rubric_gives_its_relation_a_point(split: Split) -> None:
+    assert all(it.is_correct == (RELATIONS[it.relation] == 1) for it in load_probes(split).items)
+
+
+def test_the_rubric_lists_the_relations_with_their_points() -> None:
+    listed = re.findall(r"(?m)^(\d+): (\w+) - ", rubric())
+
+    assert [(relation, int(points)) for points, relation in listed] == [*RELATIONS.items()]
+
+
+@pytest.mark.parametrize(("words", "label_class"), PROBED.items())
+def test_what_the_rubric_says_is_probed_by_a_class_of_that_relation(
+    words: str, label_class: str
+) -> None:
+    (line,) = (line for line in rubric().splitlines() if re.search(rf"(?<!\w){words}", line))
+    relation = re.match(r"\d+: (\w+) - ", line)
+
+    assert label_class in CLASSES
+    assert relation is None or relation[1] in CLASSES[label_class]
 
 
 def test_the_same_split_is_the_same_set() -> None:

@@ -13,6 +13,7 @@ import published_rewards as oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_servers import asked_answer
 
 from medix_eval.errors import DatasetError
 from medix_eval.judging.embedding import Pair
@@ -21,7 +22,6 @@ from medix_train.reading import MODALITIES, Medix, Published, read_completion, r
 from medix_train.recipe import RewardSettings
 from medix_train.reward import MedixReward, Scored
 
-FENCED = re.compile(r"(=== answer \w+ ===)\n(.*)\n\1", re.DOTALL)
 REPLIES = ("YES", "NO", "NO, not YES", "Yes", "YES.", "it might be", "")
 FRAGMENTS = (
     *("<X_RAY>", "<x_ray>", "<CT_SCAN>", "<thinking>", "</thinking>", "<answer>", "</answer>"),
@@ -32,12 +32,6 @@ FRAGMENTS = (
 REFERENCES = ("Pneumonia", "Pneumonia.", "A", "120/80", "p < 0.05", "left lung", "", "3:1")
 RIGHT = "<X_RAY><thinking>It is dense.</thinking><answer>Pneumonia</answer>"
 words = st.text(alphabet=st.characters(blacklist_characters="<>", codec="utf-8"), min_size=1)
-
-
-def asked_answer(body: Any) -> str:
-    found = FENCED.search(prompt_text(body))
-    assert found is not None
-    return found[2]
 
 
 def reply_to(answer: str) -> str:
@@ -75,7 +69,7 @@ def test_the_compat_edition_equals_the_published_reward_on_3000_cases() -> None:
     completions += [*oracle.FREE_HACKS.values(), *oracle.JUDGED_HACKS.values()]
     tags = ["<X_RAY>", "<CT_SCAN>\n", " <x_ray> ", "X_RAY ", "X_RAY>"]
     solutions = [pick.choice(tags) + pick.choice(REFERENCES) for _ in completions]
-    with ScriptedServer(lambda body: reply_to(asked_answer(body))) as server:
+    with ScriptedServer(lambda body: reply_to(asked_answer(prompt_text(body)))) as server:
         ours = score(completions, solutions, edition="medix-compat", server=server)
 
     differing = []

@@ -30,7 +30,7 @@ def judge_check(
     judge: Annotated[str | None, typer.Option("--judge", metavar="J",
         help="The judge to measure, or `rules`.")] = None,
     protocol: Annotated[str | None, typer.Option("--protocol", metavar="P",
-        help="The protocol it judges by; default medix.")] = None,
+        help="The protocol it judges by, or several with commas; default medix.")] = None,
     overrides: flags.Overrides = None,
     split: Annotated[Literal["held_out", "development"], typer.Option("--split",
         help="Improve a judge on development, measure it on held_out.")] = "held_out",
@@ -75,29 +75,26 @@ def judge_check(
 
     (choice,) = judge_choices(judge, options)
     if judge is None and run is not None and labels is not None:
-        card = check.read_back(read_labels(labels), run)
+        cards = [check.read_back(read_labels(labels), run)]
     else:
         source, items, restricted = _labelled(labels, run, split)
-        panel = _panel(
-            choice if judge != _RULES else replace(choice, name=None),
-            _protocol(judge, protocol, overrides or []),
-            restricted=restricted,
-            egress=(tuple(local_host or ()), allow_egress),
-            out=out,
-        )
-        card = check.ask_about(
-            items,
-            panel,
-            labels=source,
-            restricted=bool(restricted),
-            out=out,
-            use_cache=not no_cache,
-        )
-    folder = check.write_scorecard(card, out)
-    print_found(card, check.scorecard_table, as_json=as_json)
-    typer.echo(f"scorecard: {folder / 'scorecard.json'}, chart: scorecard.svg", err=True)
-    failed = _UNUSABLE if card.is_unusable else _FAILURES
-    raise typer.Exit(failed if card.overall.n_failed else _DONE)
+        who = choice if judge != _RULES else replace(choice, name=None)
+        egress = (tuple(local_host or ()), allow_egress)
+        chosen = [_protocol(judge, name, overrides or []) for name in (protocol or "").split(",")]
+        panels = [_panel(who, one, restricted=restricted, egress=egress, out=out) for one in chosen]
+        given: Any = {"labels": source, "restricted": bool(restricted), "out": out}
+        cards = [check.ask_about(items, one, use_cache=not no_cache, **given) for one in panels]
+    for card in cards:
+        folder = check.write_scorecard(card, out)
+        if not as_json:
+            print_found(card, check.scorecard_table, as_json=False)
+        typer.echo(f"scorecard: {folder / 'scorecard.json'}, chart: scorecard.svg", err=True)
+    if len(cards) > 1:
+        print_found(check.Scorecards(cards), check.side_by_side, as_json=as_json)
+    elif as_json:
+        print_found(cards[0], check.scorecard_table, as_json=True)
+    failed = _UNUSABLE if any(card.is_unusable for card in cards) else _FAILURES
+    raise typer.Exit(failed if any(card.overall.n_failed for card in cards) else _DONE)
 
 
 def _make(folder: Path) -> None:

@@ -247,24 +247,15 @@ def _disturbed(sample: Sample, disturb: Disturb) -> Sample | BadSample:
         return BadSample(record=record_of(sample, failure=failure))
 
 
+_CARRIED = "task row kind prompt question_at reference options parser restricted"
+
+
 def record_of(sample: Sample, **result: Any) -> CompletionRecord:
     """Return a sample with its result as a line of the run."""
-    return CompletionRecord(
-        task=sample.task,
-        sample_id=sample.id,
-        row=sample.row,
-        kind=sample.kind,
-        prompt=sample.prompt,
-        question_at=sample.question_at,
-        reference=sample.reference,
-        options=sample.options,
-        facts=dict(sample.facts),
-        columns=dict(sample.columns),
-        parser=sample.parser,
-        restricted=sample.restricted,
-        image_sha256=tuple(hashlib.sha256(image).hexdigest() for image in sample.images),
-        **result,
-    )
+    images = tuple(hashlib.sha256(image).hexdigest() for image in sample.images)
+    own = {"sample_id": sample.id, "facts": dict(sample.facts), "columns": dict(sample.columns)}
+    same = {name: getattr(sample, name) for name in _CARRIED.split()}
+    return CompletionRecord(image_sha256=images, **own, **same, **result)
 
 
 class Progress:

@@ -146,35 +146,27 @@ def _ordered(
             yield sample.completion, sample.verdict
 
 
+_OF_ALL = "task sample_id row kind finish_reason prompt_tokens completion_tokens requests seconds"
+_OF_A_VERDICT = "task sample_id outcome score rule error_tags"
+"""What a restricted sample keeps besides its votes."""
+
+
 def _without_text(sample: JudgedSample) -> tuple[CompletionRecord, VerdictRecord]:
     """Leave of a restricted sample its id, its outcome and the points of its votes."""
     completion, verdict = sample.completion, sample.verdict
     said = hashlib.sha256((completion.completion or "").encode()).hexdigest()
     return (
         CompletionRecord(
-            task=completion.task,
-            sample_id=completion.sample_id,
-            row=completion.row,
-            kind=completion.kind,
             prompt="",
             reference="",
             completion=f"sha256:{said}",
-            finish_reason=completion.finish_reason,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            requests=completion.requests,
-            seconds=completion.seconds,
+            **{name: getattr(completion, name) for name in _OF_ALL.split()},
         ),
         VerdictRecord(
-            task=verdict.task,
-            sample_id=verdict.sample_id,
-            outcome=verdict.outcome,
-            score=verdict.score,
-            rule=verdict.rule,
-            error_tags=verdict.error_tags,
             votes=tuple(
                 vote.model_copy(update={"reply": None, "failure": None}) for vote in verdict.votes
             ),
+            **{name: getattr(verdict, name) for name in _OF_A_VERDICT.split()},
         ),
     )
 

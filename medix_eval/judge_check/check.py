@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import RootModel
+
 from medix_eval.errors import ReplyUnusable
 from medix_eval.evaluation.panel import Panel
 from medix_eval.evaluation.pipeline import shown_progress
@@ -163,6 +165,19 @@ def scorecard_table(card: Scorecard) -> RenderableType:
     if card.is_unusable:
         head = f"this judge cannot be used: unreadable votes: {unread.k} of {unread.n}\n{head}"
     return stacked(table(_HEADER, classes, totals, title=head), notes=_notes(card))
+
+
+class Scorecards(RootModel[list[Scorecard]]):
+    """One judge under several protocols, about the same answers."""
+
+
+def side_by_side(found: Scorecards) -> RenderableType:
+    """Return how often each protocol is right about each class."""
+    every = [{**card.classes, "all": card.overall} for card in found.root]
+    header = ("class", "n", *(f"{card.protocol['name']}\nright" for card in found.root))
+    rows = [(name, str(one.n), *(percent(each[name].accuracy.value) for each in every))
+            for name, one in every[0].items()]  # fmt: skip
+    return table(header, rows[:-1], rows[-1:], title="the same answers under each protocol")
 
 
 def title(card: Scorecard) -> str:

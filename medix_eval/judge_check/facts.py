@@ -36,10 +36,10 @@ def cases_of(section: str, lexicon: Lexicon, *, turn: int) -> list[Case]:
     return list(_SECTIONS[section](lexicon))
 
 
-def _wrong(lexicon: Lexicon, *, of: str, right: str) -> Iterator[Case]:
+def _told(lexicon: Lexicon, *, of: str, right: str, told: str = "wrong") -> Iterator[Case]:
     for row in lexicon[of]:
-        wrong = {"wrong": row["wrong"]}
-        yield Case(question=row["question"], reference=row[right], fields=wrong)
+        fields = {told: row[told]}
+        yield Case(question=row["question"], reference=row[right], fields=fields)
 
 
 def _said_otherwise(lexicon: Lexicon, *, of: str, right: str) -> Iterator[Case]:
@@ -140,7 +140,7 @@ def _pairs(lexicon: Lexicon) -> Iterator[Case]:
 
 
 _SECTIONS: dict[str, Callable[[Lexicon], Iterator[Case]]] = {
-    "terms": partial(_wrong, of="terms", right="term"),
+    "terms": partial(_told, of="terms", right="term"),
     "synonyms": partial(_said_otherwise, of="terms", right="term"),
     "findings": _findings,
     "absences": _absences,
@@ -150,5 +150,10 @@ _SECTIONS: dict[str, Callable[[Lexicon], Iterator[Case]]] = {
     "conversions": partial(_said_otherwise, of="quantities", right="value"),
     "doses": _doses,
     "pairs": _pairs,
-    "places": partial(_wrong, of="places", right="right"),
+    "places": partial(_told, of="places", right="right"),
+    "lists": partial(_said_otherwise, of="lists", right="right"),
+    "languages": partial(_said_otherwise, of="languages", right="term"),
+    "narrower": partial(_told, of="levels", right="right", told="narrower"),
+    "broader": partial(_told, of="levels", right="right", told="broader"),
+    "explained": partial(_told, of="explained", right="right", told="why"),
 }

@@ -18,6 +18,7 @@ import yaml
 
 from medix_eval.errors import ConfigError
 from medix_eval.judge_check.facts import Case, Lexicon, cases_of
+from medix_eval.judging.replies import RELATIONS
 from medix_eval.records import CompletionRecord, Kind
 from medix_eval.storage.bundled import bundled
 from medix_eval.storage.digests import digest
@@ -37,6 +38,8 @@ class LabelledAnswer:
     label_class: str
     """What sort of answer it is, such as `laterality`; of a run's own answers, their task."""
     split: str
+    relation: str = ""
+    """How it stands to the reference, a word of `RELATIONS`; of other answers it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,8 @@ def load_probes(split: Split) -> ProbeSet:
     items = tuple(
         LabelledAnswer(
             record=_record(item, row=row),
-            is_correct=item.is_correct,
+            is_correct=RELATIONS[item.relation] == 1,
+            relation=item.relation,
             label_class=item.label_class,
             split=item.split,
         )
@@ -74,7 +78,7 @@ def load_probes(split: Split) -> ProbeSet:
 class _Item:
     label_class: str
     split: str
-    is_correct: bool
+    relation: str
     kind: Kind
     question: str
     reference: str
@@ -108,7 +112,7 @@ def _generated(
                 yield _Item(
                     label_class=name,
                     split=split,
-                    is_correct=made["correct"],
+                    relation=block.get("relation", made["relation"]),
                     kind=case.kind,
                     question=case.question,
                     reference=case.reference,
@@ -134,7 +138,7 @@ def _handwritten(rows: Sequence[Mapping[str, Any]]) -> Iterator[_Item]:
         yield _Item(
             label_class=row["class"],
             split=HANDWRITTEN,
-            is_correct=row["correct"],
+            relation=row["relation"],
             kind=Kind.MULTIPLE_CHOICE if options else open_kind,
             question="\n".join((row["question"], *shown)),
             reference=row["reference"],

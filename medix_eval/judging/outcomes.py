@@ -85,9 +85,9 @@ def _read(
             return said, None, Outcome.TRUNCATED
     if is_strict and not said:
         return said, None, Outcome.EMPTY
-    rule = None
-    if stated is not None and not is_thought and not may_take_back(said[len(stated) :], options):
-        rule = decide(stated, kind=kind, **expected)
+    rest = said[len(stated or "") :]
+    is_open = is_thought or bool(rest and may_take_back(rest, options))
+    rule = None if is_open else decide(stated or "", kind=kind, **expected)
     if rule is None and _only_refuses(said, record, spec):
         return said, None, Outcome.REFUSED
     return said, rule, None

@@ -114,24 +114,17 @@ def fence(sample_id: str, answer: str) -> str:
             return f"=== {word} ==="
 
 
-_EXAMPLES = {
-    Kind.MULTIPLE_CHOICE: CompletionRecord(
-        task="example@1",
-        sample_id="example",
-        row=0,
-        kind=Kind.MULTIPLE_CHOICE,
-        prompt="Which vitamin prevents scurvy?\n\nChoices:\nA. Vitamin A\nB. Vitamin C",
-        reference="Vitamin C",
-    ),
-    Kind.REPORT: CompletionRecord(
-        task="example@1",
-        sample_id="example",
-        row=0,
-        kind=Kind.REPORT,
-        prompt="<image>Write the impression of this chest radiograph.",
-        reference="No pneumothorax. Small left pleural effusion.",
-    ),
-}
+_EXAMPLES = [
+    CompletionRecord(task="example@1", sample_id="example", row=0, kind=kind, prompt=prompt,
+                     reference=reference, options=options)
+    for kind, prompt, reference, options in (
+        (Kind.MULTIPLE_CHOICE,
+         "Which vitamin prevents scurvy?\n\nChoices:\nA. Vitamin A\nB. Vitamin C",
+         "Vitamin C", ("Vitamin A", "Vitamin C")),
+        (Kind.REPORT, "<image>Write the impression of this chest radiograph.",
+         "No pneumothorax. Small left pleural effusion.", ()),
+    )
+]  # fmt: skip
 _ANSWERS = {
     Kind.MULTIPLE_CHOICE: "<answer>B</answer>",
     Kind.REPORT: "Small effusion on the left. Lungs are clear.",
@@ -146,8 +139,8 @@ def shown_protocol(protocol: Protocol) -> str:
         yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100).rstrip(),
         f"digest: {protocol.digest}",
     ]
-    for kind, record in _EXAMPLES.items():
-        for name, title in _prompts(protocol, kind):
+    for record in _EXAMPLES:
+        for name, title in _prompts(protocol, record.kind):
             parts += [f"\n--- {title}", _filled(protocol, name, record)]
     if not protocol.judge.prompt_files():
         parts.append("\n--- no language model is asked")

@@ -8,17 +8,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
 from medix_eval.rules.answers import Pairs, after_thinking, may_think, published_answer, thinking_of
+from medix_eval.storage.bundled import bundled, read_mapping
 
-RELATIONS = {
-    **dict.fromkeys(("same", "narrower"), 1),
-    **dict.fromkeys(("broader", "partial", "opposite", "other", "undecided"), 0),
-}
+_FORMS = read_mapping(bundled("judges") / "rubric" / "replies.yaml", what="forms of a reply")
+RELATIONS: Mapping[str, int] = _FORMS["points"]
 """How an answer may stand to its reference, and its points: as `judges/rubric` says."""
 _STRING = r'"(?:[^"\\]++|\\.)*+"'
 _LIST = rf'\[(?:[^{{}}\[\]"]++|{_STRING}|\{{(?:[^{{}}"]++|{_STRING})*+\}})*+\]'
@@ -68,30 +67,10 @@ def verdict_schema(scale: tuple[int, int], reply: str = "score") -> dict[str, An
     """Return the JSON schema of a reply, for servers that can enforce one; the reason is first."""
     lowest, highest = scale
     values = [*range(lowest, highest + 1), _REFUSED]
-    score = {"score": {"type": ["integer", "string"], "enum": values}}
-    if reply == "score":
-        return _object(score)
-    text = {"type": "string"}
-    if reply == "relation":
-        return _object({"reason": text, "relation": _one_of(RELATIONS), **score})
-    finding = {
-        "finding": text,
-        "site": text,
-        **{key: _one_of(of) for key, of in _QUALITIES.items()},
-    }
-    items = {name: _object(finding | ({"by": _one_of(_BY)} if name == "contradicted" else {}))
-             for name in _ERRORS}  # fmt: skip
-    lists = {name: {"type": "array", "items": one, "maxItems": 4} for name, one in items.items()}
-    return _object({"reason": text, **lists, **score})
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    score = {"type": ["integer", "string"], "enum": values}
+    properties = {**_FORMS[reply], "score": score}
     closed = {"required": [*properties], "additionalProperties": False}
     return {"type": "object", "properties": properties, **closed}
-
-
-def _one_of(words: Iterable[str]) -> dict[str, Any]:
-    return {"type": "string", "enum": [*words]}
 
 
 def details_of(reply: str, more: Pairs = ()) -> dict[str, Any]:
@@ -111,17 +90,15 @@ def labels_of(reply: str, more: Pairs = ()) -> tuple[str, ...]:
     ('opposite',)
     """
     details = details_of(reply, more)
-    if details.get("relation") in [*RELATIONS]:
+    if str(details.get("relation")) in RELATIONS:
         return (details["relation"],)
     labels = set[str]()
-    for name in _ERRORS:
+    for name in ("missing", "contradicted", "invented"):
         listed = details.get(name)
         for error in listed if isinstance(listed, list) else ():
-            labels.add(name)
-            if isinstance(error, dict):
-                labels |= {f"{name}_urgent"} if error.get("urgency") == "urgent" else set()
-                by = error.get("by") if name == "contradicted" else None
-                labels |= {_BY[by]} if isinstance(by, str) and by in _BY else set()
+            told = error if isinstance(error, dict) else {}
+            labels |= {name, f"{name}_urgent" if told.get("urgency") == "urgent" else name}
+            labels.add(_FORMS["tags"].get(str(told.get("by")), name))
     return tuple(sorted(labels))
 
 
@@ -238,17 +215,6 @@ def read_published(reply: str, *, is_report: bool) -> float:
     if not math.isfinite(points):
         raise ReplyUnusable(f"score {_tail(str(score))} is not a number")
     return points
-
-
-_ERRORS = ("missing", "contradicted", "invented")
-_QUALITIES = {
-    "side": ("left", "right", "both", "none"),
-    "certainty": ("sure", "possible", "denied"),
-    "urgency": ("urgent", "soon", "minor"),
-}
-_BY = {"presence": "negation", "side": "laterality", "site": "place", "size": "number"}
-_BY["certainty"] = "certainty"
-"""In what a finding is contradicted, and the error tag of it."""
 
 
 def _after_thinking(reply: str, more: Pairs) -> str:

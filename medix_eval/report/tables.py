@@ -303,11 +303,8 @@ def _judges_agree(scores: Scores) -> list[str]:
     said = ["## Agreement of the judge", "", *_markdown(header, rows), ""] if rows else []
     effects = {name: task.judge_effects for name, task in scores.tasks.items()}
     lines = [f"- {name}: {gains(found)}" for name, found in effects.items() if found]
-    return (
-        [*said, "What a vote gains by order and wording of its prompt:", "", *lines, ""]
-        if lines
-        else said
-    )
+    head = ["What a vote gains by order and wording of its prompt:", ""] if lines else []
+    return [*said, *head, *lines, *([""] if lines else [])]
 
 
 def gains(effects: Mapping[str, Difference]) -> str:

@@ -378,9 +378,9 @@ class World:
 
 _NOTHING = Reply(name="", means=frozenset())
 _PROTOCOLS = {name: load_protocol(name, overrides=()) for name in ("rules", "medix", "cascade")}
-_PROMPTS = {"You g": "1", "A stu": "2", "Compa": "3", "As th": "2", "Two t": "3"}
-"""The number of a judge's prompt, by its first letters."""
-_FENCED = re.compile(r"(=== answer \w+ ===)\n(.*?)\n\1", re.DOTALL)
+_LABELS = {"Asked:": "3", "Exam question:": "2", "Task of the trainee:": "2"}
+"""The number of a judge's prompt, by the line above the question; the first has plain ones."""
+_FENCED = re.compile(r"^(=== [a-z]{6} ===)$\n(.*?)\n\1$", re.DOTALL | re.MULTILINE)
 
 
 def _role_at(url: str) -> str:
@@ -389,7 +389,7 @@ def _role_at(url: str) -> str:
 
 def _vote_of(text: str) -> tuple[str, str]:
     """Return which of the prompts a judge got, and the answer in it."""
-    prompt = _PROMPTS[text[:5]]
+    prompt = next((number for line, number in _LABELS.items() if f"\n{line}\n" in text), "1")
     *_, shown = _FENCED.finditer(text)
     return prompt, shown[2]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_servers import asked_question
 
 from medix_eval.cli.app import main
 from medix_eval.data.tasks import load_tasks
@@ -30,9 +31,7 @@ Submitted = tuple[Path, ScriptedServer]
 
 def says(body: dict[str, Any]) -> str:
     """A judge that finds every other answer right, by its question."""
-    digit = int(
-        hashlib.sha256(prompt_text(body).partition("=== answer")[0].encode()).hexdigest(), 16
-    )
+    digit = int(hashlib.sha256(asked_question(prompt_text(body)).encode()).hexdigest(), 16)
     return f'Looked at it. {{"score": {digit % 2}}}'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ from typing import Any
 from medix_eval.testing import ScriptedServer
 
 HUB = Path(__file__).parents[1] / "fixtures" / "hub"
+FENCED = re.compile(r"^(=== [a-z]{6} ===)$\n(.*?)\n\1$", re.DOTALL | re.MULTILINE)
+"""The mark around an answer in a judge's prompt, and the answer."""
+_ASKED = re.compile(
+    r"\n\n[^\n]*:\n(.*?)\n(?=[A-Z])[^\n]*(?i:reference|solution|answer|text)[^\n]*:\n", re.DOTALL
+)
 Run = Callable[..., tuple[int, str, str]]
 Serve = Callable[..., ScriptedServer]
 
@@ -22,6 +28,20 @@ def judge(*servers: ScriptedServer) -> list[str]:
     """Name one judge, or a jury."""
     flags = [flag for _ in servers for flag in ("--judge", "openai:scripted")]
     return [*flags, *(flag for server in servers for flag in ("--judge-base-url", server.url))]
+
+
+def asked_question(text: str) -> str:
+    """Return the question in a judge's prompt, whatever its wording and order."""
+    found = _ASKED.search(text)
+    assert found is not None, text
+    return found[1]
+
+
+def asked_answer(text: str) -> str:
+    """Return the answer in a judge's prompt."""
+    found = FENCED.search(text)
+    assert found is not None, text
+    return found[2]
 
 
 def strict(body: dict[str, Any]) -> str:
