@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from itertools import chain
 from os.path import commonprefix
 from pathlib import Path
@@ -101,7 +100,7 @@ def _measured(opened: OpenedTask, protocol: Protocol, *, shows: bool) -> dict[st
         drawn = rounds(spec.rubric(kind), record.sample_id) if isinstance(spec, LLMJudge) else [[]]
         for cell, _ in drawn[0]:
             template = compiled({cell.file: protocol.texts[cell.file]})[cell.file]
-            text = filled(template, record, fields, answer_first=cell.answer_first)
+            text = filled(template, record, fields, swapped=cell.answer_first)
             votes[cell.name].append(text)
     shared = sum(len(texts) * len(commonprefix(texts)) for texts in votes.values())  # noqa: RUF071
     each = num / (len(records) or 1)
@@ -120,12 +119,6 @@ def _tokens(characters: float) -> int:
     return round(characters / _CHARACTERS_PER_TOKEN)
 
 
-def _judge_tokens(result: dict[str, Any]) -> Iterator[str]:
-    if tokens := result["judge_prompt_tokens"]:
-        share = percent(result["judge_tokens_shared"] / tokens)
-        yield f"tokens sent to the judge: about {tokens}, {share} % of them begin all alike"
-
-
 def _text(result: dict[str, Any]) -> str:
     width = max(map(len, result["tasks"]))
     lines = [
@@ -134,6 +127,8 @@ def _text(result: dict[str, Any]) -> str:
         for name, task in result["tasks"].items()
     ]
     judges = ", ".join(result["judges"]) or "no language model"
+    asked = result["judge_prompt_tokens"]
+    same = percent(result["judge_tokens_shared"] / (asked or 1))
     hosts = ", ".join(result["hosts"]) or "none: nothing leaves this machine"
     if (times := result["repetitions"]) > 1:
         lines += ["", f"{times} repetitions; this is one of them"]
@@ -145,7 +140,7 @@ def _text(result: dict[str, Any]) -> str:
         f"tokens sent: about {result['prompt_tokens']}",
         f"completion tokens per request: at most {result['max_completion_tokens']}",
         f"judged by {judges}: judge calls: at most {result['max_judge_calls']}",
-        *_judge_tokens(result),
+        *([f"tokens sent to the judge: about {asked}, {same} % begin all alike"] if asked else []),
         f"hosts contacted: {hosts}",
     ]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 
+from medix_eval.judging.replies import FINDING_TAGS, RELATIONS
 from medix_eval.records import Kind
 from medix_eval.rules.claims import unframed
 from medix_eval.rules.decide import Expected, chosen_option, yes_no
@@ -26,6 +27,9 @@ from medix_eval.rules.text import (
     words_of,
 )
 
+TAGS = {*RELATIONS, *FINDING_TAGS, "negation", "laterality", "modality", "organ", "number", "unit"}
+TAGS |= {f"factor_{10**power}" for power in (1, 2, 3, 6)}
+"""All mistakes that rules or a judge name; `harm` of a protocol weighs them."""
 _LONGEST_ANSWER = 1_000
 """Characters; in a longer text the difference is hardly ever the only one."""
 _POWERS = {Fraction(10) ** power: f"factor_{10**power}" for power in (1, 2, 3, 6)}

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from medix_eval.errors import ModelError, ReplyUnusable, RequestRefused
+from medix_eval.judging import replies
 from medix_eval.judging.cache import VerdictCache, remembered
 from medix_eval.judging.prompts import compiled, fields_of, filled
 from medix_eval.judging.protocol import (
@@ -31,13 +32,6 @@ from medix_eval.judging.protocol import (
     Rubric,
     RulesOnly,
     prompt_name,
-)
-from medix_eval.judging.replies import (
-    labels_of,
-    read_label,
-    read_points,
-    read_published,
-    verdict_schema,
 )
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.requests import thinking_switch
@@ -141,7 +135,7 @@ class Judge:
 
         async def ask() -> Vote:
             template, swaps = self._templates[file], cell.answer_first
-            text = filled(template, record, fields, answer_first=swaps)
+            text = filled(template, record, fields, swapped=swaps)
             text += self._switch.get("suffix", "")
             return await self._asked(vote, text, rubric, sampling, answer=answer)
 
@@ -176,13 +170,14 @@ class Judge:
         spent: Counter[str],
     ) -> dict[str, Any]:
         """Send the prompt once and read what comes back; count the tokens that it took."""
-        schema = None if rubric.labels else verdict_schema(rubric.scale, rubric.reply)
+        schema = None if rubric.labels else replies.verdict_schema(rubric.scale, rubric.reply)
         try:
             completion = await self._ask(text, schema, sampling)
         except ModelError as error:
             return {"failure": Failure(error=type(error).__name__, message=str(error))}
         reply, tokens = completion.text or "", completion.completion_tokens or 0
-        thought = len(thinking_of(reply, more=self.thinking)) / max(len(reply), 1)
+        more = self.thinking
+        thought = len(thinking_of(reply, more=more)) / max(len(reply), 1)
         spent.update(tokens=tokens, thinking_tokens=round(tokens * thought))
         try:
             if (ending := completion.finish_reason) not in {None, "stop"}:
@@ -190,15 +185,15 @@ class Judge:
                 said = limit if ending == "length" else f"the reply ended by {ending}"
                 raise ReplyUnusable(said)  # noqa: TRY301 (as of a reply that was read)
             points = (
-                read_label(reply, labels=rubric.labels, more=self.thinking)
+                replies.read_label(reply, labels=rubric.labels, more=more)
                 if rubric.labels
-                else read_points(reply, scale=rubric.scale, answer=answer, more=self.thinking)
+                else replies.read_points(reply, scale=rubric.scale, answer=answer, more=more)
             )
         except ReplyUnusable as error:
             failure = Failure(error=type(error).__name__, message=str(error))
             return {"reply": reply, "failure": failure}
         known = rubric.scale[0] if points is None else points
-        labels = () if rubric.labels else labels_of(reply, more=self.thinking)
+        labels = () if rubric.labels else replies.labels_of(reply, more=more)
         return {"reply": reply, "points": known, "is_refusal": points is None, "labels": labels}
 
     async def _ask(
@@ -306,7 +301,7 @@ class Dialogue:
         is_report = record.kind is Kind.REPORT
         opening = self.spec.report_prompt_file if is_report else self.spec.prompt_file
         files = [opening, *[self.spec.again_file] * (self.spec.turns - 1)]
-        fields = fields_of(record, answer=answer, is_published=True)
+        fields = fields_of(record, answer=answer, published=True)
         turns = self._turns(files, fields)
         votes = self._known(turns)
         if votes is None:
@@ -356,7 +351,7 @@ class Dialogue:
             reply = (await self.ask(prompt, self._sampling)).text
             if reply is None:
                 raise ReplyUnusable("the judge sent no text")
-            return {"reply": reply, "points": read_published(reply, is_report=is_report)}
+            return {"reply": reply, "points": replies.read_published(reply, is_report=is_report)}
         except ModelError as error:
             failure = Failure(error=type(error).__name__, message=str(error))
             return {"reply": reply, "failure": failure}

@@ -17,8 +17,10 @@ import jinja2
 import jinja2.sandbox
 import yaml
 
-from medix_eval.errors import ConfigError
+from medix_eval.errors import ConfigError, UnknownName
+from medix_eval.judging.error_tags import TAGS
 from medix_eval.judging.protocol import DialogueJudge, LLMJudge, Protocol
+from medix_eval.models.requests import thinking_switch
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind
 
 # A run of a stranger brings its prompts along: they fill in texts, and get at nothing else.
@@ -26,6 +28,7 @@ _JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True
 )
 _FIELDS = ("question", "reference", "answer", "fence", "answer_first")
+_Fields = Mapping[str, str]
 _COMPARED = ("reference", "answer")
 _HINT = f"a prompt can use {', '.join(_FIELDS)}, written as {{{{ answer }}}}"
 
@@ -34,9 +37,13 @@ def check_prompts(protocol: Protocol) -> None:
     """Fill every prompt of the judge once.
 
     Raises `ConfigError` for one that cannot be filled, and for one that shows the judge no answer
-    or no reference: its verdicts would be readable, and about nothing.
+    or no reference: its verdicts would be readable, and about nothing; and for an unknown mistake
+    or family of models.
     """
     spec = protocol.judge
+    thinking_switch(spec.thinking if isinstance(spec, LLMJudge) else "off", "")
+    if unknown := sorted(protocol.harm.keys() - TAGS):
+        raise UnknownName("mistake in `harm`", unknown[0], sorted(TAGS))
     later = {spec.again_file} if isinstance(spec, DialogueJudge) else set()
     for name, template in compiled(protocol.judge_prompts).items():
         fields = {field: f"<{field}>" for field in _FIELDS}
@@ -63,12 +70,11 @@ def _compiled(name: str, text: str) -> jinja2.Template:
     return template
 
 
-def fields_of(
-    record: CompletionRecord, *, answer: str, is_published: bool = False
-) -> dict[str, str]:
+def fields_of(record: CompletionRecord, *, answer: str, published: bool = False) -> _Fields:
     """Return what a judge's prompt sees of a sample; the published one saw all, without letters."""
-    at = 0 if is_published else record.question_at
-    reference = record.reference if is_published else _lettered(record)
+    at, reference = record.question_at, _lettered(record)
+    if published:
+        at, reference = 0, record.reference
     return {
         "question": record.prompt[at:].replace(IMAGE_MARK, "").strip(),
         "reference": reference,
@@ -77,15 +83,11 @@ def fields_of(
 
 
 def filled(
-    template: jinja2.Template,
-    record: CompletionRecord,
-    fields: Mapping[str, str],
-    *,
-    answer_first: bool = False,
+    template: jinja2.Template, record: CompletionRecord, fields: _Fields, *, swapped: bool = False
 ) -> str:
     """Return a prompt as a judge receives it; `fields` are those of `fields_of`."""
     mark = fence(record.sample_id, fields["answer"])
-    return template.render(**fields, fence=mark, answer_first=answer_first)
+    return template.render(**fields, fence=mark, answer_first=swapped)
 
 
 def _lettered(record: CompletionRecord) -> str:
@@ -164,6 +166,6 @@ def _prompts(protocol: Protocol, kind: Kind) -> list[tuple[str, str]]:
 
 def _filled(protocol: Protocol, name: str, record: CompletionRecord) -> str:
     template = compiled({name: protocol.texts[name]})[name]
-    is_published = isinstance(protocol.judge, DialogueJudge)
-    fields = fields_of(record, answer=_ANSWERS[record.kind], is_published=is_published)
+    published = isinstance(protocol.judge, DialogueJudge)
+    fields = fields_of(record, answer=_ANSWERS[record.kind], published=published)
     return filled(template, record, fields)

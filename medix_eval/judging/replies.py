@@ -19,6 +19,8 @@ from medix_eval.storage.bundled import bundled, read_mapping
 _FORMS = read_mapping(bundled("judges") / "rubric" / "replies.yaml", what="forms of a reply")
 RELATIONS: Mapping[str, int] = _FORMS["points"]
 """How an answer may stand to its reference, and its points: as `judges/rubric` says."""
+_LISTS = ("missing", "contradicted", "invented")
+FINDING_TAGS = {*_LISTS, *(f"{one}_urgent" for one in _LISTS), *_FORMS["tags"].values()}
 _STRING = r'"(?:[^"\\]++|\\.)*+"'
 _LIST = rf'\[(?:[^{{}}\[\]"]++|{_STRING}|\{{(?:[^{{}}"]++|{_STRING})*+\}})*+\]'
 _OBJECT = re.compile(rf'\{{(?:[^{{}}\[\]"]++|{_STRING}|{_LIST})*+\}}', re.DOTALL)
@@ -93,7 +95,7 @@ def labels_of(reply: str, more: Pairs = ()) -> tuple[str, ...]:
     if str(details.get("relation")) in RELATIONS:
         return (details["relation"],)
     labels = set[str]()
-    for name in ("missing", "contradicted", "invented"):
+    for name in _LISTS:
         listed = details.get(name)
         for error in listed if isinstance(listed, list) else ():
             told = error if isinstance(error, dict) else {}

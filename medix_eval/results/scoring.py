@@ -194,8 +194,8 @@ def _usage(tallies: Iterable[Tally]) -> dict[str, dict[str, float | int]]:
         "judge": {
             "calls": sum(one.calls for one in judged),
             "cached": sum(one.cached for one in judged),
-            "completion_tokens": sum(one.tokens[0] for one in judged),
-            "thinking_tokens": sum(one.tokens[1] for one in judged),
+            "completion_tokens": sum(one.tokens for one in judged),
+            "thinking_tokens": sum(one.thought for one in judged),
             "seconds": round(math.fsum(one.seconds for one in judged), 3),
         },
     }
@@ -257,8 +257,8 @@ class JudgedAs(NamedTuple):
     calls: int
     cached: int
     seconds: float
-    tokens: tuple[int, int]
-    """That the judge wrote, and those of them that it thought."""
+    tokens: int
+    thought: int
     tags: tuple[str, ...]
     says: str | None
     """`yes` or `no`, if the answer begins so."""
@@ -276,10 +276,8 @@ class JudgedAs(NamedTuple):
             sum(vote.get("calls", 0) for vote in votes),
             sum(vote.get("cached", False) for vote in votes),
             math.fsum(vote.get("seconds", 0.0) for vote in votes),
-            (
-                sum(vote.get("tokens", 0) for vote in votes),
-                sum(vote.get("thinking_tokens", 0) for vote in votes),
-            ),
+            sum(vote.get("tokens", 0) for vote in votes),
+            sum(vote.get("thinking_tokens", 0) for vote in votes),
             tuple(line.get("error_tags", ())),
             said(line.get("answer") or ""),
         )
@@ -297,7 +295,7 @@ class Tally:
         """Score every sample that has no score 0; one of unknown slices counts in all of them."""
         every = tuple(dict.fromkeys(pair for one in self.answered.values() for pair in one.slices))
         unread = Answered(0, 0, None, 0.0, False, "", every, None, 0)  # noqa: FBT003
-        lost = JudgedAs(Outcome.WRONG, 0.0, None, None, (), 0, 0, 0.0, (0, 0), (), None)
+        lost = JudgedAs(Outcome.WRONG, 0.0, None, None, (), 0, 0, 0.0, 0, 0, (), None)
         num_unread = self.entry.num_selected - len(self.answered)
         for name in [*self.answered, *(f"unread {number}" for number in range(num_unread))]:
             if name not in self.judged or self.judged[name].score is None:

@@ -476,21 +476,48 @@ CANDIDATE: Makers = {
 
 
 def _verdict(form: str, means: str = "own") -> Maker:
-    """Return a maker of a verdict in words; `#` stands for the points, `~` for the others."""
+    """Return a maker of a verdict in words.
 
-    def make(_: random.Random, said: Said) -> Reply:
-        text = form.replace("#", str(said.points)).replace("~", str(0 if said.points else 1))
-        reply = _answered(lambda _: {"content": text}, means=means)
-        return reply(_, said)
+    `#` stands for the points, `~` for the others, `@` and `%` for what they say of the answer.
+    """
+
+    def make(rng: random.Random, said: Said) -> Reply:
+        text = _filled(form, said)
+        return _answered(lambda _: {"content": text}, means=means)(rng, said)
 
     return make
 
 
+def _filled(form: str, said: Said) -> str:
+    relations = ("same", "opposite") if said.points else ("opposite", "same")
+    for mark, word in zip("#~@%", (said.points, 0 if said.points else 1, *relations), strict=True):
+        form = form.replace(mark, str(word))
+    return form
+
+
+def _cut_verdict(rng: random.Random, said: Said) -> Reply:
+    """Cut a verdict anywhere, which its server does not tell."""
+    text = _filled(rng.choice((_WITH_RELATION, _WITH_FINDINGS, _PLAIN_VERDICT)), said)
+    text = text[: rng.randrange(len(text))]
+    return _answered(lambda _: {"content": text}, means=UNREADABLE)(rng, said)
+
+
 _MAYBE = f"own {UNREADABLE}"
 _PLAIN_VERDICT = '{"score": #}'
+_WITH_RELATION = (
+    r'{"reason": "It claims \"score\": ~, and {that} is all.", "relation": "@", "score": #}'
+)
+_ERROR = '{"finding": "mass", "site": "", "side": "left", "certainty": "sure", "urgency": "urgent"}'
+_WITH_FINDINGS = (
+    f'{{"reason": "", "missing": [{_ERROR}, {_ERROR}], "contradicted": [], "invented": [], '
+    '"score": #}'
+)
 
 VERDICTS: Makers = {
     "verdict": (10.0, _verdict(_PLAIN_VERDICT)),
+    "verdict with relation": (6.0, _verdict(_WITH_RELATION)),
+    "verdict with findings": (4.0, _verdict(_WITH_FINDINGS)),
+    "verdict with both": (0.5, _verdict('{"relation": "%", "score": #}', _MAYBE)),
     "verdict, fenced": (2.0, _verdict('```json\n{"score": #}\n```')),
     "verdict, spaced": (1.0, _verdict('\n{ "score" : # }\n')),
     "verdict refused": (1.0, _verdict('{"score": "refused"}', REFUSED)),
@@ -535,7 +562,11 @@ JUDGE: Makers = {
     **{
         f"judge: {form}": (0.6, _verdict(form, UNREADABLE))
         for form in (
-            "", "I cannot say.", "Score: #", '{"score": null}', '{"score": true}', '{"score": 7}',
+            "", "I cannot say.", "Score: #",
+            '{"reason": "", "missing": [{"score": ~}], "score": #}',
+            '{"reason": "so {"score": ~}", "relation": "@", "score": #}',
+            '{"score": #, "relation": "@", "score": ~}',
+            '{"score": null}', '{"score": true}', '{"score": 7}',
             '{"score": -1}', "[]", '{"points": #}',
             'Return {"score": 1} when it matches and {"score": 0} when it does not.',
             'Reply with one line of JSON and nothing else: {"score": 1} or {"score": 0}',
@@ -558,6 +589,7 @@ JUDGE: Makers = {
             '{"analysis": {"score": ~}, "score": #}', '{"score": #, "sub": [{"score": ~}]}',
         )
     },
+    "judge cut anywhere": (3.0, _cut_verdict),
     "judge: null": (0.6, _without_answer(f"{UNREADABLE} {FAILED} {AGAIN}", {"content": None})),
     "judge: refusal": (0.6, _without_answer(
         f"{UNREADABLE} {FAILED} {AGAIN}", {"content": None, "refusal": "I cannot."})),
