@@ -30,12 +30,16 @@ def test_a_question_costs_two_calls_and_a_report_three(evaluate: Run, serve: Ser
         "calls": 2 * questions + 3 * reports,
         "cached": 0,
         "seconds": 0,
+        "completion_tokens": 2 * (2 * questions + 3 * reports),
+        "thinking_tokens": 0,
     }
 
 
 def test_votes_that_disagree_cost_a_third_call(evaluate: Run, serve: Serve) -> None:
     def split(body: dict[str, Any]) -> str:
-        return '{"score": 1}' if "examiner" in prompt_text(body) else '{"score": 0}'
+        """Lean to the order, which the first two votes differ in."""
+        *_, last, _ = prompt_text(body).splitlines()
+        return '{"score": 1}' if last.startswith("===") else '{"score": 0}'
 
     answering, judging = serve(lambda _: "no idea"), serve(split)
 
@@ -43,7 +47,7 @@ def test_votes_that_disagree_cost_a_third_call(evaluate: Run, serve: Serve) -> N
     _, out, _ = evaluate(*argv)
 
     task = json.loads(out)["tasks"]["rad_vqa"]
-    assert task["outcomes"]["wrong"] == task["n"]
+    assert task["outcomes"]["wrong"] + task["outcomes"]["correct"] == task["n"]
     assert len(judging.requests) == 3 * task["n"]
 
 

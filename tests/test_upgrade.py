@@ -108,11 +108,18 @@ def test_a_saved_judging_and_a_new_one_differ_in_the_judging_code_and_how_refusa
     assert new.judged != old.judged
     found = [one for one in mismatches_of(old, new) if "judges" not in one]
     assert found[-1] == f"judging.version: {SAVED}, now {JUDGING_VERSION}"
-    # Refusals are found by sentence since 0.3, and prompts have a label for them: not as published.
+    # Refusals are found by sentence since 0.3, prompts quote one statement: not as published.
     keys = {one.partition(":")[0] for one in found[:-1]}
     lists = {"judging.answer.courtesies", "judging.answer.refusals"}
     prompts = {f"judging.prompts.{kind}_{n}" for kind in ("question", "report") for n in (1, 2, 3)}
-    assert keys == {"compat": set(), "rules": lists, "medix": lists | prompts}[saved.parts[1]]
+    rubrics = {
+        f"judge.{kind}.{key}" for kind in ("question", "report") for key in ("crossed", "reply")
+    }
+    judging = {
+        f"judging.{key}" for key in (*rubrics, "judge.thinking", "judge.sampling.max_tokens")
+    }
+    medix = lists | prompts | judging | {"judging.harm"}
+    assert keys == {"compat": set(), "rules": lists, "medix": medix}[saved.parts[1]]
 
 
 def test_the_changelog_tells_every_score_as_it_was_and_is(

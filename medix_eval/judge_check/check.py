@@ -244,8 +244,7 @@ def _notes(card: Scorecard) -> list[str]:
             f"{_with_interval(card.parse_failures)}"
         )
     cost = f"judge calls: {usage.calls}, cached votes: {usage.cached}, {usage.seconds:.1f} s"
-    if usage.completion_tokens:
-        cost += f"; tokens of the judge: {judge_tokens(usage.model_dump())}"
+    cost += "".join(f"; its tokens: {told}" for told in judge_tokens(usage.model_dump()))
     return [*notes, cost]
 
 

@@ -110,7 +110,7 @@ class Judge:
         return Grade(score=score, votes=tuple(votes))
 
     async def _vote(
-        self, cell: Cell, repeat: int, rubric: Rubric, record: CompletionRecord, answer: str
+        self, cell: PromptCell, repeat: int, rubric: Rubric, record: CompletionRecord, answer: str
     ) -> Vote:
         """Return one vote: asked now, or known from the cache, or just being asked elsewhere."""
         fields, file = fields_of(record, answer=answer), cell.file
@@ -230,7 +230,7 @@ def decide(points: list[float | None], rubric: Rubric) -> float | None:
     return None if value is None else (value - lowest) / (highest - lowest)
 
 
-class Cell(NamedTuple):
+class PromptCell(NamedTuple):
     """One way to put an answer before a judge: a wording, and what of the two it shows first."""
 
     file: str
@@ -242,20 +242,20 @@ class Cell(NamedTuple):
         return prompt_name(self.file) + SWAPPED * self.answer_first
 
 
-def cells(rubric: Rubric, sample_id: str) -> list[Cell]:
+def cells(rubric: Rubric, sample_id: str) -> list[PromptCell]:
     """Return the cells that an answer meets: each wording once, the first two in both orders.
 
     Drawn by the sample, so that over many of them neither effect hides in the other.
     """
     if not rubric.crossed:
-        return [Cell(file) for file in rubric.prompts]
+        return [PromptCell(file) for file in rubric.prompts]
     draw = random.Random(f"cells {sample_id}")  # noqa: S311 (no secret: the same for a sample)
     files = draw.sample(rubric.prompts, len(rubric.prompts))
     first, *others = (draw.random() < _HALF for _ in files)
-    return [Cell(*one) for one in zip(files, [first, not first, *others[1:]], strict=False)]
+    return [PromptCell(*one) for one in zip(files, [first, not first, *others[1:]], strict=False)]
 
 
-def rounds(rubric: Rubric, sample_id: str) -> list[list[tuple[Cell, int]]]:
+def rounds(rubric: Rubric, sample_id: str) -> list[list[tuple[PromptCell, int]]]:
     """Group the votes, a cell and its repeat each, by when they go out: first what can decide.
 
     Cells differ more than repeats of one, so every cell is asked once before any twice.

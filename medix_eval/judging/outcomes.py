@@ -28,6 +28,7 @@ from medix_eval.storage.digests import mark_of
 _SKIPPED = frozenset({"NoAnswer", "BadRow"})
 _REFUSED = {"refusal": "the server says: a refusal", "content_filter": "a content filter"}
 """Endings of a completion that are the server's word for it."""
+_RIGHT = {relation for relation, points in RELATIONS.items() if points}
 
 
 async def verdict_of(
@@ -167,9 +168,6 @@ def _parsed(record: CompletionRecord, completion: str) -> VerdictRecord:
     score = float(bool(letter) and record.options[ord(letter) - ord("A")] == record.reference)
     rule = RuleVerdict(score=score, rule=str(record.parser))
     return _verdict(record, outcome_of(score), score=score, answer=letter, rule=rule)
-
-
-_RIGHT = {relation for relation, points in RELATIONS.items() if points}
 
 
 def _named_by_most(votes: Sequence[Vote]) -> tuple[str, ...]:

@@ -177,6 +177,7 @@ OF_THE_SAMPLE = frozenset({"too_long", "image", "content_filter"})
 """Refusals that are the sample's own; for any other the model is not to blame."""
 
 
+@cache
 def thinking_switch(thinking: str, model: str) -> Mapping[str, Any]:
     """Return how a model is asked not to think, as `thinking.yaml` says: `body`, `suffix`.
 
@@ -186,17 +187,12 @@ def thinking_switch(thinking: str, model: str) -> Mapping[str, Any]:
     >>> thinking_switch("off", "openai:qwen3-14b")["suffix"]
     ' /no_think'
     """
-    families: Mapping[str, Any] = _thinking()
+    families = read_mapping(Path(__file__).with_name("thinking.yaml"), what="switches of thinking")
     if thinking not in {"off", "as_is", *families}:
         raise UnknownName("family of models that think", thinking, ["off", "as_is", *families])
     by_name = (one for one in families.values() if re.search(one["names"], model.casefold()))
     found = families.get(thinking) or (next(by_name, {}) if thinking == "off" else {})
     return {key: value for key, value in found.items() if key != "names"}
-
-
-@cache
-def _thinking() -> Mapping[str, Any]:
-    return read_mapping(Path(__file__).with_name("thinking.yaml"), what="switches of thinking")
 
 
 @cache

@@ -94,7 +94,7 @@ def as_markdown(scores: Scores) -> str:
         f"| candidate requests | {usage['candidate']['requests']} |",
         f"| tokens written | {usage['candidate']['completion_tokens']} |",
         f"| judge calls | {usage['judge']['calls']}, {usage['judge']['cached']} from the cache |",
-        f"| judge's tokens | {judge_tokens(usage['judge'])} |",
+        *(f"| judge's tokens | {told} |" for told in judge_tokens(usage["judge"])),
     ]
     return "\n".join(lines) + "\n"
 
@@ -313,10 +313,10 @@ def gains(effects: Mapping[str, Difference]) -> str:
     return ", ".join(f"{name} {points(effects[name].difference)} ({shown[name]})" for name in shown)
 
 
-def judge_tokens(usage: Mapping[str, float | int]) -> str:
-    """Say what a judge wrote, and how much of it was thinking."""
-    thought = usage.get("thinking_tokens", 0)
-    return f"{usage.get('completion_tokens', 0):,}, thinking about {thought:,} of them"
+def judge_tokens(usage: Mapping[str, float | int]) -> list[str]:
+    """Say what a judge wrote, and how much of it was thinking, where its server counts."""
+    written, thought = (usage.get(f"{one}_tokens", 0) for one in ("completion", "thinking"))
+    return [f"{written:,} written, about {thought:,} of them thinking"] if written else []
 
 
 def _corrected(task: TaskScore) -> str:

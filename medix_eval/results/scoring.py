@@ -184,6 +184,7 @@ def _usage(tallies: Iterable[Tally]) -> dict[str, dict[str, float | int]]:
     listed = list(tallies)
     answered = [one for tally in listed for one in tally.answered.values()]
     judged = [one for tally in listed for one in tally.judged.values()]
+    tokens, thought = sum(one.tokens for one in judged), sum(one.thought for one in judged)
     return {
         "candidate": {
             "requests": sum(one.requests for one in answered),
@@ -194,8 +195,7 @@ def _usage(tallies: Iterable[Tally]) -> dict[str, dict[str, float | int]]:
         "judge": {
             "calls": sum(one.calls for one in judged),
             "cached": sum(one.cached for one in judged),
-            "completion_tokens": sum(one.tokens for one in judged),
-            "thinking_tokens": sum(one.thought for one in judged),
+            **({"completion_tokens": tokens, "thinking_tokens": thought} if tokens else {}),
             "seconds": round(math.fsum(one.seconds for one in judged), 3),
         },
     }

@@ -620,7 +620,8 @@ Said = tuple[str, str, float | None]
 def judge_effects(samples: Iterable[Sequence[Said]], *, graded: bool) -> dict[str, Difference]:
     """Return what order and wording of a prompt do to a vote, from the first two of each sample.
 
-    Which cells these are is drawn by the sample, so each effect is a mean of paired differences.
+    Which cells these are is drawn by the sample, so each effect is a mean of paired differences;
+    of prompts that are not drawn there is none, for order and wording would go together.
     """
     gains: defaultdict[str, list[float]] = defaultdict(list)
     for votes in samples:
@@ -636,7 +637,8 @@ def judge_effects(samples: Iterable[Sequence[Said]], *, graded: bool) -> dict[st
             if (name := first.removesuffix(SWAPPED)) != (last := second.removesuffix(SWAPPED)):
                 gains[name].append(gain)
                 gains[last].append(-gain)
-    return {name: task_difference(clustered(gains[name])) for name in sorted(gains)}
+    is_drawn = "reference first" in gains
+    return {name: task_difference(clustered(gains[name])) for name in sorted(gains) if is_drawn}
 
 
 def ratings(votes: Iterable[Said]) -> dict[str, float | None]:

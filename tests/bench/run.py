@@ -317,6 +317,25 @@ def answers(place: Workplace) -> list[Figure]:
     return figures
 
 
+def prompts(_: Workplace) -> list[Figure]:
+    """Tokens that a judge is sent for a sample, by SmolLM2's tokenizer, where real rows are."""
+    sys.path.append(str(ROOT / "tests" / "real"))
+    from prompt_tokens import prompt_tokens  # noqa: PLC0415
+    from raw_rows import place_of_real_rows  # noqa: PLC0415
+
+    if (rows := place_of_real_rows()) is None:
+        return []
+    figures = []
+    for task, most in (("medmcqa", 770), ("medqa", 1100), ("pubmedqa", 1370)):
+        found = prompt_tokens(task, rows, MODEL)
+        name = f"prompt tokens of two votes, {task}"
+        detail = (
+            f"{found.all_share:.0%} begin as all samples', {found.models_share:.0%} as all models'"
+        )
+        figures.append(Figure(name=name, value=found.a_sample, at_most=most, detail=detail))
+    return figures
+
+
 BENCHES: dict[str, Callable[[Workplace], list[Figure]]] = {
     "start": start_up,
     "memory": memory,
@@ -326,6 +345,7 @@ BENCHES: dict[str, Callable[[Workplace], list[Figure]]] = {
     "servers": servers,
     "rewards": rewards,
     "answers": answers,
+    "prompts": prompts,
 }
 
 

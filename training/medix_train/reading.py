@@ -118,8 +118,10 @@ class Medix:
         is_worthless = (
             not words(answer)
             or len(answer) > _LONGEST_ANSWER
-            or any(mark in text and mark not in reference for mark in _SUSPICIOUS if mark != ":")
-            or (text.endswith(":") and ":" not in reference)
+            or any(
+                mark in (text[-1:] if mark == ":" else text) and mark not in reference
+                for mark in _SUSPICIOUS
+            )
             or _TO_THE_JUDGE.search(answer)
         )
         return 0.0 if is_worthless else None
