@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import subprocess
@@ -112,6 +113,23 @@ def test_reasoning_is_folded_and_the_answer_is_not(visit: Any, small_report: Pat
 
     expect(reasoning.locator("pre")).to_contain_text("Thought number 0")
     expect(page.locator(".options .right")).to_have_text("blue reference")
+
+
+def test_a_verdict_says_why_and_the_reply_is_folded(visit: Any, tmp_path: Path) -> None:
+    error = {"finding": "effusion", "site": "pleura", "side": "none", "urgency": "urgent"}
+    said = {"reason": HOSTILE, "missing": [error, None, "a note"], "invented": [], "score": 2}
+    report = write_run(tmp_path, [pair(0, reply=json.dumps(said))]) / "report.html"
+
+    visited = visit(report)
+    vote = visited.page.locator(".vote").first
+
+    expect(vote.locator("p").nth(1)).to_have_text(f"reason: {HOSTILE}")
+    expect(vote.locator("p").nth(2)).to_have_text("missing: effusion, pleura, urgent; a note")
+    expect(vote.locator("p")).to_have_count(3)
+    expect(vote.locator("pre")).to_be_hidden()
+    vote.locator("summary").click()
+    expect(vote.locator("pre")).to_contain_text('"score": 2')
+    assert visited.page.evaluate("window.ran") is None
 
 
 def test_what_a_model_wrote_never_runs(visit: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,8 +176,9 @@ def side_by_side(found: Scorecards) -> RenderableType:
     """Return how often each protocol is right about each class."""
     every = [{**card.classes, "all": card.overall} for card in found.root]
     header = ("class", "n", *(f"{card.protocol['name']}\nright" for card in found.root))
-    rows = [(name, str(one.n), *(percent(each[name].accuracy.value) for each in every))
-            for name, one in every[0].items()]  # fmt: skip
+    rows = [[name, str(every[0][name].n)] for name in every[0]]
+    for row, each in product(rows, every):
+        row.append(f"{percent(each[row[0]].accuracy.value)} of {each[row[0]].n_decided}")
     return table(header, rows[:-1], rows[-1:], title="the same answers under each protocol")
 
 

@@ -46,7 +46,6 @@ SEEDS_APART = 1000
 REMINDER = "\n\nA program reads your reply. Without any other word or reason, it must be "
 """Goes on with the form, behind a prompt whose first reply could not be read."""
 _FORM = '{{"score": N}} with a whole number N from {} to {}, or {{"score": "refused"}}.'
-_HALF = 0.5
 CUT = "the reply was cut by its limit"
 
 
@@ -251,7 +250,7 @@ def cells(rubric: Rubric, sample_id: str) -> list[PromptCell]:
         return [PromptCell(file) for file in rubric.prompts]
     draw = random.Random(f"cells {sample_id}")  # noqa: S311 (no secret: the same for a sample)
     files = draw.sample(rubric.prompts, len(rubric.prompts))
-    first, *others = (draw.random() < _HALF for _ in files)
+    first, *others = (bool(draw.getrandbits(1)) for _ in files)
     return [PromptCell(*one) for one in zip(files, [first, not first, *others[1:]], strict=False)]
 
 
@@ -260,8 +259,7 @@ def rounds(rubric: Rubric, sample_id: str) -> list[list[tuple[PromptCell, int]]]
 
     Cells differ more than repeats of one, so every cell is asked once before any twice.
     """
-    drawn = cells(rubric, sample_id)
-    calls = [(cell, repeat) for repeat in range(rubric.repeats) for cell in drawn]
+    calls = [(cell, n) for n in range(rubric.repeats) for cell in cells(rubric, sample_id)]
     if rubric.decide == "mean":
         return [calls]
     first = rubric.num_votes // 2 + 1

@@ -179,9 +179,9 @@
     const head = make("p", {}, make("strong", { textContent: said }), ` · ${vote.judge} · ${where}`);
     const reply = vote.reply === null ? [] : longText(vote.reply);
     const failure = vote.failure === null ? [] : [make("p", { textContent: vote.failure })];
-    const listed = (item) => typeof item === "object" ? Object.values(item).filter((one) => one && one !== "none").join(", ") : item;
+    const listed = (item) => item && typeof item === "object" ? Object.values(item).filter((one) => one && one !== "none").join(", ") : item;
     const told = Object.entries(vote.details)
-      .map(([name, value]) => [name, Array.isArray(value) ? value.map(listed).join("; ") : value])
+      .map(([name, value]) => [name, Array.isArray(value) ? value.map(listed).filter((one) => one).join("; ") : value])
       .filter(([, value]) => value)
       .map(([name, value]) => make("p", {}, make("em", { textContent: `${name}: ` }), `${value}`));
     const raw = told.length ? [make("details", {}, make("summary", { textContent: "The reply as it came" }), ...reply)] : reply;
