@@ -288,7 +288,7 @@ def test_a_template_in_an_answer_stays_text() -> None:
 
 def test_repeats_of_one_prompt_are_votes_with_seeds_of_their_own(tmp_path: Path) -> None:
     changes = ["judge.question.repeats=3", "judge.sampling.temperature=0.7"]
-    changes += ["judge.question.prompts=[prompts/question_1.jinja]"]
+    changes += ["judge.question.prompts=[prompts/question_1.jinja]", "judge.question.crossed=false"]
     scripted = Scripted(YES, NO, YES)
 
     with VerdictCache.at(tmp_path / "verdicts.sqlite") as cache:
