@@ -329,9 +329,8 @@ def prompts(_: Workplace) -> list[Figure]:
     for task, most in (("medmcqa", 770), ("medqa", 1100), ("pubmedqa", 1370)):
         found = prompt_tokens(task, rows, MODEL)
         name = f"prompt tokens of two votes, {task}"
-        detail = (
-            f"{found.all_share:.0%} begin as all samples', {found.models_share:.0%} as all models'"
-        )
+        shares = f"{found.all_share:.0%}", f"{found.models_share:.0%}"
+        detail = f"{shares[0]} shared by all samples, {shares[1]} by all models on one"
         figures.append(Figure(name=name, value=found.a_sample, at_most=most, detail=detail))
     return figures
 
