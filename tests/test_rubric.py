@@ -447,6 +447,16 @@ def test_a_setting_that_is_none_is_named(override: str, said: str) -> None:
         check_prompts(load_protocol("medix", overrides=[override]))
 
 
+def test_a_prompt_that_is_crossed_needs_two_orders(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jinja"
+    mine.write_text("{{ reference }} {{ answer }}")
+    prompts = f"judge.question.prompts=[{mine}]"
+
+    check_prompts(load_protocol("medix", overrides=[prompts, "judge.question.crossed=false"]))
+    with pytest.raises(ConfigError, match=r"mine\.jinja has one order, but is crossed"):
+        check_prompts(load_protocol("medix", overrides=[prompts]))
+
+
 def test_a_statement_that_is_missing_is_named(tmp_path: Path) -> None:
     mine = tmp_path / "mine.jinja"
     mine.write_text('{% include "none.txt" %}{{ reference }} {{ answer }}')

@@ -41,7 +41,11 @@ def check_prompts(protocol: Protocol) -> None:
     or family of models.
     """
     spec = protocol.judge
-    thinking_switch(spec.thinking if isinstance(spec, LLMJudge) else "off", "")
+    crossed = set[str]()
+    if isinstance(spec, LLMJudge):
+        thinking_switch(spec.thinking, "")
+        rubrics = (spec.question, spec.report)
+        crossed = {file for one in rubrics if one.crossed for file in one.prompts}
     if unknown := sorted(protocol.harm.keys() - TAGS):
         raise UnknownName("mistake in `harm`", unknown[0], sorted(TAGS))
     later = {spec.again_file} if isinstance(spec, DialogueJudge) else set()
@@ -49,6 +53,9 @@ def check_prompts(protocol: Protocol) -> None:
         fields = {field: f"<{field}>" for field in _FIELDS}
         orders = [template.render({**fields, "answer_first": one}).casefold() for one in (0, 1)]
         missing = [one for one in _COMPARED if any(f"<{one}>" not in shown for shown in orders)]
+        if name in crossed and len({*orders}) == 1:
+            said = f"judge prompt {name} has one order, but is crossed"
+            raise ConfigError(said, hint="use `answer_first`, or set `crossed: false`")
         if missing and name not in later:
             raise ConfigError(
                 f"judge prompt {name} does not show the {' and the '.join(missing)}", hint=_HINT

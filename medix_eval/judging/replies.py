@@ -86,11 +86,7 @@ def details_of(reply: str, more: Pairs = ()) -> dict[str, Any]:
 
 
 def labels_of(reply: str, more: Pairs = ()) -> tuple[str, ...]:
-    """Return what a verdict says in words of its schema: the relation, or a report's errors.
-
-    >>> labels_of('{"relation": "opposite", "score": 0}')
-    ('opposite',)
-    """
+    """Return what a verdict says in words of its schema: the relation, or a report's errors."""
     details = details_of(reply, more)
     if str(details.get("relation")) in RELATIONS:
         return (details["relation"],)

@@ -183,9 +183,6 @@ def thinking_switch(thinking: str, model: str) -> Mapping[str, Any]:
 
     `thinking` is `off`, where the model's name tells its family, `as_is`, or the family's name.
     Raises `ConfigError` for another one.
-
-    >>> thinking_switch("off", "openai:qwen3-14b")["suffix"]
-    ' /no_think'
     """
     families = read_mapping(Path(__file__).with_name("thinking.yaml"), what="switches of thinking")
     if thinking not in {"off", "as_is", *families}:
