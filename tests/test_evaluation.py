@@ -51,6 +51,46 @@ def test_votes_that_disagree_cost_a_third_call(evaluate: Run, serve: Serve) -> N
     assert len(judging.requests) == 3 * task["n"]
 
 
+def test_severity_stands_beside_the_score_and_never_in_it(evaluate: Run, serve: Serve) -> None:
+    def says(body: dict[str, Any]) -> str:
+        if "missing - " in prompt_text(body):
+            return '{"missing": [{"urgency": "urgent"}], "score": 3}'
+        return '{"reason": "Denied.", "relation": "opposite", "score": 0}'
+
+    answering, judging = serve(lambda _: "no idea"), serve(says)
+    argv = [*candidate(answering), *judge(judging), "--no-cache"]
+    argv += ["--tasks", "rad_vqa,mimic_cxr_report_generation"]
+
+    runs = [
+        json.loads(evaluate(*argv, *more)[1])
+        for more in ([], ["--set", "harm={opposite: 0.25}"], ["--set", "harm={}"])
+    ]
+
+    told = [[task["harm"] for task in run["tasks"].values()] for run in runs]
+    assert told == [[0.8, 1.0], [0.25, 0.0], [None, None]]
+    assert runs[0]["tasks"]["rad_vqa"]["error_tags"] == {"opposite": 10}
+    scores = [[task["score"] for task in run["tasks"].values()] for run in runs]
+    assert scores == [[0.0, 0.6]] * 3
+    assert len({run["judging_digest"] for run in runs}) == 3
+
+
+def test_a_server_that_takes_no_switch_is_told_with_the_cure(evaluate: Run, serve: Serve) -> None:
+    def strict_about_fields(body: dict[str, Any]) -> str | Reply:
+        if "chat_template_kwargs" not in body:
+            return '{"score": 1}'
+        said = "property 'chat_template_kwargs' is unsupported"
+        return Reply(status=400, body=json.dumps({"error": {"message": said}}))
+
+    answering, judging = serve(lambda _: "no idea"), serve(strict_about_fields)
+    argv = [*candidate(answering), *judge(judging), "--tasks", "rad_vqa", "--no-cache"]
+
+    stopped, _, err = evaluate(*argv, "--set", "judge.thinking=qwen3")
+    done, _, _ = evaluate(*argv, "--set", "judge.thinking=as_is")
+
+    assert (stopped, done) == (4, 0)
+    assert "or --set judge.thinking=as_is" in err
+
+
 def test_the_same_question_with_the_same_answer_is_judged_once(
     evaluate: Run, serve: Serve, tmp_path: Path
 ) -> None:

@@ -427,6 +427,30 @@ def test_a_cache_of_an_older_version_is_read_and_learns_of_refusals(tmp_path: Pa
     assert known == [("said", False, ()), (None, True, ("undecided",))]
 
 
+def test_what_a_vote_says_goes_and_comes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "verdicts.sqlite"
+    said = {"points": 0.0, "is_refusal": True, "labels": ("undecided",)}
+    old = [vote_of(f"{number:03}").model_copy(update=said) for number in range(300)]
+    now = vote_of("000").model_copy(update={"labels": ("same",)})
+    with VerdictCache.at(path) as cache:
+        cache.keep(old, restricted=False)
+    monkeypatch.setattr("medix_eval.judging.cache._LARGEST_BYTES", path.stat().st_size - 1)
+
+    with VerdictCache.at(path) as cache:
+        cache.keep(
+            [now, old[299].model_copy(update={"points": 1.0, "labels": ()})], restricted=True
+        )
+        first, last = cache.find("000"), cache.find("299")
+
+    assert first == {
+        "points": 1.0, "reply": None, "is_refusal": False, "labels": ("same",), "cached": True,
+    }  # fmt: skip
+    assert last is not None
+    assert (last["points"], last["is_refusal"], last["labels"]) == (0.0, True, ("undecided",))
+
+
 def test_a_reminder_offers_the_refusal_too() -> None:
     scripted = Scripted(BROKEN, YES)
 

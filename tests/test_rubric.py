@@ -10,13 +10,16 @@ import re
 from collections import Counter
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_eval.errors import ConfigError, ReplyUnusable
+from medix_eval.data.samples import _question_at
+from medix_eval.errors import BadRow, ConfigError, ReplyUnusable
+from medix_eval.evaluation.controls import _without_images
 from medix_eval.judge_check.probes import load_probes
 from medix_eval.judge_check.sheet import COLUMNS, as_page
 from medix_eval.judging.judge import Judge, cells, grader_for
@@ -26,7 +29,7 @@ from medix_eval.judging.protocol import DialogueJudge, LLMJudge, Rubric, load_pr
 from medix_eval.judging.replies import RELATIONS, details_of, labels_of, read_points, verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.requests import thinking_switch
-from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord
+from medix_eval.records import CompletionRecord, Kind, Outcome, Sample, VerdictRecord
 from medix_eval.results.statistics import Said, judge_effects, ratings
 
 ROOT = Path(__file__).parents[1]
@@ -181,7 +184,7 @@ def test_effects_of_order_and_wording_are_told_apart() -> None:
     rng = random.Random(4)  # noqa: S311
     said = [votes_of(number, order=0.2, wording=0.1, rng=rng) for number in range(3000)]
 
-    found = judge_effects(said, graded=False)
+    found = judge_effects((votes, 1.0) for votes in said)
 
     assert {*found} == {"question_1", "question_2", "question_3", "reference first"}
     covers = {"reference first": 0.2, "question_3": 0.1, "question_1": -0.05, "question_2": -0.05}
@@ -191,6 +194,23 @@ def test_effects_of_order_and_wording_are_told_apart() -> None:
         assert high - low < 0.12
     assert found["reference first"].n == 3000
     assert found["question_1"].n == pytest.approx(2000, abs=100)
+
+
+def test_an_effect_is_a_share_of_the_scale() -> None:
+    votes: list[Said] = [("j", "report_1", 5.0), ("j", "report_2/answer_first", 3.0)]
+
+    found = judge_effects([(votes, 5.0)] * 20)
+
+    assert found["reference first"].difference == pytest.approx(0.4)
+    low, high = found["reference first"].interval or (0.0, 0.0)
+    assert low <= 0.4 <= high
+
+
+@pytest.mark.parametrize(("second", "found"), [(None, set()), (1.0, {"reference first"})])
+def test_a_vote_that_failed_is_in_no_effect(second: float | None, found: set[str]) -> None:
+    votes: list[Said] = [("j", "question_1", 0.0), ("j", "question_1/answer_first#2", second)]
+
+    assert {*judge_effects([([*votes, ("j", "question_3", 1.0)], 1.0)])} == found
 
 
 def test_the_raters_of_drawn_prompts_are_first_and_second_vote() -> None:
@@ -209,8 +229,8 @@ def test_the_reference_of_a_choice_has_its_letter() -> None:
 def test_every_letter_that_reads_the_same_is_right() -> None:
     twice = CHOICE.model_copy(
         update={
-            "prompt": "Which?\nA. vitamin  c\nB. Vitamin B\nC. Vitamin C",
-            "options": ("vitamin  c", "Vitamin B", "Vitamin C"),
+            "prompt": "Which?\nA. Vitamin  C\nB. Vitamin B\nC. Vitamin C\nD. vitamin c",
+            "options": ("Vitamin  C", "Vitamin B", "Vitamin C", "vitamin c"),
         }
     )
 
@@ -242,6 +262,36 @@ def test_the_published_evaluation_sees_the_text_alone() -> None:
     assert "Correct answer:\nVitamin C\n" in asked[0].text
 
 
+def test_images_left_out_move_no_question() -> None:
+    prompt = "<image>History: none.\nWhich organ is it?"
+    sample = Sample(
+        id="s", task="t@1", row=0, kind=Kind.OPEN, prompt=prompt, reference="liver",
+        question_at=prompt.index("Which"), images=(b"image",),
+    )  # fmt: skip
+
+    found = _without_images(sample)
+
+    assert found.prompt[found.question_at :] == "Which organ is it?"
+
+
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [("maybe", "maybe\n\nA. yes\nB. maybe"), ("A", None), ("Is it?  ", "Is it?\nmaybe")],
+)
+def test_a_question_begins_at_its_line(question: str, shown: str | None) -> None:
+    prompt = "Is it?\nmaybe\n\nA. yes\nB. maybe"
+    task: Any = SimpleNamespace(name="t", settings=SimpleNamespace(question="q"))
+
+    def begins() -> int:
+        return _question_at(task, {"q": question}, prompt=prompt, row=3)
+
+    if shown is None:
+        with pytest.raises(BadRow, match="t, row 3: column 'q' is no line of the prompt"):
+            begins()
+    else:
+        assert prompt[begins() :].startswith(shown)
+
+
 def test_a_judge_sees_the_question_and_not_what_stands_before() -> None:
     prompt = (
         "BACKGROUND: long.\nWhich vitamin?\n\nChoices:\nA. Vitamin A\nB. Vitamin B\nC. Vitamin C"
@@ -267,6 +317,7 @@ def verdict(points: int, *, kind: str, rng: random.Random) -> dict[str, Any]:
     lists = {
         name: [error | {"urgency": rng.choice(["urgent", "minor"])}] * rng.randrange(3)
         for name in ("missing", "contradicted", "invented")
+        if points < 5
     }
     return {"reason": reason, **lists, "score": points}
 
@@ -296,6 +347,38 @@ def test_a_verdict_that_contradicts_itself_is_none(relation: str, points: int) -
             read_points(text, scale=(0, 1))
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"relation": "Opposite", "score": 1}',
+        '{"relation": " opposite ", "score": 1}',
+        '{"relation": "opposite - other side", "score": 1}',
+        '{"relation": ["opposite"], "score": 1}',
+        '{"Relation": "opposite", "score": 1}',
+        '{"relation": "opposite"}\n{"score": 1}',
+        '{"relation": "same", "relation": "opposite", "score": 1}',
+        '{"relation": "alike", "score": 1}',
+        '{"relation": "partial", "score": "refused"}',
+        '{"relation": null, "score": 1}',
+    ],
+)
+def test_a_relation_in_any_spelling_must_fit_its_score(reply: str) -> None:
+    with pytest.raises(ReplyUnusable, match="contradicts itself"):
+        read_points(reply, scale=(0, 1))
+
+
+def test_a_report_without_error_has_none_listed() -> None:
+    listed = '{"missing": [{"finding": "mass"}], "score": 5}'
+
+    assert read_points(listed.replace("5", "4"), scale=(0, 5)) == 4
+    with pytest.raises(ReplyUnusable, match="contradicts itself"):
+        read_points(listed, scale=(0, 5))
+
+
+def test_a_reason_may_hold_a_line_break() -> None:
+    assert read_points('{"reason": "a\nb", "relation": "same", "score": 1}', scale=(0, 1)) == 1
+
+
 def test_a_refusal_that_is_said_to_mean_the_reference_is_no_verdict() -> None:
     with pytest.raises(ReplyUnusable, match="contradicts itself"):
         read_points('{"relation": "same", "score": "refused"}', scale=(0, 1))
@@ -306,8 +389,9 @@ def test_a_refusal_that_is_said_to_mean_the_reference_is_no_verdict() -> None:
     [
         ('{"score": 1}', ()),
         ("not JSON", ()),
-        ('{"relation": "Same", "score": 1}', ()),
-        ('{"relation": ["opposite"], "score": 0}', ()),
+        ('{"relation": "Same", "score": 1}', ("same",)),
+        ('{"relation": "alike", "score": 1}', ()),
+        ('{"relation": ["opposite"], "score": 0}', ("opposite",)),
         ('{"relation": "opposite", "score": 0}', ("opposite",)),
         ('{"missing": [], "contradicted": [], "invented": [], "score": 5}', ()),
         ('{"missing": "none", "contradicted": [7], "score": 3}', ("contradicted",)),
@@ -401,6 +485,12 @@ def test_a_second_try_asks_for_the_score_alone() -> None:
         ("deepseek-ai/DeepSeek-V3.1", "thinking"),
         ("zai-org/GLM-4.5-Air", "enable_thinking"),
         ("meta-llama/Llama-3.3-70B-Instruct", ""),
+        ("/data/qwen3/medix-r1", ""),
+        ("/models/o1/llama", ""),
+        ("org/o3d-med", ""),
+        ("Qwen3VL-8B", ""),
+        ("deepseek-ai/DeepSeek-R1-0528-Qwen3-8B", ""),
+        ("/models/Instruct/Qwen3-8B/", "enable_thinking"),
     ],
 )
 def test_a_family_is_asked_not_to_think_in_its_own_way(name: str, switch: str) -> None:
@@ -440,6 +530,7 @@ def test_a_name_that_tells_no_family_is_given_one() -> None:
         ("harm={lateralty: 1}", "mistake in `harm`"),
         ("harm={laterality: 2}", "harm.laterality"),
         ("judge.question.reply=words", "judge.question.reply"),
+        ("judge.report.prompts=[prompts/reward.jinja, prompts/reward.jinja]", "listed twice"),
     ],
 )
 def test_a_setting_that_is_none_is_named(override: str, said: str) -> None:

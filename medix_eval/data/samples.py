@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import random
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -132,9 +133,7 @@ def _sample(
         row=row,
         kind=task.kind(fields, row=row),
         prompt=prompt,
-        question_at=max(prompt.rfind(str(fields[task.settings.question]).strip()), 0)
-        if task.settings.question
-        else 0,
+        question_at=_question_at(task, fields, prompt=prompt, row=row),
         reference=reference,
         options=options,
         images=images,
@@ -143,6 +142,16 @@ def _sample(
         parser=task.settings.parser,
         restricted=task.is_restricted,
     )
+
+
+def _question_at(task: MedixTask, fields: Mapping[str, Any], *, prompt: str, row: int) -> int:
+    """Return where a judge begins to read: at the line of the question, the last one if several."""
+    if (column := task.settings.question) is None:
+        return 0
+    line = rf"(?m)^(?:{IMAGE_MARK})?{re.escape(str(fields[column]).strip())}[^\S\n]*$"
+    if not (found := [one.start() for one in re.finditer(line, prompt)]):
+        raise BadRow(f"task {task.name}, row {row}: column {column!r} is no line of the prompt")
+    return found[-1]
 
 
 def _sample_id(task: str, fields: Mapping[str, Any], *, images: Sequence[bytes]) -> str:

@@ -119,7 +119,8 @@ def _without_images(sample: Sample) -> Sample:
     if not sample.images:
         return sample
     text = sample.prompt.replace(IMAGE_MARK, "").strip("\n")
-    return replace(sample, prompt=text, images=())
+    before = sample.prompt[: sample.question_at].replace(IMAGE_MARK, "").lstrip("\n")
+    return replace(sample, prompt=text, question_at=len(before), images=())
 
 
 def _with_blanks(sample: Sample) -> Sample:

@@ -64,8 +64,10 @@ def estimate(
         "max_completion_tokens": settings.protocol.generation.max_tokens,
         "judges": [judge.name for judge in judges],
         "max_judge_calls": votes * len(judges),
-        "judge_prompt_tokens": sum(task["judge_prompt_tokens"] for task in tasks.values()),
-        "judge_tokens_shared": sum(task["judge_tokens_shared"] for task in tasks.values()),
+        "judge_prompt_tokens": len(judges)
+        * sum(task["judge_prompt_tokens"] for task in tasks.values()),
+        "judge_tokens_shared": len(judges)
+        * sum(task["judge_tokens_shared"] for task in tasks.values()),
         "hosts": hosts,
     }
     return json.dumps(result, indent=2) if as_json else _text(result)

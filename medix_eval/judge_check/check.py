@@ -32,6 +32,7 @@ from medix_eval.report.format import decimal, percent, points, span, stacked, ta
 from medix_eval.report.tables import gains, judge_tokens
 from medix_eval.results.labels import Labels
 from medix_eval.results.scorecard import Confusion, Kappa, Rate, Scorecard, ShareDifference, Usage
+from medix_eval.results.scoring import range_of
 from medix_eval.results.statistics import judge_effects
 from medix_eval.results.store import JudgedRun, slug
 from medix_eval.storage.digests import digest
@@ -125,10 +126,10 @@ def make_scorecard(
         position_bias=letter_bias(judged),
         judge_effects=judge_effects(
             (
-                [(one.judge, one.prompt, one.points) for one in answer.verdict.votes]
-                for answer in judged
-            ),
-            graded=False,
+                [(vote.judge, vote.prompt, vote.points) for vote in one.verdict.votes],
+                range_of(who.judging, one.item.record.kind),
+            )
+            for one in judged
         ),
         consistency=consistency(judged),
         parse_failures=rate(len(unread), len(votes)),

@@ -69,20 +69,20 @@ class VerdictCache:
         """Keep valid votes by key; of restricted data only points and labels, never the words."""
         for vote in votes:
             self.under_way.pop(vote.key, None)
-        rows = [
-            (vote.key, vote.points, None if restricted else vote.reply)
-            for vote in votes
-            if vote.points is not None and not vote.cached
-        ]
-        if not rows:
+        new = [vote for vote in votes if vote.points is not None and not vote.cached]
+        if not new:
             return
         try:
             with self.connection:
-                self.connection.executemany("INSERT OR IGNORE INTO votes VALUES (?, ?, ?)", rows)
-                refusals = [(vote.key,) for vote in votes if vote.is_refusal]
-                self.connection.executemany("INSERT OR IGNORE INTO refusals VALUES (?)", refusals)
-                labels = [(vote.key, " ".join(vote.labels)) for vote in votes if vote.labels]
-                self.connection.executemany("INSERT OR IGNORE INTO labels VALUES (?, ?)", labels)
+                execute = self.connection.execute
+                for vote in new:
+                    said = (vote.key, vote.points, None if restricted else vote.reply)
+                    if not execute("INSERT OR IGNORE INTO votes VALUES (?, ?, ?)", said).rowcount:
+                        continue  # another process was first: what it said stays together
+                    if vote.is_refusal:
+                        execute("INSERT OR REPLACE INTO refusals VALUES (?)", (vote.key,))
+                    labels = (vote.key, " ".join(vote.labels))
+                    execute("INSERT OR REPLACE INTO labels VALUES (?, ?)", labels)
         except sqlite3.OperationalError as error:  # locked for long, or the disk is full
             _LOG.warning("the verdict cache was not written: %s", error)
 
@@ -125,6 +125,8 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.execute(_LABELS)
         if path.stat().st_size > _LARGEST_BYTES:
             connection.execute(_EVICT)
+            for table in ("refusals", "labels"):
+                connection.execute(f"DELETE FROM {table} WHERE key NOT IN (SELECT key FROM votes)")  # noqa: S608
             connection.commit()
             connection.execute("VACUUM")
     except sqlite3.DatabaseError:

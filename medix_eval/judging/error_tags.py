@@ -27,8 +27,8 @@ from medix_eval.rules.text import (
     words_of,
 )
 
-TAGS = {*RELATIONS, *FINDING_TAGS, "negation", "laterality", "modality", "organ", "number", "unit"}
-TAGS |= {f"factor_{10**power}" for power in (1, 2, 3, 6)}
+TAGS = {*RELATIONS, *FINDING_TAGS, "negation", "laterality", "modality", "organ", "number"}
+TAGS |= {"unit", "unknown"} | {f"factor_{10**power}" for power in (1, 2, 3, 6)}
 """All mistakes that rules or a judge name; `harm` of a protocol weighs them."""
 _LONGEST_ANSWER = 1_000
 """Characters; in a longer text the difference is hardly ever the only one."""

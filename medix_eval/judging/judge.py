@@ -124,7 +124,7 @@ class Judge:
                 fields,
                 cell.answer_first,
                 self._switch,
-                *(rubric.scale, rubric.labels, rubric.reply),
+                *(rubric.labels, replies.verdict_schema(rubric.scale, rubric.reply)),
                 JUDGING_VERSION,  # how replies are read moves a vote, too
                 *self.thinking,
             ]

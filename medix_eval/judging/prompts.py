@@ -99,11 +99,10 @@ def filled(
 
 def _lettered(record: CompletionRecord) -> str:
     """Put the letters of the right option, and of any that reads the same, before the reference."""
-    wanted = " ".join(record.reference.casefold().split())
     letters = [
         letter
         for letter, option in zip(ascii_uppercase, record.options, strict=False)
-        if " ".join(option.casefold().split()) == wanted
+        if option.split() == record.reference.split()
         and re.search(rf"(?m)^\W*{letter}\W+{re.escape(option[:40])}", record.prompt)
     ]
     return f"{' or '.join(letters)}. {record.reference}" if letters else record.reference

@@ -21,7 +21,8 @@ from medix_eval.storage.bundled import bundled, read_mapping, set_key
 from medix_eval.storage.digests import digest
 
 JUDGING_VERSION = 5
-"""Goes up with any score-affecting change to answer extraction, rules or reply reading."""
+"""Goes up with any score-affecting change to answer extraction, rules or reply reading, with
+`judges/rubric/replies.yaml` and `models/thinking.yaml`."""
 _Mark = Annotated[str, Field(min_length=1)]
 
 
@@ -121,6 +122,8 @@ class Rubric(Frozen):
         for word, points in self.labels.items():
             if not lowest <= points <= highest:
                 raise ValueError(f"label {word!r} gives {points}, which is off the scale")
+        if len({*self.prompts}) != len(self.prompts):
+            raise ValueError("a prompt is listed twice: use repeats")
         if len({word.casefold() for word in self.labels}) != len(self.labels):
             raise ValueError("two labels differ only in case")
         return self

@@ -32,6 +32,7 @@ _SAID = re.compile(
 )
 _KEY = re.compile(rf"(?i)(?:{_NOUN}|correct)")
 """A key of an object that gives a verdict."""
+_RELATION = re.compile(r'(?i)"\s*relation\s*"\s*:\W*(\w*)')
 _REFUSED = "refused"
 """In place of a number: the answer declines to answer."""
 _AROUND_A_LABEL = " \t\r\n.*'\"`"
@@ -80,7 +81,7 @@ def details_of(reply: str, more: Pairs = ()) -> dict[str, Any]:
     said = after_thinking(reply, more=more) or ""
     found = [one[0] for one in _OBJECT.finditer(said) if _CLAIM.search(one[0])]
     with suppress(ValueError, RecursionError):
-        verdict = json.loads(found[-1]) if found else {}
+        verdict = json.loads(found[-1], strict=False) if found else {}
         return {key: value for key, value in verdict.items() if not _KEY.search(key)}
     return {}
 
@@ -88,8 +89,8 @@ def details_of(reply: str, more: Pairs = ()) -> dict[str, Any]:
 def labels_of(reply: str, more: Pairs = ()) -> tuple[str, ...]:
     """Return what a verdict says in words of its schema: the relation, or a report's errors."""
     details = details_of(reply, more)
-    if str(details.get("relation")) in RELATIONS:
-        return (details["relation"],)
+    for relation in map(str.casefold, _RELATION.findall(reply)[-1:] if details else ()):
+        return (relation,) if relation in RELATIONS else ()
     labels = set[str]()
     for name in _LISTS:
         listed = details.get(name)
@@ -118,6 +119,7 @@ def read_points(
     if not verdicts:
         raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
     points, *others = {_points(one[0], scale) for one in verdicts}
+    _check_relations(said, points, scale=scale)
     prose = _OBJECT.sub(lambda one: "|" if _CLAIM.search(one[0]) else one[0], said)
     told = {one if one.isdigit() else "0" for one in map(str.casefold, _SAID.findall(prose))}
     is_other = re.search(rf'"[^"]*{_KEY.pattern[4:]}[^"]*"\s*:', prose.casefold())
@@ -136,7 +138,7 @@ def _points(verdict: str, scale: tuple[int, int]) -> int | None:
     """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"; None for "refused"."""
     found: list[tuple[str, Any]] = []  # in the objects of its lists, too
     try:
-        json.loads(verdict, object_pairs_hook=found.extend)
+        json.loads(verdict, strict=False, object_pairs_hook=found.extend)
         ((_, score),) = (pair for pair in found if _KEY.search(pair[0]))
         is_refusal = str(score).casefold() == _REFUSED
         is_number = not isinstance(score, bool) and "_" not in str(score)
@@ -145,10 +147,19 @@ def _points(verdict: str, scale: tuple[int, int]) -> int | None:
         raise ReplyUnusable(f"the verdict is not JSON with one score: {_tail(verdict)}") from error
     if points not in range(scale[0], scale[1] + 1):
         raise ReplyUnusable(f"score {score!r:.40} is not one of {scale[0]} to {scale[1]}")
-    for relation in (str(value) for key, value in found if key == "relation" and scale == (0, 1)):
-        if RELATIONS.get(relation, points) != points:
-            raise ReplyUnusable(f"the verdict contradicts itself: {relation} with score {score}")
+    is_faulty = any(value and key in _LISTS for key, value in found)
+    if is_faulty and points == scale[1]:
+        raise ReplyUnusable(f"the verdict contradicts itself: errors, and score {score}")
     return None if is_refusal else int(points)
+
+
+def _check_relations(said: str, points: int | None, *, scale: tuple[int, int]) -> None:
+    """Raise `ReplyUnusable` for a relation that is none, or has other points."""
+    for relation in map(str.casefold, _RELATION.findall(said)) if scale == (0, 1) else ():
+        fits = relation == "undecided" if points is None else RELATIONS.get(relation) == points
+        if not fits:
+            given = _REFUSED if points is None else points
+            raise ReplyUnusable(f"the verdict contradicts itself: {relation} with score {given}")
 
 
 def _stands_alone(before: str, after: str) -> bool:

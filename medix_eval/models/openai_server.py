@@ -297,9 +297,10 @@ class Connected:
             raise RequestFailed(at, retry_after_s=wait_s)
         if asked and asked.schema is not None and _OF_A_SCHEMA.search(words):
             raise RequestRefused(message, is_schema=True)
-        setting, about = _setting(reply, words), status if status in _STOPS else kind
+        setting, about = _setting(reply, words, asked), status if status in _STOPS else kind
         if setting and status not in _STOPS:
             hint = f"it refuses {setting!r}, and so every request: use a server that takes it"
+            hint += ", or --set judge.thinking=as_is" * bool(asked and setting in asked.extra)
             raise ServerError(at, hint=hint)
         if about in _STOPS:
             known = {"key_env": self.server.key_env, "where": self.server.where}
@@ -426,12 +427,14 @@ def _without(said: str, prompt: str) -> str:
     return " ".join(word for at, word in enumerate(words) if at not in hidden)
 
 
-def _setting(reply: Any, words: str) -> str | None:
+def _setting(reply: Any, words: str, asked: Prompt | None) -> str | None:
     """Return the setting of our requests that an error names: in a field of it, or in its words."""
     error = reply.get("error", reply) if isinstance(reply, dict) else {}
     param = error.get("param") if isinstance(error, dict) else None
     if isinstance(param, str) and (name := re.split(r"[.\[]", param)[0]) in (*_SETTINGS, "model"):
         return name
+    if extra := [name for name in (asked.extra if asked else ()) if name in words]:
+        return extra[0]
     found = _NAMED.search(words)
     return next(filter(None, found.groups())) if found else None
 

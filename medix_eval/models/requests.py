@@ -187,7 +187,8 @@ def thinking_switch(thinking: str, model: str) -> Mapping[str, Any]:
     families = read_mapping(Path(__file__).with_name("thinking.yaml"), what="switches of thinking")
     if thinking not in {"off", "as_is", *families}:
         raise UnknownName("family of models that think", thinking, ["off", "as_is", *families])
-    by_name = (one for one in families.values() if re.search(one["names"], model.casefold()))
+    name = model.casefold().rstrip("/").rpartition("/")[2]
+    by_name = (one for one in families.values() if re.search(one["names"], name))
     found = families.get(thinking) or (next(by_name, {}) if thinking == "off" else {})
     return {key: value for key, value in found.items() if key != "names"}
 

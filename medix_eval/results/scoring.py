@@ -88,7 +88,7 @@ def score_run(
         labels.check(known, run=judged)
         corrections = _corrections(tallies, labels)
     tasks = {
-        name: tally.score(judging.judging.get("harm") or {}).model_copy(
+        name: tally.score(judging.judging).model_copy(
             update={"corrected": corrections[name].corrected if name in corrections else None}
         )
         for name, tally in tallies.items()
@@ -332,8 +332,9 @@ class Tally:
             if one.score is not None
         ]
 
-    def score(self, harm: Mapping[str, float]) -> TaskScore:
-        """Return the task's row of the table; `harm` is how severe each mistake is."""
+    def score(self, settings: Mapping[str, Any]) -> TaskScore:
+        """Return the task's row of the table; the judging's settings know scale and severities."""
+        harm, points_range = settings.get("harm") or {}, range_of(settings, self.entry.kind)
         n, judged = self.entry.num_selected, self.judged.values()
         outcomes = Counter(one.outcome for one in judged)
         outcomes[Outcome.SKIPPED] += n - outcomes.total()
@@ -366,11 +367,11 @@ class Tally:
             n_clusters=clusters.num_clusters if self.entry.cluster else None,
             slices=slice_scores(rows, with_clusters=self.entry.cluster is not None),
             agreement=agreement((ratings(one.votes) for one in judged), graded=is_graded),
-            judge_effects=judge_effects((one.votes for one in judged), graded=is_graded),
+            judge_effects=judge_effects((one.votes, points_range) for one in judged),
             agreement_with_rules=self._agreement_with_rules(graded=is_graded),
             error_tags=dict(sorted(Counter(tag for one in judged for tag in one.tags).items())),
             harm=mean(
-                max((harm.get(tag, 0.0) for tag in one.tags), default=0.0)
+                max((harm.get(tag, 0.0) for tag in one.tags or _UNNAMED[one.outcome]), default=0.0)
                 for one in judged
                 if one.score is not None and harm
             ),
@@ -406,6 +407,17 @@ class Tally:
             candidate_seconds=round(math.fsum(one.seconds for one in answered), 3),
             judge_seconds=round(math.fsum(one.seconds for one in judged), 3),
         )
+
+
+_UNNAMED = {outcome: ("unknown",) if outcome is Outcome.WRONG else () for outcome in Outcome}
+"""In place of the tags of an answer whose mistake nobody names."""
+
+
+def range_of(settings: Mapping[str, Any], kind: str) -> float:
+    """Return the range of the points of a vote, as the settings of a judging say."""
+    rubric = settings.get("judge", {}).get("report" if kind == Kind.REPORT else "question") or {}
+    lowest, highest = rubric.get("scale", (0, 1))
+    return float(highest - lowest)
 
 
 def mean(values: Iterable[float]) -> float | None:

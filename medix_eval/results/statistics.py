@@ -566,8 +566,6 @@ def _clipped(value: float) -> float:
     return min(1.0, max(0.0, value))
 
 
-_MOST_POINTS = 5
-"""Of a report, whose task file says so."""
 _PAIR = 2
 
 
@@ -617,21 +615,22 @@ Said = tuple[str, str, float | None]
 """Judge, prompt and points of a vote."""
 
 
-def judge_effects(samples: Iterable[Sequence[Said]], *, graded: bool) -> dict[str, Difference]:
+def judge_effects(samples: Iterable[tuple[Sequence[Said], float]]) -> dict[str, Difference]:
     """Return what order and wording of a prompt do to a vote, from the first two of each sample.
 
+    Samples are their votes and the range of their scale; effects are shares of it.
     Which cells these are is drawn by the sample, so each effect is a mean of paired differences;
     of prompts that are not drawn there is none, for order and wording would go together.
     """
     gains: defaultdict[str, list[float]] = defaultdict(list)
-    for votes in samples:
+    for votes, points_range in samples:
         for judge in dict.fromkeys(one[0] for one in votes):
             pair = [(prompt.partition("#")[0], points) for who, prompt, points in votes
                     if who == judge][:_PAIR]  # fmt: skip
             (first, one), (second, other) = pair if len(pair) == _PAIR else [("", None)] * _PAIR
             if one is None or other is None:
                 continue
-            gain = (one - other) / (_MOST_POINTS if graded else 1)
+            gain = (one - other) / points_range
             if first.endswith(SWAPPED) != second.endswith(SWAPPED):
                 gains["reference first"].append(gain if second.endswith(SWAPPED) else -gain)
             if (name := first.removesuffix(SWAPPED)) != (last := second.removesuffix(SWAPPED)):
