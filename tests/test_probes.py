@@ -57,7 +57,7 @@ PROBED = {
     "other side": "laterality",
     "denied": "negation_flip",
     "yes for no": "negation_flip",
-    "another finding": "wrong_option",
+    "another thing": "wrong_option",
     "place": "place",
     "dose": "dose",
     "an answer or item too many": "too_many",
