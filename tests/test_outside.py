@@ -186,7 +186,8 @@ def test_a_protocol_of_others_is_one_file_and_its_prompt(
     settings: dict[str, Any] = yaml.safe_load((repository / "judges" / "medix.yaml").read_text())
     settings["name"] = "ward-round"
     for rubric in ("question", "report"):
-        settings["judge"][rubric] |= {"prompts": ["mine.jinja"], "decide": "mean"}
+        own = {"prompts": ["mine.jinja"], "decide": "mean", "crossed": False, "reply": "score"}
+        settings["judge"][rubric] |= own
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "mine.jinja").write_text(
         'Ward round: {{ question }} {{ reference }} {{ answer }} Reply {"score": 0} or 1.'

@@ -415,9 +415,13 @@ _UNNAMED = {outcome: ("unknown",) if outcome is Outcome.WRONG else () for outcom
 
 def range_of(settings: Mapping[str, Any], kind: str) -> float:
     """Return the range of the points of a vote, as the settings of a judging say."""
-    rubric = settings.get("judge", {}).get("report" if kind == Kind.REPORT else "question") or {}
-    lowest, highest = rubric.get("scale", (0, 1))
-    return float(highest - lowest)
+    try:
+        lowest, highest = settings["judge"]["report" if kind == Kind.REPORT else "question"][
+            "scale"
+        ]
+        return float(highest - lowest) or 1.0
+    except (KeyError, TypeError, ValueError):  # rules, a dialogue, or a stranger's file
+        return 1.0
 
 
 def mean(values: Iterable[float]) -> float | None:

@@ -490,7 +490,9 @@ def _verdict(form: str, means: str = "own") -> Maker:
 
 def _filled(form: str, said: Said) -> str:
     relations = ("same", "opposite") if said.points else ("opposite", "same")
-    for mark, word in zip("#~@%", (said.points, 0 if said.points else 1, *relations), strict=True):
+    errors = "" if said.points in {1, 5} else f"{_ERROR}, {_ERROR}"
+    words = (errors, said.points, 0 if said.points else 1, *relations)
+    for mark, word in zip("$#~@%", words, strict=True):
         form = form.replace(mark, str(word))
     return form
 
@@ -508,10 +510,8 @@ _WITH_RELATION = (
     r'{"reason": "It claims \"score\": ~, and {that} is all.", "relation": "@", "score": #}'
 )
 _ERROR = '{"finding": "mass", "site": "", "side": "left", "certainty": "sure", "urgency": "urgent"}'
-_WITH_FINDINGS = (
-    f'{{"reason": "", "missing": [{_ERROR}, {_ERROR}], "contradicted": [], "invented": [], '
-    '"score": #}'
-)
+_WITH_FINDINGS = '{"reason": "", "missing": [$], "contradicted": [], "invented": [], "score": #}'
+"""With errors for `$`, but not where the score says that there is none."""
 
 VERDICTS: Makers = {
     "verdict": (10.0, _verdict(_PLAIN_VERDICT)),
