@@ -154,7 +154,6 @@ class CompletionRecord(Frozen):
     kind: Kind
     prompt: str
     question_at: int = 0
-    """Where in the prompt the question begins; what stands before is not sent to a judge."""
     reference: str
     options: tuple[str, ...] = ()
     facts: dict[str, str] = {}

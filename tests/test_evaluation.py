@@ -35,7 +35,7 @@ def test_a_question_costs_two_calls_and_a_report_three(evaluate: Run, serve: Ser
     }
 
 
-def test_votes_that_disagree_cost_a_third_call(evaluate: Run, serve: Serve) -> None:
+def test_votes_that_disagree_cost_a_third_call(evaluate: Run, serve: Serve, tmp_path: Path) -> None:
     def split(body: dict[str, Any]) -> str:
         """Lean to the order, which the first two votes differ in."""
         *_, last, _ = prompt_text(body).splitlines()
@@ -49,6 +49,10 @@ def test_votes_that_disagree_cost_a_third_call(evaluate: Run, serve: Serve) -> N
     task = json.loads(out)["tasks"]["rad_vqa"]
     assert task["outcomes"]["wrong"] + task["outcomes"]["correct"] == task["n"]
     assert len(judging.requests) == 3 * task["n"]
+    for verdict in records(tmp_path, "verdicts.jsonl"):
+        first, second, third = (vote["points"] for vote in verdict["votes"])
+        assert {first, second} == {0.0, 1.0}
+        assert verdict["score"] == third
 
 
 def test_severity_stands_beside_the_score_and_never_in_it(evaluate: Run, serve: Serve) -> None:

@@ -203,6 +203,12 @@ def test_an_answer_stays_between_its_fences(name: str, answer_first: bool, answe
     assert fence("s1", answer) not in answer
 
 
+@pytest.mark.parametrize("answer", ["babila", "luruke", "rugiki"])
+def test_an_answer_that_is_its_own_first_fence_gets_another(answer: str) -> None:
+    """Found by trying all words; whoever writes answers beforehand could do that, too."""
+    assert fence("s3", answer) != f"=== {answer} ==="
+
+
 def test_a_quarter_of_what_a_careless_judge_says_is_still_read() -> None:
     """The others quote a verdict, or give theirs in the middle of a sentence that quotes."""
     draw = random.Random(0)  # noqa: S311

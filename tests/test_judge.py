@@ -3,12 +3,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_judges import Scripted, a_judge
 
 from medix_eval.errors import RequestFailed, RequestRefused
 from medix_eval.exchange.recorded import problem_of_replies
@@ -16,8 +16,8 @@ from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import REMINDER, Grade, Judge, decide, grader_for
 from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.prompts import fence
-from medix_eval.judging.protocol import LLMJudge, Rubric, load_protocol
-from medix_eval.models.chat import Completion, Prompt, Sampling
+from medix_eval.judging.protocol import Rubric, load_protocol
+from medix_eval.models.chat import Completion
 from medix_eval.records import CompletionRecord, Kind, Vote
 
 RECORD = CompletionRecord(
@@ -31,43 +31,6 @@ RECORD = CompletionRecord(
 )
 REPORT = RECORD.model_copy(update={"kind": Kind.REPORT})
 NO, YES, BROKEN = '{"score": 0}', '{"score": 1}', "no idea"
-
-
-class Scripted:
-    """Gives the replies in order, the last one for ever; keeps what it was asked."""
-
-    def __init__(self, *replies: str | Exception | Completion) -> None:
-        self.replies = list(replies)
-        self.prompts: list[Prompt] = []
-        self.seeds: list[int] = []
-
-    async def ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        self.prompts.append(prompt)
-        self.seeds.append(sampling.seed)
-        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        if isinstance(reply, Exception):
-            raise reply
-        return reply if isinstance(reply, Completion) else Completion(text=reply)
-
-
-def a_judge(
-    scripted: Scripted,
-    *,
-    tries: int = 1,
-    cache: VerdictCache | None = None,
-    protocol: str = "medix",
-    overrides: Sequence[str] = (),
-) -> Judge:
-    loaded = load_protocol(protocol, overrides=[f"judge.tries={tries}", *overrides])
-    assert isinstance(loaded.judge, LLMJudge)
-    return Judge(
-        name="scripted",
-        identity={"id": "scripted"},
-        ask=scripted.ask,
-        spec=loaded.judge,
-        texts=loaded.texts,
-        cache=cache,
-    )
 
 
 def grade(judge: Judge, record: CompletionRecord = RECORD, answer: str = "The liver") -> Grade:

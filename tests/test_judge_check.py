@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted_servers import FENCED, Run, Serve, judge
+from scripted_servers import FENCED, Run, Serve, asked_answer, judge
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from medix_eval.judge_check.biases import JudgedAnswer, confusion, letter_bias
@@ -215,7 +215,7 @@ def verdict_of(item: LabelledAnswer, *, is_accepted: bool) -> VerdictRecord:
 @pytest.mark.slow
 def test_a_judge_that_likes_long_answers_is_seen_to(check: Check, serve: Any) -> None:
     def long_is_right(body: dict[str, Any]) -> str:
-        return YES if len(between_fences(body)) > 150 else NO
+        return YES if len(asked_answer(prompt_text(body))) > 150 else NO
 
     _, card = check(*serve(long_is_right))
 
@@ -386,11 +386,6 @@ def test_a_flag_that_cannot_be_is_one_line(run: Run, out: Path, argv: list[str],
 
     assert code == 2
     assert said in errors
-
-
-def between_fences(body: dict[str, Any]) -> str:
-    ((_, answer),) = FENCED.findall(prompt_text(body))
-    return str(answer)
 
 
 def test_a_scorecard_that_could_not_be_kept_asks_nobody(

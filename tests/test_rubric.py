@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_judges import Scripted, a_judge
 
 from medix_eval.data.samples import _question_at
 from medix_eval.errors import BadRow, ConfigError, ReplyUnusable
 from medix_eval.evaluation.controls import _without_images
 from medix_eval.judge_check.probes import load_probes
 from medix_eval.judge_check.sheet import COLUMNS, as_page
-from medix_eval.judging.judge import Judge, cells, grader_for
+from medix_eval.judging.judge import cells, grader_for
 from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.prompts import check_prompts, compiled, fields_of, filled
 from medix_eval.judging.protocol import DialogueJudge, LLMJudge, Rubric, load_protocol
@@ -412,26 +413,8 @@ def test_an_old_verdict_has_no_details() -> None:
     assert details_of(thought) == {"reason": "yes"}
 
 
-class Judges:
-    """Replies in turn; keeps the prompts."""
-
-    def __init__(self, *replies: str) -> None:
-        self.replies = list(replies)
-        self.prompts: list[Prompt] = []
-
-    async def ask(self, prompt: Prompt, _: Sampling) -> Completion:
-        self.prompts.append(prompt)
-        return Completion(text=self.replies.pop(0), completion_tokens=100)
-
-    def judge(self, *overrides: str, name: str = "scripted") -> Judge:
-        protocol = load_protocol("medix", overrides=overrides)
-        assert isinstance(protocol.judge, LLMJudge)
-        how: Any = {"spec": protocol.judge, "texts": protocol.texts, "cache": None}
-        return Judge(name=name, identity={}, ask=self.ask, **how)
-
-
 def ended(record: CompletionRecord, *replies: str) -> VerdictRecord:
-    judge = Judges(*replies).judge()
+    judge = a_judge(Scripted(*replies), tries=2)
     return asyncio.run(verdict_of(record, protocol=MEDIX, grader=judge))
 
 
@@ -459,9 +442,9 @@ def test_what_is_wrong_with_a_report_is_an_error_tag() -> None:
 
 
 def test_a_second_try_asks_for_the_score_alone() -> None:
-    scripted = Judges("?", '{"score": 1}', '{"score": 1}')
+    scripted = Scripted("?", '{"score": 1}', '{"score": 1}')
 
-    asyncio.run(scripted.judge().grade(CHOICE, answer="C"))
+    asyncio.run(a_judge(scripted, tries=2).grade(CHOICE, answer="C"))
 
     first, again, _ = (set((one.schema or {})["properties"]) for one in scripted.prompts)
     assert (first, again) == ({"reason", "relation", "score"}, {"score"})
@@ -476,6 +459,7 @@ def test_a_second_try_asks_for_the_score_alone() -> None:
         ("Qwen/Qwen3-14B", "enable_thinking"),
         ("openai:qwen3-14b", "enable_thinking"),
         ("Qwen/Qwen3-4B-Instruct-2507", ""),
+        ("openai:qwen3-4b-2507", ""),
         ("Qwen/Qwen3-VL-8B-Instruct", ""),
         ("Qwen/Qwen2.5-7B-Instruct", ""),
         ("openai/gpt-oss-120b", "reasoning_effort"),
@@ -502,9 +486,10 @@ def test_a_family_is_asked_not_to_think_in_its_own_way(name: str, switch: str) -
 
 
 def test_the_switch_is_sent_and_what_thinking_cost_is_kept() -> None:
-    scripted = Judges('<think>hm</think>{"score": 1}', '{"score": 1}')
+    said = ('<think>hm</think>{"score": 1}', '{"score": 1}')
+    scripted = Scripted(*(Completion(text=one, completion_tokens=100) for one in said))
 
-    found = asyncio.run(scripted.judge(name="openai:qwen3-14b").grade(CHOICE, answer="C"))
+    found = asyncio.run(a_judge(scripted, name="openai:qwen3-14b").grade(CHOICE, answer="C"))
 
     assert scripted.prompts[0].extra == {"chat_template_kwargs": {"enable_thinking": False}}
     assert all(prompt.text.endswith(" /no_think") for prompt in scripted.prompts)
@@ -513,10 +498,11 @@ def test_the_switch_is_sent_and_what_thinking_cost_is_kept() -> None:
 
 
 def test_a_name_that_tells_no_family_is_given_one() -> None:
-    scripted = Judges(*['{"score": 1}'] * 4)
+    scripted = Scripted('{"score": 1}')
+    switched = ["judge.thinking=qwen3"]
 
-    plain = asyncio.run(scripted.judge(name="openai:judge").grade(CHOICE, answer="C"))
-    asked = scripted.judge("judge.thinking=qwen3", name="openai:judge")
+    plain = asyncio.run(a_judge(scripted, name="openai:judge").grade(CHOICE, answer="C"))
+    asked = a_judge(scripted, name="openai:judge", overrides=switched)
     told = asyncio.run(asked.grade(CHOICE, answer="C"))
 
     assert [bool(prompt.extra) for prompt in scripted.prompts] == [False, False, True, True]

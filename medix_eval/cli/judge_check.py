@@ -86,13 +86,11 @@ def judge_check(
         cards = [check.ask_about(items, one, use_cache=not no_cache, **given) for one in panels]
     for card in cards:
         folder = check.write_scorecard(card, out)
-        if not as_json:
-            print_found(card, check.scorecard_table, as_json=False)
+        if len(cards) == 1 or not as_json:
+            print_found(card, check.scorecard_table, as_json=as_json)
         typer.echo(f"scorecard: {folder / 'scorecard.json'}, chart: scorecard.svg", err=True)
     if len(cards) > 1:
         print_found(check.Scorecards(cards), check.side_by_side, as_json=as_json)
-    elif as_json:
-        print_found(cards[0], check.scorecard_table, as_json=True)
     failed = _UNUSABLE if any(card.is_unusable for card in cards) else _FAILURES
     raise typer.Exit(failed if any(card.overall.n_failed for card in cards) else _DONE)
 

@@ -18,17 +18,15 @@ from medix_eval.evaluation.evaluation import (
     refuse_foreign_hosts,
     resolve_models,
 )
-from medix_eval.evaluation.pipeline import OpenedTask, record_of
-from medix_eval.judging.judge import rounds
-from medix_eval.judging.prompts import compiled, fields_of, filled
-from medix_eval.judging.protocol import LLMJudge, Protocol
+from medix_eval.evaluation.pipeline import OpenedTask, line_of
+from medix_eval.judging.judge import first_votes
+from medix_eval.judging.protocol import Protocol
 from medix_eval.records import Kind, Sample
 from medix_eval.report.format import percent
 
 _CHARACTERS_PER_TOKEN = 4
 """A rule of thumb; the model's own tokenizer is not loaded for an estimate."""
 _MEASURED_ROWS = 64
-_Texts = defaultdict[str, list[str]]
 
 
 def estimate(
@@ -89,21 +87,18 @@ def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> s
 
 
 def _measured(opened: OpenedTask, protocol: Protocol, *, shows: bool) -> dict[str, Any]:
-    """Measure one task: the first rows stand for all, so no image is read for nothing.
+    """Measure one task; its first rows stand for all.
 
     Of the judge these are the votes that are always asked, about answers like the references.
     """
     task, settings, num = opened.task, opened.file.settings, len(opened.rows)
-    rows, spec, votes = range(min(_MEASURED_ROWS, len(task.rows))), protocol.judge, _Texts(list)
+    rows = range(min(_MEASURED_ROWS, len(task.rows)))
     found = read_samples(task, rows, key=opened.file.key, done=set(), taken=set())
-    records = [record_of(one) for one in found if isinstance(one, Sample)]
+    records = [line_of(one) for one in found if isinstance(one, Sample)]
+    votes: defaultdict[str, list[str]] = defaultdict(list)
     for record in records:
-        fields, kind = fields_of(record, answer=record.reference), record.kind
-        drawn = rounds(spec.rubric(kind), record.sample_id) if isinstance(spec, LLMJudge) else [[]]
-        for cell, _ in drawn[0]:
-            template = compiled({cell.file: protocol.texts[cell.file]})[cell.file]
-            text = filled(template, record, fields, swapped=cell.answer_first)
-            votes[cell.name].append(text)
+        for cell, text in first_votes(protocol, record, record.reference).items():
+            votes[cell].append(text)
     shared = sum(len(texts) * len(commonprefix(texts)) for texts in votes.values())  # noqa: RUF071
     each = num / (len(records) or 1)
     return {

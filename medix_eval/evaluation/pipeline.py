@@ -132,10 +132,8 @@ class Pipeline:
         except ModelError as error:
             kind = error.kind if isinstance(error, RequestRejected) else ""
             failure = Failure(error=type(error).__name__, message=str(error), kind=kind)
-            return record_of(
-                sample, failure=failure, requests=error.requests, seconds=error.seconds
-            )
-        return record_of(
+            return line_of(sample, failure=failure, requests=error.requests, seconds=error.seconds)
+        return line_of(
             sample,
             requests=completion.requests,
             seconds=completion.seconds,
@@ -244,13 +242,13 @@ def _disturbed(sample: Sample, disturb: Disturb) -> Sample | BadSample:
         return disturb(sample)
     except BadRow as error:
         failure = Failure(error=type(error).__name__, message=str(error))
-        return BadSample(record=record_of(sample, failure=failure))
+        return BadSample(record=line_of(sample, failure=failure))
 
 
 _CARRIED = "task row kind prompt question_at reference options parser restricted"
 
 
-def record_of(sample: Sample, **result: Any) -> CompletionRecord:
+def line_of(sample: Sample, **result: Any) -> CompletionRecord:
     """Return a sample with its result as a line of the run."""
     images = tuple(hashlib.sha256(image).hexdigest() for image in sample.images)
     own = {"sample_id": sample.id, "facts": dict(sample.facts), "columns": dict(sample.columns)}

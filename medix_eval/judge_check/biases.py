@@ -43,7 +43,6 @@ def letter_bias(judged: Sequence[JudgedAnswer]) -> PositionBias:
             letter = ascii_uppercase[record.options.index(record.reference)]
             letters.setdefault(letter, []).append(one.is_accepted == one.item.is_correct)
     return PositionBias(
-        reference_first=None,
         accuracy_by_letter={
             letter: rate(sum(hits), len(hits)) for letter, hits in sorted(letters.items())
         },

@@ -22,7 +22,7 @@ import jinja2
 from medix_eval.errors import ModelError, ReplyUnusable, RequestRefused
 from medix_eval.judging import replies
 from medix_eval.judging.cache import VerdictCache, remembered
-from medix_eval.judging.prompts import compiled, fields_of, filled
+from medix_eval.judging.prompts import Fields, compiled, fields_of, filled
 from medix_eval.judging.protocol import (
     JUDGING_VERSION,
     Combining,
@@ -91,11 +91,11 @@ class Judge:
 
     async def grade(self, record: CompletionRecord, *, answer: str) -> Grade:
         """Ask for as many votes as the decision needs."""
-        rubric = self.spec.rubric(record.kind)
+        rubric, fields = self.spec.rubric(record.kind), fields_of(record, answer=answer)
         votes: list[Vote] = []
         score = None
-        for calls in rounds(rubric, record.sample_id):
-            asked = [self._vote(*call, rubric, record, answer) for call in calls]
+        for calls in _rounds(rubric, record.sample_id):
+            asked = [self._vote(*call, rubric, record, fields) for call in calls]
             votes += await asyncio.gather(*asked)
             points = [vote.points for vote in votes]
             score = decide(points, rubric)
@@ -109,18 +109,17 @@ class Judge:
         return Grade(score=score, votes=tuple(votes))
 
     async def _vote(
-        self, cell: PromptCell, repeat: int, rubric: Rubric, record: CompletionRecord, answer: str
+        self, cell: PromptCell, turn: int, rubric: Rubric, record: CompletionRecord, fields: Fields
     ) -> Vote:
         """Return one vote: asked now, or known from the cache, or just being asked elsewhere."""
-        fields, file = fields_of(record, answer=answer), cell.file
         spec = self.spec.sampling  # each repeat has a seed of its own
-        seed = spec.seed + repeat * SEEDS_APART
+        seed = spec.seed + turn * SEEDS_APART
         sampling = Sampling(**{**spec.model_dump(), "seed": seed})
         key = digest(
             [
                 dict(self.identity),
                 asdict(sampling),
-                self.texts[file],
+                self.texts[cell.file],
                 fields,
                 cell.answer_first,
                 self._switch,
@@ -129,14 +128,14 @@ class Judge:
                 *self.thinking,
             ]
         )
-        name = cell.name + (f"#{repeat + 1}" if repeat else "")
+        name = cell.name + (f"#{turn + 1}" if turn else "")
         vote = Vote(judge=self.name, prompt=name, key=key)
 
         async def ask() -> Vote:
-            template, swaps = self._templates[file], cell.answer_first
-            text = filled(template, record, fields, swapped=swaps)
+            template = self._templates[cell.file]
+            text = filled(template, record, fields, swapped=cell.answer_first)
             text += self._switch.get("suffix", "")
-            return await self._asked(vote, text, rubric, sampling, answer=answer)
+            return await self._asked(vote, text, rubric, sampling, answer=fields["answer"])
 
         return await remembered(self.cache, vote, ask)
 
@@ -254,7 +253,7 @@ def cells(rubric: Rubric, sample_id: str) -> list[PromptCell]:
     return [PromptCell(*one) for one in zip(files, [first, not first, *others[1:]], strict=False)]
 
 
-def rounds(rubric: Rubric, sample_id: str) -> list[list[tuple[PromptCell, int]]]:
+def _rounds(rubric: Rubric, sample_id: str) -> list[list[tuple[PromptCell, int]]]:
     """Group the votes, a cell and its repeat each, by when they go out: first what can decide.
 
     Cells differ more than repeats of one, so every cell is asked once before any twice.
@@ -264,6 +263,17 @@ def rounds(rubric: Rubric, sample_id: str) -> list[list[tuple[PromptCell, int]]]
         return [calls]
     first = rubric.num_votes // 2 + 1
     return [calls[:first], *([call] for call in calls[first:])]
+
+
+def first_votes(protocol: Protocol, record: CompletionRecord, answer: str) -> dict[str, str]:
+    """Return the prompts that are always asked, by cell; of a dialogue and of rules none."""
+    if not isinstance(spec := protocol.judge, LLMJudge):
+        return {}
+    templates, fields = compiled(protocol.judge_prompts), fields_of(record, answer=answer)
+    return {
+        cell.name: filled(templates[cell.file], record, fields, swapped=cell.answer_first)
+        for cell, _ in _rounds(spec.rubric(record.kind), record.sample_id)[0]
+    }
 
 
 _MOST_POINTS = 5

@@ -76,19 +76,19 @@ def _read(
     said = extract_answer(completion, more=spec.thinking)
     is_thought = may_think(completion)  # then a judge must tell it from an answer
     is_strict = spec.reading != "published"
-    stated: str | None = said
+    stated = said
     if is_strict and ending_of(record.finish_reason) == "length":
         spoken = after_thinking(completion, more=spec.thinking) or ""
         whole = said + "\n" * spoken.endswith("\n")  # a line that ends is complete
         if "</answer" not in spoken.lower():
-            stated = stated_before_cut(whole, kind=kind, options=options)
+            stated = stated_before_cut(whole, kind=kind, options=options) or ""
         if not stated or is_thought:
             return said, None, Outcome.TRUNCATED
     if is_strict and not said:
         return said, None, Outcome.EMPTY
-    rest = said[len(stated or "") :]
+    rest = said[len(stated) :]
     is_open = is_thought or bool(rest and may_take_back(rest, options))
-    rule = None if is_open else decide(stated or "", kind=kind, **expected)
+    rule = None if is_open else decide(stated, kind=kind, **expected)
     if rule is None and _only_refuses(said, record, spec):
         return said, None, Outcome.REFUSED
     return said, rule, None

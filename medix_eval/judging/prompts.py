@@ -28,7 +28,7 @@ _JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True
 )
 _FIELDS = ("question", "reference", "answer", "fence", "answer_first")
-_Fields = Mapping[str, str]
+Fields = Mapping[str, str]
 _COMPARED = ("reference", "answer")
 _HINT = f"a prompt can use {', '.join(_FIELDS)}, written as {{{{ answer }}}}"
 
@@ -77,7 +77,7 @@ def _compiled(name: str, text: str) -> jinja2.Template:
     return template
 
 
-def fields_of(record: CompletionRecord, *, answer: str, published: bool = False) -> _Fields:
+def fields_of(record: CompletionRecord, *, answer: str, published: bool = False) -> Fields:
     """Return what a judge's prompt sees of a sample; the published one saw all, without letters."""
     at, reference = record.question_at, _lettered(record)
     if published:
@@ -90,7 +90,7 @@ def fields_of(record: CompletionRecord, *, answer: str, published: bool = False)
 
 
 def filled(
-    template: jinja2.Template, record: CompletionRecord, fields: _Fields, *, swapped: bool = False
+    template: jinja2.Template, record: CompletionRecord, fields: Fields, *, swapped: bool = False
 ) -> str:
     """Return a prompt as a judge receives it; `fields` are those of `fields_of`."""
     mark = fence(record.sample_id, fields["answer"])
@@ -149,7 +149,7 @@ def shown_protocol(protocol: Protocol) -> str:
     ]
     for record in _EXAMPLES:
         for name, title in _prompts(protocol, record.kind):
-            parts += [f"\n--- {title}", _filled(protocol, name, record)]
+            parts += [f"\n--- {title}", _shown(protocol, name, record)]
     if not protocol.judge.prompt_files():
         parts.append("\n--- no language model is asked")
     return "\n".join(parts)
@@ -170,7 +170,7 @@ def _prompts(protocol: Protocol, kind: Kind) -> list[tuple[str, str]]:
     return []
 
 
-def _filled(protocol: Protocol, name: str, record: CompletionRecord) -> str:
+def _shown(protocol: Protocol, name: str, record: CompletionRecord) -> str:
     template = compiled({name: protocol.texts[name]})[name]
     published = isinstance(protocol.judge, DialogueJudge)
     fields = fields_of(record, answer=_ANSWERS[record.kind], published=published)

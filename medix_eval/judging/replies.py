@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from medix_eval.errors import ReplyUnusable
@@ -66,6 +67,7 @@ _TAKEN_BACK = re.compile(
 )
 
 
+@cache
 def verdict_schema(scale: tuple[int, int], reply: str = "score") -> dict[str, Any]:
     """Return the JSON schema of a reply, for servers that can enforce one; the reason is first."""
     lowest, highest = scale

@@ -70,7 +70,7 @@ class LengthBias(Frozen):
 class PositionBias(Frozen):
     """How position affects a verdict."""
 
-    reference_first: ShareDifference | None
+    reference_first: ShareDifference | None = None
     """Of a scorecard of 0.2 and before; now among `judge_effects`."""
     accuracy_by_letter: Mapping[str, Rate]
     """Of questions with options, by the letter of the right one."""

@@ -282,6 +282,11 @@ class JudgedAs(NamedTuple):
             said(line.get("answer") or ""),
         )
 
+    def severity(self, harm: Mapping[str, float]) -> float:
+        """Return the worst of its mistakes; one that nobody names is `unknown`."""
+        unnamed = ("unknown",) if self.outcome is Outcome.WRONG else ()
+        return max((harm.get(tag, 0.0) for tag in self.tags or unnamed), default=0.0)
+
 
 @dataclass(slots=True)
 class Tally:
@@ -370,11 +375,7 @@ class Tally:
             judge_effects=judge_effects((one.votes, points_range) for one in judged),
             agreement_with_rules=self._agreement_with_rules(graded=is_graded),
             error_tags=dict(sorted(Counter(tag for one in judged for tag in one.tags).items())),
-            harm=mean(
-                max((harm.get(tag, 0.0) for tag in one.tags or _UNNAMED[one.outcome]), default=0.0)
-                for one in judged
-                if one.score is not None and harm
-            ),
+            harm=mean(one.severity(harm) for one in judged if one.score is not None and harm),
             ledger=self._ledger(outcomes, total=total),
             yes_no=yes_no(rows),
             chance=mean(1 / number for number in options) if options and all(options) else None,
@@ -409,16 +410,11 @@ class Tally:
         )
 
 
-_UNNAMED = {outcome: ("unknown",) if outcome is Outcome.WRONG else () for outcome in Outcome}
-"""In place of the tags of an answer whose mistake nobody names."""
-
-
 def range_of(settings: Mapping[str, Any], kind: str) -> float:
     """Return the range of the points of a vote, as the settings of a judging say."""
+    role = "report" if kind == Kind.REPORT else "question"
     try:
-        lowest, highest = settings["judge"]["report" if kind == Kind.REPORT else "question"][
-            "scale"
-        ]
+        lowest, highest = settings["judge"][role]["scale"]
         return float(highest - lowest) or 1.0
     except (KeyError, TypeError, ValueError):  # rules, a dialogue, or a stranger's file
         return 1.0

@@ -627,9 +627,10 @@ def judge_effects(samples: Iterable[tuple[Sequence[Said], float]]) -> dict[str, 
         for judge in dict.fromkeys(one[0] for one in votes):
             pair = [(prompt.partition("#")[0], points) for who, prompt, points in votes
                     if who == judge][:_PAIR]  # fmt: skip
-            (first, one), (second, other) = pair if len(pair) == _PAIR else [("", None)] * _PAIR
-            if one is None or other is None:
+            valid = [(prompt, points) for prompt, points in pair if points is not None]
+            if len(valid) < _PAIR:
                 continue
+            (first, one), (second, other) = valid
             gain = (one - other) / points_range
             if first.endswith(SWAPPED) != second.endswith(SWAPPED):
                 gains["reference first"].append(gain if second.endswith(SWAPPED) else -gain)
@@ -644,8 +645,8 @@ def ratings(votes: Iterable[Said]) -> dict[str, float | None]:
     """Return what each rater said, from judge, prompt and points of each vote of one sample.
 
     The raters of a jury are its judges, those of one judge its prompts; or first and second vote,
-    where a sample draws its prompts. A judge with several votes
-    says what the middle one says, and nothing where they are split.
+    where a sample draws its prompts. A judge with several votes says what the middle one says, and
+    nothing where they are split.
     """
     listed = list(votes)
     is_jury = len({judge for judge, _, _ in listed}) > 1

@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import aiohttp
 from multidict import CIMultiDict
+from scripted_servers import FENCED
 from vendor_replies import ASKED, Reply
 
 from medix_eval.data.samples import read_samples
@@ -380,7 +381,6 @@ _NOTHING = Reply(name="", means=frozenset())
 _PROTOCOLS = {name: load_protocol(name, overrides=()) for name in ("rules", "medix", "cascade")}
 _LABELS = {"Asked:": "3", "Exam question:": "2", "Task of the trainee:": "2"}
 """The number of a judge's prompt, by the line above the question; the first has plain ones."""
-_FENCED = re.compile(r"^(=== [a-z]{6} ===)$\n(.*?)\n\1$", re.DOTALL | re.MULTILINE)
 
 
 def _role_at(url: str) -> str:
@@ -390,7 +390,7 @@ def _role_at(url: str) -> str:
 def _vote_of(text: str) -> tuple[str, str]:
     """Return which of the prompts a judge got, and the answer in it."""
     prompt = next((number for line, number in _LABELS.items() if f"\n{line}\n" in text), "1")
-    *_, shown = _FENCED.finditer(text)
+    *_, shown = FENCED.finditer(text)
     return prompt, shown[2]
 
 

@@ -7,6 +7,7 @@ compared with `diff -r`; `tests/test_upgrade.py` compares their hashes with `fro
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import io
@@ -14,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,12 +99,16 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="a folder that does not exist, or is empty")
+    parser.add_argument("--write", action="store_true", help="freeze what is found")
+    asked = parser.parse_args()
+    target = asked.folder.resolve()
     (target / "work").mkdir(parents=True)
     for artefact, text in artefacts(target / "work"):
         path = target / artefact
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    if "--write" in sys.argv:
+    if asked.write:
         listed = json.dumps(hashes(target), indent=1) + "\n"
         (V0_1 / "frozen.json").write_text(listed, encoding="utf-8")

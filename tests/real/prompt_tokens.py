@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 from medix_eval.data.lm_task import open_task
 from medix_eval.data.samples import read_samples
 from medix_eval.data.tasks import open_catalogue
-from medix_eval.evaluation.pipeline import record_of
-from medix_eval.judging.judge import rounds
-from medix_eval.judging.prompts import compiled, fields_of, filled
-from medix_eval.judging.protocol import LLMJudge, Protocol, load_protocol
+from medix_eval.evaluation.pipeline import line_of
+from medix_eval.judging.judge import first_votes
+from medix_eval.judging.protocol import load_protocol
 from medix_eval.records import CompletionRecord, Sample
 
 _ROWS = 150
@@ -51,10 +50,10 @@ def prompt_tokens(task: str, folder: Path, model: Path) -> Tokens:
     by_cell: defaultdict[str, list[Sequence[int]]] = defaultdict(list)
     of_models = []
     for record in records_of(task, folder):
-        votes = list(votes_on(record, record.reference, protocol))
-        others = list(votes_on(record, _OTHER, protocol))
-        for (cell, text), (_, other) in zip(votes, others, strict=True):
-            ids = read(text)
+        votes = first_votes(protocol, record, record.reference)
+        others = first_votes(protocol, record, _OTHER)
+        for cell, text in votes.items():
+            ids, other = read(text), others[cell]
             by_cell[cell].append(ids)
             of_models.append(_shared([ids, read(other)]) / len(ids))
     lengths = [len(ids) for votes in by_cell.values() for ids in votes]
@@ -75,15 +74,4 @@ def records_of(task: str, folder: Path) -> Iterator[CompletionRecord]:
     rows = range(0, len(opened.rows), max(1, len(opened.rows) // _ROWS))
     for sample in read_samples(opened, rows, key=file.key, done=set(), taken=set()):
         if isinstance(sample, Sample):
-            yield record_of(sample)
-
-
-def votes_on(
-    record: CompletionRecord, answer: str, protocol: Protocol
-) -> Iterator[tuple[str, str]]:
-    """Yield cell and prompt of the votes that are always asked."""
-    assert isinstance(protocol.judge, LLMJudge)
-    fields = fields_of(record, answer=answer)
-    for cell, _ in rounds(protocol.judge.rubric(record.kind), record.sample_id)[0]:
-        template = compiled({cell.file: protocol.texts[cell.file]})[cell.file]
-        yield cell.name, filled(template, record, fields, swapped=cell.answer_first)
+            yield line_of(sample)
