@@ -42,7 +42,7 @@ test-long: dev ## run the tests that take long: kills, simulations, training, al
 
 invariant: dev ## 20,000 clauses beside answers; 10,000 histories of faults, kills and resumes (SEED=7 HISTORIES=1 tells one)
 	MEDIX_CLAUSES=$(CLAUSES) .venv/bin/python -m pytest -q tests/test_rules_clauses.py
-	.venv/bin/python tests/invariant/histories.py --number $(HISTORIES) --seed $(SEED)
+	PYTHONPATH=tests/oracles .venv/bin/python tests/invariant/histories.py --number $(HISTORIES) --seed $(SEED)
 
 coverage: dev ## run the tests and measure how much of medix_eval they reach, branches included
 	.venv/bin/python -m pytest -n 2 --cov=medix_eval

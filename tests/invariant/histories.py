@@ -1,7 +1,7 @@
 """Histories of runs, made from a seed: faults of the server, faults of the judge, cuts, resumes.
 
-python tests/invariant/histories.py --number 10000 --processes 2
-python tests/invariant/histories.py --seed 4711 --number 1     # tells that one
+make invariant HISTORIES=10000
+make invariant HISTORIES=1 SEED=4711     # tells that one
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ def many(first: int, number: int, *, processes: int) -> Iterator[Told]:
 
 def report(one: Told) -> str:
     """Tell a history that went wrong."""
-    again = f"python tests/invariant/histories.py --seed {one.seed} --number 1"
+    again = f"make invariant HISTORIES=1 SEED={one.seed}"
     return "\n".join(
         [f"seed {one.seed} ({again})", *one.story, *(f"! {c}" for c in one.complaints)]
     )
