@@ -58,7 +58,7 @@ def test_votes_that_disagree_cost_a_third_call(evaluate: Run, serve: Serve, tmp_
 def test_severity_stands_beside_the_score_and_never_in_it(evaluate: Run, serve: Serve) -> None:
     def says(body: dict[str, Any]) -> str:
         if "missing - " in prompt_text(body):
-            return '{"missing": [{"urgency": "urgent"}], "score": 3}'
+            return '{"missing": [{"urgency": "urgent"}], "score": 2}'
         return '{"reason": "Denied.", "relation": "opposite", "score": 0}'
 
     answering, judging = serve(lambda _: "no idea"), serve(says)
@@ -67,15 +67,34 @@ def test_severity_stands_beside_the_score_and_never_in_it(evaluate: Run, serve: 
 
     runs = [
         json.loads(evaluate(*argv, *more)[1])
-        for more in ([], ["--set", "harm={opposite: 0.25}"], ["--set", "harm={}"])
+        for more in (
+            [],
+            ["--set", "harm={opposite: 0.25}"],
+            ["--set", "harm={}"],
+            ["--set", "harm.opposite=0.5"],  # the other weights stay
+        )
     ]
 
     told = [[task["harm"] for task in run["tasks"].values()] for run in runs]
-    assert told == [[0.8, 1.0], [0.25, 0.0], [None, None]]
+    assert told == [[0.8, 1.0], [0.25, 0.0], [None, None], [0.5, 1.0]]
     assert runs[0]["tasks"]["rad_vqa"]["error_tags"] == {"opposite": 10}
     scores = [[task["score"] for task in run["tasks"].values()] for run in runs]
-    assert scores == [[0.0, 0.6]] * 3
-    assert len({run["judging_digest"] for run in runs}) == 3
+    assert scores == [[0.0, 0.4]] * 4
+    assert len({run["judging_digest"] for run in runs}) == 4
+
+
+def test_a_report_whose_errors_nobody_names_is_no_harmless_one(evaluate: Run, serve: Serve) -> None:
+    def says(body: dict[str, Any]) -> str:
+        return '{"score": 3}' if "missing - " in prompt_text(body) else '{"score": "refused"}'
+
+    answering, judging = serve(lambda _: "no idea"), serve(says)
+    argv = [*candidate(answering), *judge(judging), "--no-cache"]
+    tasks = ["--tasks", "rad_vqa,mimic_cxr_report_generation", "--set", "harm={unknown: 0.5}"]
+
+    found = json.loads(evaluate(*argv, *tasks)[1])["tasks"]
+
+    # Two fifths of a report are lost; who only declines states nothing.
+    assert [task["harm"] for task in found.values()] == [0.0, 0.2]
 
 
 def test_a_server_that_takes_no_switch_is_told_with_the_cure(evaluate: Run, serve: Serve) -> None:

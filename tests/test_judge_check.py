@@ -366,6 +366,7 @@ def test_the_table_names_every_class(run: Run, out: Path) -> None:
 
     assert code == 0
     assert "judge rules · protocol rules · probe set 2, held out" in text
+    assert run("judge-check", "--judge", "rules", "--protocol", "rules,", "--out", out)[1] == text
     assert all(f" {name} " in text for name in ("laterality", "attack", "all"))
     assert "scorecard.json" in errors
 

@@ -241,6 +241,17 @@ def test_reward_has_one_vote_of_two_words_and_an_embedding() -> None:
         (["judge.question.scale=[1, 1]"], "a scale from 1 to 1 has no range"),
         (["judge.question.repeats=3"], "repeats are identical at temperature 0"),
         (["judge.audit=0.1"], "audit samples what the rules settle"),
+        (["judge.question.scale=[0, 5]"], "relation has the scale [0, 1], not [0, 5]"),
+        (["judge.report.scale=[0, 10]"], "findings has the scale [0, 5], not [0, 10]"),
+        (["judge.question.labels={'YES': 1}"], "relation is JSON, and labels are not"),
+        (
+            ["judge.question.reply=findings", "judge.question.scale=[0, 5]"],
+            "findings is of reports, relation of questions",
+        ),
+        (
+            ["judge.report.reply=relation", "judge.report.scale=[0, 1]"],
+            "findings is of reports, relation of questions",
+        ),
     ],
 )
 def test_a_judge_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
@@ -316,9 +317,9 @@ def verdict(points: int, *, kind: str, rng: random.Random) -> dict[str, Any]:
         return {"reason": reason, "relation": rng.choice(fitting), "score": points}
     error = {"finding": reason, "site": "pleura", "side": "left", "certainty": "sure"}
     lists = {
-        name: [error | {"urgency": rng.choice(["urgent", "minor"])}] * rng.randrange(3)
+        name: [error | {"urgency": rng.choice(["urgent" if points <= 2 else "soon", "soon"])}]
+        * (rng.randrange(1, 3) if points < 5 else 0)
         for name in ("missing", "contradicted", "invented")
-        if points < 5
     }
     return {"reason": reason, **lists, "score": points}
 
@@ -358,14 +359,52 @@ def test_a_verdict_that_contradicts_itself_is_none(relation: str, points: int) -
         '{"Relation": "opposite", "score": 1}',
         '{"relation": "opposite"}\n{"score": 1}',
         '{"relation": "same", "relation": "opposite", "score": 1}',
-        '{"relation": "alike", "score": 1}',
         '{"relation": "partial", "score": "refused"}',
-        '{"relation": null, "score": 1}',
+        '{"relation": ["same", "other"], "score": 1}',
+        '{"rel\\u0061tion": "opposite", "score": 1}',
     ],
 )
 def test_a_relation_in_any_spelling_must_fit_its_score(reply: str) -> None:
     with pytest.raises(ReplyUnusable, match="contradicts itself"):
         read_points(reply, scale=(0, 1))
+
+
+@pytest.mark.parametrize("relation", ['"alike"', "null", '""', "[]", "7", '["same", "alike"]'])
+def test_a_relation_that_the_rubric_does_not_know_is_named(relation: str) -> None:
+    with pytest.raises(ReplyUnusable, match=r"is not one of same, narrower"):
+        read_points(f'{{"relation": {relation}, "score": 1}}', scale=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("listed", "most"),
+    [
+        ({}, 5),
+        ({"missing": [{"urgency": "urgent", "by": "presence"}]}, 2),
+        ({"missing": [{"urgency": "urgent"}]}, 2),
+        ({"missing": [{"urgency": "urgent", "by": "side"}]}, 4),  # given, but without its side
+        ({"missing": [{"urgency": "soon", "by": "presence"}]}, 4),
+        ({"invented": [{"urgency": "urgent", "by": "presence"}]}, 2),
+        ({"contradicted": [{"urgency": "routine", "by": "side"}]}, 2),
+        ({"contradicted": [{"urgency": "urgent", "by": "size"}]}, 4),
+        ({"missing": [{"urgency": "routine"}, {"urgency": "urgent"}], "invented": ["?"]}, 2),
+    ],
+)
+def test_a_report_scores_as_its_lists_allow(listed: dict[str, Any], most: int) -> None:
+    lists = {name: listed.get(name, []) for name in ("missing", "contradicted", "invented")}
+    usable = list[int | None]()
+    for score in (0, 1, 2, 3, 4, 5, "refused"):
+        with contextlib.suppress(ReplyUnusable):
+            usable.append(read_points(json.dumps({**lists, "score": score}), scale=(0, 5)))
+
+    assert usable == ([*range(most + 1)] if listed else [0, 5, None])
+
+
+def test_what_a_page_shows_of_a_reply_is_text_that_a_file_can_hold() -> None:
+    reply = '{"reason": "\\ud83d", "x": NaN, "y": 1e999, "relation": "same", "score": 1}'
+
+    shown = details_of(reply)
+    json.dumps(shown, ensure_ascii=False, allow_nan=False).encode()
+    assert shown == {"reason": "?", "x": "NaN", "y": "1e999", "relation": "same"}
 
 
 def test_a_report_without_error_has_none_listed() -> None:
@@ -393,6 +432,9 @@ def test_a_refusal_that_is_said_to_mean_the_reference_is_no_verdict() -> None:
         ('{"relation": "Same", "score": 1}', ("same",)),
         ('{"relation": "alike", "score": 1}', ()),
         ('{"relation": ["opposite"], "score": 0}', ("opposite",)),
+        ('{"rel\\u0061tion": "partial", "score": 0}', ("partial",)),
+        ('<think>{"relation": "same", "score": 1}</think>{"score": 0}', ()),
+        ('{"missing": [{"urgency": "urgent", "by": "site"}], "score": 3}', ("missing",)),
         ('{"relation": "opposite", "score": 0}', ("opposite",)),
         ('{"missing": [], "contradicted": [], "invented": [], "score": 5}', ()),
         ('{"missing": "none", "contradicted": [7], "score": 3}', ("contradicted",)),
@@ -507,6 +549,12 @@ def test_a_name_that_tells_no_family_is_given_one() -> None:
 
     assert [bool(prompt.extra) for prompt in scripted.prompts] == [False, False, True, True]
     assert {vote.key for vote in plain.votes}.isdisjoint(vote.key for vote in told.votes)
+
+
+def test_off_is_a_word_though_yaml_reads_it_as_false() -> None:
+    off = load_protocol("medix", overrides=["judge.thinking=off"]).judge
+
+    assert off == MEDIX.judge
 
 
 @pytest.mark.parametrize(

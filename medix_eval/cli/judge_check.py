@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medix_eval.evaluation.panel import JudgeChoice, Panel
     from medix_eval.judge_check.probes import LabelledAnswer
     from medix_eval.judging.protocol import Protocol
+    from medix_eval.results.scorecard import Scorecard
     from medix_eval.results.store import JudgedRun
 
 _RULES, _MEDIX = "rules", "medix"
@@ -74,19 +75,23 @@ def judge_check(
     _make(out / "judges")  # before anything is asked that could then not be kept
 
     (choice,) = judge_choices(judge, options)
+    found: Iterable[Scorecard]
+    names: list[str | None] = [one for one in (protocol or "").split(",") if one.strip()]
     if judge is None and run is not None and labels is not None:
-        cards = [check.read_back(read_labels(labels), run)]
+        found = [check.read_back(read_labels(labels), run)]
     else:
         source, items, restricted = _labelled(labels, run, split)
         who = choice if judge != _RULES else replace(choice, name=None)
         egress = (tuple(local_host or ()), allow_egress)
-        chosen = [_protocol(judge, name, overrides or []) for name in (protocol or "").split(",")]
+        chosen = [_protocol(judge, name, overrides or []) for name in names or [None]]
         panels = [_panel(who, one, restricted=restricted, egress=egress, out=out) for one in chosen]
         given: Any = {"labels": source, "restricted": bool(restricted), "out": out}
-        cards = [check.ask_about(items, one, use_cache=not no_cache, **given) for one in panels]
-    for card in cards:
+        found = (check.ask_about(items, one, use_cache=not no_cache, **given) for one in panels)
+    cards = []
+    for card in found:  # each is written before the next protocol is asked
+        cards.append(card)
         folder = check.write_scorecard(card, out)
-        if len(cards) == 1 or not as_json:
+        if len(names) <= 1 or not as_json:
             print_found(card, check.scorecard_table, as_json=as_json)
         typer.echo(f"scorecard: {folder / 'scorecard.json'}, chart: scorecard.svg", err=True)
     if len(cards) > 1:

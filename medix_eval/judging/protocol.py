@@ -93,6 +93,10 @@ class EmbeddingSpec(Frozen):
     threshold: Annotated[float, Field(ge=-1, le=1)]
 
 
+_SCALES = {"relation": (0, 1), "findings": (0, 5)}
+"""Of the replies whose points `judges/rubric` fixes."""
+
+
 class Rubric(Frozen):
     """How one kind of answer is graded: every prompt, asked `repeats` times, is one vote."""
 
@@ -126,6 +130,10 @@ class Rubric(Frozen):
             raise ValueError("a prompt is listed twice: use repeats")
         if len({word.casefold() for word in self.labels}) != len(self.labels):
             raise ValueError("two labels differ only in case")
+        if self.labels and self.reply != "score":
+            raise ValueError(f"reply: {self.reply} is JSON, and labels are not")
+        if self.scale != (fixed := _SCALES.get(self.reply, self.scale)):
+            raise ValueError(f"reply: {self.reply} has the scale {[*fixed]}, not {[*self.scale]}")
         return self
 
 
@@ -142,6 +150,12 @@ class LLMJudge(Frozen):
     thinking: str = "off"
     """`off`: asked not to think before it replies, in the way of its family, told by its name
     (`models/thinking.yaml`); a family's name: in its way; `as_is`: not asked."""
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _is_off(cls, thinking: Any) -> Any:
+        return "off" if thinking is False else thinking  # as YAML reads an unquoted off
+
     tries: Annotated[int, Field(ge=1, le=10)] = 2
     """How often one vote is asked for until its reply can be read."""
     jury: Combining = "majority"
@@ -168,6 +182,8 @@ class LLMJudge(Frozen):
     def _votes_can_differ(self) -> Self:
         if self.audit and self.rules != "first":
             raise ValueError("audit samples what the rules settle: it needs rules: first")
+        if self.question.reply == "findings" or self.report.reply == "relation":
+            raise ValueError("reply: findings is of reports, relation of questions")
         repeats = max(self.question.repeats, self.report.repeats)
         if repeats > 1 and not self.sampling.temperature:
             raise ValueError("repeats are identical at temperature 0; set sampling.temperature")

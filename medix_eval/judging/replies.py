@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -34,6 +34,8 @@ _SAID = re.compile(
 _KEY = re.compile(rf"(?i)(?:{_NOUN}|correct)")
 """A key of an object that gives a verdict."""
 _RELATION = re.compile(r'(?i)"\s*relation\s*"\s*:\W*(\w*)')
+_SERIOUS = 2
+"""Points that a report has at most where one of its errors is serious, as report.txt says."""
 _REFUSED = "refused"
 """In place of a number: the answer declines to answer."""
 _AROUND_A_LABEL = " \t\r\n.*'\"`"
@@ -83,24 +85,42 @@ def details_of(reply: str, more: Pairs = ()) -> dict[str, Any]:
     said = after_thinking(reply, more=more) or ""
     found = [one[0] for one in _OBJECT.finditer(said) if _CLAIM.search(one[0])]
     with suppress(ValueError, RecursionError):
-        verdict = json.loads(found[-1], strict=False) if found else {}
-        return {key: value for key, value in verdict.items() if not _KEY.search(key)}
+        of_text: Any = {"parse_constant": str, "parse_float": str}  # no page can hold a NaN
+        verdict = json.loads(found[-1], strict=False, **of_text) if found else {}
+        # Half a surrogate pair, which an escape can spell, no file can hold.
+        whole = json.dumps(verdict, ensure_ascii=False).encode(errors="replace")
+        return {key: value for key, value in json.loads(whole).items() if not _KEY.search(key)}
     return {}
 
 
 def labels_of(reply: str, more: Pairs = ()) -> tuple[str, ...]:
     """Return what a verdict says in words of its schema: the relation, or a report's errors."""
     details = details_of(reply, more)
-    for relation in map(str.casefold, _RELATION.findall(reply)[-1:] if details else ()):
-        return (relation,) if relation in RELATIONS else ()
-    labels = set[str]()
+    labels = {one for one in _relations(details.items()) if one in RELATIONS}
+    for name, error in _errors(details):
+        by = str(error.get("by", ""))
+        is_only_vague = name == "missing" and by not in {"", "presence"}  # its side or site
+        is_urgent = error.get("urgency") == "urgent" and not is_only_vague
+        labels |= {name, f"{name}_urgent" if is_urgent else name}
+        if name == "contradicted":
+            labels.add(_FORMS["tags"].get(by, name))
+    return tuple(sorted(labels))
+
+
+def _relations(pairs: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Yield the relations that a verdict's pairs give, each by its first word."""
+    for key, value in pairs:
+        for one in (value or [None]) if isinstance(value, list) else [value]:
+            if key.strip().casefold() == "relation":
+                yield next(iter(re.findall(r"\w+", str(one).casefold())), "")
+
+
+def _errors(details: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the errors of a report by their list; one that is no object has no properties."""
     for name in _LISTS:
         listed = details.get(name)
         for error in listed if isinstance(listed, list) else ():
-            told = error if isinstance(error, dict) else {}
-            labels |= {name, f"{name}_urgent" if told.get("urgency") == "urgent" else name}
-            labels.add(_FORMS["tags"].get(str(told.get("by")), name))
-    return tuple(sorted(labels))
+            yield name, error if isinstance(error, dict) else {}
 
 
 def read_points(
@@ -121,7 +141,7 @@ def read_points(
     if not verdicts:
         raise ReplyUnusable(f"no verdict in the reply: {_tail(reply)}")
     points, *others = {_points(one[0], scale) for one in verdicts}
-    _check_relations(said, points, scale=scale)
+    _check_relations(_RELATION.findall(said), points, scale=scale)
     prose = _OBJECT.sub(lambda one: "|" if _CLAIM.search(one[0]) else one[0], said)
     told = {one if one.isdigit() else "0" for one in map(str.casefold, _SAID.findall(prose))}
     is_other = re.search(rf'"[^"]*{_KEY.pattern[4:]}[^"]*"\s*:', prose.casefold())
@@ -139,8 +159,13 @@ def read_points(
 def _points(verdict: str, scale: tuple[int, int]) -> int | None:
     """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"; None for "refused"."""
     found: list[tuple[str, Any]] = []  # in the objects of its lists, too
+
+    def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found.extend(pairs)
+        return dict(pairs)
+
     try:
-        json.loads(verdict, strict=False, object_pairs_hook=found.extend)
+        json.loads(verdict, strict=False, object_pairs_hook=kept)
         ((_, score),) = (pair for pair in found if _KEY.search(pair[0]))
         is_refusal = str(score).casefold() == _REFUSED
         is_number = not isinstance(score, bool) and "_" not in str(score)
@@ -149,16 +174,37 @@ def _points(verdict: str, scale: tuple[int, int]) -> int | None:
         raise ReplyUnusable(f"the verdict is not JSON with one score: {_tail(verdict)}") from error
     if points not in range(scale[0], scale[1] + 1):
         raise ReplyUnusable(f"score {score!r:.40} is not one of {scale[0]} to {scale[1]}")
-    is_faulty = any(value and key in _LISTS for key, value in found)
-    if is_faulty and points == scale[1]:
-        raise ReplyUnusable(f"the verdict contradicts itself: errors, and score {score}")
-    return None if is_refusal else int(points)
+    read = None if is_refusal else int(points)
+    if why := _misfit(found, read, scale):
+        raise ReplyUnusable(f"the verdict contradicts itself: {why}, and score {score}")
+    _check_relations(_relations(found), read, scale=scale)
+    return read
 
 
-def _check_relations(said: str, points: int | None, *, scale: tuple[int, int]) -> None:
+def _misfit(pairs: Iterable[tuple[str, Any]], points: int | None, scale: tuple[int, int]) -> str:
+    """Return what a report's lists say that its score does not; empty if they agree."""
+    lists = {key: value for key, value in pairs if key in _LISTS}
+    is_faulty = any(lists.values())
+    if points is None or points == scale[1]:
+        return "errors" if is_faulty else ""
+    if not is_faulty and len(lists) == len(_LISTS) and points != scale[0]:
+        return "no error"
+    serious = any(
+        (error.get("urgency") == "urgent" and error.get("by", "presence") == "presence")
+        or (name, error.get("by")) == ("contradicted", "side")
+        for name, error in _errors(lists)
+    )
+    return "a serious error" if serious and points > _SERIOUS else ""
+
+
+def _check_relations(
+    relations: Iterable[str], points: int | None, *, scale: tuple[int, int]
+) -> None:
     """Raise `ReplyUnusable` for a relation that is none, or has other points."""
-    for relation in map(str.casefold, _RELATION.findall(said)) if scale == (0, 1) else ():
-        fits = relation == "undecided" if points is None else RELATIONS.get(relation) == points
+    for relation in map(str.casefold, relations) if scale == (0, 1) else ():
+        if relation not in RELATIONS:
+            raise ReplyUnusable(f"relation {relation!r} is not one of {', '.join(RELATIONS)}")
+        fits = relation == "undecided" if points is None else RELATIONS[relation] == points
         if not fits:
             given = _REFUSED if points is None else points
             raise ReplyUnusable(f"the verdict contradicts itself: {relation} with score {given}")

@@ -283,9 +283,15 @@ class JudgedAs(NamedTuple):
         )
 
     def severity(self, harm: Mapping[str, float]) -> float:
-        """Return the worst of its mistakes; one that nobody names is `unknown`."""
-        unnamed = ("unknown",) if self.outcome is Outcome.WRONG else ()
-        return max((harm.get(tag, 0.0) for tag in self.tags or unnamed), default=0.0)
+        """Return the worst of its mistakes; what nobody names is `unknown`, by its share lost.
+
+        An answer that says nothing (refused, cut, empty) states nothing that could harm.
+        """
+        lost = (
+            1.0 - (self.score or 0.0) if self.outcome in {Outcome.WRONG, Outcome.PARTIAL} else 0.0
+        )
+        unnamed = lost * harm.get("unknown", 0.0)
+        return max((harm.get(tag, 0.0) for tag in self.tags), default=unnamed)
 
 
 @dataclass(slots=True)
