@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 import yaml
-from opened_tasks import CATALOGUE, HUB, Open, open_fixture
+from opened_tasks import CATALOGUE, HUB, Open, open_fixture, write_task
 
-from medix_eval.data.lm_task import open_task
-from medix_eval.data.rows import cache_of
-from medix_eval.data.tasks import ImageSource, load_tasks
+from medix_eval.data.lm_task import MedixTask, open_task
+from medix_eval.data.tasks import load_tasks
 from medix_eval.errors import ConfigError, DatasetError
+
+
+def task_on(root: Path | None, folder: Path | None = None, **fields: Any) -> MedixTask:
+    """Open a task of one's own on the files that are there."""
+    place = folder or Path(root or "") / "tasks"
+    write_task(place, **fields)
+    return open_task(load_tasks([place]).tasks["mine"], data_root=root and root / "hub")
 
 
 def test_a_missing_column_is_named_with_those_there_are(open_rows: Open) -> None:
@@ -123,22 +132,111 @@ def test_rows_come_from_the_files_that_are_there_whatever_the_card_says(
     assert [task.rows[0]["answer"] for task in (before, after)] == ["a", "b"]
 
 
-def test_images_that_are_fetched_do_not_make_the_rows_be_read_again(tmp_path: Path) -> None:
-    images = ImageSource(folder="files", member="{image}")
-    for name in ("rows.jsonl", "files/1.jpg", ".git/index"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    first = cache_of(tmp_path, images=images)
+def test_a_file_that_changed_in_size_and_time_alone_unseen_is_read_again(tmp_path: Path) -> None:
+    """Swapped labels leave size and, copied with `cp -p`, the time as they were."""
+    file = tmp_path / "hub/org/name/rows.csv"
+    file.parent.mkdir(parents=True)
+    (file.parent / "README.md").write_text(
+        "---\nconfigs: [{config_name: default, data_files: rows.csv}]\n---\n"
+    )
+    file.write_text("question,answer\nq,left\nr,both\n")
+    stat = file.stat()
+    (before,) = {task_on(tmp_path, test_split="train").rows[0]["answer"]}
 
-    for name in ("files/2.jpg", ".git/HEAD"):
-        (tmp_path / name).touch()
-    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nothing")
-    fetched = cache_of(tmp_path, images=images)
-    (tmp_path / "rows.jsonl").write_text("{}")
-    changed = cache_of(tmp_path, images=images)
+    file.write_text("question,answer\nq,both\nr,left\n")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = task_on(tmp_path, test_split="train")
 
-    assert first == fetched != changed
-    assert cache_of(tmp_path, images=None) != changed
+    assert (before, after.rows[0]["answer"]) == ("left", "both")
+    assert after.fingerprint() == {"rows.csv": sha256(file.read_bytes()).hexdigest()}
+
+
+def test_readings_that_are_outdated_or_of_folders_that_are_gone_are_removed(
+    open_rows: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for answer in ("a", "b"):
+        task = open_rows([{"question": "q", "answer": answer}])
+    readings = [one for one in (tmp_path / "cache/medix-eval").glob("*/*") if one.is_dir()]
+    assert len(readings) == 1
+    assert readings[0] in Path(task.rows.cache_files[0]["filename"]).parents
+
+    shutil.move(tmp_path / "hub", tmp_path / "moved")
+    again = open_task(load_tasks([tmp_path / "tasks"]).tasks["mine"], data_root=tmp_path / "moved")
+
+    assert not readings[0].exists()
+    assert again.rows[0]["answer"] == "b"
+
+
+def test_images_that_are_fetched_do_not_make_the_rows_be_read_again(
+    open_rows: Open, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hub/org/name"
+    source = {"folder": "files", "member": "{image}"}
+    shown = {
+        "doc_to_image": "image",
+        "doc_to_text": "<image>",
+        "settings": {"image_source": source},
+    }
+    (folder / "files").mkdir(parents=True)
+    open_rows([{"question": "q", "answer": "a", "image": "1.jpg"}], **shown)
+    made = []
+    for name in ("files/1.jpg", "files/2.jpg", ".index"):
+        (folder / name).touch()
+        (folder / f"gone_{name[-5:]}").symlink_to(tmp_path / "nothing")
+        task = task_on(tmp_path, **shown)
+        made.append(Path(task.rows.cache_files[0]["filename"]).stat().st_mtime_ns)
+
+    assert len({*made}) == 1
+
+
+def test_tables_that_a_reader_of_datasets_is_told_of_are_hashed_and_read_anew(
+    tmp_path: Path,
+) -> None:
+    """`dataset_path: csv` with `data_files` is how many lm-eval tasks name files of their own."""
+    file = tmp_path / "here" / "rows.csv"
+    file.parent.mkdir()
+    found = []
+    for answer in ("one", "two"):
+        file.write_text(f"question,answer\nq,{answer}\n")
+        task = task_on(
+            None,
+            tmp_path / "tasks",
+            dataset_path="csv",
+            dataset_kwargs={"data_files": {"test": str(file)}},
+        )
+        found.append((task.rows[0]["answer"], task.revision))
+        assert task.fingerprint() == {"rows.csv": sha256(file.read_bytes()).hexdigest()}
+
+    assert found == [("one", None), ("two", None)]
+
+
+def test_tables_of_another_machine_are_refused_because_nothing_records_them(tmp_path: Path) -> None:
+    files = {"test": "https://localhost:9/rows.csv"}
+    with pytest.raises(DatasetError, match=r"task mine: .*localhost:9/rows.csv") as error:
+        task_on(None, tmp_path / "tasks", dataset_path="csv", dataset_kwargs={"data_files": files})
+
+    assert "\n" not in str(error.value)
+
+
+def test_a_copy_whose_table_was_edited_is_refused_until_the_change_is_accepted(
+    tmp_path: Path,
+) -> None:
+    dataset = "GBaker/MedQA-USMLE-4-options-hf"
+    shutil.copytree(HUB / dataset, tmp_path / dataset)
+    table = tmp_path / dataset / "test.json"
+    text = table.read_text()
+    swapped = {"0": "1", "1": "0"}
+    table.write_text(re.sub(r'(?<="label": )[01]', lambda label: swapped[label[0]], text))
+    file, name = CATALOGUE.tasks["medqa"], "test.json"
+
+    assert table.stat().st_size == (HUB / dataset / name).stat().st_size
+    with pytest.raises(DatasetError, match=rf"{name}: [0-9a-f]{{64}} says the manifest, now "):
+        open_task(file, data_root=tmp_path)
+    task = open_task(file, data_root=tmp_path, accept_change=True)
+
+    assert task.fingerprint() == {name: sha256(table.read_bytes()).hexdigest()}
+    assert [change.partition(":")[0] for change in task.changes] == [name]
 
 
 def test_a_missing_zip_is_found_before_any_row_is_read(tmp_path: Path) -> None:

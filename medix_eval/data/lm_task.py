@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 import datasets
 from datasets.config import HF_DATASETS_CACHE
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from jinja2 import Template, TemplateError, meta, nodes, pass_context
 from jinja2.runtime import Context
 from lm_eval.api.task import ConfigurableTask
@@ -30,12 +32,14 @@ from PIL import Image, UnidentifiedImageError
 from medix_eval.data.hub import offline_if_out_of_reach
 from medix_eval.data.rows import (
     ImageFiles,
-    ScoredSplit,
     cache_of,
+    cached_hashes,
     changes_since_pinned,
     check_columns,
     check_size,
     column_images,
+    image_hashes,
+    local_files,
     open_image_files,
     quiet,
     undecoded,
@@ -47,7 +51,7 @@ from medix_eval.rules.answers import extract_answer
 from medix_eval.rules.decide import decide
 from medix_eval.rules.text import normalise
 from medix_eval.storage.images import as_rgb
-from medix_eval.storage.mirror import Mirror, read_mirror, rows_key
+from medix_eval.storage.mirror import Mirror, read_mirror, rows_key, sha256_of
 
 Row = Mapping[str, Any]
 """One row of a dataset, as `datasets` gives it, images not decoded."""
@@ -87,8 +91,12 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         """Load the dataset and see that it is what the task file says."""
         options = dict(dataset_kwargs or {})
         try:
-            if self._folder:
-                options["cache_dir"] = cache_of(self._folder, images=self.settings.image_source)
+            if files := self._files:
+                others = [
+                    one for split in files if split != self._test_split for one in files[split]
+                ]
+                source = (self._folder or files[self._test_split][0], self.DATASET_NAME, options)
+                options["cache_dir"] = cache_of(source, self.table_hashes, others)
             super().download(options)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetError(
@@ -184,26 +192,40 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
     @property
     def revision(self) -> str | None:
         """The dataset commit that was loaded; None for rows that come from no hub."""
-        if self._folder or not self.DATASET_PATH:
+        if self._files or not self.DATASET_PATH:
             return self.mirror.revision if self.mirror else None
         # The cache keeps hub data in a folder named for the commit it came from.
         return Path(self.rows.cache_files[0]["filename"]).parent.name
 
+    @cached_property
+    def table_hashes(self) -> dict[str, str]:
+        """The SHA-256 of each local file that the scored rows are read from, by its name."""
+        files = self._files.get(self._test_split, [])
+        above = os.path.commonpath([file.parent for file in files]) if files else ""
+        folder = self._folder or Path(above)
+        return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
+
     def fingerprint(self, *, rehash: bool = False) -> dict[str, str]:
-        """Return the hashes of the files that the scored rows come from; none if they are drawn."""
+        """Return the hashes of the files that the scored rows come from; none if they are drawn.
+
+        Tables are read; of images, each of which a run records, the manifest is believed unless
+        `rehash` says otherwise.
+        """
         if not self.DATASET_PATH:
             return {}
-        split = ScoredSplit(
-            repository=str(self.DATASET_PATH),
-            folder=self._folder,
-            config=self.DATASET_NAME,
-            split=self._test_split,
-            revision=self.revision,
-            options=self.config.dataset_kwargs or {},
-            images=self.settings.image_source,
-        )
+        images = self.settings.image_source
+        if self._files:
+            folder = self._folder
+            beside = image_hashes(images, folder, self.mirror, rehash=rehash) if folder else {}
+            return dict(sorted((self.table_hashes | beside).items()))
         with quiet():
-            return split.fingerprint(self.mirror, rehash=rehash)
+            return cached_hashes(
+                str(self.DATASET_PATH),
+                config=self.DATASET_NAME,
+                split=self._test_split,
+                revision=str(self.revision),
+                images=images,
+            )
 
     def prompt_text(self, doc: Row, *, row: int | None = None) -> str:
         """Return the prompt; each image stands at its `<image>` mark."""
@@ -326,6 +348,16 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         """
         folder = Path(self.DATASET_PATH) if self.DATASET_PATH else None
         return folder.resolve() if folder and folder.is_dir() else None
+
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        """The local files of each split; none of a dataset on the hub."""
+        path = str(self.DATASET_PATH or "")
+        if not self._folder and path not in _PACKAGED_DATASETS_MODULES:
+            return {}
+        return local_files(
+            str(self._folder or path), self.DATASET_NAME, self.config.dataset_kwargs or {}
+        )
 
     @cached_property
     def _image_columns(self) -> list[str]:
@@ -593,7 +625,7 @@ def open_task(
         mirror=task.mirror,
         num_rows=len(task.rows),
         revision=task.revision,
-        fingerprint=task.fingerprint() if task_file.settings.files else {},
+        fingerprint=task.fingerprint() if task_file.settings.files else task.table_hashes,
     )
     if task.changes and not accept_change:
         raise DatasetError(

@@ -7,13 +7,12 @@ number and their bytes are their own. Images are passed on as they are stored: n
 from __future__ import annotations
 
 import logging
-import os
 import re
+import shutil
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,27 +57,56 @@ def check_columns(
     return is_plain
 
 
-def cache_of(folder: Path, *, images: ImageSource | None) -> str:
-    """Return the folder in which `datasets` keeps its reading of a local copy, as it is now.
+def local_files(
+    place: str, config: str | None, options: Mapping[str, Any]
+) -> dict[str, list[Path]]:
+    """Return the files of each split of a local dataset, as `datasets` itself finds them.
+
+    `place` is a folder, or a reader of `datasets` such as `csv`, whose `data_files` are anywhere.
+    Raises `DatasetError` for files of another machine: nothing could record what they hold.
+    """
+    options = {key: options[key] for key in options if key not in {"revision", "trust_remote_code"}}
+    builder = datasets.load_dataset_builder(place, config, **options)
+    found = {
+        str(split): [*map(str, paths)] for split, paths in (builder.config.data_files or {}).items()
+    }
+    if afar := [
+        path for paths in found.values() for path in paths if "://" in path.split("::")[-1]
+    ]:
+        raise DatasetError(
+            f"data_files: {afar[0]} is not a local file",
+            hint="download it, or name its repository as dataset_path",
+        )
+    return {split: [*map(Path, paths)] for split, paths in found.items()}
+
+
+def cache_of(source: Sequence[Any], scored: Mapping[str, str], others: Iterable[Path]) -> str:
+    """Return the folder in which `datasets` keeps its reading of local files, as they are now.
 
     Left alone it would take rows read earlier from another copy, or from files changed since, if
-    the card names files: then its cache is known by name and card only. A folder of image files
-    is not looked at: there may be 100,000, and no row changes with them.
+    the card names files: then its cache is known by name and card only. So it is known here by its
+    `source` (path first), the hashes of the `scored` files and the state of the files of `others`.
+    Readings of the same source that are outdated are removed, and those of sources that are gone.
     """
-    beside = folder / images.folder if images and images.folder else None
-    state = digest(sorted(_states(folder, beside=beside)))
-    return str(Path(datasets.config.HF_DATASETS_CACHE, "medix-eval", state[:16]))
+    states = [
+        (str(path), (of := path.stat()).st_size, of.st_mtime_ns, of.st_ctime_ns) for path in others
+    ]
+    place = Path(datasets.config.HF_DATASETS_CACHE, "medix-eval")
+    home = place / digest([*map(str, source)])[:16]
+    now = home / digest([dict(scored), states])[:16]
+    home.mkdir(parents=True, exist_ok=True)
+    (home / _SOURCE).write_text(str(source[0]), encoding="utf-8")
+    outdated = [one for one in home.iterdir() if one.is_dir() and one != now]
+    for note in place.glob(f"*/{_SOURCE}"):
+        with suppress(OSError):  # another process may clean up, too
+            outdated += [] if Path(note.read_text(encoding="utf-8")).exists() else [note.parent]
+    for one in outdated:
+        shutil.rmtree(one, ignore_errors=True)
+    return str(now)
 
 
-def _states(folder: Path, *, beside: Path | None) -> Iterator[tuple[str, int, int]]:
-    """Yield each file with its size and time, but for hidden ones, which `datasets` skips too."""
-    for place, folders, names in os.walk(folder):
-        shown = [name for name in folders if not name.startswith(".")]
-        folders[:] = [name for name in shown if Path(place, name) != beside]
-        for path in (Path(place, name) for name in names if not name.startswith(".")):
-            with suppress(FileNotFoundError):  # a link to nothing
-                found = path.stat()
-                yield str(path), found.st_size, found.st_mtime_ns
+_SOURCE = "source"
+"""A file beside the readings of one source: where it lies."""
 
 
 def check_size(task: str, *, expected: int | None, found: int, where: str) -> None:
@@ -95,16 +123,27 @@ def changes_since_pinned(
     revision: str | None,
     fingerprint: Mapping[str, str],
 ) -> list[str]:
-    """Name what differs from the task file's pins: commit, number of rows, hashes of files."""
+    """Name what differs from what a copy's manifest lists, and from the task file's pins.
+
+    Pinned are commit, number of rows and hashes of files; nothing of it of synthetic rows.
+    """
+    listed = mirror.files if mirror else {}
+    edited = [
+        f"{name}: {listed[name].sha256} says the manifest, now {sha}"
+        for name, sha in fingerprint.items()
+        if name in listed and listed[name].sha256 != sha
+    ]
     if mirror and mirror.synthetic:
-        return []
+        return edited
     pinned = file.settings.files
     pairs = [
         ("revision", file.revision, revision),
         ("rows", file.settings.num_samples, num_rows),
         *((name, sha, fingerprint.get(name)) for name, sha in pinned.items()),
     ]
-    return [f"{what}: {old}, now {new}" for what, old, new in pairs if old not in {None, new}]
+    return edited + [
+        f"{what}: {old}, now {new}" for what, old, new in pairs if old not in {None, new}
+    ]
 
 
 def type_of(feature: Any) -> str:
@@ -133,76 +172,48 @@ def type_of(feature: Any) -> str:
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredSplit:
-    """The split of a dataset that a task asks about."""
+def image_hashes(
+    images: ImageSource | None, folder: Path, mirror: Mirror | None, *, rehash: bool
+) -> dict[str, str]:
+    """Return the SHA-256 of a local copy's zip of images, or one of all the files in their folder.
 
-    repository: str
-    folder: Path | None
-    """The local copy that stands for it; None where the hub's cache does."""
-    config: str | None
-    split: str
-    revision: str | None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What the task file passes on to `load_dataset`, such as `data_files`."""
-    images: ImageSource | None = None
+    What the manifest lists is believed unless `rehash` says otherwise.
+    """
+    listed = mirror.files if mirror else {}
+    if images and images.zip:
+        known = None if rehash else listed.get(images.zip)
+        return {images.zip: known.sha256 if known else sha256_of(folder / images.zip)}
+    place = f"{images.folder}/" if images else "/"
+    beside = {
+        name: sha256_of(folder / name) if rehash else file.sha256
+        for name, file in listed.items()
+        if name.startswith(place)
+    }
+    return {place: digest(beside)} if beside else {}
 
-    def fingerprint(self, mirror: Mirror | None, *, rehash: bool = False) -> dict[str, str]:
-        """Return the SHA-256 of each file, by its name in the repository.
 
-        A folder of image files counts as one, by what the manifest lists of it. With `rehash` no
-        manifest is believed: every file is read.
-        """
-        if self.folder is None:
-            return {name: _cached_hash(path) for name, path in self._cached().items()}
-        listed = mirror.files if mirror else {}
-        hashes = {
-            name: listed[name].sha256
-            if name in listed and not rehash
-            else sha256_of(self.folder / name)
-            for name in self._copied()
-        }
-        if self.images and self.images.folder:
-            place = f"{self.images.folder}/"
-            beside = {
-                name: sha256_of(self.folder / name) if rehash else file.sha256
-                for name, file in listed.items()
-                if name.startswith(place)
-            }
-            if beside:
-                hashes[place] = digest(beside)
-        return hashes
+def cached_hashes(
+    repository: str, *, config: str | None, split: str, revision: str, images: ImageSource | None
+) -> dict[str, str]:
+    """Return the SHA-256 of the files of a split in the hub's cache, by name.
 
-    def _copied(self) -> list[str]:
-        """Return the files of the split in the local copy, as `datasets` itself finds them."""
-        assert self.folder is not None  # noqa: S101 (asked of a local copy only)
-        options = {key: value for key, value in self.options.items() if key != "revision"}
-        builder = datasets.load_dataset_builder(str(self.folder), self.config, **options)
-        found = (builder.config.data_files or {}).get(self.split, [])
-        names = [Path(path).relative_to(self.folder).as_posix() for path in found]
-        return sorted([*names, self.images.zip] if self.images and self.images.zip else names)
+    The cache holds what was downloaded; the folder of a config and the name of a split tell which
+    of these were scored.
+    """
+    from huggingface_hub import constants  # noqa: PLC0415
 
-    def _cached(self) -> dict[str, Path]:
-        """Return the files of the split in the hub's cache.
-
-        The cache holds what was downloaded; the folder of a config and the name of a split tell
-        which of these were scored.
-        """
-        from huggingface_hub import constants  # noqa: PLC0415
-
-        name = f"datasets--{self.repository.replace('/', '--')}"
-        folder = Path(constants.HF_HUB_CACHE) / name / "snapshots" / str(self.revision)
-        found = {
-            path.relative_to(folder).as_posix(): path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name not in {"README.md", ".gitattributes"}
-        }
-        of_config = {name: at for name, at in found.items() if name.startswith(f"{self.config}/")}
-        found = of_config or found
-        of_split = {name: path for name, path in found.items() if self.split in Path(name).name}
-        if of_split and self.images and self.images.zip in found:
-            of_split[self.images.zip] = found[self.images.zip]
-        return of_split or found
+    name = f"datasets--{repository.replace('/', '--')}"
+    folder = Path(constants.HF_HUB_CACHE) / name / "snapshots" / revision
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in {"README.md", ".gitattributes"}
+    }
+    found = {name: at for name, at in found.items() if name.startswith(f"{config}/")} or found
+    of_split = {name: path for name, path in found.items() if split in Path(name).name}
+    if of_split and images and images.zip in found:
+        of_split[images.zip] = found[images.zip]
+    return {name: _cached_hash(path) for name, path in (of_split or found).items()}
 
 
 def _cached_hash(path: Path) -> str:

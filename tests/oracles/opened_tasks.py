@@ -38,6 +38,12 @@ def open_rows(
     data.mkdir(parents=True, exist_ok=True)
     table = datasets.Dataset.from_list(rows, features=features and Features(features))
     table.to_parquet(data / "test-00000-of-00001.parquet")
+    write_task(folder / "tasks", settings=settings, **fields)
+    return open_task(load_tasks([folder / "tasks"]).tasks["mine"], data_root=folder / "hub")
+
+
+def write_task(folder: Path, *, settings: dict[str, Any] | None = None, **fields: Any) -> None:
+    """Write the file of a task `mine` on the dataset `org/name`."""
     medix = {
         "kind": "multiple_choice" if "doc_to_choice" in fields else "open",
         "modality": "image" if "doc_to_image" in fields else "text",
@@ -57,6 +63,5 @@ def open_rows(
         **fields,
     }
     head = "class: !function medix_eval.lm_task.MedixTask\n"
-    (folder / "tasks").mkdir(exist_ok=True)
-    (folder / "tasks" / "mine.yaml").write_text(head + yaml.safe_dump(task))
-    return open_task(load_tasks([folder / "tasks"]).tasks["mine"], data_root=folder / "hub")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.yaml").write_text(head + yaml.safe_dump(task))
