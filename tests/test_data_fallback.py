@@ -67,6 +67,19 @@ def test_what_has_no_fallback_stays_an_error(evaluate: Evaluate) -> None:
     assert err.splitlines()[-2].startswith("error: task mimic_cxr_report_summarization:")
 
 
+def test_fallbacks_that_failed_too_are_told_and_offered_no_more(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "mirror" / "qiaojin")
+
+    code, _, err = evaluate("--tasks", "pubmedqa", "--allow-fallback")
+
+    assert code == 3
+    assert "task pubmedqa: there is no folder" in err
+    assert "task pubmedqa[fallback=qiaojin]: there is no folder" in err
+    assert "--allow-fallback uses" not in err
+
+
 def test_every_fallback_is_a_task_named_for_what_it_replaces() -> None:
     named = {
         fallback: name

@@ -165,7 +165,9 @@ def test_a_benchmark_is_pinned_to_the_bytes_it_was_made_with(
     )
 
     assert code == 3
-    assert f"the data differs from its pins: {file}: {'0' * 64} says the manifest, now " in err
+    assert (
+        f"the data differs from its pins: {file}: SHA-256 {'0' * 12}… in the manifest, now " in err
+    )
 
 
 def changed(number: int, **cells: str) -> list[dict[str, str]]:

@@ -659,14 +659,16 @@ def open_all(
             try:
                 task = _complete(catalogue.tasks[place], data_root, accept_change=accept_change)
             except DatasetError as error:
-                faults.setdefault(name, error)
+                faults[place] = error
                 continue
             if place != name:
                 _LOG.warning("%s; using %s instead", faults.pop(name), place)
+            for tried in others:
+                faults.pop(tried, None)
             opened.append((catalogue.tasks[place], task))
             break
     if faults:
-        raise _all_of(faults, catalogue)
+        raise _all_of(faults, {} if allow_fallback else catalogue.tasks)
     return opened
 
 
@@ -682,10 +684,13 @@ def _complete(file: TaskFile, data_root: Path | None, *, accept_change: bool) ->
     return task
 
 
-def _all_of(faults: dict[str, DatasetError], catalogue: Catalogue) -> DatasetError:
-    """Put several faults under one another; a single one stays as it is."""
+def _all_of(faults: dict[str, DatasetError], files: Mapping[str, TaskFile]) -> DatasetError:
+    """Put several faults under one another; a single one stays as it is.
+
+    A hint names other sources of these files, unless they were tried.
+    """
     hints = dict.fromkeys(error.hint for error in faults.values() if error.hint)
-    others = [place for name in faults for place in catalogue.tasks[name].settings.fallbacks]
+    others = [at for name in faults.keys() & files for at in files[name].settings.fallbacks]
     if others:
         hint = f"--allow-fallback uses {', '.join(others)}, which counts as another benchmark"
         hints[hint] = None

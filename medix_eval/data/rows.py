@@ -129,7 +129,7 @@ def changes_since_pinned(
     """
     listed = mirror.files if mirror else {}
     edited = [
-        f"{name}: {listed[name].sha256} says the manifest, now {sha}"
+        f"{name}: SHA-256 {listed[name].sha256[:12]}… in the manifest, now {sha[:12]}…"
         for name, sha in fingerprint.items()
         if name in listed and listed[name].sha256 != sha
     ]
