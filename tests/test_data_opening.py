@@ -173,7 +173,7 @@ def test_images_that_are_fetched_do_not_make_the_rows_be_read_again(
 ) -> None:
     folder = tmp_path / "hub/org/name"
     source = {"folder": "files", "member": "{image}"}
-    shown = {
+    shown: dict[str, Any] = {
         "doc_to_image": "image",
         "doc_to_text": "<image>",
         "settings": {"image_source": source},
