@@ -205,7 +205,7 @@ def _reply(world: World, asked: Asked, mood: Mood, rng: random.Random) -> Reply:
         is_report = world.questions[asked.number].kind is Kind.REPORT
         most = rng.choice((3, 4, 5, 5)) if is_report else 1
         points = most if right == (rng.random() >= _ERRS) else rng.choice((0, most - 1))
-        said = Said(f'{{"score": {points}}}', points=points)
+        said = Said(f'{{"score": {points}}}', points=points, most=5 if is_report else 1)
         plain, faulty = VERDICTS, JUDGE
     if rng.random() < mood.stops:
         return draw(STOPS, said, rng)

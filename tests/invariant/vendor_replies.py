@@ -64,6 +64,8 @@ class Said:
     text: str
     is_right: bool = False
     points: int | None = None
+    most: int = 1
+    """What can be given: 1, or 5 for a report."""
 
 
 Maker = Callable[[random.Random, Said], Reply]
@@ -490,7 +492,8 @@ def _verdict(form: str, means: str = "own") -> Maker:
 
 def _filled(form: str, said: Said) -> str:
     relations = ("same", "opposite") if said.points else ("opposite", "same")
-    errors = "" if said.points in {1, 5} else f"{_ERROR}, {_ERROR}"
+    error = _ERROR if (said.points or 0) <= _SERIOUS else _ERROR.replace('"urgent"', '"soon"')
+    errors = "" if said.points == said.most else f"{error}, {error}"
     words = (errors, said.points, 0 if said.points else 1, *relations)
     for mark, word in zip("$#~@%", words, strict=True):
         form = form.replace(mark, str(word))
@@ -504,6 +507,8 @@ def _cut_verdict(rng: random.Random, said: Said) -> Reply:
     return _answered(lambda _: {"content": text}, means=UNREADABLE)(rng, said)
 
 
+_SERIOUS = 2
+"""The most points of a report with an urgent finding that is missing."""
 _MAYBE = f"own {UNREADABLE}"
 _PLAIN_VERDICT = '{"score": #}'
 _WITH_RELATION = (
