@@ -191,3 +191,38 @@ def test_a_column_of_another_type_than_the_task_file_says_is_an_error(
 
     message = f"column 'sent1' is string, but the task file says {wanted}"
     assert (code, message in err) == ((1, False) if fits else (3, True))
+
+
+def test_two_benchmarks_of_one_name_each_show_score_and_verify_their_own_rows(
+    run: Run, tmp_path: Path
+) -> None:
+    """Their cards are equal, and so are the names of their folders."""
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"task": "ward", "sample_id": "none", "completion": "left"}\n')
+    scored = dict[str, Path]()
+    places = {side: (tmp_path / side, tmp_path / f"made-{side}") for side in ("left", "right")}
+    for side, (table, made) in places.items():
+        table.mkdir()
+        (table / "t.csv").write_text(f"question,answer\nThe {side} one: which side?,{side}\n")
+        run("data", "new", table, "--name", "ward", "--to", made, "--data-class", "public")
+        where = ("--include-path", made / "tasks", "--data-root", made / "data")
+
+        _, shown, _ = run("show", "ward", *where)
+        _, checked, _ = run("data", "check", "--tasks", "ward", *where)
+        model = ("--model", f"replay:{answers}", "--protocol", "rules", "--tasks", "ward")
+        run(*model, *where, "--out", tmp_path / f"out-{side}")
+
+        assert f"The {side} one" in shown
+        assert "ward: 1 row" in checked
+        (scored[side],) = (tmp_path / f"out-{side}").glob("*/*")
+        (record,) = (scored[side] / "completions.jsonl").read_text().splitlines()
+        assert json.loads(record)["reference"] == side
+        source = json.loads((scored[side] / "run.json").read_text())["tasks"]["ward"]["source"]
+        for name, digest in source["files"].items():
+            content = (made / "data/local/ward" / name).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == digest
+
+    for side, (_, made) in places.items():
+        where = ("--include-path", made / "tasks", "--data-root", made / "data")
+        codes = {name: run("data", "verify", at, *where)[0] for name, at in scored.items()}
+        assert codes == {name: 0 if name == side else 3 for name in places}
