@@ -12,7 +12,7 @@ from scripted_judges import Scripted, a_judge
 
 from medix_eval.errors import RequestFailed, RequestRefused
 from medix_eval.exchange.recorded import problem_of_replies
-from medix_eval.judging.cache import VerdictCache
+from medix_eval.judging.cache import VerdictCache, remembered
 from medix_eval.judging.judge import REMINDER, Grade, Judge, decide, grader_for
 from medix_eval.judging.outcomes import verdict_of
 from medix_eval.judging.prompts import fence
@@ -182,6 +182,24 @@ def test_the_cache_keeps_no_words_of_restricted_data(tmp_path: Path) -> None:
         cache.keep(grade(a_judge(Scripted(secret), cache=cache)).votes, restricted=True)
 
     assert b"Jane" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_a_vote_that_two_samples_wait_for_is_counted_once(tmp_path: Path) -> None:
+    asked = Vote(judge="j", prompt="p", key="k")
+    spent = {"calls": 2, "seconds": 0.5, "tokens": 30, "thinking_tokens": 20}
+
+    async def both() -> list[Vote]:
+        async def ask() -> Vote:
+            await asyncio.sleep(0)
+            return asked.model_copy(update={"points": 1.0, **spent})
+
+        with VerdictCache.at(tmp_path / "verdicts.sqlite") as cache:
+            return await asyncio.gather(*(remembered(cache, asked, ask) for _ in range(2)))
+
+    votes = asyncio.run(both())
+
+    assert [vote.points for vote in votes] == [1.0, 1.0]
+    assert {name: sum(getattr(vote, name) for vote in votes) for name in spent} == spent
 
 
 def test_a_corrupt_cache_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -198,6 +198,18 @@ def test_effects_of_order_and_wording_are_told_apart() -> None:
     assert found["question_1"].n == pytest.approx(2000, abs=100)
 
 
+def test_two_judges_who_vote_alike_make_no_interval_narrower() -> None:
+    rng = random.Random(5)  # noqa: S311
+    said = [votes_of(number, order=0.2, wording=0.0, rng=rng) for number in range(200)]
+    both = [[*votes, *(("twin", prompt, points) for _, prompt, points in votes)] for votes in said]
+
+    alone = judge_effects((votes, 1.0) for votes in said)
+    twice = judge_effects((votes, 1.0) for votes in both)
+
+    for name, effect in alone.items():
+        assert twice[name].interval == pytest.approx(effect.interval, abs=0.002)
+
+
 def test_an_effect_is_a_share_of_the_scale() -> None:
     votes: list[Said] = [("j", "report_1", 5.0), ("j", "report_2/answer_first", 3.0)]
 

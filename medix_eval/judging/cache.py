@@ -93,6 +93,9 @@ class VerdictCache:
         self.connection.close()
 
 
+_SPENT_NOTHING = {"calls": 0, "seconds": 0.0, "tokens": 0, "thinking_tokens": 0}
+
+
 async def remembered(
     cache: VerdictCache | None, vote: Vote, ask: Callable[[], Awaitable[Vote]]
 ) -> Vote:
@@ -103,7 +106,7 @@ async def remembered(
         return vote.model_copy(update=known)
     if (other := cache.under_way.get(vote.key)) is not None:
         shared = await asyncio.shield(other)
-        return shared.model_copy(update={"cached": True, "calls": 0, "seconds": 0.0})
+        return shared.model_copy(update={**_SPENT_NOTHING, "cached": True})
     asked = cache.under_way[vote.key] = asyncio.get_running_loop().create_future()
     try:
         vote = await ask()

@@ -623,7 +623,8 @@ def judge_effects(samples: Iterable[tuple[Sequence[Said], float]]) -> dict[str, 
     of prompts that are not drawn there is none, for order and wording would go together.
     """
     gains: defaultdict[str, list[float]] = defaultdict(list)
-    for votes, points_range in samples:
+    samples_of: defaultdict[str, list[str]] = defaultdict(list)  # judges of one are no two samples
+    for number, (votes, points_range) in enumerate(samples):
         for judge in dict.fromkeys(one[0] for one in votes):
             pair = [(prompt.partition("#")[0], points) for who, prompt, points in votes
                     if who == judge][:_PAIR]  # fmt: skip
@@ -632,13 +633,20 @@ def judge_effects(samples: Iterable[tuple[Sequence[Said], float]]) -> dict[str, 
                 continue
             (first, one), (second, other) = valid
             gain = (one - other) / points_range
+            found = dict[str, float]()
             if first.endswith(SWAPPED) != second.endswith(SWAPPED):
-                gains["reference first"].append(gain if second.endswith(SWAPPED) else -gain)
+                found = {"reference first": gain if second.endswith(SWAPPED) else -gain}
             if (name := first.removesuffix(SWAPPED)) != (last := second.removesuffix(SWAPPED)):
-                gains[name].append(gain)
-                gains[last].append(-gain)
+                found |= {name: gain, last: -gain}
+            for effect, value in found.items():
+                gains[effect].append(value)
+                samples_of[effect].append(str(number))
     is_drawn = "reference first" in gains
-    return {name: task_difference(clustered(gains[name])) for name in sorted(gains) if is_drawn}
+    return {
+        name: task_difference(clustered(gains[name], samples_of[name]))
+        for name in sorted(gains)
+        if is_drawn
+    }
 
 
 def ratings(votes: Iterable[Said]) -> dict[str, float | None]:
