@@ -65,6 +65,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", rich_help_panel=_WHAT,
 Model = Annotated[str, typer.Option("--model", metavar="M", rich_help_panel=_MODELS,
     help=r"ORG/NAME\[@REV], a folder, openai:NAME, openrouter:NAME (or another provider's), "
          "replay:FILE.jsonl or phantom.")]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", rich_help_panel=_MODELS,
+    help="How the model is shown everywhere; runs of another name are runs of another model.")]
+SameModel = Annotated[bool, typer.Option("--same-model", rich_help_panel=_MODELS,
+    help="Go on with the run of this model at another address; you vouch that it is the same.")]
 Backend = Annotated[Engine | None, typer.Option("--backend", rich_help_panel=_MODELS,
     help="What runs ORG/NAME or a folder: vLLM if it is installed, else transformers (hf). "
          "Phantom is so small that hf runs it unless vllm is asked for.")]
@@ -163,6 +167,7 @@ _FAMILIES: dict[str, dict[str, tuple[Any, Any]]] = {
     "judge": _JUDGE,
     "evaluation": {
         "model": (Model, ""),
+        "name": (Name, None),
         "tasks": (Tasks, None),
         "protocol": (Protocol, "medix"),
         "overrides": (Overrides, None),
@@ -178,6 +183,7 @@ _FAMILIES: dict[str, dict[str, tuple[Any, Any]]] = {
         "allow_fallback": (Fallback, False),
         "judge": (Judge, None),
         **{name: (_MODEL | _JUDGE)[name] for name in sorted(_MODEL | _JUDGE, key=_place)},
+        "same_model": (SameModel, False),
         "allow_text_only": (TextOnly, False),
         "no_cache": (NoCache, False),
         "out": (Out, Path("results")),

@@ -123,6 +123,7 @@ class Run:
 def evaluate(
     *,
     model: str,
+    name: str | None = None,
     tasks: str | Sequence[str],
     protocol: str = "medix",
     overrides: Sequence[str] = (),
@@ -140,15 +141,17 @@ def evaluate(
     allow_fallback: bool = False,
     allow_text_only: bool = False,
     allow_partial: bool = False,
+    same_model: bool = False,
     no_cache: bool = False,
     progress: bool = False,
     **serving: Unpack[Serving],
 ) -> Run:
     """Answer and judge the samples of tasks, or resume an earlier run, and return the run.
 
-    `tasks` are names of tasks and groups, `overrides` changes to the protocol such as
-    `generation.max_tokens=8192`, `limit` the most samples per task. Failed samples are counted
-    in `scores.num_failures`; the same call retries them.
+    `name` is how the model is shown everywhere, in place of its own name; `same_model` goes on with
+    a run whose server had another address. `tasks` are names of tasks and groups, `overrides`
+    changes to the protocol such as `generation.max_tokens=8192`, `limit` the most samples per task.
+    Failed samples are counted in `scores.num_failures`; the same call retries them.
 
     Raises `ConfigError` for an option or a file, `DatasetError` for data that is not what its task
     says, `ServerError` for a model or a judge that cannot be used; finished work is kept.
@@ -349,6 +352,10 @@ def positive(flag: str, number: int | None) -> int | None:
     return number
 
 
+_LONGEST_NAME = 100
+"""Characters of the name of a model."""
+
+
 def _settings(
     *,
     model: str,
@@ -376,6 +383,12 @@ def _settings(
     serving = serving or {}
     if not model:
         raise ConfigError("--model is missing", hint="for example --model phantom")
+    name = kept["name"] or ("" if kept["name"] is not None else "model")
+    if name != name.strip() or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+        raise ConfigError(
+            f"--name {name[:60]!r} is not a name",
+            hint=f"1 to {_LONGEST_NAME} printable characters, without spaces around them",
+        )
     limit = _number("--limit", limit)
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit {limit} is too small", hint="1 or more; omit it to run all")

@@ -47,13 +47,16 @@ from medix_eval.results.store import (
     Selection,
     TaskEntry,
     apart_from_other_data,
+    folder_of,
     judging_at,
     load_judging_manifest,
     load_record,
+    made_elsewhere,
     newest_completions,
     open_judging,
     open_run,
     read_selection,
+    relative,
     selection_at,
 )
 from medix_eval.storage.digests import digest
@@ -87,6 +90,10 @@ class Settings:
     egress_reason: str | None = None
     accept_data_change: bool = False
     allow_fallback: bool = False
+    name: str | None = None
+    """How the model is shown, in place of its own name."""
+    same_model: bool = False
+    """Whether another address of this model goes on with its run."""
     progress: bool = False
     """Whether to show a progress bar in a terminal."""
 
@@ -120,7 +127,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     policy = _policy(settings.model_flags, quotes=not restricted)
     judge_policy = _policy(settings.judges[0].flags, quotes=not restricted)
     manifest = RunManifest(
-        model=candidate.name,
+        model=settings.name or candidate.name,
         generation_digest=digest(generation),
         generation=generation,
         tasks={one.file.name: _entry(one, settings) for one in opened},
@@ -133,6 +140,14 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         hardware=_hardware(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    if elsewhere := made_elsewhere(settings.out, manifest):
+        was, now = (one.generation["model"].get("host") for one in (elsewhere, manifest))
+        if settings.same_model:
+            found = {key: getattr(elsewhere, key) for key in ("generation", "generation_digest")}
+            manifest = manifest.model_copy(update=found)
+            _LOG.info("goes on with the run at %s; you vouch for the model at %s", was, now)
+        elif not folder_of(settings.out, manifest).exists():
+            _LOG.info("another run than that at %s; --same-model would go on with it", was)
     if settings.accept_data_change:
         manifest = apart_from_other_data(settings.out, manifest)
     with ExitStack() as stack:
@@ -211,7 +226,7 @@ def write_scores(
         if found.control is not None:
             more["effect"] = effect_of(found)
         scores = with_metrics(found).model_copy(update=more)
-        _write_tables(scores, place)
+        _write_tables(scores, place, run)
         if not is_current(place):  # it holds every sample, so writing it takes longest
             write_run_page(replace(found, scores=scores))
         return scores
@@ -221,7 +236,7 @@ def write_scores(
     groups = catalogue.groups_with(judging.judging.get("twins"))
     known = {asked.digest: (asked, write(asked))}
     for file in (*judged.glob("selections/*/scores.json"), *judged.glob("scores.json")):
-        scores = load_record(Scores, file)
+        scores = load_record(Scores, file).model_copy(update={"run": str(file.parent)})
         one = read_selection(run, file.parent, scores)
         if one.digest not in known:
             is_same = scores.selection == one.digest and is_current(file.parent)
@@ -230,7 +245,7 @@ def write_scores(
     if largest.digest not in known:
         known[largest.digest] = largest, write(largest)
     standing = known[largest.digest][1].model_copy(update={"run": str(judged)})
-    _write_tables(standing, judged)
+    _write_tables(standing, judged, run)
     if not is_current(judged):
         page = selection_at(judged, largest.digest) / "report.html"
         with page.open(encoding="utf-8", newline="") as text:
@@ -258,7 +273,9 @@ def _largest(known: Iterable[tuple[Selection, Scores]], *, order: Iterable[str])
     return Selection(tasks={name: found[name][1] for name in order if name in found})
 
 
-def _write_tables(scores: Scores, place: Path) -> None:
+def _write_tables(scores: Scores, place: Path, run: Path) -> None:
+    """Write the tables; in files people share nothing tells where on a machine runs lie."""
+    scores = scores.model_copy(update={"run": relative(Path(scores.run), run)})
     file, text = place / "scores.json", scores.model_dump_json(indent=2) + "\n"
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         write_text(file, text)
@@ -316,6 +333,7 @@ def _generation(
     """Return everything that can affect a completion."""
     cannot_see = NO_IMAGE in controls and settings.control != NO_IMAGE
     model = candidate.identity() | (IMAGES_LEFT_OUT if cannot_see else {})
+    model |= {"name": settings.name} if settings.name else {}
     control = {"control": settings.control.name} if settings.control else {}
     return {"model": model, **settings.protocol.generation_settings(), **control}
 

@@ -98,6 +98,8 @@ class Pipeline:
         """Open the candidate and send it every sample that has no completion yet."""
         async with AsyncExitStack() as stack:
             model = await stack.enter_async_context(self.candidate.open(self.run.path / "logs"))
+            if told := getattr(model, "served", None):
+                self.run.note_served(told)
             gate = gate_for(concurrency=self.candidate.concurrency, adapts=self.candidate.adapts)
             self._asker = RetryingModel(model=model, policy=self.policy, role="model", gate=gate)
             begun = [one.file for one in self.tasks if self.run.answered_rows(one.file.key)]

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from medix_eval.errors import (
 )
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind
-from medix_eval.records import IMAGE_MARK
+from medix_eval.records import IMAGE_MARK, shown_name
 from medix_eval.storage.images import data_url, in_8_bits
 from medix_eval.storage.jsonl import parsed
 
@@ -55,6 +55,7 @@ _STOPS = {
     "model": "check the model behind {where}",
 }
 _TOO_LARGE = 413
+_TOLD = ("root", "parent", "revision")
 _SETTINGS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed")
 """Fields of a request that are the same for every sample."""
 _NAMED = re.compile(
@@ -173,6 +174,8 @@ class Connected:
 
     server: OpenAIServer
     session: aiohttp.ClientSession
+    served: dict[str, str] = field(default_factory=dict)
+    """What the server's list says that its model is, such as `root`; of a path the last part."""
 
     async def check(self) -> None:
         """Check the list of models; a server without one (404, 405) is trusted."""
@@ -185,7 +188,11 @@ class Connected:
             hint = f"is the server running? {self.server.where}"
             raise ServerError(str(error), hint=hint) from error
         rows = reply.get("data") if isinstance(reply, dict) else None
-        served = [str(row.get("id")) for row in rows or () if isinstance(row, dict)]
+        listed = {str(row.get("id")): row for row in rows or () if isinstance(row, dict)}
+        served, told = [*listed], listed.get(self.server.model, {})
+        self.served.update(
+            {key: shown_name(told[key]) for key in _TOLD if isinstance(told.get(key), str)}
+        )
         if served and self.server.model not in served:
             shown = ", ".join(served[:5]) + (" ..." if len(served) > 5 else "")  # noqa: PLR2004
             raise ConfigError(

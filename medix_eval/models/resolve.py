@@ -24,6 +24,9 @@ from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.records import Frozen
 from medix_eval.storage.bundled import read_mapping
 
+_LONGEST_NAME = 1000
+"""Characters; no path is longer on most systems."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFlags:
@@ -56,6 +59,8 @@ def resolve_model(
 
     `max_tokens` is how long its completions may be, `out` where runs are kept.
     """
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise ConfigError(f"{name[:60]!r} is not a model: too long, or not printable")
     kind = kind_of(name)
     prefix, _, rest = name.partition(":")
     if kind in {"openai", "provider", "replay"}:
@@ -87,7 +92,10 @@ def _checkpoint(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> 
         from medix_eval.phantom.dataset import model_folder  # noqa: PLC0415
 
         location = str(model_folder())
-    elif ":" in name or not name or (name.count("/") != 1 and not Path(name).is_dir()):
+    elif Path(name).is_dir() and name:  # known by its own name, wherever it lies
+        location = str(Path(name).resolve())
+        name = Path(location).name
+    elif ":" in name or name.count("/") != 1:
         raise ConfigError(
             f"{name!r} is not a model",
             hint="models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl, phantom, or NAME "

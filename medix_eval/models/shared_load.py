@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medix_eval.errors import RequestFailed, ServerError, Unreachable
+from medix_eval.errors import ConfigError, RequestFailed, ServerError, Unreachable
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.models.openai_server import Connected, OpenAIServer
 
@@ -82,7 +82,14 @@ class SharedLoad:
                     down.append(error)
             if len(down) == len(members):
                 raise down[0]
-            yield _Shared(members)
+            first, *others = [one.model for one in members if one.model.served] or [
+                members[0].model
+            ]
+            for other in others:
+                if other.served != first.served:
+                    said = [f"{one.server.base_url} has {one.served}" for one in (first, other)]
+                    raise ConfigError(f"two models share the name {self.name}: {'; '.join(said)}")
+            yield _Shared(members, first.served)
 
 
 @dataclass(slots=True)
@@ -98,6 +105,7 @@ class _Member:
 @dataclass(slots=True)
 class _Shared:
     members: list[_Member]
+    served: dict[str, str]
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Ask the least busy server; where it cannot be reached, the next one."""

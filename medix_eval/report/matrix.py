@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from medix_eval.report.format import percent, span
 from medix_eval.results.comparison import Contest, compare_runs
 from medix_eval.results.scores import MARKED, Scores
-from medix_eval.results.store import JudgedRun
+from medix_eval.results.store import JudgedRun, distinct_names
 
 _RANKED_FROM = 3
 """Of two models the second best is the worse one; it needs no mark."""
@@ -66,7 +66,7 @@ def matrix(runs: Sequence[JudgedRun]) -> list[Line]:
 def matrix_markdown(runs: Sequence[JudgedRun]) -> str:
     """Return the table as Markdown."""
     lines = matrix(runs)
-    header = ["task", "n", *(_text(run.scores.model) for run in runs)]
+    header = ["task", "n", *map(_text, distinct_names(runs))]
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
     for line in lines:
         name = f"**{line.name}**" if line.is_group else line.name
@@ -78,7 +78,7 @@ def matrix_markdown(runs: Sequence[JudgedRun]) -> str:
 def matrix_latex(runs: Sequence[JudgedRun]) -> str:
     """Return the table for LaTeX with the package booktabs."""
     lines = matrix(runs)
-    header = ["Task", "$n$", *(latex_text(run.scores.model) for run in runs)]
+    header = ["Task", "$n$", *map(latex_text, distinct_names(runs))]
     body = [_latex_row(line) for line in lines if not line.is_group]
     groups = [_latex_row(line) for line in lines if line.is_group]
     caption = " ".join([latex_text(_source(runs)), *_latex_legend(lines)])

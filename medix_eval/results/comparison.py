@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from medix_eval.results.statistics import (
     holm,
     task_difference,
 )
-from medix_eval.results.store import JudgedRun
+from medix_eval.results.store import JudgedRun, distinct_names
 from medix_eval.storage.digests import differences
 
 _MAY_DIFFER = (("model",), ("control",), ("generation", "seed"))
@@ -132,7 +133,7 @@ def compare_runs(runs: Sequence[JudgedRun], *, force: bool = False) -> Compariso
         if set(group.tasks) <= tasks.keys()
     }
     return Comparison(
-        runs=tuple(_described(run, at) for at, run in enumerate(runs)),
+        runs=tuple(map(_described, runs, distinct_names(runs), count())),
         mismatches=tuple(mismatches),
         synthetic=any(run.entry(name).synthetic for run in runs for name in tasks),
         tasks={name: _contest({name: one}, runs, is_group=False) for name, one in tasks.items()},
@@ -174,14 +175,14 @@ def same_rows(runs: Sequence[JudgedRun], tasks: Iterable[str]) -> bool:
     return all(len({frozenset(run.entry(name).rows or ()) for run in runs}) == 1 for name in tasks)
 
 
-def _described(run: JudgedRun, at: int) -> ComparedRun:
+def _described(run: JudgedRun, name: str, at: int) -> ComparedRun:
     generation = run.manifest.generation
     seed = generation.get("generation", {}).get("seed")
     settings = {"control": generation.get("control"), "seed": seed}
     return ComparedRun(
         letter=_letter(at),
-        model=run.scores.model,
-        run=str(run.place),
+        model=name,
+        run=run.label,
         protocol=run.protocol,
         settings={name: value for name, value in settings.items() if value is not None},
     )

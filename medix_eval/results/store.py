@@ -18,19 +18,19 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar
+from pathlib import Path, PurePath
+from typing import Annotated, Any, BinaryIO, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medix_eval.errors import ConfigError, ReplyUnusable, RunMismatch, first_error
 from medix_eval.judging.protocol import JUDGING_VERSION, by_role, stamp_now
 from medix_eval.models.requests import unanswered
-from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord
+from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord, shown_name
 from medix_eval.results.scores import Scores
 from medix_eval.rules.answers import after_thinking
 from medix_eval.storage.digests import differences, digest, mark_of
@@ -87,7 +87,10 @@ class RunManifest(_Manifest):
     """`run.json`: everything that made the completions."""
 
     schema_version: int = 1
-    model: str
+    model: Annotated[str, AfterValidator(shown_name)]
+    """How the model is shown."""
+    served: dict[str, str] = {}
+    """What a server said that it is, such as its `root`."""
     generation_digest: str
     generation: dict[str, Any]
     """Everything that can affect a completion; the digest is of this."""
@@ -191,6 +194,16 @@ class RunFolder:
     def save_manifest(self) -> None:
         """Write `run.json`."""
         _write(self.path / "run.json", self.manifest.model_dump(mode="json"))
+
+    def note_served(self, told: Mapping[str, str]) -> None:
+        """Keep what a server says that its model is; refuse one that was another model before."""
+        if differ := differences(self.manifest.served, dict(told)) if self.manifest.served else []:
+            raise ConfigError(
+                f"{self.path}: the server has another model now: {', '.join(differ)}",
+                hint="name it with --name NAME to start another run",
+            )
+        self.manifest = self.manifest.model_copy(update={"served": dict(told)})
+        self.save_manifest()
 
     def answered_rows(self, task: str) -> set[int]:
         """Return the rows of a task with valid completions."""
@@ -496,8 +509,56 @@ def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
 
 
 def folder_of(out: Path, manifest: RunManifest) -> Path:
-    """Return the folder of a run with these settings."""
-    return out / slug(manifest.model) / manifest.generation_digest[:_SHORT]
+    """Return the folder of a run with these settings.
+
+    Earlier versions named it after the whole path of a model's folder.
+    """
+    short, name = manifest.generation_digest[:_SHORT], PurePath(manifest.model).name
+    path = out / slug(manifest.model) / short
+    for other in [] if path.exists() else out.glob(f"*/{short}/run.json"):
+        known = load_run_manifest(other.parent)
+        is_equal = known.generation_digest == manifest.generation_digest
+        if is_equal and PurePath(known.model).name == name:
+            return other.parent
+    return path
+
+
+def relative(place: Path, run: Path) -> str:
+    """Return a place of a run without the folder that holds the runs, which may be private."""
+    return place.resolve().relative_to(run.resolve().parent.parent).as_posix()
+
+
+def distinct_names(runs: Sequence[JudgedRun]) -> list[str]:
+    """Return the models' names, those of different models told apart by address or digest."""
+    made = [(run.scores.model, run.manifest.generation.get("model", {})) for run in runs]
+    hosts = [
+        ", ".join(host) if isinstance(host := model.get("host"), list) else host
+        for _, model in made
+    ]
+    names = []
+    for (name, model), host in zip(made, hosts, strict=True):
+        others = [at for at, (its, other) in enumerate(made) if its == name and other != model]
+        mark = host if host and host not in {hosts[at] for at in others} else digest(model)[:_SHORT]
+        names.append(f"{name} ({mark})" if others else name)
+    return names
+
+
+def made_elsewhere(out: Path, manifest: RunManifest) -> RunManifest | None:
+    """Return the newest run that differs from this one in the address of its server alone."""
+
+    def without_host(one: RunManifest) -> dict[str, Any]:
+        model = one.generation.get("model", {})
+        return one.generation | {"model": {key: model[key] for key in model if key != "host"}}
+
+    runs = map(
+        load_run_manifest, {file.parent for file in out.glob(f"{slug(manifest.model)}/*/run.json")}
+    )
+    alike = [
+        one
+        for one in runs
+        if without_host(one) == without_host(manifest) and one.generation != manifest.generation
+    ]
+    return max(alike, key=lambda one: one.started, default=None)
 
 
 def _data_changes(old: RunManifest, new: RunManifest) -> list[str]:
@@ -530,7 +591,7 @@ def _continued(old: RunManifest, new: RunManifest, *, path: Path) -> RunManifest
             hint=hint,
         )
     tasks = {name: _joined(old.tasks.get(name, one), one) for name, one in new.tasks.items()}
-    kept = {"started": old.started, "num_untold": old.num_untold}
+    kept = {"started": old.started, "num_untold": old.num_untold, "served": old.served}
     return new.model_copy(update={"tasks": old.tasks | tasks, **kept})
 
 
@@ -628,6 +689,11 @@ class JudgedRun:
         return stamp_now(
             self.judging.protocol, generation=self.manifest.generation, judging=self.judging.judging
         )
+
+    @property
+    def label(self) -> str:
+        """Where it lies in the folder of runs, such as `NAME/147e8bc8/judged/6abc11e8`."""
+        return relative(self.place, self.folder)
 
     def entry(self, task: str) -> TaskEntry:
         """Return what `run.json` says of a task."""

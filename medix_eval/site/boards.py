@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import count
@@ -27,7 +27,7 @@ from medix_eval.results.gate import Fraction
 from medix_eval.results.scorecard import Scorecard
 from medix_eval.results.scores import MAX_REJECTED, GroupScore, TaskScore, whose
 from medix_eval.results.scoring import mean
-from medix_eval.results.store import JudgedRun, load_record, slug
+from medix_eval.results.store import JudgedRun, distinct_names, load_record, slug
 from medix_eval.storage.bundled import read_mapping
 from medix_eval.storage.digests import digest
 
@@ -61,11 +61,13 @@ class Entry:
     standing: Standing
     tasks: tuple[str, ...]
     facts: ModelFacts
+    mark: str = ""
+    """What tells it from another model of this name on its board."""
 
     @property
     def name(self) -> str:
-        """The model's name, as the run carries it."""
-        return self.run.manifest.model
+        """The model's name."""
+        return self.run.manifest.model + self.mark
 
     @property
     def date(self) -> str:
@@ -115,7 +117,7 @@ class Entry:
     @cached_property
     def identity(self) -> str:
         """Digest of what answered: a newer run of equal identity replaces an older one."""
-        return digest([self.name, self.run.manifest.generation.get("model")])
+        return digest([self.run.manifest.model, self.run.manifest.generation.get("model")])
 
 
 @dataclass(kw_only=True)
@@ -248,6 +250,11 @@ def _keep_one_of_each(board: Board) -> None:
         board.entries.append(standing)
         board.earlier += older
         board.repetitions += sorted((one for one in each if one.seed != lowest), key=_seed)
+    names = distinct_names([entry.run for entry in board.entries])
+    board.entries = [
+        replace(entry, mark=name.removeprefix(entry.run.manifest.model))
+        for entry, name in zip(board.entries, names, strict=True)
+    ]
     board.protocol = min(board.entries, key=_seed).run.protocol
 
 
@@ -534,7 +541,7 @@ def _reasons(entry: Entry, board: Board, rules: Rules, card: Scorecard | None) -
 
 def _slugs(entries: Sequence[Entry]) -> dict[str, str]:
     """Name each entry's files; two models of one name are told apart by their digest."""
-    plain = [slug(entry.name)[:60].casefold() for entry in entries]
+    plain = [slug(entry.run.manifest.model)[:60].casefold() for entry in entries]
     names = {}
     for entry, name in zip(entries, plain, strict=True):
         alone = plain.count(name) == 1
