@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 def shown_name(name: str) -> str:
     """Return how a model is shown: of a path on somebody's machine the last part.
 
-    >>> shown_name("/home/me/checkpoints/step-500"), shown_name("MBZUAI/MediX-R1-8B")
+    >>> shown_name("/data/step-500"), shown_name("MBZUAI/MediX-R1-8B")
     ('step-500', 'MBZUAI/MediX-R1-8B')
     """
     paths = (kind(name) for kind in (PurePosixPath, PureWindowsPath))

@@ -34,9 +34,7 @@ def contents(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
             yield f"{name}, unpacked", zlib.decompressobj().decompress(data)
 
 
-def test_no_file_that_is_shared_names_a_private_folder(
-    run: Run, tmp_path: Path, serve: object, monkeypatch: object
-) -> None:
+def test_no_file_that_is_shared_names_a_private_folder(run: Run, tmp_path: Path) -> None:
     private, shared = tmp_path / PRIVATE, tmp_path / "shared"
     shared.mkdir()
     shutil.copytree(HUB, private / "mirror")
@@ -49,20 +47,24 @@ def test_no_file_that_is_shared_names_a_private_folder(
     run("--model", f"replay:{answers}", *common)
     one, two = sorted(path.parent for path in private.glob("results/*/*/run.json"))
 
-    said = []
     for form in ("markdown", "csv", "parquet", "latex", "bibtex", "methods", "lm-eval"):
         run("export", one, two, "--format", form, "--out", shared / f"export.{form}")
     run("report", one, two, "--data-root", private / "mirror", "--out", shared / "comparison.html")
     run("report", one, "--data-root", private / "mirror")
     policy = shared / "policy.yaml"
-    policy.write_text("rules: [{name: floor, metric: score, of: {task: medqa}, min: 0.1}]\n")
-    said += run("gate", policy, one, "--baseline", two, "--page", shared / "gate.html")
-    said += run("compare", one, two)
-    said += run("compare", one, two, "--json")
-    said += run("leaderboard", one, two, "--allow-synthetic", "--out", shared / "site")
-    said += run("submit", one, "--out", shared / "zips", "--allow-synthetic")
-    said += run("judge-check", "--sheet", one, "--out", shared)
-    said += run("score", one)
+    policy.write_text(
+        "name: ward\nfloors: [{task: medqa, at_least: 0.1}]\nallow_limited: true\nallow_synthetic: true\n"
+    )
+    gate = ("gate", policy, one, "--baseline", two)
+    for number, command in enumerate([gate, ("compare", one, two)]):
+        for form in ("", "--json"):
+            said = run(*filter(None, (*command, form)))[1]
+            (shared / f"said-{number}{form}.txt").write_text(said)
+    run(*gate, "--page", shared / "gate.html")
+    run("leaderboard", one, two, "--allow-synthetic", "--out", shared / "site")
+    run("submit", one, "--out", shared / "zips", "--allow-synthetic")
+    run("judge-check", "--sheet", one, "--out", shared)
+    run("score", one)
     for judged in private.glob("results/*/*/judged/*"):
         shutil.copytree(judged, shared / judged.relative_to(private / "results"))
         (shared / judged.relative_to(private / "results") / "judging.json").unlink()

@@ -42,7 +42,7 @@ def gate(
         listing = [
             {
                 "model": run.scores.model,
-                "run": str(run.place),
+                "run": run.label,
                 "checks": [check.model_dump() for check in checks],
             }
             for run, checks in results

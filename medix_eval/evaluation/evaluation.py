@@ -145,7 +145,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         if settings.same_model:
             found = {key: getattr(elsewhere, key) for key in ("generation", "generation_digest")}
             manifest = manifest.model_copy(update=found)
-            _LOG.info("goes on with the run at %s; you vouch for the model at %s", was, now)
+            _LOG.info("goes on with the run at %s, now asking %s", was, now)
         elif not folder_of(settings.out, manifest).exists():
             _LOG.info("another run than that at %s; --same-model would go on with it", was)
     if settings.accept_data_change:

@@ -735,6 +735,7 @@ def read_run(path: Path, *, judging: str | None = None) -> JudgedRun:
     folder, place = find_judging(path, judging=judging)
     hint = f"`medix-eval score {path}` writes it again"
     scores = load_record(Scores, place / "scores.json", hint=hint)
+    scores = scores.model_copy(update={"run": str(place)})
     what = read_selection(folder, place, scores)
     run = JudgedRun.of(folder, place, what, lambda **_: scores)
     ran = load_run_manifest(folder).tasks
