@@ -40,7 +40,7 @@ from medix_eval.data.rows import (
     quiet,
     undecoded,
 )
-from medix_eval.data.tasks import Catalogue, TaskFile, read_settings
+from medix_eval.data.tasks import Catalogue, Patterns, TaskFile, read_settings
 from medix_eval.errors import BadRow, ConfigError, DatasetError, full_disk, one_line, whole_story
 from medix_eval.records import IMAGE_MARK, Kind
 from medix_eval.rules.answers import extract_answer
@@ -68,6 +68,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         self.settings = read_settings(config.get("metadata"), where=f"task {self.name}")
         self.changes: list[str] = []
         """How the data differs from what the task file pins, if the user accepted that."""
+        self.patterns: Mapping[str, Patterns] = {}
+        """How slices are made of text; `open_task` knows, for stock lm-eval has no slices."""
         self._splits: dict[str, datasets.Dataset] = {}
         self._plain_index = False
         try:
@@ -101,6 +103,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         settings = self.settings
         needed = (*self._template_columns, *self._image_columns, *settings.keep_rows)
         needed += (settings.question,) if settings.question else ()
+        needed += tuple(one.column for one in settings.derived.values())
         features = self.dataset[split].features
         index = None if self.config.doc_to_choice is None else self.config.doc_to_target
         self._plain_index = check_columns(self.name, settings, features, needed=needed, index=index)
@@ -267,8 +270,11 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         return self._texts(doc, self.settings.facts, row)
 
     def columns(self, doc: Row, *, row: int | None = None) -> dict[str, str]:
-        """Return slice, cluster and kept columns as text; an image becomes its hash."""
-        return self._texts(doc, self.settings.row_columns, row)
+        """Return slices, cluster and kept columns as text; an image becomes its hash."""
+        derived = self.settings.derived
+        made = {name: one.value_of(str(doc[derived[name].column] or ""))
+                for name, one in self.patterns.items()}  # fmt: skip
+        return self._texts(doc, self.settings.row_columns, row) | made
 
     def stored_images(self, doc: Row, *, row: int | None = None) -> list[bytes]:
         """Return the encoded images, exactly as the dataset stores them."""
@@ -302,7 +308,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         return self._image_files.missing(columns)
 
     def slice_values(self) -> list[tuple[str, ...]]:
-        """Return every row's slice values; only these columns are read."""
+        """Return every row's values of the slice columns; only these columns are read."""
         columns = [map(str, self.rows[column]) for column in self.settings.slices]
         return list(zip(*columns, strict=True)) if columns else [()] * len(self.rows)
 
@@ -588,6 +594,7 @@ def open_task(
     task = loaded["tasks"][task_file.name]
     if not isinstance(task, MedixTask):
         raise ConfigError(f"{task_file.path}: class: must be medix_eval.lm_task.MedixTask")
+    task.patterns = task_file.derived
     task.changes = changes_since_pinned(
         task_file,
         mirror=task.mirror,

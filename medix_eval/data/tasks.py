@@ -8,6 +8,7 @@ tasks imports neither lm-eval nor datasets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,7 +20,7 @@ from pydantic import PositiveInt, ValidationError, model_validator
 
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.records import Frozen, Kind
-from medix_eval.storage.bundled import bundled
+from medix_eval.storage.bundled import bundled, read_mapping
 from medix_eval.storage.digests import digest
 
 _ALIASES = {"all": "medix"}
@@ -34,6 +35,7 @@ _TASK_FIELDS = frozenset({
     "output_type", "generation_kwargs", "repeats", "filter_list", "should_decontaminate",
     "doc_to_decontamination_query", "gen_prefix", "metadata", "class",
 })  # fmt: skip
+_PATTERNS = 'expected `patterns: [["value", "regular expression"], ...]` and `default: "value"`'
 _GROUP_FIELDS = frozenset({"group", "group_alias", "task", "aggregate_metric_list", "metadata"})
 
 
@@ -52,6 +54,29 @@ class ImageSource(Frozen):
         if (self.zip is None) == (self.folder is None):
             raise ValueError("name either a zip or a folder")
         return self
+
+
+class Derived(Frozen):
+    """A slice that is made of a row's text: its file of patterns says how."""
+
+    column: str
+    """The column that is read."""
+    patterns: str
+    """A YAML file beside the task file, or else one of `tasks/slices`."""
+
+
+class Patterns(Frozen):
+    """Which value a text has: that of the first pattern that is found in it."""
+
+    patterns: tuple[tuple[str, re.Pattern[str]], ...]
+    """Value and pattern, in the order in which they are tried."""
+    default: str
+    """The value of all other texts."""
+
+    def value_of(self, text: str) -> str:
+        """Return the value of a text."""
+        found = (value for value, pattern in self.patterns if pattern.search(text))
+        return next(found, self.default)
 
 
 class TaskSettings(Frozen):
@@ -77,6 +102,8 @@ class TaskSettings(Frozen):
     """Column that says which samples share an image or a patient."""
     slices: tuple[str, ...] = ()
     """Columns to report the score by."""
+    derived: dict[str, Derived] = {}
+    """More slices, by name, that are made of a row's text; `--limit` does not look at them."""
     columns: dict[str, str] = {}
     """The types that columns must have, such as `label: int`, or `string | list<string>`."""
     files: dict[str, str] = {}
@@ -95,6 +122,8 @@ class TaskSettings(Frozen):
     """A template that names the images (`<image 2>`) in the order in which they are shown."""
     fallbacks: tuple[str, ...] = ()
     """Tasks with other sources of the same benchmark, for `--allow-fallback`."""
+    normal_report: str | None = None
+    """What `--control always-normal` answers in place of the model."""
 
     @model_validator(mode="after")
     def _known_scale(self) -> Self:
@@ -102,7 +131,14 @@ class TaskSettings(Frozen):
             raise ValueError("score_range is [0, 1] or [0, 5]")
         if self.image_source and self.modality != "image":
             raise ValueError("image_source is only for modality: image")
+        if both := self.derived.keys() & self.row_columns:
+            raise ValueError(f"derived: {min(both)!r} is the name of a column, too")
         return self
+
+    @property
+    def slice_names(self) -> tuple[str, ...]:
+        """All slices, those of columns first."""
+        return (*self.slices, *self.derived)
 
     @property
     def row_columns(self) -> tuple[str, ...]:
@@ -128,8 +164,10 @@ class TaskFile:
     dataset_kwargs: Mapping[str, Any]
     """What else `load_dataset` is told, such as `data_files`."""
     split: str
+    derived: Mapping[str, Patterns]
+    """How the slices that are made of text are made, by name."""
     digest: str
-    """Hash of the resolved file, with what it includes."""
+    """Hash of the resolved file, with what it includes and its patterns."""
 
     @property
     def key(self) -> str:
@@ -279,6 +317,8 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
     if not split:
         raise ConfigError(f"{path}: test_split: the file names no split to test on")
     kwargs = fields.get("dataset_kwargs") or {}
+    derived = {one: _patterns(path, of.patterns) for one, of in settings.derived.items()}
+    told = {one: patterns.model_dump(mode="json") for one, patterns in derived.items()}
     return TaskFile(
         name=name,
         version=_version(path, metadata),
@@ -289,8 +329,22 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
         revision=kwargs.get("revision"),
         dataset_kwargs=kwargs,
         split=split,
-        digest=digest(fields),
+        derived=derived,
+        digest=digest(fields | ({"derived": told} if told else {})),
     )
+
+
+def _patterns(task: Path, name: str) -> Patterns:
+    beside = task.parent / name
+    path = beside if beside.exists() else bundled("tasks") / "slices" / name
+    try:
+        return Patterns.model_validate(read_mapping(path, what="patterns"))
+    except ConfigError as error:
+        raise ConfigError(f"{task}: derived: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{path}: {field}: {first['msg']}", hint=_PATTERNS) from None
 
 
 def _check_prompt_fields(path: Path, fields: dict[str, Any], settings: TaskSettings) -> None:
