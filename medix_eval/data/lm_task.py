@@ -40,7 +40,7 @@ from medix_eval.data.rows import (
     quiet,
     undecoded,
 )
-from medix_eval.data.tasks import Catalogue, Patterns, TaskFile, read_settings
+from medix_eval.data.tasks import Catalogue, TaskFile, read_settings
 from medix_eval.errors import BadRow, ConfigError, DatasetError, full_disk, one_line, whole_story
 from medix_eval.records import IMAGE_MARK, Kind
 from medix_eval.rules.answers import extract_answer
@@ -68,8 +68,6 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         self.settings = read_settings(config.get("metadata"), where=f"task {self.name}")
         self.changes: list[str] = []
         """How the data differs from what the task file pins, if the user accepted that."""
-        self.patterns: Mapping[str, Patterns] = {}
-        """How slices are made of text; `open_task` knows, for stock lm-eval has no slices."""
         self._splits: dict[str, datasets.Dataset] = {}
         self._plain_index = False
         try:
@@ -271,9 +269,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
 
     def columns(self, doc: Row, *, row: int | None = None) -> dict[str, str]:
         """Return slices, cluster and kept columns as text; an image becomes its hash."""
-        derived = self.settings.derived
-        made = {name: one.value_of(str(doc[derived[name].column] or ""))
-                for name, one in self.patterns.items()}  # fmt: skip
+        made = {name: one.value_of(doc) for name, one in self.settings.derived.items()}
         return self._texts(doc, self.settings.row_columns, row) | made
 
     def stored_images(self, doc: Row, *, row: int | None = None) -> list[bytes]:
@@ -594,7 +590,6 @@ def open_task(
     task = loaded["tasks"][task_file.name]
     if not isinstance(task, MedixTask):
         raise ConfigError(f"{task_file.path}: class: must be medix_eval.lm_task.MedixTask")
-    task.patterns = task_file.derived
     task.changes = changes_since_pinned(
         task_file,
         mirror=task.mirror,

@@ -35,7 +35,6 @@ _TASK_FIELDS = frozenset({
     "output_type", "generation_kwargs", "repeats", "filter_list", "should_decontaminate",
     "doc_to_decontamination_query", "gen_prefix", "metadata", "class",
 })  # fmt: skip
-_PATTERNS = 'expected `patterns: [["value", "regular expression"], ...]` and `default: "value"`'
 _GROUP_FIELDS = frozenset({"group", "group_alias", "task", "aggregate_metric_list", "metadata"})
 
 
@@ -57,26 +56,31 @@ class ImageSource(Frozen):
 
 
 class Derived(Frozen):
-    """A slice that is made of a row's text: its file of patterns says how."""
+    """A slice that is made of a row's text: its value is that of the first pattern found in it."""
 
     column: str
-    """The column that is read."""
-    patterns: str
-    """A YAML file beside the task file, or else one of `tasks/slices`."""
-
-
-class Patterns(Frozen):
-    """Which value a text has: that of the first pattern that is found in it."""
-
     patterns: tuple[tuple[str, re.Pattern[str]], ...]
-    """Value and pattern, in the order in which they are tried."""
+    """Value and regular expression, in the order in which they are tried."""
     default: str
-    """The value of all other texts."""
+    """The value where none is found."""
 
-    def value_of(self, text: str) -> str:
-        """Return the value of a text."""
-        found = (value for value, pattern in self.patterns if pattern.search(text))
-        return next(found, self.default)
+    @model_validator(mode="before")
+    @classmethod
+    def _with_file(cls, given: Any) -> Any:
+        """Take from `file`, one of `tasks/slices`, what is not said beside it."""
+        if not isinstance(given, dict) or "file" not in given:
+            return given
+        own = dict(given)
+        try:
+            path = bundled("tasks") / "slices" / str(own.pop("file"))
+            return read_mapping(path, what="patterns") | own
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    def value_of(self, row: Mapping[str, Any]) -> str:
+        """Return the value of a row."""
+        text = str(row[self.column] or "")
+        return next((value for value, one in self.patterns if one.search(text)), self.default)
 
 
 class TaskSettings(Frozen):
@@ -164,8 +168,6 @@ class TaskFile:
     dataset_kwargs: Mapping[str, Any]
     """What else `load_dataset` is told, such as `data_files`."""
     split: str
-    derived: Mapping[str, Patterns]
-    """How the slices that are made of text are made, by name."""
     digest: str
     """Hash of the resolved file, with what it includes and its patterns."""
 
@@ -317,8 +319,7 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
     if not split:
         raise ConfigError(f"{path}: test_split: the file names no split to test on")
     kwargs = fields.get("dataset_kwargs") or {}
-    derived = {one: _patterns(path, of.patterns) for one, of in settings.derived.items()}
-    told = {one: patterns.model_dump(mode="json") for one, patterns in derived.items()}
+    derived = settings.model_dump(mode="json", include={"derived"}) if settings.derived else {}
     return TaskFile(
         name=name,
         version=_version(path, metadata),
@@ -329,22 +330,8 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
         revision=kwargs.get("revision"),
         dataset_kwargs=kwargs,
         split=split,
-        derived=derived,
-        digest=digest(fields | ({"derived": told} if told else {})),
+        digest=digest(fields | derived),
     )
-
-
-def _patterns(task: Path, name: str) -> Patterns:
-    beside = task.parent / name
-    path = beside if beside.exists() else bundled("tasks") / "slices" / name
-    try:
-        return Patterns.model_validate(read_mapping(path, what="patterns"))
-    except ConfigError as error:
-        raise ConfigError(f"{task}: derived: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{path}: {field}: {first['msg']}", hint=_PATTERNS) from None
 
 
 def _check_prompt_fields(path: Path, fields: dict[str, Any], settings: TaskSettings) -> None:

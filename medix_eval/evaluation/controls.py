@@ -251,12 +251,10 @@ KINDS = {
     ),
 }
 NO_IMAGE = Control("no-image")
-_EFFECTS: dict[
-    Disturbed, Literal["vision gain", "order sensitivity", "gain over always normal"]
-] = {
+_EFFECTS: dict[Disturbed, Literal["vision gain", "order sensitivity", "gain over normal"]] = {
     "images": "vision gain",
     "options": "order sensitivity",
-    "normal report": "gain over always normal",
+    "normal report": "gain over normal",
 }
 
 

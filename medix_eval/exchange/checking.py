@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.errors import ConfigError, MedixError
@@ -281,7 +281,7 @@ def differences_from_data(
     if entry.rows is not None and {*entry.rows} != {*(drawn or ())}:
         yield f"{task.name}: its rows are not those that --limit {entry.limit} draws"
     rows = list(range(len(task.rows))) if drawn is None else drawn
-    left, unmade = dict(theirs), task.patterns.keys() - {*entry.slices}
+    left, unmade = dict(theirs), task.settings.derived.keys() - {*entry.slices}
     for read in read_samples(task, rows, key=key, done=frozenset(), taken=set()):
         sample_id = read.record.sample_id if isinstance(read, BadSample) else read.id
         mine = left.pop(sample_id, None)
@@ -437,10 +437,9 @@ def task_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
             yield from _unlike_file(name, entry.model_dump(), file)
 
 
-def _unlike_file(name: str, stated: dict[str, object], file: TaskFile) -> Iterator[str]:
+def _unlike_file(name: str, stated: dict[str, Any], file: TaskFile) -> Iterator[str]:
     settings = file.settings.model_dump(mode="json")
-    if stated["slices"] != settings["slices"]:  # those of a version without slices made of text
-        settings["slices"] = [*file.settings.slice_names]
+    settings["slices"] += [one for one in file.settings.derived if one in stated["slices"]]
     for key in _FROM_THE_FILE:
         if stated[key] != settings[key]:
             yield f"{name}: run.json says {key} {stated[key]!r}, its task file {settings[key]!r}"

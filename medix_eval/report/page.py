@@ -25,7 +25,7 @@ from pydantic_core import to_json
 from medix_eval.judging.replies import details_of
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind, Outcome, VerdictRecord
 from medix_eval.report.format import NOTHING, counted, decimal, p_value, percent, points, span
-from medix_eval.report.tables import daggers, notes, specialties, yes_no_text
+from medix_eval.report.tables import daggers, notes, yes_no_text
 from medix_eval.results.gate import Check, Policy
 from medix_eval.results.scoring import sample_slices
 from medix_eval.results.store import JudgedRun, JudgedSample, judging_at
@@ -118,7 +118,6 @@ def run_page(run: JudgedRun, *, images: Mapping[str, str]) -> Iterator[str]:
         run=run,
         scores=run.scores,
         notes=notes(run.scores),
-        specialties=specialties(run.scores),
         daggers=daggers(run.scores),
         restricted=sorted(restricted),
         outcomes=[one.value for one in Outcome if any(task.outcomes[one] for task in tasks)],

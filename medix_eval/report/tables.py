@@ -36,7 +36,6 @@ _TEXT_ONLY = "TEXT ONLY: the model accepts no images; it was asked about them wi
 _PARTIAL = "A group has a score only when all its tasks are complete (--allow-partial prints it)."
 _WARN_ABOVE = 0.05
 """The share of samples cut off or failed above which a table warns."""
-_POOLED = "Every scored sample counts the same, whichever task it is of."
 _LISTED = 12
 """Changed samples that a comparison lists; all are in the JSON."""
 
@@ -84,10 +83,6 @@ def as_markdown(scores: Scores) -> str:
     lines += [f"{note}\n" for note in rows.notes]
     for name, task in scores.tasks.items():
         lines += _slices(name, task)
-    if pooled := specialties(scores):
-        named = [(one, of, percent(score), str(n)) for one, of, score, n in pooled]
-        head = _markdown(("specialty", "tasks", "score", "scored"), named)
-        lines += ["## By specialty", "", _POOLED, "", *head, ""]
     lines += _judges_agree(scores)
     usage = scores.usage
     lines += [
@@ -201,8 +196,8 @@ def _served(models: Mapping[str, int]) -> list[str]:
 
 def notes(scores: Scores) -> list[str]:
     """Return what a reader must know beside the table."""
-    said = [*_warnings(scores), *_apart(scores), *_metrics(scores)]
-    said += _served(scores.served_models)
+    said = [*_warnings(scores), *_metrics(scores), *_served(scores.served_models)]
+    said += [*_apart(scores), *_specialties(scores)]
     harm = {name: task.harm for name, task in scores.tasks.items() if task.harm is not None}
     if harm:
         each = ", ".join(f"{name} {percent(severity)}" for name, severity in harm.items())
@@ -255,18 +250,34 @@ def _apart(scores: Scores) -> list[str]:
     """Say the score without what cannot be answered, and how many reports say nothing is found."""
     said = []
     for name, task in scores.tasks.items():
-        values = task.slices.get("needs_absent_image", {})
-        if "yes" in values and "no" in values:
-            rest = with_span(values["no"].score, values["no"].interval)
-            rows = counted(values["yes"].n, "question")
-            said.append(f"{name}: {rest} without {rows} about a picture that is not shown.")
-        values = task.slices.get("normality", {})
-        if "normal" in values:
-            share = percent(values["normal"].n / sum(one.n for one in values.values()))
+        asked, written = (task.slices.get(one, {}) for one in ("needs_absent_image", "normality"))
+        if {"yes", "no"} <= asked.keys():
+            rest = with_span(asked["no"].score, asked["no"].interval)
+            rows = counted(asked["yes"].n, "question")
+            said.append(f"{name}: {rest} without {rows} about a picture that is not there.")
+        if "normal" in written:
+            share = percent(written["normal"].n / sum(one.n for one in written.values()))
             said.append(
-                f"{name}: {share} % of the references are normal (--control always-normal)."
+                f"{name}: normal are {share} % of the references (--control always-normal)."
             )
     return said
+
+
+def _specialties(scores: Scores) -> list[str]:
+    """Pool the samples of each specialty that several tasks ask about."""
+    parts: dict[str, SliceScore | TaskScore] = dict(scores.tasks)
+    for name, task in scores.tasks.items():
+        for column, values in task.slices.items():
+            parts |= {f"{name}/{column}/{value}": one for value, one in values.items()}
+    known = read_mapping(bundled("tasks") / "slices" / "_specialties.yaml", what="specialties")
+    found = []
+    for specialty, sources in known.items():
+        here = {one: parts[one] for one in sources if one in parts and parts[one].n_scored}
+        if len({source.partition("/")[0] for source in here}) > 1:
+            n = sum(one.n_scored for one in here.values())
+            total = fsum((one.score or 0.0) * one.n_scored for one in here.values())
+            found.append(f"{specialty} {percent(total / n)} (n {n:,})")
+    return [f"By specialty, all tasks together: {', '.join(found)}."] if found else []
 
 
 def _warnings(scores: Scores) -> list[str]:
@@ -298,24 +309,6 @@ def _slices(name: str, task: TaskScore) -> list[str]:
     if rows:
         lines += [*_markdown(("slice", "value", "score", "95 %", "n"), rows), ""]
     return lines
-
-
-def specialties(scores: Scores) -> list[tuple[str, str, float, int]]:
-    """Pool the samples of each specialty that several tasks ask about: tasks, score, number."""
-    parts: dict[str, SliceScore | TaskScore] = dict(scores.tasks)
-    for name, task in scores.tasks.items():
-        for column, values in task.slices.items():
-            parts |= {f"{name}/{column}/{value}": one for value, one in values.items()}
-    known = read_mapping(bundled("tasks") / "slices" / "_specialties.yaml", what="specialties")
-    found = []
-    for specialty, sources in known.items():
-        here = {one: parts[one] for one in sources if one in parts and parts[one].n_scored}
-        tasks = dict.fromkeys(source.partition("/")[0] for source in here)
-        if len(tasks) > 1:
-            n = sum(one.n_scored for one in here.values())
-            total = fsum((one.score or 0.0) * one.n_scored for one in here.values())
-            found.append((specialty, ", ".join(tasks), total / n, n))
-    return found
 
 
 def yes_no_text(asked: YesNo) -> str:

@@ -106,8 +106,8 @@ class Choice:
 
     words: tuple[str, ...]
     letter: str = ""
-    first: int | None = None
-    """Of options with one text the first one, for which all their letters stand."""
+    first: int = 0
+    """Where its text stands first: all letters of one text name one option."""
     parted: frozenset[int] = frozenset()
     """Behind which of its words its own text has a mark."""
     has_article: bool = False
@@ -125,18 +125,14 @@ class Choices:
         """The choices by the first of their words."""
         found: dict[str, list[int]] = {}
         for index, choice in enumerate(self.all):
-            if choice.words and choice.first in (None, index):
+            if choice.words and (choice.first == index or not choice.letter):
                 found.setdefault(choice.words[0], []).append(index)
         return found
 
     @cached_property
     def by_letter(self) -> dict[str, int]:
         """The choices by their letter; none if they have no letters."""
-        return {
-            choice.letter: index if choice.first is None else choice.first
-            for index, choice in enumerate(self.all)
-            if choice.letter
-        }
+        return {choice.letter: choice.first for choice in self.all if choice.letter}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
