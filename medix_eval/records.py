@@ -101,6 +101,8 @@ class Sample:
     """The published parser that scores it, if one does in place of rules and judge."""
     restricted: bool = False
     """Whether a data use agreement covers it."""
+    answer: str | None = None
+    """What a control answers in place of the model."""
 
 
 class Frozen(BaseModel):

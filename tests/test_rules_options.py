@@ -174,7 +174,79 @@ def test_two_options_with_one_text_are_the_same_answer() -> None:
     options = ["aspirin", "heparin", "aspirin"]
 
     assert chosen("C", options, reference="aspirin") == RuleVerdict(score=1.0, rule="option_letter")
-    assert chosen("aspirin", options, reference="aspirin") is None
+    assert chosen("aspirin", options, reference="aspirin") == RuleVerdict(
+        score=1.0, rule="option_text"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ("B. Itchy rash", 1.0),
+        ("D. Itchy rash", 1.0),
+        ("The answer is D: itchy rash.", 1.0),
+        ("Itchy rash (D)", 1.0),
+        ("A. Cough", 0.0),
+        ("C. Itchy rash", None),
+        ("A or D", None),
+        ("B. Itchy rash and cough", None),
+    ],
+)
+def test_every_letter_of_a_text_that_stands_twice_is_accepted(
+    answer: str, score: float | None
+) -> None:
+    verdict = chosen(
+        answer, ["Cough", "Itchy rash", "Fever", "Itchy rash "], reference="Itchy rash"
+    )
+
+    assert (verdict and verdict.score) == score
+
+
+LISTS_OF_LETTERS = [
+    ["a", "c", "bc", "ad"], ["ac", "a", "ad", "ab"], ["A,B", "A,C", "B,C", "ABC"],
+    ["A", "B", "C", "E"], ["B", "C", "D", "E"], ["a, c", "b", "a, b, c", "d"],
+    ["a,b & c", "a & c", "b & d", "d"], ["A and B", "C", "B and C", "A, B and C"],
+]  # fmt: skip
+
+
+@given(
+    options=st.sampled_from(LISTS_OF_LETTERS),
+    letters=st.permutations("abcde").flatmap(lambda of: st.integers(2, 3).map(lambda n: of[:n])),
+    between=st.sampled_from([", ", ",", " and ", " & ", "/", " ", "-", ""]),
+    is_upper=st.booleans(),
+)
+def test_letters_in_a_row_are_no_option_but_the_one_with_these_letters(
+    options: list[str],
+    letters: list[str],
+    between: str,
+    is_upper: bool,  # noqa: FBT001
+) -> None:
+    listed = between.join(letters)
+    index = index_of(listed.upper() if is_upper else listed, options)
+
+    named = set() if index is None else set(options[index].lower()) & set("abcde")
+    if "and" in (options[index] if index is not None else ""):
+        named = set(options[index or 0].lower().replace("and", "")) & set("abcde")
+    assert named in (set(), set(letters))
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "index"),
+    [
+        (["a", "c", "bc", "ad"], "C. bc", 2),
+        (["a", "c", "bc", "ad"], "B. c", 1),
+        (["a", "c", "bc", "ad"], "b, c", None),
+        (["a", "c", "bc", "ad"], "C", None),
+        (["ac", "a", "ad", "ab"], "a, b", None),
+        (["ac", "a", "ad", "ab"], "a (B)", 1),
+        (["A,B", "A,C", "B,C", "ABC"], "A,C", 1),
+        (["A,B", "A,C", "B,C", "ABC"], "B,A,C", None),
+    ],
+)
+def test_options_that_are_letters_are_told_from_lists_of_letters(
+    options: list[str], answer: str, index: int | None
+) -> None:
+    assert index_of(answer, options) == index
 
 
 def test_an_answer_of_many_pages_is_undecided() -> None:

@@ -46,7 +46,7 @@ Limit = Annotated[int | None, typer.Option("--limit", metavar="N", rich_help_pan
 Seed = Annotated[int, typer.Option("--seed", rich_help_panel=_WHAT, help="Seed of that subset.")]
 Control = Annotated[str | None, typer.Option("--control", metavar="C", rich_help_panel=_WHAT,
     help="Ask the same with one thing perturbed, and compare: no-image, blank-image, wrong-image, "
-         r"or shuffle-options\[:K] for the K-th order.")]
+         r"shuffle-options\[:K] for the K-th order, or always-normal for the answer to a report.")]
 Repeat = Annotated[int | None, typer.Option("--repeat", metavar="K", rich_help_panel=_WHAT,
     help="K runs with different seeds: how much the score varies, pass@k and majority@k. Needs "
          "--set generation.temperature=T.")]

@@ -35,7 +35,8 @@ def tasks(
     for name, task in catalogue.tasks.items():
         size = f"{task.settings.num_samples or '?':>5}"
         what = f"{task.settings.kind.value:<15} {task.settings.modality:<5}"
-        typer.echo(f"{name:<{width}}  {size}  {what} {task.settings.data_class}")
+        what += f" {task.settings.data_class:<6} {' '.join(task.settings.slice_names)}"
+        typer.echo(f"{name:<{width}}  {size}  {what}".rstrip())
     typer.echo("")
     for name, members in catalogue.groups.items():
         typer.echo(f"{name:<{width}}  {len(members):>5}  {' '.join(members)}")
@@ -79,6 +80,7 @@ def _listing(catalogue: Catalogue) -> dict[str, Any]:
                 "modality": task.settings.modality,
                 "data_class": task.settings.data_class,
                 "num_samples": task.settings.num_samples,
+                "slices": task.settings.slice_names,
                 "groups": list(catalogue.groups_of(name)),
             }
             for name, task in catalogue.tasks.items()

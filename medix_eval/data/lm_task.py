@@ -109,6 +109,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         settings = self.settings
         needed = (*self._template_columns, *self._image_columns, *settings.keep_rows)
         needed += (settings.question,) if settings.question else ()
+        needed += tuple(one.column for one in settings.derived.values())
         features = self.dataset[split].features
         index = None if self.config.doc_to_choice is None else self.config.doc_to_target
         self._plain_index = check_columns(self.name, settings, features, needed=needed, index=index)
@@ -289,8 +290,9 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         return self._texts(doc, self.settings.facts, row)
 
     def columns(self, doc: Row, *, row: int | None = None) -> dict[str, str]:
-        """Return slice, cluster and kept columns as text; an image becomes its hash."""
-        return self._texts(doc, self.settings.row_columns, row)
+        """Return slices, cluster and kept columns as text; an image becomes its hash."""
+        made = {name: one.value_of(doc) for name, one in self.settings.derived.items()}
+        return self._texts(doc, self.settings.row_columns, row) | made
 
     def stored_images(self, doc: Row, *, row: int | None = None) -> list[bytes]:
         """Return the encoded images, exactly as the dataset stores them."""
@@ -324,7 +326,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         return self._image_files.missing(columns)
 
     def slice_values(self) -> list[tuple[str, ...]]:
-        """Return every row's slice values; only these columns are read."""
+        """Return every row's values of the slice columns; only these columns are read."""
         columns = [map(str, self.rows[column]) for column in self.settings.slices]
         return list(zip(*columns, strict=True)) if columns else [()] * len(self.rows)
 

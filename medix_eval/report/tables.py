@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.records import Outcome
@@ -24,6 +25,7 @@ from medix_eval.report.format import (
 from medix_eval.results.comparison import Comparison, Contest, Pair
 from medix_eval.results.scores import MARKED, Scores, SliceScore, TaskScore, YesNo, losses, whose
 from medix_eval.results.statistics import Difference
+from medix_eval.storage.bundled import bundled, read_mapping
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -195,6 +197,7 @@ def _served(models: Mapping[str, int]) -> list[str]:
 def notes(scores: Scores) -> list[str]:
     """Return what a reader must know beside the table."""
     said = [*_warnings(scores), *_metrics(scores), *_served(scores.served_models)]
+    said += [*_apart(scores), *_specialties(scores)]
     harm = {name: task.harm for name, task in scores.tasks.items() if task.harm is not None}
     if harm:
         each = ", ".join(f"{name} {percent(severity)}" for name, severity in harm.items())
@@ -241,6 +244,40 @@ def _metrics(scores: Scores) -> list[str]:
         for name, task in scores.tasks.items()
         if task.metrics
     ]
+
+
+def _apart(scores: Scores) -> list[str]:
+    """Say the score without what cannot be answered, and how many reports say nothing is found."""
+    said = []
+    for name, task in scores.tasks.items():
+        asked, written = (task.slices.get(one, {}) for one in ("needs_absent_image", "normality"))
+        if {"yes", "no"} <= asked.keys():
+            rest = with_span(asked["no"].score, asked["no"].interval)
+            rows = counted(asked["yes"].n, "question")
+            said.append(f"{name}: {rest} without {rows} about a picture that is not there.")
+        if "normal" in written:
+            share = percent(written["normal"].n / sum(one.n for one in written.values()))
+            said.append(
+                f"{name}: normal are {share} % of the references (--control always-normal)."
+            )
+    return said
+
+
+def _specialties(scores: Scores) -> list[str]:
+    """Pool the samples of each specialty that several tasks ask about."""
+    parts: dict[str, SliceScore | TaskScore] = dict(scores.tasks)
+    for name, task in scores.tasks.items():
+        for column, values in task.slices.items():
+            parts |= {f"{name}/{column}/{value}": one for value, one in values.items()}
+    known = read_mapping(bundled("tasks") / "slices" / "_specialties.yaml", what="specialties")
+    found = []
+    for specialty, sources in known.items():
+        here = {one: parts[one] for one in sources if one in parts and parts[one].n_scored}
+        if len({source.partition("/")[0] for source in here}) > 1:
+            n = sum(one.n_scored for one in here.values())
+            total = fsum((one.score or 0.0) * one.n_scored for one in here.values())
+            found.append(f"{specialty} {percent(total / n)} (n {n:,})")
+    return [f"By specialty, all tasks together: {', '.join(found)}."] if found else []
 
 
 def _warnings(scores: Scores) -> list[str]:

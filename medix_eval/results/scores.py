@@ -216,7 +216,7 @@ class GroupScore(Frozen):
 class ControlEffect(Frozen):
     """The effect of a control: the plain run against the perturbed one, sample by sample."""
 
-    name: Literal["vision gain", "order sensitivity"]
+    name: Literal["vision gain", "order sensitivity", "gain over normal"]
     plain: str
     """The plain run's judging folder."""
     tasks: dict[str, Difference]

@@ -116,7 +116,8 @@ def exclusive_word(answer: Text, expected: Expected) -> RuleVerdict | None:
 
 def _right_options(expected: Expected) -> set[int]:
     """Return which options are the reference; several only where they are equal as written."""
-    same = {at for at, text in enumerate(expected.options) if text == expected.reference}
+    reference = expected.reference.split()
+    same = {at for at, text in enumerate(expected.options) if text.split() == reference}
     if same:
         return same
     choices = _choices(expected.options)
@@ -126,11 +127,13 @@ def _right_options(expected: Expected) -> set[int]:
 
 @lru_cache(maxsize=256)
 def _choices(options: tuple[str, ...]) -> Choices:
+    written = [text.split() for text in options]
     return Choices(
         tuple(
             Choice(
                 words=words(text),
                 letter=letter if text.strip() else "",  # an option that is not shown
+                first=written.index(text.split()),
                 parted=_parted(read(text)),
                 has_article=starts_with_article(read(text)),
             )

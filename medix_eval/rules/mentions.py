@@ -31,6 +31,7 @@ from medix_eval.rules.text import (
 _LETTER_WORDS = frozenset({"option", "choice", "answer", "letter"})
 _OPENING = frozenset("([{")
 _CLOSING = frozenset(")]}")
+_LETTER_MARKS = frozenset({".", ":", "(", ")"})
 _ALSO_WORDS = frozenset({"a", "i"})
 """Letters that are words too, unless they are written as letters: "a)"."""
 _REASON = frozenset({"because", "since"})
@@ -105,6 +106,8 @@ class Choice:
 
     words: tuple[str, ...]
     letter: str = ""
+    first: int = 0
+    """Where its text stands first: all letters of one text name one option."""
     parted: frozenset[int] = frozenset()
     """Behind which of its words its own text has a mark."""
     has_article: bool = False
@@ -122,14 +125,14 @@ class Choices:
         """The choices by the first of their words."""
         found: dict[str, list[int]] = {}
         for index, choice in enumerate(self.all):
-            if choice.words:
+            if choice.words and (choice.first == index or not choice.letter):
                 found.setdefault(choice.words[0], []).append(index)
         return found
 
     @cached_property
     def by_letter(self) -> dict[str, int]:
         """The choices by their letter; none if they have no letters."""
-        return {choice.letter: index for index, choice in enumerate(self.all) if choice.letter}
+        return {choice.letter: choice.first for choice in self.all if choice.letter}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +304,7 @@ class Naming:
         at = self.past(end, (",", "(", "--", ":"))
         at = self.past(at, _LETTER_WORDS)
         is_own = at > end and at < len(self.text) and self._letter(at) == index
+        is_own = is_own and not self._is_list(end, at, index)
         return self.past(at + 1, _CLOSING) if is_own else end
 
     def _by_letter(self, start: int, *, is_bare: bool) -> Mention | None:
@@ -315,6 +319,8 @@ class Naming:
         is_new_sentence = "." in self.text.keys[at + 1 : after] and self.text.starts_sentence(after)
         words = self._by_words(self.past(after, ("the",)))
         if words is not None and words.choice == index:
+            if self._is_list(at + 1, after, index):
+                raise NotCertain
             if not is_new_sentence or self.ends_cleanly(words):
                 return replace(letter, end=words.end, is_confirmed=True)
             # "B. Warfarin acts slowly" is clear, "B. Warfarin withdrawal" is not.
@@ -328,6 +334,12 @@ class Naming:
             if not starts and (is_bare or self._may_be_name(after, self._keys[at])):
                 raise NotCertain
         return letter
+
+    def _is_list(self, start: int, end: int, index: int) -> bool:
+        """Tell whether letters stand here beside each other: "b, c" is not option B, "B. c"."""
+        words = {*self.choices.all[index].words} - {"and"}
+        is_letters = all(len(word) == 1 and word.isalpha() for word in words)
+        return is_letters and _LETTER_MARKS.isdisjoint(self._keys[start:end])
 
     def _may_be_name(self, at: int, initial: str) -> bool:
         """Tell whether a word behind a letter and a full stop may be the rest of a name."""
