@@ -210,4 +210,9 @@ def new_data(
         return
     for task, num in made.tasks.items():
         typer.echo(f"{task}: {counted(num, 'question')}")
+    uses = (
+        use if names == [use] else f"{use} ({', '.join(names)})"
+        for use, names in made.columns.items()
+    )  # fmt: skip
+    typer.echo("\n".join([f"columns: {', '.join(uses)}", *made.notes[:10]]))
     typer.echo(command)

@@ -1,0 +1,245 @@
+"""Where a table has its options, and which of them an answer names, in the layouts people use.
+
+What can be read in two ways is refused, never guessed: a score would depend on it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from string import ascii_uppercase
+from typing import Any, NamedTuple
+
+UNDERSTOOD = (
+    "the first row names the columns, in any case: question, answer; optional: options (or "
+    "choices) or a column for each option (A, B …; option_a …; choice1 …; opa …), image, kind, id, "
+    "cluster, group…; others are kept"
+)
+GOLD = frozenset({
+    "answerid", "answeridx", "answerindex", "answerkey", "answerletter", "cop", "correct",
+    "correctanswer", "correctchoice", "correctletter", "correctoption", "gold", "key", "label",
+    "reference", "rightanswer", "solution", "target",
+})  # fmt: skip
+"""Names of columns that may hold the right answer and are not taken for `answer`."""
+EMPTY = frozenset({"", "nan", "NaN", "<NA>", "NaT"})
+_KNOWN = frozenset({"question", "answer", "options", "image", "kind", "id", "cluster"})
+_ALIASES = {"choices": "options", "images": "image"}
+_STEMS = frozenset({"", "option", "choice", "opt", "op"})
+_COUNTS = ([*ascii_uppercase.lower()], [*map(str, range(26))], [*map(str, range(1, 27))])
+_LABEL = re.compile(r"\(?([A-Za-z])[.):]\s*(?=\S)")
+_LABELS = re.compile(r"(?:^|(?<=[\s,;]))\(?([A-Z])[.):]\s+")
+_LETTER = re.compile(r"\(?([A-Za-z])(?:[.):]+\s*(.*))?")
+_ARRAY = re.compile(r"array\((.*?), dtype=\w+\)", re.DOTALL)
+_QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""", re.DOTALL)
+
+
+class Layout(NamedTuple):
+    """What the columns of a table are: `known` under our names, and those that hold options.
+
+    `alike` are counted as options are, under names that are not understood.
+    """
+
+    known: dict[str, str]
+    options: list[str]
+    alike: list[str]
+    others: list[str]
+
+
+def short(name: str) -> str:
+    """Return a column's name without case and separators: `Option_A` is `optiona`."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def layout_of(names: Sequence[str]) -> tuple[Layout, list[str]]:
+    """Return what the columns are, and all that is wrong with their names."""
+    same: dict[str, list[str]] = {}
+    for name in names:
+        base = re.sub(r"\.\d+$", "", name)  # pandas counts a name that stands twice
+        key = short(base if base in names else re.sub(r"^Unnamed: \d+$", "", name))
+        same.setdefault(_ALIASES.get(key, key), []).append(name)
+    known = {key: some[0] for key, some in same.items() if key in _KNOWN}
+    faults = [
+        f"columns {', '.join(map(repr, some))}: {'one meaning, keep one' if key else 'no name'}"
+        for key, some in same.items()
+        if len(some) > 1 or not key
+    ]
+    if missing := [repr(one) for one in ("question", "answer") if one not in known]:
+        listed = ", ".join(name[:40] for name in names)
+        faults.append(f"the table has no column {' and no '.join(missing)}, only {listed}")
+        faults += [
+            f"column {some[0]!r} is not taken for the answer: call it `answer` if it has letters "
+            "or texts (numbers may count from 0 or from 1)"
+            for key, some in same.items()
+            if key in GOLD and "answer" not in known
+        ]
+    families: dict[str, dict[str, str]] = {}
+    for key, (name, *_) in same.items():
+        if key not in known and (found := re.fullmatch(r"(.*?)([a-z]|\d\d?)", key)):
+            families.setdefault(found[1], {})[found[2]] = name
+    options = [known["options"]] if "options" in known else []
+    alike: list[str] = []
+    for stem, family in families.items():
+        columns = _in_order(family)
+        if len(family) > 1 and stem in _STEMS:
+            both = ", ".join([*options, *family.values()])
+            if options or not columns:
+                why = "hold options in two ways" if options else "are not all options from A or 1"
+                faults.append(f"columns {both} {why}")
+            options = options or columns
+        elif len(family) > 1 and not stem.startswith("group"):
+            alike += columns
+    others = [name for name in names if name not in {*known.values(), *options}]
+    options = ["options"] if "options" in known else options
+    return Layout(known=known, options=options, alike=alike, others=others), faults
+
+
+def options_of(cells: Sequence[str]) -> tuple[str, ...]:
+    """Return the options that one cell holds, or several; `ValueError` where that is not certain.
+
+    >>> options_of(["A. low B. high"]), options_of(["['low' 'high']"]), options_of(["low", "high"])
+    (('low', 'high'), ('low', 'high'), ('low', 'high'))
+    """
+    found = _parts(cells[0]) if len(cells) == 1 else cells
+    options = ["" if one in EMPTY else one for one in found]
+    while options and not options[-1]:
+        options.pop()  # a table with room for five
+    if "" in options:
+        letter = ascii_uppercase[options.index("") % 26]
+        raise ValueError(f"option {letter} is empty, so letters behind it may name another option")
+    labels = [label for label in map(_LABEL.match, options) if label]
+    letters, expected = [one[1].upper() for one in labels], [*ascii_uppercase[: len(options)]]
+    if sorted(letters) == expected:
+        if letters != expected:
+            raise ValueError(f"the options are lettered {', '.join(letters)}, not in order")
+        options = [label.string[label.end() :] for label in labels]
+    if options and not 1 < len({*map(_same, options)}) == len(options) <= len(ascii_uppercase):
+        raise ValueError(f"two or more options are needed, all different: {tuple(options)}")
+    return tuple(options)
+
+
+def readings(answer: str, options: Sequence[str]) -> dict[str, str]:
+    """Return the options that an answer may name, by the way it is read.
+
+    >>> readings("D", ["C", "D", "E", "A"])
+    {'text': 'D', 'letter': 'A'}
+    """
+    found: dict[str, str] = {}
+    loose = [one for one in options if _same(one).casefold() == _same(answer).casefold()]
+    if answer in options or len(loose) == 1:
+        found["text"] = answer if answer in options else loose[0]
+    if letter := _LETTER.fullmatch(_same(answer)):
+        named = dict(zip(ascii_uppercase, options, strict=False)).get(letter[1].upper())
+        if named and letter[2] in {None, "", _same(named)}:
+            found["letter"] = named
+    if number := re.fullmatch(r"([0-9]{1,2})(\.0)?", answer):
+        for first in (0, 1):
+            if 0 <= int(number[1]) - first < len(options):
+                found[f"number from {first}"] = options[int(number[1]) - first]
+    return found
+
+
+def sure_ways(rows: Iterable[tuple[str, Sequence[str]]]) -> set[str]:
+    """Return the ways in which answers are read that can be read in one way only."""
+    found: set[str] = set()
+    for answer, cells in rows:
+        with suppress(ValueError):
+            ways = readings(answer, options_of(cells))
+            found |= ways.keys() & {"text", "letter"} if len(ways) == 1 else set()
+    return found
+
+
+def right_answer(
+    row: Mapping[str, str], layout: Layout, options: Sequence[str], *, sure: set[str]
+) -> str:
+    """Return the answer of a row: the text of an option if there are some.
+
+    If it can be read in two ways, the one way (`sure`) of all other rows decides.
+    """
+    answer = row["answer"]
+    if not options:
+        alike = {row[name] for name in layout.alike} - {"yes", "no"}
+        is_counted = answer.isdigit() and int(answer) <= len(layout.alike)
+        names_one = "letter" in readings(answer, ascii_uppercase) or is_counted or answer in alike
+        if names_one and not row.get("kind"):
+            where = f" (are they {', '.join(layout.alike)}?)" if layout.alike else ""
+            raise ValueError(
+                f"the answer {answer!r} seems to name an option, but no options are found{where}; "
+                "a column `kind` that says open makes it a text"
+            )
+        return answer
+    ways = readings(answer, options)
+    words = {way: ways[way] for way in ways if way in {"text", "letter"}}
+    if words and sure:
+        ways = {way: words[way] for way in words if {way} == sure} or words
+    if not ways:
+        sign = "" if answer.isascii() or answer[1:] else f" ({unicodedata.name(answer, '?')})"
+        raise ValueError(f"the answer {answer!r}{sign} is not an option, by text or by letter")
+    if not words or len({*ways.values()}) > 1:
+        read = " or ".join(f"{way} ({option!r})" for way, option in ways.items())
+        raise ValueError(f"the answer {answer!r} can be read as {read}: write a letter as (A)")
+    (right,) = {*ways.values()}
+    for name in (name for name in layout.others if short(name) in GOLD):
+        other = readings(row[name], options)
+        named = {other[way] for way in other if way in {"text", "letter"}}
+        if named and right not in named:
+            raise ValueError(f"the answer is {right!r}, but column {name!r} says {row[name]!r}")
+    return right
+
+
+def listed(cell: str) -> Any:
+    """Return the list or mapping that a cell is, as JSON, Python or numpy write it, or the cell."""
+    if not re.fullmatch(r"\[.*\]|\{.*\}", cell, re.DOTALL):
+        return cell
+    # Numpy puts no comma between strings, and Python would join them.
+    commas = _QUOTED.sub(lambda one: one[1] + ("," if one[2] else ""), _ARRAY.sub(r"\1", cell))
+    for read, text in ((json.loads, cell), (ast.literal_eval, commas)):
+        with (
+            warnings.catch_warnings(action="error"),
+            suppress(ValueError, SyntaxError, TypeError, RecursionError, Warning),
+        ):
+            return read(text)
+    return cell
+
+
+def _parts(cell: str) -> list[str]:
+    """Take one cell apart, at the first of the separators that it has."""
+    held = listed(cell)
+    if isinstance(held, dict) and held.keys() == {"label", "text"}:
+        held = dict(zip(held["label"], held["text"], strict=True))
+    if isinstance(held, dict):
+        names = ", ".join(map(str, held))
+        held = _in_order({short(str(key)): value for key, value in held.items()})
+        if not held:
+            raise ValueError(f"the options are named {names}, not A, B …")
+    if isinstance(held, list):
+        if any(isinstance(one, list | dict) for one in held):
+            raise ValueError(f"the options are not texts: {cell[:80]}")
+        return ["" if one is None else str(one).strip() for one in held]
+    if separator := next((one for one in "|\n" if one in cell), ""):
+        return [part.strip() for part in cell.split(separator)]
+    parts = [part.strip() for part in cell.strip(" ;").split(";")]
+    before, *lettered = _LABELS.split(cell)
+    letters = lettered[::2]
+    if letters[1:] and not before.strip() and letters == [*ascii_uppercase[: len(letters)]]:
+        if len(parts) not in {1, len(letters)}:
+            raise ValueError(f"the options can be parted at letters or at `;`: {cell!r}")
+        return [part.strip(" ,;\t") for part in lettered[1::2]]
+    return parts
+
+
+def _in_order(family: Mapping[str, Any]) -> list[Any]:
+    """Return what is named a, b … or 0, 1 … or 1, 2 …, in this order; nothing if one is missing."""
+    names = sorted(family, key=lambda name: (len(name), name))
+    is_counted = any(names == count[: len(names)] for count in _COUNTS)
+    return [family[name] for name in names] if is_counted else []
+
+
+def _same(text: str) -> str:
+    """Return a text as it is seen: without other forms of characters and hidden ones."""
+    text = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", text).split())
