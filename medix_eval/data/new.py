@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -30,14 +31,15 @@ from medix_eval.storage.mirror import Mirror, MirrorFile
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
     ".xlsx": lambda path: pd.read_excel(path, dtype=str, keep_default_na=False),
-    ".parquet": lambda path: pd.read_parquet(path).map(_text).astype("string").fillna(""),
+    ".parquet": lambda path: pd.read_parquet(path).apply(_texts).astype("string").fillna(""),
 }
 _YES_NO = frozenset({"yes", "no"})
 _SHOWN = 10
 _MOST_VALUES = 20
-"""Of a column that becomes a slice although its name does not begin with `group`."""
-_PICTURE = re.compile(r".{1,200}\.(png|jpe?g|bmp|gif|tiff?|webp|dcm)", re.IGNORECASE)
+_FILE = re.compile(r".{1,200}\.\w{2,4}")
 _ROWS_AT_ONCE = 100
+Uses = dict[str, list[str]]
+"""The columns of the table, by what becomes of them."""
 _DATASET = "local"
 """The owner in `--data-root`: such a dataset is on no hub."""
 
@@ -61,8 +63,7 @@ class NewBenchmark:
 
     tasks: dict[str, int]
     """Number of questions of each task."""
-    columns: dict[str, list[str]]
-    """The table's columns, by what became of them."""
+    columns: Uses
     notes: list[str]
     task_folder: Path
     data_root: Path
@@ -109,20 +110,12 @@ def new_benchmark(
         ).write(data)
     except OSError as error:
         raise ConfigError(f"--to {to} cannot be written to: {error.strerror or error}") from error
-    return NewBenchmark(
-        tasks=tasks,
-        columns={use: names for use, names in columns.items() if names},
-        notes=notes,
-        task_folder=to / "tasks",
-        data_root=to / "data",
-    )
+    places = {"task_folder": to / "tasks", "data_root": to / "data"}
+    return NewBenchmark(tasks=tasks, columns=columns, notes=notes, **places)
 
 
-def _read(folder: Path) -> tuple[list[NewQuestion], dict[str, list[str]], list[str]]:
-    """Return the questions of the one table of a folder, the use of its columns, and notes.
-
-    One error lists every fault.
-    """
+def _read(folder: Path) -> tuple[list[NewQuestion], Uses, list[str]]:
+    """Read the one table of a folder, and note odd rows; raise one error that lists every fault."""
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in _READERS)
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables) or "none"
@@ -149,10 +142,16 @@ def _read(folder: Path) -> tuple[list[NewQuestion], dict[str, list[str]], list[s
         dict(zip(keys, map(str.strip, cells), strict=True))
         for cells in frame.itertuples(index=False, name=None)
     ]
-    faults += [
-        f"column {name!r} names pictures that no column `image` shows (several: a.png|b.png)"
-        for name in layout.others
-        if any(_is_unseen(row[name], row.get("image"), folder) for row in rows)
+    pictures = {
+        name: row[name]
+        for name, row in product(layout.others, rows)
+        if _FILE.fullmatch(row[name])
+        and row[name] not in row.get("image", "")
+        and (folder / row[name]).is_file()
+    }
+    faults = [
+        f"column {name!r} names {cell}: pictures are named in `image`, several as a.png|b.png"
+        for name, cell in pictures.items()
     ]
     sure = choice.sure_ways((row["answer"], [row[name] for name in layout.options]) for row in rows)
     questions: dict[int, NewQuestion] = {}
@@ -189,32 +188,30 @@ def _refuse(table: Path, faults: list[str], *, hint: str = "") -> None:
         raise ConfigError(f"{table}: problems found: {len(faults)}\n  {listed}{more}", hint=hint)
 
 
-def _text(cell: Any) -> Any:
-    """Return a list in a cell as JSON, as other tables have it."""
+def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Write lists and mappings as JSON, as other tables have them."""
 
     def plain(held: Any) -> Any:
-        if not hasattr(held, "tolist"):
-            kind = type(held).__name__
-            raise ValueError(f"a cell holds {kind}, not text; pictures are files beside the table")
-        return held.tolist()
+        if hasattr(held, "tolist"):
+            return held.tolist()
+        said = f"column {column.name!r} holds {type(held).__name__}, not text"
+        raise ValueError(f"{said}: a picture is a file that `image` names")
 
-    is_text = not isinstance(cell, bytes) and not pd.api.types.is_list_like(cell)
-    return cell if is_text else json.dumps(cell, default=plain, ensure_ascii=False)
+    def text(cell: Any) -> Any:
+        is_text = not isinstance(cell, bytes) and not pd.api.types.is_list_like(cell)
+        return cell if is_text else json.dumps(cell, default=plain, ensure_ascii=False)
 
-
-def _is_unseen(cell: str, shown: str | None, folder: Path) -> bool:
-    is_picture = _PICTURE.fullmatch(cell) is not None
-    return is_picture and (shown is None or (cell not in shown and (folder / cell).is_file()))
+    return column.map(text)
 
 
-def _uses(rows: list[dict[str, str]], layout: choice.Layout) -> dict[str, list[str]]:
-    """Say what becomes of each column."""
+def _uses(rows: list[dict[str, str]], layout: choice.Layout) -> Uses:
+    """Return what becomes of each column: also a column with few values becomes a slice."""
     uses = {ours: [name] for ours, name in layout.known.items()}
     uses |= {"options": uses.get("options", layout.options), "slices": [], "kept": []}
     for name in layout.others:
-        values = {row[name] for row in rows}
+        key, values = choice.short(name), {row[name] for row in rows}
         few = 1 < len(values) <= _MOST_VALUES and 2 * len(values) < len(rows)
-        is_slice = name.startswith("group") or (few and choice.short(name) not in choice.GOLD)
+        is_slice = key.startswith("group") or (few and not choice.GOLD.fullmatch(key))
         uses["slices" if is_slice else "kept"].append(name)
     return uses
 
@@ -295,13 +292,7 @@ def _rows(questions: Iterable[NewQuestion]) -> Iterator[dict[str, Any]]:
 
 
 def _task(
-    task: str,
-    questions: list[NewQuestion],
-    columns: dict[str, list[str]],
-    *,
-    name: str,
-    licence: str,
-    data_class: str,
+    task: str, questions: list[NewQuestion], uses: Uses, *, name: str, licence: str, data_class: str
 ) -> dict[str, Any]:
     """Return the fields of a task file."""
     kind = questions[0].kind
@@ -317,8 +308,8 @@ def _task(
         "licence": licence,
         "num_samples": len(questions),
         "columns": {"question": "string", "answer": "string"},
-        "slices": columns["slices"],
-        "kept_columns": ["id", *columns["kept"]],
+        "slices": uses["slices"],
+        "kept_columns": ["id", *uses["kept"]],
     }
     if "cluster" in questions[0].columns:
         medix["cluster"] = "cluster"

@@ -9,7 +9,6 @@ import ast
 import json
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from string import ascii_uppercase
@@ -17,15 +16,11 @@ from typing import Any, NamedTuple
 
 UNDERSTOOD = (
     "the first row names the columns, in any case: question, answer; optional: options (or "
-    "choices) or a column for each option (A, B …; option_a …; choice1 …; opa …), image, kind, id, "
+    "choices) or one for each option (A, B …; option_a …; choice1 …; opa …), image, kind, id, "
     "cluster, group…; others are kept"
 )
-GOLD = frozenset({
-    "answerid", "answeridx", "answerindex", "answerkey", "answerletter", "cop", "correct",
-    "correctanswer", "correctchoice", "correctletter", "correctoption", "gold", "key", "label",
-    "reference", "rightanswer", "solution", "target",
-})  # fmt: skip
-"""Names of columns that may hold the right answer and are not taken for `answer`."""
+GOLD = re.compile(r"(right)?answer.*|correct.*|gold.*|cop|key|label|reference|solution|target")
+"""Columns that may hold the right answer and are not taken for it."""
 EMPTY = frozenset({"", "nan", "NaN", "<NA>", "NaT"})
 _KNOWN = frozenset({"question", "answer", "options", "image", "kind", "id", "cluster"})
 _ALIASES = {"choices": "options", "images": "image"}
@@ -34,15 +29,11 @@ _COUNTS = ([*ascii_uppercase.lower()], [*map(str, range(26))], [*map(str, range(
 _LABEL = re.compile(r"\(?([A-Za-z])[.):]\s*(?=\S)")
 _LABELS = re.compile(r"(?:^|(?<=[\s,;]))\(?([A-Z])[.):]\s+")
 _LETTER = re.compile(r"\(?([A-Za-z])(?:[.):]+\s*(.*))?")
-_ARRAY = re.compile(r"array\((.*?), dtype=\w+\)", re.DOTALL)
 _QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""", re.DOTALL)
 
 
 class Layout(NamedTuple):
-    """What the columns of a table are: `known` under our names, and those that hold options.
-
-    `alike` are counted as options are, under names that are not understood.
-    """
+    """The columns of a table: `known` by our names; `alike` only look as those of options do."""
 
     known: dict[str, str]
     options: list[str]
@@ -59,43 +50,38 @@ def layout_of(names: Sequence[str]) -> tuple[Layout, list[str]]:
     """Return what the columns are, and all that is wrong with their names."""
     same: dict[str, list[str]] = {}
     for name in names:
-        base = re.sub(r"\.\d+$", "", name)  # pandas counts a name that stands twice
-        key = short(base if base in names else re.sub(r"^Unnamed: \d+$", "", name))
+        first = re.sub(r"\.\d+$", "", name)  # pandas counts a name that stands twice
+        key = short(first if first in names else name) or name
         same.setdefault(_ALIASES.get(key, key), []).append(name)
-    known = {key: some[0] for key, some in same.items() if key in _KNOWN}
     faults = [
         f"columns {', '.join(map(repr, some))}: {'one meaning, keep one' if key else 'no name'}"
         for key, some in same.items()
-        if len(some) > 1 or not key
+        if some[1:] or not key
     ]
-    if missing := [repr(one) for one in ("question", "answer") if one not in known]:
-        listed = ", ".join(name[:40] for name in names)
-        faults.append(f"the table has no column {' and no '.join(missing)}, only {listed}")
-        faults += [
-            f"column {some[0]!r} is not taken for the answer: call it `answer` if it has letters "
-            "or texts (numbers may count from 0 or from 1)"
-            for key, some in same.items()
-            if key in GOLD and "answer" not in known
-        ]
+    if missing := [repr(one) for one in ("question", "answer") if one not in same]:
+        shown = ", ".join(name[:40] for name in names)
+        faults.append(f"the table has no column {' and no '.join(missing)}, only {shown}")
+        golds = ", ".join(some[0] for key, some in same.items() if GOLD.fullmatch(key))
+        if golds and "answer" not in same:
+            faults.append(f"{golds}: call it `answer` if it has letters or texts, not numbers")
+    known = {key: some[0] for key, some in same.items() if key in _KNOWN}
+    options, alike = [known["options"]] if "options" in known else [], list[str]()
     families: dict[str, dict[str, str]] = {}
     for key, (name, *_) in same.items():
         if key not in known and (found := re.fullmatch(r"(.*?)([a-z]|\d\d?)", key)):
             families.setdefault(found[1], {})[found[2]] = name
-    options = [known["options"]] if "options" in known else []
-    alike: list[str] = []
     for stem, family in families.items():
         columns = _in_order(family)
-        if len(family) > 1 and stem in _STEMS:
-            both = ", ".join([*options, *family.values()])
+        is_named = stem in _STEMS and (stem or not family.keys().isdisjoint("ab12"))
+        if len(family) > 1 and is_named:
             if options or not columns:
-                why = "hold options in two ways" if options else "are not all options from A or 1"
-                faults.append(f"columns {both} {why}")
+                why = "hold options twice" if options else "look like options, but one is missing"
+                faults.append(f"columns {', '.join([*options, *family.values()])} {why}")
             options = options or columns
         elif len(family) > 1 and not stem.startswith("group"):
             alike += columns
     others = [name for name in names if name not in {*known.values(), *options}]
-    options = ["options"] if "options" in known else options
-    return Layout(known=known, options=options, alike=alike, others=others), faults
+    return Layout(known, ["options"] if "options" in known else options, alike, others), faults
 
 
 def options_of(cells: Sequence[str]) -> tuple[str, ...]:
@@ -109,16 +95,17 @@ def options_of(cells: Sequence[str]) -> tuple[str, ...]:
     while options and not options[-1]:
         options.pop()  # a table with room for five
     if "" in options:
-        letter = ascii_uppercase[options.index("") % 26]
-        raise ValueError(f"option {letter} is empty, so letters behind it may name another option")
+        number = options.index("") + 1
+        raise ValueError(f"option {number} is empty, so letters behind it may name another option")
     labels = [label for label in map(_LABEL.match, options) if label]
     letters, expected = [one[1].upper() for one in labels], [*ascii_uppercase[: len(options)]]
-    if sorted(letters) == expected:
-        if letters != expected:
-            raise ValueError(f"the options are lettered {', '.join(letters)}, not in order")
+    if letters == expected:
         options = [label.string[label.end() :] for label in labels]
+    elif sorted(letters) == expected:
+        raise ValueError(f"the options are lettered {', '.join(letters)}, not in order")
     if options and not 1 < len({*map(_same, options)}) == len(options) <= len(ascii_uppercase):
-        raise ValueError(f"two or more options are needed, all different: {tuple(options)}")
+        said = "two or more options are needed, all different, with | between them"
+        raise ValueError(f"{said}: {str(tuple(options))[:200]}")
     return tuple(options)
 
 
@@ -137,9 +124,8 @@ def readings(answer: str, options: Sequence[str]) -> dict[str, str]:
         if named and letter[2] in {None, "", _same(named)}:
             found["letter"] = named
     if number := re.fullmatch(r"([0-9]{1,2})(\.0)?", answer):
-        for first in (0, 1):
-            if 0 <= int(number[1]) - first < len(options):
-                found[f"number from {first}"] = options[int(number[1]) - first]
+        places = {f"number from {first}": int(number[1]) - first for first in (0, 1)}
+        found |= {way: options[at] for way, at in places.items() if 0 <= at < len(options)}
     return found
 
 
@@ -161,64 +147,51 @@ def right_answer(
     If it can be read in two ways, the one way (`sure`) of all other rows decides.
     """
     answer = row["answer"]
+    ways = readings(answer, options or ascii_uppercase)
     if not options:
         alike = {row[name] for name in layout.alike} - {"yes", "no"}
-        is_counted = answer.isdigit() and int(answer) <= len(layout.alike)
-        names_one = "letter" in readings(answer, ascii_uppercase) or is_counted or answer in alike
-        if names_one and not row.get("kind"):
-            where = f" (are they {', '.join(layout.alike)}?)" if layout.alike else ""
-            raise ValueError(
-                f"the answer {answer!r} seems to name an option, but no options are found{where}; "
-                "a column `kind` that says open makes it a text"
-            )
+        is_number = answer in map(str, range(len(layout.alike) + 1)) and bool(alike)
+        if not row.get("kind") and ("letter" in ways or is_number or answer in alike):
+            seen = f" (are they in {', '.join(layout.alike)}?)" if alike else ""
+            why = f"seems to name an option, but none is found{seen}; if it is a text, add a column"
+            raise ValueError(f"the answer {answer!r} {why} `kind`: open")
+        if not isinstance(listed(answer), str):
+            raise ValueError(f"the answer is a list, not a text: {answer[:99]}")
         return answer
-    ways = readings(answer, options)
     words = {way: ways[way] for way in ways if way in {"text", "letter"}}
     if words and sure:
         ways = {way: words[way] for way in words if {way} == sure} or words
     if not ways:
         sign = "" if answer.isascii() or answer[1:] else f" ({unicodedata.name(answer, '?')})"
-        raise ValueError(f"the answer {answer!r}{sign} is not an option, by text or by letter")
+        raise ValueError(f"the answer {answer[:99]!r}{sign} is not an option, by text or by letter")
     if not words or len({*ways.values()}) > 1:
         read = " or ".join(f"{way} ({option!r})" for way, option in ways.items())
         raise ValueError(f"the answer {answer!r} can be read as {read}: write a letter as (A)")
-    (right,) = {*ways.values()}
-    for name in (name for name in layout.others if short(name) in GOLD):
-        other = readings(row[name], options)
-        named = {other[way] for way in other if way in {"text", "letter"}}
-        if named and right not in named:
-            raise ValueError(f"the answer is {right!r}, but column {name!r} says {row[name]!r}")
-    return right
+    return next(iter(ways.values()))
 
 
 def listed(cell: str) -> Any:
     """Return the list or mapping that a cell is, as JSON, Python or numpy write it, or the cell."""
-    if not re.fullmatch(r"\[.*\]|\{.*\}", cell, re.DOTALL):
-        return cell
-    # Numpy puts no comma between strings, and Python would join them.
-    commas = _QUOTED.sub(lambda one: one[1] + ("," if one[2] else ""), _ARRAY.sub(r"\1", cell))
-    for read, text in ((json.loads, cell), (ast.literal_eval, commas)):
-        with (
-            warnings.catch_warnings(action="error"),
-            suppress(ValueError, SyntaxError, TypeError, RecursionError, Warning),
-        ):
-            return read(text)
+    if re.fullmatch(r"\[.*\]|\{.*\}", cell, re.DOTALL):
+        # Numpy puts no comma between strings, and Python would join them.
+        commas = _QUOTED.sub(lambda one: one[1] + ("," if one[2] else ""), cell)
+        for read, text in ((json.loads, cell), (ast.literal_eval, commas)):
+            with suppress(ValueError, SyntaxError, TypeError, RecursionError):
+                return read(text)
     return cell
 
 
 def _parts(cell: str) -> list[str]:
     """Take one cell apart, at the first of the separators that it has."""
     held = listed(cell)
-    if isinstance(held, dict) and held.keys() == {"label", "text"}:
-        held = dict(zip(held["label"], held["text"], strict=True))
     if isinstance(held, dict):
-        names = ", ".join(map(str, held))
-        held = _in_order({short(str(key)): value for key, value in held.items()})
-        if not held:
-            raise ValueError(f"the options are named {names}, not A, B …")
+        named = {short(str(key)): value for key, value in held.items()}
+        held = (len(named) == len(held) and _in_order(named)) or [held]
     if isinstance(held, list):
         if any(isinstance(one, list | dict) for one in held):
-            raise ValueError(f"the options are not texts: {cell[:80]}")
+            raise ValueError(
+                f"the options are neither a list of texts nor named A, B …: {cell[:200]}"
+            )
         return ["" if one is None else str(one).strip() for one in held]
     if separator := next((one for one in "|\n" if one in cell), ""):
         return [part.strip() for part in cell.split(separator)]
@@ -227,7 +200,7 @@ def _parts(cell: str) -> list[str]:
     letters = lettered[::2]
     if letters[1:] and not before.strip() and letters == [*ascii_uppercase[: len(letters)]]:
         if len(parts) not in {1, len(letters)}:
-            raise ValueError(f"the options can be parted at letters or at `;`: {cell!r}")
+            raise ValueError(f"the options can be parted at letters or at `;`: {cell[:200]!r}")
         return [part.strip(" ,;\t") for part in lettered[1::2]]
     return parts
 
@@ -241,5 +214,7 @@ def _in_order(family: Mapping[str, Any]) -> list[Any]:
 
 def _same(text: str) -> str:
     """Return a text as it is seen: without other forms of characters and hidden ones."""
-    text = "".join(one for one in text if unicodedata.category(one) != "Cf")
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+    if not text.isascii():
+        shown = "".join(one for one in text if unicodedata.category(one) != "Cf")
+        text = unicodedata.normalize("NFKC", shown)
+    return " ".join(text.split())
