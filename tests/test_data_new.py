@@ -268,6 +268,7 @@ def test_a_plain_table_gives_the_benchmark_that_it_always_gave(
     assert [*rows["id"]] == ["3", "1", "2", "4"]
 
 
+TEN = "a,b,c,d,e,f,g,h,i,j"
 HEAD = "question,options,answer\n"
 LAYOUTS = {
     "A,B,C,D": ("question,A,B,C,D,answer\nQ?,w,x,y,None,D\n", ["w", "x", "y", "None"], "D"),
@@ -276,8 +277,8 @@ LAYOUTS = {
     "opa, one of five empty": ("question,opa,opb,opc,answer\nQ?,w,x,,x\n", ["w", "x"], "B"),
     "choice0": ("question,choice0,choice1,answer\nQ?,w,x,x\n", ["w", "x"], "B"),
     "choice1 to choice10": (
-        f"question,{','.join(f'choice{at}' for at in range(1, 11))},answer\nQ?,{','.join('abcdefghij')},J\n",
-        [*"abcdefghij"],
+        f"question{''.join(f',choice{at}' for at in range(1, 11))},answer\nQ?,{TEN},J\n",
+        TEN.split(","),
         "J",
     ),
     "Options": ("question,Options,answer\nQ?,w|x,B\n", ["w", "x"], "B"),
