@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -142,17 +141,6 @@ def _read(folder: Path) -> tuple[list[NewQuestion], Uses, list[str]]:
         dict(zip(keys, map(str.strip, cells), strict=True))
         for cells in frame.itertuples(index=False, name=None)
     ]
-    pictures = {
-        name: row[name]
-        for name, row in product(layout.others, rows)
-        if _FILE.fullmatch(row[name])
-        and row[name] not in row.get("image", "")
-        and (folder / row[name]).is_file()
-    }
-    faults = [
-        f"column {name!r} names {cell}: pictures are named in `image`, several as a.png|b.png"
-        for name, cell in pictures.items()
-    ]
     sure = choice.sure_ways((row["answer"], [row[name] for name in layout.options]) for row in rows)
     questions: dict[int, NewQuestion] = {}
     seen: dict[object, int] = {}
@@ -223,6 +211,10 @@ def _question(
     for column in ("question", "answer"):
         if cells[column] in choice.EMPTY:
             raise ValueError(f"the {column} is empty")
+    for name in layout.others:
+        file, shown = cells[name], cells.get("image", "")
+        if _FILE.fullmatch(file) and file not in shown and (folder / file).is_file():
+            raise ValueError(f"column {name!r} names {file}, which `image` does not (a.png|b.png)")
     options = choice.options_of([cells[name] for name in layout.options])
     kind = _kind(cells, options)
     named = choice.listed(cells.get("image", ""))

@@ -50,7 +50,7 @@ def layout_of(names: Sequence[str]) -> tuple[Layout, list[str]]:
     """Return what the columns are, and all that is wrong with their names."""
     same: dict[str, list[str]] = {}
     for name in names:
-        first = re.sub(r"\.\d+$", "", name)  # pandas counts a name that stands twice
+        first = re.sub(r"\.\d+$", "", name)  # pandas counts equal names
         key = short(first if first in names else name) or name
         same.setdefault(_ALIASES.get(key, key), []).append(name)
     faults = [
@@ -85,11 +85,7 @@ def layout_of(names: Sequence[str]) -> tuple[Layout, list[str]]:
 
 
 def options_of(cells: Sequence[str]) -> tuple[str, ...]:
-    """Return the options that one cell holds, or several; `ValueError` where that is not certain.
-
-    >>> options_of(["A. low B. high"]), options_of(["['low' 'high']"]), options_of(["low", "high"])
-    (('low', 'high'), ('low', 'high'), ('low', 'high'))
-    """
+    """Return the options that one cell holds, or several; `ValueError` where it is not certain."""
     found = _parts(cells[0]) if len(cells) == 1 else cells
     options = ["" if one in EMPTY else one for one in found]
     while options and not options[-1]:
