@@ -396,7 +396,7 @@ REFUSED = {
     "no number of a pandas cell": (HEAD + "Q?,w|nan|y,B\n", "row 2: option 2 is empty"),
     "the same twice": (HEAD + "Q?,w|x|w,B\n", "two or more options are needed, all different"),
     "the same in other forms": (HEAD + "Q?,w|\uff57\u200b|x,B\n", "all different"),
-    "commas": (HEAD + 'Q?,"w, x",B\n', "all different, with | between them: ('w, x',)"),
+    "commas": (HEAD + 'Q?,"w, x",B\n', "all different (in one cell: w | x): ('w, x',)"),
     "27 options": (HEAD + f"Q?,{'|'.join(map(str, range(27)))},B\n", "two or more options"),
     "letters out of order": (HEAD + "Q?,B. w|A. x,B\n", "the options are lettered B, A, not in"),
     "two ways to part": (HEAD + "Q?,A. w; v; B. x,B\n", "can be parted at letters or at `;`"),

@@ -100,7 +100,7 @@ def options_of(cells: Sequence[str]) -> tuple[str, ...]:
     elif sorted(letters) == expected:
         raise ValueError(f"the options are lettered {', '.join(letters)}, not in order")
     if options and not 1 < len({*map(_same, options)}) == len(options) <= len(ascii_uppercase):
-        said = "two or more options are needed, all different, with | between them"
+        said = "two or more options are needed, all different (in one cell: w | x)"
         raise ValueError(f"{said}: {str(tuple(options))[:200]}")
     return tuple(options)
 
@@ -156,7 +156,7 @@ def right_answer(
         return answer
     words = {way: ways[way] for way in ways if way in {"text", "letter"}}
     if words and sure:
-        ways = {way: words[way] for way in words if {way} == sure} or words
+        ways = {way: words[way] for way in words if way in sure} or words
     if not ways:
         sign = "" if answer.isascii() or answer[1:] else f" ({unicodedata.name(answer, '?')})"
         raise ValueError(f"the answer {answer[:99]!r}{sign} is not an option, by text or by letter")
