@@ -283,6 +283,7 @@ LAYOUTS = {
     ),
     "Options": ("question,Options,answer\nQ?,w|x,B\n", ["w", "x"], "B"),
     "choices": ("question,choices,answer\nQ?,w|x|,B\n", ["w", "x"], "B"),
+    "answer choices": ("question,Answer Choices,answer\nQ?,w|x,x\n", ["w", "x"], "B"),
     "semicolons": (HEAD + "Q?,w; x; y,C\n", ["w", "x", "y"], "C"),
     "lines": (HEAD + 'Q?,"w; a\nx\ny",C\n', ["w; a", "x", "y"], "C"),
     "a bar wins over lines": (HEAD + 'Q?,"w\na|x",B\n', ["w\na", "x"], "B"),
@@ -392,6 +393,7 @@ def test_no_letter_ever_names_another_option_than_the_one_printed_at_it(
 REFUSED = {
     "a gap": ("question,A,B,C,answer\nQ?,w,,y,C\n", "row 2: option 2 is empty"),
     "a gap between bars": (HEAD + "Q?,w||x|y,C\n", "row 2: option 2 is empty"),
+    "a gap before semicolons": (HEAD + "Q?,; w; x,B\n", "row 2: option 1 is empty"),
     "a gap in a list": (HEAD + 'Q?,"[""w"", null, ""y""]",B\n', "row 2: option 2 is empty"),
     "no number of a pandas cell": (HEAD + "Q?,w|nan|y,B\n", "row 2: option 2 is empty"),
     "the same twice": (HEAD + "Q?,w|x|w,B\n", "two or more options are needed, all different"),
@@ -429,7 +431,15 @@ REFUSED = {
     "no options, in a row": (HEAD + "Q?,w|x,B\nR?,,C\n", "row 3: the answer 'C' seems to name an"),
     "no options, in the table": ("question,answer\nQ?,(b)\n", "row 2: the answer '(b)' seems to"),
     "options under other names": ("question,보기1,보기2,answer\nQ?,가,나,2\n", "in 보기1, 보기2?)"),
-    "texts under other names": ("question,보기1,보기2,answer\nQ?,가,나,나\n", "in 보기1, 보기2?)"),
+    "texts under other names": (
+        "question,보기1,보기2,answer\nQ?,가,나,나\n",
+        "(are they in 보기2?)",
+    ),
+    "a list under another name": ("question,보기,answer\nQ?,가|나,나\n", "(are they in 보기?)"),
+    "a JSON list under another name": (
+        'question,보기,answer\nQ?,"[""가"", ""나""]",나\n',
+        "(are they in 보기?)",
+    ),
     "another answer": (HEAD + "Q?,w|x,B\nQ?,w|x,A\n", "row 3: the question of row 2, with another"),
     "columns with a gap": (
         "question,A,B,D,answer\nQ?,w,x,y,D\n",
@@ -553,3 +563,4 @@ def test_a_column_that_is_no_option_stays_what_it_is(names: tuple[str, ...]) -> 
     assert not faults
     assert layout.options == []
     assert layout.others == [*names]
+    assert ("group_a" in names) <= (layout.alike == [])

@@ -32,7 +32,6 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".xlsx": lambda path: pd.read_excel(path, dtype=str, keep_default_na=False),
     ".parquet": lambda path: pd.read_parquet(path).apply(_texts).astype("string").fillna(""),
 }
-_YES_NO = frozenset({"yes", "no"})
 _SHOWN = 10
 _MOST_VALUES = 20
 _FILE = re.compile(r".{1,200}\.\w{2,4}")
@@ -242,7 +241,7 @@ def _kind(cells: dict[str, str], options: tuple[str, ...]) -> Kind:
         return Kind(named)
     if options:
         return Kind.MULTIPLE_CHOICE
-    return Kind.CLOSED if cells["answer"].lower() in _YES_NO else Kind.OPEN
+    return Kind.CLOSED if cells["answer"].lower() in choice.YES_NO else Kind.OPEN
 
 
 def _image(name: str, folder: Path) -> Path:

@@ -21,9 +21,12 @@ UNDERSTOOD = (
 )
 GOLD = re.compile(r"(right)?answer.*|correct.*|gold.*|cop|key|label|reference|solution|target")
 """Columns that may hold the right answer and are not taken for it."""
+YES_NO = frozenset({"yes", "no"})
 EMPTY = frozenset({"", "nan", "NaN", "<NA>", "NaT"})
 _KNOWN = frozenset({"question", "answer", "options", "image", "kind", "id", "cluster"})
-_ALIASES = {"choices": "options", "images": "image"}
+_ALIASES = {"images": "image"} | dict.fromkeys(
+    ("choices", "option", "choice", "answeroptions", "answerchoices"), "options"
+)
 _STEMS = frozenset({"", "option", "choice", "opt", "op"})
 _COUNTS = ([*ascii_uppercase.lower()], [*map(str, range(26))], [*map(str, range(1, 27))])
 _LABEL = re.compile(r"\(?([A-Za-z])[.):]\s*(?=\S)")
@@ -145,12 +148,20 @@ def right_answer(
     answer = row["answer"]
     ways = readings(answer, options or ascii_uppercase)
     if not options:
-        alike = {row[name] for name in layout.alike} - {"yes", "no"}
-        is_number = answer in map(str, range(len(layout.alike) + 1)) and bool(alike)
-        if not row.get("kind") and ("letter" in ways or is_number or answer in alike):
-            seen = f" (are they in {', '.join(layout.alike)}?)" if alike else ""
+        cells = {name: listed(row[name]) for name in layout.others}
+        places = [
+            name
+            for name, cell in cells.items()
+            for texts in [cell if isinstance(cell, list) else str(cell).split("|")]
+            if (texts[1:] or name in layout.alike) and answer in {str(one).strip() for one in texts}
+        ]
+        is_number = layout.alike and answer in map(str, range(len(layout.alike) + 1))
+        is_unsure = "letter" in ways or is_number or (places and answer.lower() not in YES_NO)
+        if is_unsure and not row.get("kind"):
+            where = ", ".join(places or layout.alike)
+            seen = f" (are they in {where}?)" if where else ""
             why = f"seems to name an option, but none is found{seen}; if it is a text, add a column"
-            raise ValueError(f"the answer {answer!r} {why} `kind`: open")
+            raise ValueError(f"the answer {answer[:99]!r} {why} `kind`: open")
         if not isinstance(listed(answer), str):
             raise ValueError(f"the answer is a list, not a text: {answer[:99]}")
         return answer
@@ -191,7 +202,7 @@ def _parts(cell: str) -> list[str]:
         return ["" if one is None else str(one).strip() for one in held]
     if separator := next((one for one in "|\n" if one in cell), ""):
         return [part.strip() for part in cell.split(separator)]
-    parts = [part.strip() for part in cell.strip(" ;").split(";")]
+    parts = [part.strip() for part in cell.rstrip(" ;").split(";")]
     before, *lettered = _LABELS.split(cell)
     letters = lettered[::2]
     if letters[1:] and not before.strip() and letters == [*ascii_uppercase[: len(letters)]]:
