@@ -564,3 +564,10 @@ def test_a_column_that_is_no_option_stays_what_it_is(names: tuple[str, ...]) -> 
     assert layout.options == []
     assert layout.others == [*names]
     assert ("group_a" in names) <= (layout.alike == [])
+
+
+def test_a_column_may_repeat_the_name_of_a_picture(run: Run, tmp_path: Path) -> None:
+    code, out, _ = make(run, tmp_path, "question,answer,image,file\nQ?,yes,a.png,a.png\n")
+
+    assert code == 0
+    assert "columns: question, answer, image, kept (file)\n" in out
