@@ -571,3 +571,12 @@ def test_a_column_may_repeat_the_name_of_a_picture(run: Run, tmp_path: Path) -> 
 
     assert code == 0
     assert "columns: question, answer, image, kept (file)\n" in out
+
+
+def test_a_parquet_cell_may_list_pictures(run: Run, tmp_path: Path) -> None:
+    table = {"question": ["Q?"], "answer": ["yes"], "images": [["a.png", "b.png"]]}
+
+    code, _, err = make(run, tmp_path, pd.DataFrame(table))
+
+    assert code == 0, err
+    assert [one["path"] for one in first_row(tmp_path)["images"]] == ["a.png", "b.png"]
