@@ -210,4 +210,7 @@ def new_data(
         return
     for task, num in made.tasks.items():
         typer.echo(f"{task}: {counted(num, 'question')}")
+    uses = {use: ", ".join(names) for use, names in made.columns.items() if names}
+    said = ", ".join(use if use == names else f"{use} ({names})" for use, names in uses.items())
+    typer.echo("\n".join([f"columns: {said}", *made.notes[:10]]))
     typer.echo(command)

@@ -6,11 +6,13 @@ written until there are none.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import datasets
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from medix_eval.data import options as choice
 from medix_eval.errors import ConfigError
 from medix_eval.records import IMAGE_MARK, Kind
 from medix_eval.storage.images import damage
@@ -27,12 +30,14 @@ from medix_eval.storage.mirror import Mirror, MirrorFile
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
     ".xlsx": lambda path: pd.read_excel(path, dtype=str, keep_default_na=False),
-    ".parquet": lambda path: pd.read_parquet(path).astype("string").fillna(""),
+    ".parquet": lambda path: pd.read_parquet(path).apply(_texts).astype("string").fillna(""),
 }
-_SEPARATOR = "|"
-_YES_NO = frozenset({"yes", "no"})
 _SHOWN = 10
+_MOST_VALUES = 20
+_FILE = re.compile(r".{1,200}\.\w{2,4}")
 _ROWS_AT_ONCE = 100
+Uses = dict[str, list[str]]
+"""The columns of the table, by what becomes of them."""
 _DATASET = "local"
 """The owner in `--data-root`: such a dataset is on no hub."""
 
@@ -56,6 +61,8 @@ class NewBenchmark:
 
     tasks: dict[str, int]
     """Number of questions of each task."""
+    columns: Uses
+    notes: list[str]
     task_folder: Path
     data_root: Path
 
@@ -69,7 +76,8 @@ def new_benchmark(
     if (to / "tasks" / name).exists() or (to / "data" / _DATASET / name).exists():
         raise ConfigError(f"{to} already has a benchmark {name!r}", hint="choose another --name")
     by_kind: dict[Kind, list[NewQuestion]] = {}
-    for question in _read(folder):
+    questions, columns, notes = _read(folder)
+    for question in questions:
         by_kind.setdefault(question.kind, []).append(question)
     data = to / "data" / _DATASET / name
     tasks: dict[str, int] = {}
@@ -80,7 +88,7 @@ def new_benchmark(
             task = name if len(by_kind) == 1 else f"{name}_{kind.value}"
             path = data / kind.value / "test-00000-of-00001.parquet"
             _write_table(path, some)
-            fields = _task(task, some, name=name, licence=licence, data_class=data_class)
+            fields = _task(task, some, columns, name=name, licence=licence, data_class=data_class)
             file = path.relative_to(data).as_posix()
             fields["metadata"]["medix"]["files"] = {file: MirrorFile.of(path).sha256}
             head = "class: !function medix_eval.lm_task.MedixTask\n"
@@ -100,11 +108,12 @@ def new_benchmark(
         ).write(data)
     except OSError as error:
         raise ConfigError(f"--to {to} cannot be written to: {error.strerror or error}") from error
-    return NewBenchmark(tasks=tasks, task_folder=to / "tasks", data_root=to / "data")
+    places = {"task_folder": to / "tasks", "data_root": to / "data"}
+    return NewBenchmark(tasks=tasks, columns=columns, notes=notes, **places)
 
 
-def _read(folder: Path) -> list[NewQuestion]:
-    """Read the one table of a folder; raise one error that lists every fault."""
+def _read(folder: Path) -> tuple[list[NewQuestion], Uses, list[str]]:
+    """Read the one table of a folder, and note odd rows; raise one error that lists every fault."""
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in _READERS)
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables) or "none"
@@ -116,52 +125,108 @@ def _read(folder: Path) -> list[NewQuestion]:
     except (ValueError, OSError, ImportError, pa.ArrowException) as error:
         first_line = str(error).partition("\n")[0]
         raise ConfigError(f"{table} cannot be read: {first_line}") from error
-    frame.columns = [str(column).strip() for column in frame.columns]
-    for column in ("question", "answer"):
-        if column not in frame.columns:
-            raise ConfigError(
-                f"{table} has no column {column!r}, only {', '.join(frame.columns)}",
-                hint="columns: question, answer; optional: image, options, kind, id, cluster, "
-                "and columns whose names begin with `group`",
-            )
+    if any(frame.index.names):
+        frame = frame.reset_index()
+    names = [" ".join(str(column).split()) for column in frame.columns]
+    layout, faults = choice.layout_of(names)
+    if table.suffix.lower() == ".csv" and not isinstance(frame.index, pd.RangeIndex):
+        faults.append("the rows have more cells than the first row has names")
+    _refuse(table, faults, hint=choice.UNDERSTOOD)
     if frame.empty:
         raise ConfigError(f"{table} has no rows")
-    faults: list[str] = []
-    questions: list[NewQuestion] = []
-    for number, row in enumerate(frame.to_dict("records"), 2):  # line 1 is the header
-        cells = {str(column): str(value).strip() for column, value in row.items()}
+    ours = {name: known for known, name in layout.known.items()}
+    keys = [ours.get(name, name) for name in names]
+    rows = [
+        dict(zip(keys, map(str.strip, cells), strict=True))
+        for cells in frame.itertuples(index=False, name=None)
+    ]
+    sure = choice.sure_ways((row["answer"], [row[name] for name in layout.options]) for row in rows)
+    questions: dict[int, NewQuestion] = {}
+    seen: dict[object, int] = {}
+    notes = []
+    for number, row in enumerate(rows, 2):  # row 1 is the header
         try:
-            questions.append(_question(cells, number=number, folder=folder))
+            one = _question(row, number=number, folder=folder, layout=layout, sure=sure)
+            first = seen.setdefault((one.question, one.options, one.images), number)
         except ValueError as error:
             faults.append(f"row {number}: {error}")
-    counts = Counter(question.id for question in questions)
+            continue
+        questions[number] = one
+        if one.answer != questions[first].answer:
+            faults.append(f"row {number}: the question of row {first}, with another answer")
+        elif first != number:
+            notes.append(f"row {number} repeats row {first}")
+    shown = {one.kind for one in questions.values() if one.images}
+    faults += [
+        f"row {number}: no image, although other {one.kind.value} questions have one"
+        for number, one in questions.items()
+        if one.kind in shown and not one.images
+    ]
+    counts = Counter(one.id for one in questions.values())
     faults += [f"id {one!r} is used in {count} rows" for one, count in counts.items() if count > 1]
+    _refuse(table, faults)
+    return [*questions.values()], _uses(rows, layout), notes
+
+
+def _refuse(table: Path, faults: list[str], *, hint: str = "") -> None:
     if faults:
         more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         listed = "\n  ".join(faults[:_SHOWN])
-        raise ConfigError(f"{table}: problems found: {len(faults)}\n  {listed}{more}")
-    return questions
+        raise ConfigError(f"{table}: problems found: {len(faults)}\n  {listed}{more}", hint=hint)
 
 
-def _question(cells: dict[str, str], *, number: int, folder: Path) -> NewQuestion:
+def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Write lists and mappings as JSON, as other tables have them."""
+
+    def plain(held: Any) -> Any:
+        if hasattr(held, "tolist"):
+            return held.tolist()
+        said = f"column {column.name!r} holds {type(held).__name__}, not text"
+        raise ValueError(f"{said}: a picture is a file that `image` names")
+
+    def text(cell: Any) -> Any:
+        is_text = not isinstance(cell, bytes) and not pd.api.types.is_list_like(cell)
+        return cell if is_text else json.dumps(cell, default=plain, ensure_ascii=False)
+
+    return column.map(text)
+
+
+def _uses(rows: list[dict[str, str]], layout: choice.Layout) -> Uses:
+    """Return what becomes of each column: also a column with few values becomes a slice."""
+    uses = {ours: [name] for ours, name in layout.known.items()}
+    uses |= {"options": uses.get("options", layout.options), "slices": [], "kept": []}
+    for name in layout.others:
+        key, values = choice.short(name), {row[name] for row in rows}
+        few = 1 < len(values) <= _MOST_VALUES and 2 * len(values) < len(rows)
+        is_slice = key.startswith("group") or (few and not choice.GOLD.fullmatch(key))
+        uses["slices" if is_slice else "kept"].append(name)
+    return uses
+
+
+def _question(
+    cells: dict[str, str], *, number: int, folder: Path, layout: choice.Layout, sure: set[str]
+) -> NewQuestion:
     """Check one row; raises `ValueError` with what is wrong."""
     for column in ("question", "answer"):
-        if not cells[column]:
+        if cells[column] in choice.EMPTY:
             raise ValueError(f"the {column} is empty")
-    options = tuple(_split(cells.get("options", "")))
+    for name in layout.others:
+        file, shown = cells[name], cells.get("image", "")
+        if _FILE.fullmatch(file) and file not in shown and (folder / file).is_file():
+            raise ValueError(f"column {name!r} names {file}, which `image` does not (a.png|b.png)")
+    options = choice.options_of([cells[name] for name in layout.options])
     kind = _kind(cells, options)
-    images = tuple(_image(one, folder) for one in _split(cells.get("image", "")))
+    named = choice.listed(cells.get("image", ""))
+    named = named if isinstance(named, list) else named.split("|")
     return NewQuestion(
         id=cells.get("id") or str(number - 1),
         kind=kind,
         question=cells["question"],
-        answer=_right_option(cells["answer"], options) if options else cells["answer"],
+        answer=choice.right_answer(cells, layout, options, sure=sure),
         options=options,
-        images=images,
+        images=tuple(_image(part, folder) for one in named if (part := str(one).strip())),
         columns={
-            column: value
-            for column, value in cells.items()
-            if column.startswith("group") or column == "cluster"
+            name: cell for name, cell in cells.items() if name in layout.others or name == "cluster"
         },
     )
 
@@ -176,19 +241,7 @@ def _kind(cells: dict[str, str], options: tuple[str, ...]) -> Kind:
         return Kind(named)
     if options:
         return Kind.MULTIPLE_CHOICE
-    return Kind.CLOSED if cells["answer"].lower() in _YES_NO else Kind.OPEN
-
-
-def _right_option(answer: str, options: tuple[str, ...]) -> str:
-    """Return the option that an answer names by its text or by its letter."""
-    if len(options) < 2 or len(set(options)) < len(options):  # noqa: PLR2004
-        raise ValueError(f"two or more options are needed, all different: {options}")
-    if answer in options:
-        return answer
-    letters = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", options, strict=False))
-    if answer.upper() not in letters:
-        raise ValueError(f"the answer {answer!r} is not an option, by text or by letter")
-    return letters[answer.upper()]
+    return Kind.CLOSED if cells["answer"].lower() in choice.YES_NO else Kind.OPEN
 
 
 def _image(name: str, folder: Path) -> Path:
@@ -200,10 +253,6 @@ def _image(name: str, folder: Path) -> Path:
     if problem := damage(path.read_bytes()):
         raise ValueError(f"the image {name} cannot be used: {problem}")
     return path
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(_SEPARATOR) if part.strip()]
 
 
 def _write_table(path: Path, questions: list[NewQuestion]) -> None:
@@ -234,18 +283,14 @@ def _rows(questions: Iterable[NewQuestion]) -> Iterator[dict[str, Any]]:
 
 
 def _task(
-    task: str, questions: list[NewQuestion], *, name: str, licence: str, data_class: str
+    task: str, questions: list[NewQuestion], uses: Uses, *, name: str, licence: str, data_class: str
 ) -> dict[str, Any]:
     """Return the fields of a task file."""
     kind = questions[0].kind
-    with_images = {bool(one.images) for one in questions}
-    if len(with_images) > 1:
-        raise ConfigError(f"some {kind.value} questions have an image and some have none")
-    shows = with_images == {True}
+    shows = bool(questions[0].images)
     # One mark for each image of the row.
     marks = "{% for image in images %}" + IMAGE_MARK + "{% endfor %}" if shows else ""
     text = marks + "{{ question }}"
-    groups = [column for column in questions[0].columns if column != "cluster"]
     medix: dict[str, Any] = {
         "kind": kind.value,
         "score_range": [0, 5] if kind is Kind.REPORT else [0, 1],
@@ -254,8 +299,8 @@ def _task(
         "licence": licence,
         "num_samples": len(questions),
         "columns": {"question": "string", "answer": "string"},
-        "slices": groups,
-        "kept_columns": ["id"],
+        "slices": uses["slices"],
+        "kept_columns": ["id", *uses["kept"]],
     }
     if "cluster" in questions[0].columns:
         medix["cluster"] = "cluster"
@@ -282,7 +327,7 @@ def _task(
     if shows:
         fields["doc_to_image"] = "images"
     if kind is Kind.MULTIPLE_CHOICE:
-        letters = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[loop.index0]"
+        letters = f"'{ascii_uppercase}'[loop.index0]"
         choices = "{% for one in options %}\n{{ " + letters + " }}. {{ one }}{% endfor %}"
         fields["doc_to_text"] = f"{text}\n\nChoices:{choices}"
         fields["doc_to_choice"] = "options"
