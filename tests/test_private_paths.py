@@ -53,7 +53,8 @@ def test_no_file_that_is_shared_names_a_private_folder(run: Run, tmp_path: Path)
     run("report", one, "--data-root", private / "mirror")
     policy = shared / "policy.yaml"
     policy.write_text(
-        "name: ward\nfloors: [{task: medqa, at_least: 0.1}]\nallow_limited: true\nallow_synthetic: true\n"
+        "name: ward\nfloors: [{task: medqa, at_least: 0.1}]\nallow_limited: true\n"
+        "allow_synthetic: true\n"
     )
     gate = ("gate", policy, one, "--baseline", two)
     for number, command in enumerate([gate, ("compare", one, two)]):
