@@ -5,20 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-
-
-def shown_name(name: str) -> str:
-    """Return how a model is shown: of a path on somebody's machine the last part.
-
-    >>> shown_name("/data/step-500"), shown_name("MBZUAI/MediX-R1-8B")
-    ('step-500', 'MBZUAI/MediX-R1-8B')
-    """
-    paths = (kind(name) for kind in (PurePosixPath, PureWindowsPath))
-    return next((path.name for path in paths if path.is_absolute() and path.name), name)
 
 
 class Kind(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def test_a_server_that_has_another_model_under_the_name_is_refused(
     run: Run, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(answers_b)
-    roots = {"now": "/secret/place/step-100"}
+    roots = {"now": "/secret/one/step-100"}
     listed = medix_eval.testing._listed  # noqa: SLF001 (the list of models)
     monkeypatch.setattr(
         medix_eval.testing, "_listed", lambda model: listed(model) | {"root": roots["now"]}
@@ -117,14 +118,20 @@ def test_a_server_that_has_another_model_under_the_name_is_refused(
 
     code, _, _ = run(*candidate(server), *RULES, *more, "--out", tmp_path)
     assert code == 0
-    roots["now"] = "/secret/place/step-200"
-    code, _, err = run(*candidate(server), *RULES, "--tasks", "mmlu_anatomy", "--out", tmp_path)
+    roots["now"] = "/secret/two/step-100"
+    more = ("--tasks", "mmlu_anatomy", "--out", tmp_path)
+    code, _, err = run(*candidate(server), *RULES, *more)
 
     (made,) = manifests(tmp_path)
-    assert made["served"] == {"root": "step-100"}
+    assert re.fullmatch(r"step-100 \([0-9a-f]{8}\)", made["served"]["root"])
+    assert "secret" not in json.dumps(made)
     assert code == 2
-    assert 'the server has another model now: root: "step-100", now "step-200"' in err
+    assert "the server has another model now: root: " in err
     assert "--name" in err
+    assert run(*candidate(server), *RULES, *more, "--same-model")[0] == 0
+    roots["now"] = "/secret/two/step-200"
+    more = ("--tasks", "mmlu_anatomy,mmlu_medical_genetics", "--out", tmp_path)
+    assert run(*candidate(server), *RULES, *more, "--same-model")[0] == 2
 
 
 def test_two_servers_of_one_name_with_two_models_are_refused(

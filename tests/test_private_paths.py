@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from scripted_servers import HUB, Run
+import pandas as pd
+from scripted_servers import HUB, Run, Serve
 
 from medix_eval.phantom.dataset import model_folder
+from medix_eval.storage.bundled import bundled
 
 PRIVATE = "private-7f3a"
 _PACKED = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
@@ -22,16 +24,56 @@ _PACKED = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
 
 def contents(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield what a file holds: itself, the members of a zip, and what a page carries packed."""
-    yield name, content
+    yield name, name.encode() + content
+    if name.endswith("parquet"):
+        yield f"{name}, read", pd.read_parquet(io.BytesIO(content)).to_csv().encode()
     if content[:2] == b"PK":
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for member in archive.namelist():
-                yield from contents(f"{name}/{member}", member.encode() + archive.read(member))
+                yield from contents(f"{name}/{member}", archive.read(member))
     for packed in _PACKED.findall(content.decode("latin-1")):
         data = base64.b64decode(packed[: len(packed.rstrip("=")) // 4 * 4])
         yield f"{name}, packed", data
         with suppress(zlib.error):
             yield f"{name}, unpacked", zlib.decompressobj().decompress(data)
+
+
+def traces(shared: Path) -> list[str]:
+    """Return every place of the shared files that names the private folder."""
+    files = [path for path in shared.rglob("*") if path.is_file()]
+    assert len(files) > 30
+    return sorted(
+        f"{name}: …{text[max(0, at - 60) : at + 30]!r}…"
+        for path in files
+        for name, text in contents(str(path.relative_to(shared)), path.read_bytes())
+        for at in [text.find(PRIVATE.encode())]
+        if at >= 0
+    )
+
+
+def share(run: Run, one: Path, two: Path, *, private: Path, shared: Path) -> None:
+    """Write every file of two runs that is meant for others."""
+    for form in ("markdown", "csv", "parquet", "latex", "bibtex", "methods", "lm-eval"):
+        run("export", one, two, "--format", form, "--out", shared / f"export.{form}")
+    run("report", one, two, "--data-root", private / "mirror", "--out", shared / "comparison.html")
+    run("report", one, "--data-root", private / "mirror")
+    policy = shared / "policy.yaml"
+    floors = "floors: [{task: medqa, at_least: 0.1}]"
+    policy.write_text(f"{{name: ward, {floors}, allow_limited: true, allow_synthetic: true}}")
+    gate = ("gate", policy, one, "--baseline", two)
+    for number, command in enumerate([gate, ("compare", one, two)]):
+        for form in ("", "--json"):
+            said = run(*filter(None, (*command, form)))[1]
+            (shared / f"said-{number}{form}.txt").write_text(said)
+    run(*gate, "--page", shared / "gate.html")
+    run("leaderboard", one, two, "--allow-synthetic", "--out", shared / "site")
+    assert run("submit", one, "--out", shared / "zips", "--allow-synthetic")[0] == 0
+    assert run("submit", one, "--out", shared / "zips", "--allow-synthetic", "--official")[0] == 0
+    run("judge-check", "--sheet", one, "--out", shared)
+    for judged in private.glob("results/*/*/judged/*"):
+        to = shared / f"run-{judged.parents[1].name}" / judged.name
+        shutil.copytree(judged, to)
+        (to / "judging.json").unlink()
 
 
 def test_no_file_that_is_shared_names_a_private_folder(run: Run, tmp_path: Path) -> None:
@@ -47,36 +89,57 @@ def test_no_file_that_is_shared_names_a_private_folder(run: Run, tmp_path: Path)
     run("--model", f"replay:{answers}", *common)
     one, two = sorted(path.parent for path in private.glob("results/*/*/run.json"))
 
-    for form in ("markdown", "csv", "parquet", "latex", "bibtex", "methods", "lm-eval"):
-        run("export", one, two, "--format", form, "--out", shared / f"export.{form}")
-    run("report", one, two, "--data-root", private / "mirror", "--out", shared / "comparison.html")
-    run("report", one, "--data-root", private / "mirror")
-    policy = shared / "policy.yaml"
-    policy.write_text(
-        "name: ward\nfloors: [{task: medqa, at_least: 0.1}]\nallow_limited: true\n"
-        "allow_synthetic: true\n"
-    )
-    gate = ("gate", policy, one, "--baseline", two)
-    for number, command in enumerate([gate, ("compare", one, two)]):
-        for form in ("", "--json"):
-            said = run(*filter(None, (*command, form)))[1]
-            (shared / f"said-{number}{form}.txt").write_text(said)
-    run(*gate, "--page", shared / "gate.html")
-    run("leaderboard", one, two, "--allow-synthetic", "--out", shared / "site")
-    run("submit", one, "--out", shared / "zips", "--allow-synthetic")
-    run("judge-check", "--sheet", one, "--out", shared)
-    run("score", one)
-    for judged in private.glob("results/*/*/judged/*"):
-        shutil.copytree(judged, shared / judged.relative_to(private / "results"))
-        (shared / judged.relative_to(private / "results") / "judging.json").unlink()
-    files = [path for path in shared.rglob("*") if path.is_file()]
-    found = {
-        f"{name}: …{text[max(0, at - 60) : at + 30]!r}…"
-        for path in files
-        for name, text in contents(str(path.relative_to(shared)), path.read_bytes())
-        for at in [text.find(PRIVATE.encode())]
-        if at >= 0
-    }
+    share(run, one, two, private=private, shared=shared)
 
-    assert len(files) > 30
-    assert not found, "\n".join(sorted(found))
+    assert not traces(shared)
+
+
+def test_nor_does_one_name_what_a_server_or_a_flag_names(
+    run: Run, serve: Serve, tmp_path: Path
+) -> None:
+    """Servers list models by their folder, and files of all sorts are named by flags."""
+    private, shared = tmp_path / PRIVATE, tmp_path / "shared"
+    shared.mkdir()
+    shutil.copytree(HUB, private / "mirror")
+    model, judge = str(private / "weights" / "m-1"), str(private / "judges" / "j-1")
+    server, jury = serve(lambda _: "B", model=model), serve(lambda _: '{"score": 1}', model=judge)
+    template = private / "template.jinja"
+    template.write_text("{{ prompt }}")
+    shutil.copytree(bundled("judges"), private / "rules-of-ours")
+    prompts = private / "rules-of-ours" / "prompts"
+    (tasks := private / "tasks").mkdir()
+    (table := private / "ward.csv").write_text("question,answer\nWhere?,lung\nWhat?,nodule\n")
+    (tasks / "ward.yaml").write_text(
+        f"""
+task: ward_vqa
+class: !function medix_eval.lm_task.MedixTask
+dataset_path: csv
+dataset_kwargs: {{data_files: {{test: {table}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{ question }}}}"
+doc_to_target: answer
+generation_kwargs: {{until: [], do_sample: false, max_gen_toks: 2048}}
+metadata:
+  version: 1
+  medix: {{kind: open, modality: text, data_class: public, licence: internal, num_samples: null}}
+"""
+    )
+    asked = (
+        *("--model", f"openai:{model}", "--base-url", server.url),
+        *("--judge", f"openai:{judge}", "--judge-base-url", jury.url, "--limit", "2"),
+        *("--data-root", private / "mirror", "--out", private / "results"),
+    )
+    changed = (
+        *("--set", f"prompt.template={template}", "--include-path", tasks),
+        *("--set", f"judge.question.prompts=[{prompts}/question_1.jinja]"),
+    )
+    code, _, err = run(*asked, "--tasks", "medqa,ward_vqa", *changed)
+    assert code == 0, err
+    code, _, err = run(*asked, "--tasks", "medqa", *changed, "--control", "shuffle-options")
+    assert code == 0, err
+    made = (path.parent for path in private.glob("results/*/*/run.json"))
+    one, two = sorted(made, key=lambda path: "control" in (path / "run.json").read_text())
+    share(run, one, two, private=private, shared=shared)
+
+    assert not traces(shared)

@@ -592,7 +592,7 @@ def open_task(
     override: dict[str, Any] = {"task": task_file.name}
     dataset = task_file.dataset_path
     from_hub = data_root is None and dataset and not Path(dataset).exists()
-    if data_root is not None and dataset:
+    if data_root is not None and dataset and dataset not in _PACKAGED_DATASETS_MODULES:
         folder = data_root.absolute() / dataset
         if not folder.is_dir():
             raise DatasetError(

@@ -85,8 +85,13 @@ class Run:
         """The result of `repeat=K`, on the first of its runs; None on the others."""
         from medix_eval.evaluation.repeats import Repeats  # noqa: PLC0415
 
-        file = self.path / "repeats.json"
-        return Repeats.model_validate_json(file.read_bytes()) if file.is_file() else None
+        if not (file := self.path / "repeats.json").is_file():
+            return None
+        found, out = (
+            Repeats.model_validate_json(file.read_bytes()),
+            self.judged.folder.parent.parent,
+        )
+        return found.model_copy(update={"runs": tuple(str(out / one) for one in found.runs)})
 
     def samples(self) -> Iterator[JudgedSample]:
         """Yield every sample with its completion and its verdict; one at a time is in memory."""

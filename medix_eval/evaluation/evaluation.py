@@ -50,14 +50,14 @@ from medix_eval.results.store import (
     folder_of,
     judging_at,
     load_judging_manifest,
-    load_record,
+    load_scores,
     made_elsewhere,
     newest_completions,
     open_judging,
     open_run,
     read_selection,
-    relative,
     selection_at,
+    shared,
 )
 from medix_eval.storage.digests import digest
 from medix_eval.storage.jsonl import write_text
@@ -170,6 +170,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
             run=run,
             stage=JudgingStage(panel=panel, run=run, judging=judging, progress=progress),
             progress=progress,
+            same_model=settings.same_model,
         )
         run_to_end(pipeline.evaluate())
         asked = Selection(tasks=manifest.tasks)
@@ -236,7 +237,7 @@ def write_scores(
     groups = catalogue.groups_with(judging.judging.get("twins"))
     known = {asked.digest: (asked, write(asked))}
     for file in (*judged.glob("selections/*/scores.json"), *judged.glob("scores.json")):
-        scores = load_record(Scores, file).model_copy(update={"run": str(file.parent)})
+        scores = load_scores(file.parent, run)
         one = read_selection(run, file.parent, scores)
         if one.digest not in known:
             is_same = scores.selection == one.digest and is_current(file.parent)
@@ -274,8 +275,7 @@ def _largest(known: Iterable[tuple[Selection, Scores]], *, order: Iterable[str])
 
 
 def _write_tables(scores: Scores, place: Path, run: Path) -> None:
-    """Write the tables; in files people share nothing tells where on a machine runs lie."""
-    scores = scores.model_copy(update={"run": relative(Path(scores.run), run)})
+    scores = shared(scores, run)
     file, text = place / "scores.json", scores.model_dump_json(indent=2) + "\n"
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         write_text(file, text)

@@ -67,6 +67,8 @@ class Pipeline:
     run: RunFolder
     stage: JudgingStage
     progress: Progress
+    same_model: bool = False
+    """Whether the user vouches for a server that tells of another folder."""
     _asker: RetryingModel | None = field(init=False, default=None)
     _sampling: Sampling = field(init=False)
 
@@ -99,7 +101,7 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             model = await stack.enter_async_context(self.candidate.open(self.run.path / "logs"))
             if told := getattr(model, "served", None):
-                self.run.note_served(told)
+                self.run.note_served(told, vouched=self.same_model)
             gate = gate_for(concurrency=self.candidate.concurrency, adapts=self.candidate.adapts)
             self._asker = RetryingModel(model=model, policy=self.policy, role="model", gate=gate)
             begun = [one.file for one in self.tasks if self.run.answered_rows(one.file.key)]

@@ -33,6 +33,7 @@ from medix_eval.results.store import JudgedRun, JudgedSample, read_run
 from medix_eval.rules.decide import Expected, chosen_option
 from medix_eval.rules.text import normalise, read
 from medix_eval.storage.jsonl import write_text
+from medix_eval.storage.names import ShownName
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -120,7 +121,7 @@ class Repeats(Frozen):
     """`repeats.json`, beside the scores of the first repetition."""
 
     schema_version: int = 1
-    model: str
+    model: ShownName
     protocol: dict[str, str]
     """Of the first repetition."""
     seeds: tuple[int, ...]
@@ -140,8 +141,10 @@ def evaluate_repeatedly(settings: Settings, catalogue: Catalogue, *, times: int)
         Path(evaluate(replace(settings, protocol=_seeded(settings.protocol, seed)), catalogue).run)
         for seed in seeds
     ]
-    found = summarise([read_run(folder) for folder in folders], seeds=seeds)
-    write_text(folders[0] / "repeats.json", found.model_dump_json(indent=2) + "\n")
+    runs = [read_run(folder) for folder in folders]
+    found = summarise(runs, seeds=seeds)
+    shared = found.model_copy(update={"runs": tuple(run.label for run in runs)})
+    write_text(folders[0] / "repeats.json", shared.model_dump_json(indent=2) + "\n")
     return found
 
 

@@ -54,6 +54,7 @@ from medix_eval.models.resolve import resolve_model
 from medix_eval.records import CompletionRecord, Sample
 from medix_eval.results.store import TaskEntry
 from medix_eval.storage.digests import differences, digest
+from medix_eval.storage.names import marked_name
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
@@ -432,7 +433,7 @@ def task_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
             yield f"{name}: two samples are of the same row, or one is of a row that was not asked"
         file = catalogue.tasks.get(name)
         if file is not None and file.version == entry.version:
-            if entry.source.get("path") != file.dataset_path:
+            if entry.source.get("path") != (file.dataset_path and marked_name(file.dataset_path)):
                 yield f"{name}: run.json names another dataset than {file.dataset_path}"
             yield from _unlike_file(name, entry.model_dump(), file)
 

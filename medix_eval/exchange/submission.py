@@ -37,6 +37,7 @@ from medix_eval.results.store import (
     slug,
 )
 from medix_eval.storage.mirror import sha256_of
+from medix_eval.storage.names import ShownName
 
 MANIFEST, SIGNATURE, NAMESPACE = "submission.json", "submission.json.sig", "medix-eval"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -47,7 +48,7 @@ class SubmissionManifest(Frozen):
     """`submission.json`: what is in the zip."""
 
     schema_version: Literal[1] = 1
-    model: str
+    model: ShownName
     protocol: dict[str, str]
     generation_digest: str
     judging_digest: str

@@ -19,6 +19,7 @@ from medix_eval.errors import ConfigError, UnknownName, first_error
 from medix_eval.records import Frozen, Kind
 from medix_eval.storage.bundled import bundled, read_mapping, set_key
 from medix_eval.storage.digests import digest
+from medix_eval.storage.names import without_folders
 
 JUDGING_VERSION = 5
 """Goes up with any score-affecting change to answer extraction, rules or reply reading, with
@@ -402,7 +403,7 @@ def load_protocol(name: str, *, overrides: Iterable[str] = ()) -> Protocol:
             lists = read_mapping(file, what=f"list of {key}").values()
             answer[key] = [one for of in lists for one in (of if isinstance(of, list) else [of])]
     if changed:
-        raw["name"] = "+".join([str(raw.get("name")), *changed])
+        raw["name"] = "+".join([str(raw.get("name")), *map(without_folders, changed)])
     try:
         protocol = Protocol.model_validate(raw)
     except ValidationError as error:

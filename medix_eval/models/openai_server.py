@@ -31,9 +31,10 @@ from medix_eval.errors import (
 )
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind
-from medix_eval.records import IMAGE_MARK, shown_name
+from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import data_url, in_8_bits
 from medix_eval.storage.jsonl import parsed
+from medix_eval.storage.names import marked_name, shown_name
 
 if TYPE_CHECKING:
     import aiohttp
@@ -97,8 +98,8 @@ class OpenAIServer:
 
     @property
     def name(self) -> str:
-        """The name as given on the command line."""
-        return f"openai:{self.model}"
+        """The name as given on the command line, of a folder on the server its own name."""
+        return f"openai:{shown_name(self.model)}"
 
     @property
     def prefix(self) -> str:
@@ -126,9 +127,10 @@ class OpenAIServer:
 
     def identity(self) -> dict[str, Any]:
         """Return the served id and the host: all that an endpoint tells about itself."""
-        vouched = {"aliases": sorted(self.aliases)} if self.aliases else {}
+        aliases = sorted(map(marked_name, self.aliases))
+        vouched = {"aliases": aliases} if aliases else {}
         host = urlsplit(self.base_url).netloc
-        return {"kind": "openai", "id": self.model, "host": host, **vouched}
+        return {"kind": "openai", "id": marked_name(self.model), "host": host, **vouched}
 
     def is_served_as(self, served: str) -> bool:
         """Whether a reply under this id is the model's: its own, a dated form, or vouched for.
@@ -175,7 +177,7 @@ class Connected:
     server: OpenAIServer
     session: aiohttp.ClientSession
     served: dict[str, str] = field(default_factory=dict)
-    """What the server's list says that its model is, such as `root`; of a path the last part."""
+    """What the server's list says that its model is, such as `root`."""
 
     async def check(self) -> None:
         """Check the list of models; a server without one (404, 405) is trusted."""
@@ -191,7 +193,7 @@ class Connected:
         listed = {str(row.get("id")): row for row in rows or () if isinstance(row, dict)}
         served, told = [*listed], listed.get(self.server.model, {})
         self.served.update(
-            {key: shown_name(told[key]) for key in _TOLD if isinstance(told.get(key), str)}
+            {key: marked_name(told[key]) for key in _TOLD if isinstance(told.get(key), str)}
         )
         if served and self.server.model not in served:
             shown = ", ".join(served[:5]) + (" ..." if len(served) > 5 else "")  # noqa: PLR2004
@@ -223,10 +225,10 @@ class Connected:
         if served not in {"", self.server.model}:
             if not self.server.is_served_as(served):
                 raise OtherModel(
-                    f"{self.server.model} was asked, but {served} answered",
+                    f"{shown_name(self.server.model)} was asked, but {shown_name(served)} answered",
                     hint=f"if they are one, {self.server.prefix}allow-model-alias {served}",
                 )
-            completion.served_model = served
+            completion.served_model = shown_name(served)
         return completion
 
     async def _request(

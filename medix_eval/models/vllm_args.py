@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from medix_eval.errors import ConfigError
+from medix_eval.storage.names import marked_name, without_folders
 
 _SHORT = {
     "tp": "tensor-parallel-size",
@@ -48,7 +49,11 @@ class VLLMArgs:
     @property
     def moving_a_score(self) -> dict[str, str]:
         """What belongs into the digest."""
-        return {name: value for name, value in self.options if name not in _PLACEMENT}
+        return {
+            name: without_folders(value, marked_name)
+            for name, value in self.options
+            if name not in _PLACEMENT
+        }
 
     @property
     def num_gpus(self) -> int:

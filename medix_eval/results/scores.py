@@ -9,6 +9,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from medix_eval.records import Frozen, Outcome
 from medix_eval.results.statistics import Agreement, Corrected, Difference, Share
+from medix_eval.storage.names import ShownName
 
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 MIN_SLICE = 30
@@ -240,7 +241,7 @@ class Scores(Frozen):
     """`scores.json`: the machine's view of one judging of one run."""
 
     schema_version: int = 1
-    model: str
+    model: ShownName
     judges: list[dict[str, Any]]
     protocol: dict[str, str]
     generation_digest: str

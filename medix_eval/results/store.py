@@ -30,20 +30,27 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from medix_eval.errors import ConfigError, ReplyUnusable, RunMismatch, first_error
 from medix_eval.judging.protocol import JUDGING_VERSION, by_role, stamp_now
 from medix_eval.models.requests import unanswered
-from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord, shown_name
+from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.rules.answers import after_thinking
 from medix_eval.storage.digests import differences, digest, mark_of
 from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
+from medix_eval.storage.names import ShownName, marked_name
 
 _LOG = logging.getLogger(__name__)
 _SHORT = 8
+_RESTORE = "restore the file, or give another --out"
 _M = TypeVar("_M", bound=BaseModel)
 _Kept = TypeVar("_Kept")
 
 
 class _Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+def _without_folder(source: dict[str, Any]) -> dict[str, Any]:
+    path = source.get("path")
+    return source | {"path": marked_name(path)} if isinstance(path, str) else source
 
 
 class Chosen(_Manifest):
@@ -61,7 +68,7 @@ class TaskEntry(Chosen):
 
     digest: str
     """Digest of the task file."""
-    source: dict[str, Any]
+    source: Annotated[dict[str, Any], AfterValidator(_without_folder)]
     """Where the rows come from: path, revision, number of rows, hashes where known."""
     synthetic: bool
     num_rows: int
@@ -87,8 +94,7 @@ class RunManifest(_Manifest):
     """`run.json`: everything that made the completions."""
 
     schema_version: int = 1
-    model: Annotated[str, AfterValidator(shown_name)]
-    """How the model is shown."""
+    model: ShownName
     served: dict[str, str] = {}
     """What a server said that it is, such as its `root`."""
     generation_digest: str
@@ -195,12 +201,19 @@ class RunFolder:
         """Write `run.json`."""
         _write(self.path / "run.json", self.manifest.model_dump(mode="json"))
 
-    def note_served(self, told: Mapping[str, str]) -> None:
-        """Keep what a server says that its model is; refuse one that was another model before."""
-        if differ := differences(self.manifest.served, dict(told)) if self.manifest.served else []:
+    def note_served(self, told: Mapping[str, str], *, vouched: bool) -> None:
+        """Keep what a server says that its model is; refuse one that was another model before.
+
+        Of one that the user vouches for only the folders above may differ.
+        """
+        was, now = dict(self.manifest.served), dict(told)
+        if vouched:
+            was, now = ({key: one[key].partition(" (")[0] for key in one} for one in (was, now))
+        if differ := differences(was, now) if was else []:
             raise ConfigError(
                 f"{self.path}: the server has another model now: {', '.join(differ)}",
-                hint="name it with --name NAME to start another run",
+                hint="name it with --name NAME to start another run; if only its folder moved, "
+                "--same-model",
             )
         self.manifest = self.manifest.model_copy(update={"served": dict(told)})
         self.save_manifest()
@@ -523,9 +536,24 @@ def folder_of(out: Path, manifest: RunManifest) -> Path:
     return path
 
 
-def relative(place: Path, run: Path) -> str:
-    """Return a place of a run without the folder that holds the runs, which may be private."""
-    return place.resolve().relative_to(run.resolve().parent.parent).as_posix()
+def shared(scores: Scores, run: Path) -> Scores:
+    """Return scores as files have them, which tell nothing of the folders above the run."""
+    name = f"{slug(scores.model)}/{scores.generation_digest[:_SHORT]}"
+    update: dict[str, Any] = {"run": f"{name}/{os.path.relpath(scores.run, run)}"}
+    if effect := scores.effect:
+        plain = os.path.relpath(effect.plain, run)
+        update["effect"] = effect.model_copy(update={"plain": plain})
+    return scores.model_copy(update=update)
+
+
+def load_scores(place: Path, run: Path, *, hint: str = _RESTORE) -> Scores:
+    """Read the scores at a place of a run."""
+    scores = load_record(Scores, place / "scores.json", hint=hint)
+    update: dict[str, Any] = {"run": str(place)}
+    if effect := scores.effect:
+        plain = os.path.normpath(run / effect.plain)
+        update["effect"] = effect.model_copy(update={"plain": plain})
+    return scores.model_copy(update=update)
 
 
 def distinct_names(runs: Sequence[JudgedRun]) -> list[str]:
@@ -622,9 +650,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def load_record(
-    kind: type[_M], path: Path, *, hint: str = "restore the file, or give another --out"
-) -> _M:
+def load_record(kind: type[_M], path: Path, *, hint: str = _RESTORE) -> _M:
     """Read a record from a JSON file. Raises `ConfigError` with this hint."""
     try:
         return kind.model_validate_json(path.read_bytes())
@@ -693,7 +719,7 @@ class JudgedRun:
     @property
     def label(self) -> str:
         """Where it lies in the folder of runs, such as `NAME/147e8bc8/judged/6abc11e8`."""
-        return relative(self.place, self.folder)
+        return shared(self.scores.model_copy(update={"run": str(self.place)}), self.folder).run
 
     def entry(self, task: str) -> TaskEntry:
         """Return what `run.json` says of a task."""
@@ -734,8 +760,7 @@ def read_run(path: Path, *, judging: str | None = None) -> JudgedRun:
     """
     folder, place = find_judging(path, judging=judging)
     hint = f"`medix-eval score {path}` writes it again"
-    scores = load_record(Scores, place / "scores.json", hint=hint)
-    scores = scores.model_copy(update={"run": str(place)})
+    scores = load_scores(place, folder, hint=hint)
     what = read_selection(folder, place, scores)
     run = JudgedRun.of(folder, place, what, lambda **_: scores)
     ran = load_run_manifest(folder).tasks
