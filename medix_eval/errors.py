@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from pydantic import ValidationError
 
+NO_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
+"""Of a name that no file can have, and of links that lead in a circle."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 

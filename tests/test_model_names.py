@@ -12,9 +12,14 @@ import pytest
 from scripted_servers import HUB, Run, Serve, candidate
 
 import medix_eval.testing
+from medix_eval.errors import ConfigError
 from medix_eval.phantom.dataset import model_folder
 
 RULES = ("--tasks", "medqa", "--limit", "3", "--protocol", "rules", "--data-root", HUB)
+
+
+PHANTOM = ("--model", "phantom", "--tasks", "medqa")
+LONG = "x" * 300
 
 
 def manifests(out: Path) -> list[dict[str, Any]]:
@@ -59,7 +64,10 @@ def test_a_name_is_shown_wherever_the_model_is(run: Run, serve: Serve, tmp_path:
             assert name in text or name.replace("&", "&amp;") in text, page.name
 
 
-@pytest.mark.parametrize("name", ["", " ", " a", "a\n", "a\tb", "a\0", "x" * 101, "\u202eabc"])
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", " a", "a\n", "a\tb", "a\0", "x" * 101, "\u202eabc", "/data/x", "C:\\data\\x"],
+)
 def test_a_name_that_is_none_is_refused(run: Run, tmp_path: Path, name: str) -> None:
     code, _, err = run("--model", "phantom", "--name", name, *RULES, "--out", tmp_path)
 
@@ -67,7 +75,9 @@ def test_a_name_that_is_none_is_refused(run: Run, tmp_path: Path, name: str) -> 
     assert "is not a name" in err.splitlines()[0]
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "a/" + "x" * 5000, "a\0b", "a\nb", "/" + "x" * 4000])
+@pytest.mark.parametrize(
+    "name", ["x" * 256, "é" * 128, "a/" + "x" * 5000, "a\0b", "a\nb", "\ud800", "/x" * 2048]
+)
 @pytest.mark.parametrize("prefix", ["", "openai:", "replay:"])
 def test_a_models_name_that_is_none_is_refused(run: Run, prefix: str, name: str) -> None:
     code, _, err = run("--model", prefix + name, *RULES)
@@ -114,9 +124,7 @@ def test_a_server_that_has_another_model_under_the_name_is_refused(
         medix_eval.testing, "_listed", lambda model: listed(model) | {"root": roots["now"]}
     )
     run(*candidate(server), *RULES, "--out", tmp_path)
-    more = ("--tasks", "pubmedqa")
-
-    code, _, _ = run(*candidate(server), *RULES, *more, "--out", tmp_path)
+    code, _, _ = run(*candidate(server), *RULES, "--tasks", "pubmedqa", "--out", tmp_path)
     assert code == 0
     roots["now"] = "/secret/two/step-100"
     more = ("--tasks", "mmlu_anatomy", "--out", tmp_path)
@@ -224,3 +232,97 @@ def test_a_data_root_is_the_same_by_whatever_path(
     files = [json.loads(one.read_text()) for one in (tmp_path / "out").glob("*/*/run.json")]
     assert len(files) == 1
     assert str(root.resolve()) not in json.dumps(files)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*PHANTOM, "--data-root", LONG),
+        (*PHANTOM, "--include-path", LONG),
+        (*PHANTOM, "--out", LONG, "--limit", "1", "--protocol", "rules", "--data-root", str(HUB)),
+        (*PHANTOM, "--protocol", f"{LONG}.yaml"),
+        ("score", LONG),
+        ("compare", LONG, "loop"),
+        ("data", "verify", "loop"),
+        ("export", "loop/judged/a"),
+        ("leaderboard", "loop", "--out", "site"),
+    ],
+    ids=range(9),
+)
+def test_a_path_that_cannot_be_is_refused_in_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+
+    code, _, err = run(*command)
+
+    assert code == 2, err
+    first, *more = err.splitlines()
+    assert first.startswith("error: ")
+    assert all(line.startswith("hint: ") for line in more)
+
+
+def test_a_run_is_found_through_links_and_after_a_change_of_folder(
+    run: Run, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "hub").symlink_to(HUB)
+    monkeypatch.chdir(tmp_path / "here")
+    asked: Any = {"tasks": "medqa", "limit": 1, "protocol": "rules", "data_root": "hub"}
+    asked |= {"model": "openai:scripted", "base_url": serve(answers_b).url, "out": "out"}
+    found = medix_eval.evaluate(**asked)
+    monkeypatch.chdir(tmp_path)
+    judged = found.path
+    (tmp_path / "judged").symlink_to(judged)
+    (tmp_path / "made").symlink_to(judged.parents[1])
+    forms = [Path("judged"), Path("made"), Path("made", "judged", judged.name), judged]
+    forms += [judged / ".." / judged.name, judged.parent / ".." / "judged" / judged.name]
+
+    assert len([*found.samples()]) == 1
+    assert found.report().is_file()
+    assert medix_eval.score(found).scores == medix_eval.load_run(judged).scores
+    for form in forms:
+        code, said, _ = run("score", form, "--json")
+        assert (code, json.loads(said)["generation_digest"]) == (0, found.scores.generation_digest)
+
+
+def test_a_name_is_one_in_whatever_way_its_letters_are_written(
+    run: Run, serve: Serve, tmp_path: Path
+) -> None:
+    server = serve(answers_b)
+    for name in ("caf\u00e9", "cafe\u0301"):
+        assert run(*candidate(server), "--name", name, *RULES, "--out", tmp_path)[0] == 0
+
+    assert [made["model"] for made in manifests(tmp_path)] == ["caf\u00e9"]
+    for other in (5, b"x", ["a"], Path("a")):
+        with pytest.raises(ConfigError, match="is not a name"):
+            medix_eval.evaluate(model="phantom", tasks="medqa", name=other)  # type: ignore[arg-type]
+
+
+def test_two_models_of_one_name_do_not_overwrite_each_others_files(
+    run: Run, serve: Serve, tmp_path: Path
+) -> None:
+    for server in (serve(answers_b), serve(answers_b)):
+        run(*candidate(server), *RULES, "--out", tmp_path / "out")
+    runs = [file.parent for file in (tmp_path / "out").glob("*/*/run.json")]
+
+    run("export", *runs, "--format", "lm-eval", "--out", tmp_path / "lm")
+    for one in runs:
+        run("submit", one, "--allow-synthetic", "--out", tmp_path / "zips")
+
+    assert len({file.parent for file in tmp_path.glob("lm/*/*/results_*.json")}) == 2
+    assert len([*tmp_path.glob("zips/*.zip")]) == 2
+
+
+def test_a_damaged_run_of_a_model_is_in_nobodys_way(run: Run, serve: Serve, tmp_path: Path) -> None:
+    server = serve(answers_b)
+    run(*candidate(server), *RULES, "--out", tmp_path)
+    (made,) = tmp_path.glob("*/*/run.json")
+    made.write_text("{")
+
+    changed = ("--set", "generation.max_tokens=8")
+    code, _, err = run(*candidate(server), *RULES, *changed, "--same-model", "--out", tmp_path)
+
+    assert code == 0, err
+    assert len([*tmp_path.glob("*/*/run.json")]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import shutil
 import zipfile
@@ -16,8 +17,10 @@ import pandas as pd
 from scripted_servers import HUB, Run, Serve
 
 from medix_eval.phantom.dataset import model_folder
+from medix_eval.results.store import slug
 from medix_eval.storage.bundled import bundled
 
+V0_1 = HUB.parent / "v0_1"
 PRIVATE = "private-7f3a"
 _PACKED = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
 
@@ -134,12 +137,40 @@ metadata:
         *("--set", f"prompt.template={template}", "--include-path", tasks),
         *("--set", f"judge.question.prompts=[{prompts}/question_1.jinja]"),
     )
-    code, _, err = run(*asked, "--tasks", "medqa,ward_vqa", *changed)
-    assert code == 0, err
-    code, _, err = run(*asked, "--tasks", "medqa", *changed, "--control", "shuffle-options")
-    assert code == 0, err
-    made = (path.parent for path in private.glob("results/*/*/run.json"))
-    one, two = sorted(made, key=lambda path: "control" in (path / "run.json").read_text())
+    repeat = ("--repeat", "2", "--set", "generation.temperature=0.5")
+    for more in ((), repeat, ("--control", "shuffle-options")):
+        tasks = "medqa" if "--control" in more else "medqa,ward_vqa"
+        code, _, err = run(*asked, "--tasks", tasks, *changed, *more)
+        assert code == 0, err
+    made = {path.parent: path.read_text() for path in private.glob("results/*/*/run.json")}
+    one, two, *_ = sorted(made, key=lambda path: ("control" in made[path], "0.5" in made[path]))
+    checked = ("judge-check", "--judge", f"openai:{judge}", "--judge-base-url", jury.url)
+    run(*checked, "--set", f"judge.question.prompts=[{prompts}/question_1.jinja]", "--out", shared)
     share(run, one, two, private=private, shared=shared)
 
+    assert len({path for path in made if "control" in made[path]}) == 1
+    assert [*shared.rglob("repeats.json")]
+    assert [*shared.rglob("scorecard.json")]
+    assert not traces(shared)
+
+
+def test_nor_does_one_of_a_run_that_an_earlier_version_kept_under_its_path(
+    run: Run, tmp_path: Path
+) -> None:
+    private, shared = tmp_path / PRIVATE, tmp_path / "shared"
+    shared.mkdir()
+    model = "/home/private-7f3a/weights/my-model"
+    (source,) = (V0_1 / "runs" / "rules").glob("*/*/run.json")
+    old = private / "results" / slug(model) / source.parent.name
+    shutil.copytree(source.parent, old)
+    for file in (old / "run.json", *old.rglob("scores.json")):
+        kept = json.loads(file.read_text())
+        file.write_text(
+            json.dumps(kept | {"model": model, **({"run": str(old)} if "run" in kept else {})})
+        )
+    run("score", old)
+
+    share(run, old, old, private=private, shared=shared)
+
+    assert PRIVATE in old.parent.name
     assert not traces(shared)

@@ -25,7 +25,7 @@ from medix_eval.cli import (
     score,
     submit,
 )
-from medix_eval.errors import ConfigError, MedixError, full_disk
+from medix_eval.errors import NO_PATH, ConfigError, MedixError, full_disk
 
 # typer carries a click of its own and shows only its subclasses.
 UsageError: Any = next(one for one in typer.BadParameter.mro() if one.__name__ == "ClickException")
@@ -95,6 +95,10 @@ def run(app: typer.Typer, argv: list[str] | None) -> None:
                 "hint: free some space and run the same command again: finished work is kept",
                 err=True,
             )
+            sys.exit(ConfigError.exit_code)
+        if isinstance(error, OSError) and error.errno in NO_PATH:
+            typer.echo(f"error: {str(error.filename)[:60]!r}: {error.strerror}", err=True)
+            typer.echo("hint: check the paths that the command names", err=True)
             sys.exit(ConfigError.exit_code)
         logging.getLogger(__name__).exception("internal error in %s; please report it", name)
         sys.exit(MedixError.exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -47,7 +48,7 @@ def evaluate(
         from medix_eval.evaluation.repeats import repeats_table  # noqa: PLC0415
 
         print_found(run.repeats, repeats_table, as_json=as_json)
-        typer.echo(f"repetitions: {run.path / 'repeats.json'}", err=True)
+        typer.echo(f"repetitions: {Path(run.scores.run) / 'repeats.json'}", err=True)
         raise typer.Exit(_FAILURES if run.repeats.num_failures else _DONE)
     print_scores(run.scores, as_json=as_json)
     raise typer.Exit(_FAILURES if run.scores.num_failures else _DONE)

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from unicodedata import normalize
 
 from medix_eval.data.tasks import Catalogue, mirror_at, open_catalogue
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.models.resolve import ModelFlags, kind_of
 from medix_eval.results.store import JudgedRun, JudgedSample, find_judging, read_runs
+from medix_eval.storage.names import shown_name
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -297,7 +299,7 @@ def load_run(run: Run | AnyPath, *, judging: str | None = None) -> Run:
 def load_runs(*runs: Run | AnyPath, judging: str | None = None) -> list[Run]:
     """Read finished runs, as `load_run` does; those that are read already are kept as they are."""
     read = iter(read_runs((Path(one) for one in runs if not isinstance(one, Run)), judging=judging))
-    return [run if isinstance(run, Run) else Run(next(read)) for run in runs]
+    return [run if isinstance(run, Run) else Run(next(read).absolute()) for run in runs]
 
 
 def tasks(include_path: AnyPath | Sequence[AnyPath] | None = None) -> Catalogue:
@@ -361,6 +363,18 @@ _LONGEST_NAME = 100
 """Characters of the name of a model."""
 
 
+def _checked_name(name: Any) -> str:
+    """Return a name in the one way to write it, or raise `ConfigError`."""
+    text = normalize("NFC", name) if isinstance(name, str) else ""
+    is_plain = text == shown_name(text.strip()) and text.isprintable()
+    if not is_plain or not 0 < len(text) <= _LONGEST_NAME:
+        raise ConfigError(
+            f"--name {str(name)[:60]!r} is not a name",
+            hint=f"1 to {_LONGEST_NAME} printable characters: no path, no spaces around them",
+        )
+    return text
+
+
 def _settings(
     *,
     model: str,
@@ -388,12 +402,8 @@ def _settings(
     serving = serving or {}
     if not model:
         raise ConfigError("--model is missing", hint="for example --model phantom")
-    name = kept["name"] or ("" if kept["name"] is not None else "model")
-    if name != name.strip() or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
-        raise ConfigError(
-            f"--name {name[:60]!r} is not a name",
-            hint=f"1 to {_LONGEST_NAME} printable characters, without spaces around them",
-        )
+    if (name := kept["name"]) is not None:
+        kept["name"] = _checked_name(name)
     limit = _number("--limit", limit)
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit {limit} is too small", hint="1 or more; omit it to run all")

@@ -51,7 +51,7 @@ def estimate(
     spec = settings.protocol.judge
     votes = sum(task["requests"] * spec.most_calls(Kind(task["kind"])) for task in tasks.values())
     result = {
-        "model": candidate.name,
+        "model": settings.name or candidate.name,
         "protocol": settings.protocol.name,
         "repetitions": repetitions,
         "control": settings.control.name if settings.control else None,

@@ -148,6 +148,8 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
             _LOG.info("goes on with the run at %s, now asking %s", was, now)
         elif not folder_of(settings.out, manifest).exists():
             _LOG.info("another run than that at %s; --same-model would go on with it", was)
+    elif settings.same_model and not folder_of(settings.out, manifest).exists():
+        _LOG.warning("--same-model: no run at another address has these settings; one is begun")
     if settings.accept_data_change:
         manifest = apart_from_other_data(settings.out, manifest)
     with ExitStack() as stack:

@@ -42,6 +42,7 @@ from medix_eval.results.store import (
     open_run,
 )
 from medix_eval.storage.digests import digest
+from medix_eval.storage.names import shown_name
 
 _LAYOUTS = (
     (is_official, read_official),
@@ -72,7 +73,7 @@ def import_results(path: Path, catalogue: Catalogue, *, out: Path, model: str | 
         found = _read(folder)
         _find_rows_beyond(found, catalogue)
         found.refuse_defects(path)
-        name = model or found.model
+        name = shown_name(model or found.model)
         if not name.isprintable():
             raise ConfigError(f"{name!r} is not a model name", hint="set one with --model")
         run, judging = _write(found, catalogue, out=out, model=name)

@@ -77,7 +77,8 @@ def write_submission(
             f"{run.judged} was made on synthetic data, which says nothing about the benchmarks",
             hint="--allow-synthetic writes it marked; or name a selection of real tasks alone",
         )
-    name = f"{slug(run.scores.model)}-{run.scores.judging_digest[:8]}"
+    digests = (run.scores.generation_digest, run.scores.judging_digest)
+    name = "-".join([slug(run.scores.model), *(one[:8] for one in digests)])
     path = out / f"{name}-{'official' if official else 'submission'}.zip"
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -24,8 +24,11 @@ from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.records import Frozen
 from medix_eval.storage.bundled import read_mapping
 
-_LONGEST_NAME = 1000
-"""Characters; no path is longer on most systems."""
+_LONGEST_PART, _LONGEST_PATH = 255, 4095
+"""Bytes that a part of a path may have, and all of it."""
+_FORMS = (
+    "models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl, phantom, or NAME at a provider"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +62,9 @@ def resolve_model(
 
     `max_tokens` is how long its completions may be, `out` where runs are kept.
     """
-    if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise ConfigError(f"{name[:60]!r} is not a model: too long, or not printable")
+    size, *parts = (len(one.encode(errors="replace")) for one in (name, *name.split("/")))
+    if not name.isprintable() or size > _LONGEST_PATH or max(parts) > _LONGEST_PART:
+        raise ConfigError(f"{name[:60]!r} is not a model: too long, or not printable", hint=_FORMS)
     kind = kind_of(name)
     prefix, _, rest = name.partition(":")
     if kind in {"openai", "provider", "replay"}:
@@ -98,8 +102,7 @@ def _checkpoint(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> 
     elif ":" in name or name.count("/") != 1:
         raise ConfigError(
             f"{name!r} is not a model",
-            hint="models are ORG/NAME, a folder, openai:NAME, replay:FILE.jsonl, phantom, or NAME "
-            f"at a provider: {', '.join(f'{one}:NAME' for one in load_providers())}"
+            hint=f"{_FORMS}: {', '.join(f'{one}:NAME' for one in load_providers())}"
             + "".join(f", or {one}:NAME of a plug-in" for one in sorted(_plug_ins().names)),
         )
     if _engine(name, flags) == "vllm":

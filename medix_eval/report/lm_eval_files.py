@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medix_eval.results.scores import GroupScore, TaskScore
-from medix_eval.results.store import JudgedRun, JudgedSample, slug
+from medix_eval.results.store import JudgedRun, JudgedSample, distinct_names, slug
 from medix_eval.storage.jsonl import write_text
 
 _METRIC = "score"
@@ -21,8 +21,8 @@ def write_lm_eval(runs: Sequence[JudgedRun], folder: Path) -> None:
 
     Samples of restricted tasks are left out: lm-eval's format requires their text.
     """
-    for run in runs:
-        where = folder / slug(run.scores.model) / run.scores.judging_digest[:8]
+    for run, name in zip(runs, distinct_names(runs), strict=True):
+        where = folder / slug(name) / run.scores.judging_digest[:8]
         where.mkdir(parents=True, exist_ok=True)
         date = run.manifest.started.replace(":", "-").replace("_", "-")
         results = json.dumps(_results(run), indent=2, ensure_ascii=False)

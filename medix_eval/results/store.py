@@ -20,7 +20,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Annotated, Any, BinaryIO, Self, TypeVar
@@ -396,9 +396,10 @@ def find_run(path: Path) -> tuple[Path, Path | None]:
 
     That is a judging, or one selection of it. Raises `ConfigError` for a folder that is not a run.
     """
-    judged = judging_at(path)
-    if (judged / "judging.json").is_file() and (judged.parent.parent / "run.json").is_file():
-        return judged.parent.parent, path
+    for place in (path, Path(os.path.realpath(path))):  # a judging knows its run by what it lies in
+        judged = judging_at(place)
+        if (judged / "judging.json").is_file() and (judged.parent.parent / "run.json").is_file():
+            return judged.parent.parent, place
     if not (path / "run.json").is_file():
         nearest = sorted(path.glob("*/run.json")) + sorted(path.glob("*/*/run.json"))
         hint = f"did you mean {nearest[0].parent}?" if nearest else "a run folder holds a run.json"
@@ -578,14 +579,12 @@ def made_elsewhere(out: Path, manifest: RunManifest) -> RunManifest | None:
         model = one.generation.get("model", {})
         return one.generation | {"model": {key: model[key] for key in model if key != "host"}}
 
-    runs = map(
-        load_run_manifest, {file.parent for file in out.glob(f"{slug(manifest.model)}/*/run.json")}
-    )
-    alike = [
-        one
-        for one in runs
-        if without_host(one) == without_host(manifest) and one.generation != manifest.generation
-    ]
+    alike = []
+    for file in out.glob(f"{slug(manifest.model)}/*/run.json"):
+        with suppress(ConfigError):  # a damaged one is none of ours
+            one = load_run_manifest(file.parent)
+            is_alike = without_host(one) == without_host(manifest)
+            alike += [one] if is_alike and one.generation != manifest.generation else []
     return max(alike, key=lambda one: one.started, default=None)
 
 
@@ -715,6 +714,11 @@ class JudgedRun:
         return stamp_now(
             self.judging.protocol, generation=self.manifest.generation, judging=self.judging.judging
         )
+
+    def absolute(self) -> Self:
+        """Return the run, to be found wherever this process goes."""
+        places = {name: getattr(self, name).absolute() for name in ("folder", "judged", "place")}
+        return replace(self, **places)
 
     @property
     def label(self) -> str:
