@@ -149,7 +149,9 @@ def test_each_checkpoint_is_evaluated_and_the_best_is_exported(
     assert load_file(exported / "model.safetensors").keys() == (
         load_file(Path(best.checkpoint) / "model.safetensors").keys()
     )
-    assert "phantom_open" in (exported / "README.md").read_text()
+    card = (exported / "README.md").read_text()
+    assert "phantom_open" in card
+    assert str(Path(recipe.model.path).parent) not in card
     assert train(recipe, out=tmp_path) == exported  # nothing is left to do
     assert len(read_evaluations(tmp_path)) == 2
     assert not list(exported.glob("optimizer*"))
