@@ -24,6 +24,7 @@ from medix_eval.results.comparison import compare_runs
 from medix_eval.results.scores import ControlEffect
 from medix_eval.results.store import JudgedRun, folder_of, read_run, selection_at
 from medix_eval.storage.digests import canonical, digest
+from medix_eval.storage.images import as_rgb, damage
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
@@ -149,6 +150,8 @@ class _Swap:
                 images = self._task.stored_images(self._task.rows[row], row=row)
             except BadRow:
                 continue
+            if any(map(damage, images)):
+                continue
             if len(images) == len(sample.images) and own.isdisjoint(map(_sha256, images)):
                 return replace(sample, images=tuple(images))
         raise BadRow(f"{_place(sample)}: no other image can replace its own")
@@ -205,10 +208,7 @@ def _list_of(options: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _blanked(image: bytes) -> bytes:
-    from PIL import Image  # noqa: PLC0415 (20 ms, only with images)
-
-    with Image.open(io.BytesIO(image)) as opened:
-        return _grey(opened.size)
+    return _grey(as_rgb(image).size)
 
 
 @lru_cache(maxsize=64)

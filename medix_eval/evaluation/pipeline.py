@@ -7,6 +7,7 @@ one place where a failure becomes data.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import hashlib
 import sys
@@ -17,11 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import TaskFile
-from medix_eval.errors import BadRow, ModelError, RefusesAll, RequestRejected
+from medix_eval.errors import BadRow, ModelError, RefusesAll, RequestRejected, one_line
 from medix_eval.evaluation.controls import Control, Disturb, disturbing
 from medix_eval.evaluation.panel import Panel
 from medix_eval.judging.protocol import Protocol
@@ -30,14 +32,13 @@ from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_fo
 from medix_eval.records import CompletionRecord, Failure, Sample
 from medix_eval.report.format import counted
 from medix_eval.results.store import Judging, RunFolder, newest_completions
-from medix_eval.storage.images import as_jpeg
+from medix_eval.storage.images import as_sent
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
 
 _LINE_EVERY_S = 30.0
 """How often progress is told where stderr is a file."""
-_JPEG_QUALITY = 75
 _GARBAGE = 10_000
 """Net new objects before a collection: 256 samples in flight are some 7,000."""
 
@@ -127,8 +128,11 @@ class Pipeline:
         """Ask the candidate; a request that fails for good is recorded with its reason."""
         assert self._asker is not None  # noqa: S101 (opened before the first sample)
         try:
-            prompt = self._prompt(sample)
+            asked = partial(self._prompt, sample)  # drawing a picture anew takes a while
+            prompt = await asyncio.to_thread(asked) if sample.images else asked()
             completion = await self._asker.complete(prompt, self._sampling)
+        except BadRow as error:
+            return _skipped(sample, error)
         except ModelError as error:
             kind = error.kind if isinstance(error, RequestRejected) else ""
             failure = Failure(error=type(error).__name__, message=str(error), kind=kind)
@@ -145,9 +149,13 @@ class Pipeline:
         )
 
     def _prompt(self, sample: Sample) -> Prompt:
-        images = sample.images
-        if self.protocol.images.encoding == "jpeg75":
-            images = tuple(as_jpeg(image, quality=_JPEG_QUALITY) for image in images)
+        """Return what the candidate is asked. Raises `BadRow`."""
+        encode = partial(as_sent, encoding=self.protocol.images.encoding)
+        try:
+            images = tuple(map(encode, sample.images))
+        except (OSError, ValueError) as error:  # JPEG has no picture of 70,000 pixels in a row
+            said = f"task {sample.task.partition('@')[0]}, row {sample.row}: image cannot be sent"
+            raise BadRow(f"{said}: {one_line(error)}") from error
         return Prompt(text=self.wrap(sample.prompt), images=images, sample=sample)
 
     def _samples(self) -> Iterator[Sample | BadSample]:
@@ -241,8 +249,12 @@ def _disturbed(sample: Sample, disturb: Disturb) -> Sample | BadSample:
     try:
         return disturb(sample)
     except BadRow as error:
-        failure = Failure(error=type(error).__name__, message=str(error))
-        return BadSample(record=line_of(sample, failure=failure))
+        return BadSample(record=_skipped(sample, error))
+
+
+def _skipped(sample: Sample, error: BadRow) -> CompletionRecord:
+    failure = Failure(error=type(error).__name__, message=str(error))
+    return line_of(sample, failure=failure)
 
 
 _CARRIED = "task row kind prompt question_at reference options parser restricted"
