@@ -49,6 +49,8 @@ _PNG_DEPTH = 24
 _PNG_TURNS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """What must stand in a PNG that says which side is up; without it Pillow looks to the very end."""
 _ORIENTATION = 0x0112
+_PHOTOMETRIC, _MIN_IS_WHITE = 262, 0
+"""What a TIFF says of its greys; Pillow turns only those of 8 bits."""
 _TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))
 """EXIF's orientations, as Pillow numbers what undoes them."""
 
@@ -156,8 +158,18 @@ def _is_shown_alike(picture: Image.Image, image: bytes) -> bool:
         return False
     if kind != "image/jpeg" and getattr(picture, "is_animated", False):
         return False
+    if kind == "image/png" and not _is_sound(image):
+        return False
     is_unturned = kind == "image/png" and not any(mark in image for mark in _PNG_TURNS)
     return is_unturned or _orientation(picture) not in {None, *_TURNS}
+
+
+def _is_sound(image: bytes) -> bool:
+    """Whether the checksums and the end are right, without which only some decoders do."""
+    with suppress(Exception):  # in any way
+        opened(image).verify()
+        return True
+    return False
 
 
 def _orientation(picture: Image.Image) -> int | None:
@@ -196,6 +208,8 @@ def _narrowed(picture: Image.Image) -> Image.Image:
     else:
         shades = (values - low) * (255 / (high - low or 1.0))
     shades = shades.astype(np.uint8)
+    if getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == _MIN_IS_WHITE:
+        shades = 255 - shades
     if (clear := picture.info.get("transparency")) is not None:
         shades[values == clear] = 255
     return Image.fromarray(shades)
