@@ -36,15 +36,12 @@ class TaskCheck:
 def check_mirror(
     files: Iterable[TaskFile], root: Path
 ) -> tuple[dict[str, TaskCheck], dict[str, Any], list[Fault]]:
-    """Return what was checked of tasks and of datasets, and every fault.
-
-    Tasks that make their own rows have nothing to check.
-    """
-    files = [file for file in files if file.dataset_path]
+    """Return what was checked of tasks and of datasets, and every fault."""
+    files = list(files)
     tasks: dict[str, TaskCheck] = {}
     datasets: dict[str, Any] = {}
     faults: list[Fault] = []
-    for name in dict.fromkeys(str(file.dataset_path) for file in files):
+    for name in dict.fromkeys(file.dataset_path for file in files if file.dataset_path):
         about, found = _check_dataset(name, root / name)
         datasets[name] = about
         faults += found
