@@ -38,6 +38,7 @@ BAD = {
     "cut-16-bits": encoded(Image.fromarray(RAMP), compress_level=0)[:400],
     "short": png((500, 500, 8, 2), raw=b"\0" * 100),
     "huge": png((60_000, 60_000, 8, 2), raw=b""),
+    "long": encoded(Image.new("L", (70_000, 4))),
     "jpeg-2000": encoded(noise("RGB"), "JPEG2000"),
     "page": b"<html>404</html>",
     "nothing": b"",
@@ -180,21 +181,6 @@ def test_a_bad_picture_is_a_skipped_row_with_one_reason_through_every_adapter(
             reason.startswith(f"task mine, row {row}: ") for row, (_, reason) in rows.items()
         )
         assert rows == {row: one for row, one in ended(runs[0]).items() if row in rows}
-
-
-def test_a_picture_that_jpeg_cannot_hold_is_skipped_by_the_published_protocol(
-    evaluate: Evaluate,
-) -> None:
-    pictures = {"first": PLAIN, "long": encoded(Image.new("L", (70_000, 4))), "last": PLAIN}
-
-    (first, long, last) = ended(
-        through_server(evaluate, pictures, protocol="medix-compat")[0]
-    ).values()
-
-    assert (first[1], last[1]) == ("", "")
-    assert long[0] == "skipped"
-    assert long[1].startswith("task mine, row 1: image cannot be sent: ")
-    assert {one for one, _ in ended(through_server(evaluate, pictures)[0]).values()} == {"correct"}
 
 
 def test_a_control_takes_no_bad_picture_in_place_of_a_good_one(evaluate: Evaluate) -> None:

@@ -28,7 +28,7 @@ from odd_pictures import (
 )
 from PIL import Image
 
-from medix_eval.report.pictures import _thumbnail
+from medix_eval.report.pictures import _shown
 from medix_eval.storage.images import as_jpeg, as_rgb, as_sent, damage, media_type
 
 Decode = Callable[[bytes], Image.Image]
@@ -115,8 +115,10 @@ def test_a_picture_too_large_to_decode_is_not_decoded(kind: str) -> None:
     if kind != "PNG":
         image = encoded(Image.new("1", (9460, 9460)), kind)
 
-    assert damage(image) == "image has more than 89,478,485 pixels"
-    assert damage(png((60_000, 60_000, 8, 2), raw=b"")) == "image has more than 89,478,485 pixels"
+    said = "image has more than 89,478,485 pixels, or than 65,500 in a line"
+    assert damage(image) == damage(png((60_000, 60_000, 8, 2), raw=b"")) == said
+    assert damage(encoded(Image.new("L", (65_501, 2)), kind if kind == "PNG" else "TIFF")) == said
+    assert damage(encoded(Image.new("L", (65_500, 2)), kind if kind == "PNG" else "TIFF")) == ""
 
 
 @pytest.mark.parametrize("warns_as", ["ignore", "error"])
@@ -263,7 +265,7 @@ def test_damaged_exif_turns_nothing_and_hides_no_picture(decode: Decode, exif: b
 
 def test_a_thumbnail_of_a_report_shows_what_the_model_saw() -> None:
     big = Image.fromarray(np.tile(RAMP, (8, 8)))
-    url = _thumbnail(encoded(big, compress_level=0), encoding="stored")
+    url = _shown(encoded(big, compress_level=0), encoding="stored", size="thumbnail")
 
     thumbnail = base64.b64decode(url.partition(",")[2])
 

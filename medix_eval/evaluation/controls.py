@@ -125,7 +125,7 @@ def _without_images(sample: Sample) -> Sample:
 
 
 def _with_blanks(sample: Sample) -> Sample:
-    return replace(sample, images=tuple(map(_blanked, sample.images)))
+    return replace(sample, images=tuple(_grey(as_rgb(image).size) for image in sample.images))
 
 
 class _Swap:
@@ -205,10 +205,6 @@ def _list_of(options: tuple[str, ...]) -> re.Pattern[str]:
         for number, text in enumerate(options)
     ]
     return re.compile(r"\n+".join(lines), re.MULTILINE)
-
-
-def _blanked(image: bytes) -> bytes:
-    return _grey(as_rgb(image).size)
 
 
 @lru_cache(maxsize=64)

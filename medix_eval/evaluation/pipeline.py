@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.samples import BadSample, read_samples
 from medix_eval.data.tasks import TaskFile
-from medix_eval.errors import BadRow, ModelError, RefusesAll, RequestRejected, one_line
+from medix_eval.errors import BadRow, ModelError, RefusesAll, RequestRejected
 from medix_eval.evaluation.controls import Control, Disturb, disturbing
 from medix_eval.evaluation.panel import Panel
 from medix_eval.judging.protocol import Protocol
@@ -131,8 +131,6 @@ class Pipeline:
             asked = partial(self._prompt, sample)  # drawing a picture anew takes a while
             prompt = await asyncio.to_thread(asked) if sample.images else asked()
             completion = await self._asker.complete(prompt, self._sampling)
-        except BadRow as error:
-            return _skipped(sample, error)
         except ModelError as error:
             kind = error.kind if isinstance(error, RequestRejected) else ""
             failure = Failure(error=type(error).__name__, message=str(error), kind=kind)
@@ -149,13 +147,8 @@ class Pipeline:
         )
 
     def _prompt(self, sample: Sample) -> Prompt:
-        """Return what the candidate is asked. Raises `BadRow`."""
         encode = partial(as_sent, encoding=self.protocol.images.encoding)
-        try:
-            images = tuple(map(encode, sample.images))
-        except (OSError, ValueError) as error:  # JPEG has no picture of 70,000 pixels in a row
-            said = f"task {sample.task.partition('@')[0]}, row {sample.row}: image cannot be sent"
-            raise BadRow(f"{said}: {one_line(error)}") from error
+        images = tuple(map(encode, sample.images))
         return Prompt(text=self.wrap(sample.prompt), images=images, sample=sample)
 
     def _samples(self) -> Iterator[Sample | BadSample]:
@@ -249,12 +242,8 @@ def _disturbed(sample: Sample, disturb: Disturb) -> Sample | BadSample:
     try:
         return disturb(sample)
     except BadRow as error:
-        return BadSample(record=_skipped(sample, error))
-
-
-def _skipped(sample: Sample, error: BadRow) -> CompletionRecord:
-    failure = Failure(error=type(error).__name__, message=str(error))
-    return line_of(sample, failure=failure)
+        failure = Failure(error=type(error).__name__, message=str(error))
+        return BadSample(record=line_of(sample, failure=failure))
 
 
 _CARRIED = "task row kind prompt question_at reference options parser restricted"

@@ -37,7 +37,7 @@ def read_pictures(
     if size == "none":
         return {}
     encoding = run.manifest.generation.get("images", {}).get("encoding", "stored")
-    encode = partial(_thumbnail if size == "thumbnail" else _original, encoding=encoding)
+    encode = partial(_shown, encoding=encoding, size=size)
     wanted: defaultdict[str, dict[int, frozenset[str]]] = defaultdict(dict)
     for sample in run.samples():
         if sample.completion.image_sha256 and run.entry(sample.task).data_class != "dua":
@@ -92,15 +92,10 @@ def _stored(
                 _LOG.warning("%s", error)
 
 
-def _original(image: bytes, *, encoding: str) -> str:
-    """Return an image as the model got it."""
-    return data_url(as_sent(image, encoding=encoding)).decode("ascii")
-
-
-def _thumbnail(image: bytes, *, encoding: str) -> str:
-    """Return it smaller, if that saves anything."""
+def _shown(image: bytes, *, encoding: str, size: Size) -> str:
+    """Return an image as the model got it, or smaller if that saves anything."""
     sent = as_sent(image, encoding=encoding)
-    if len(sent) > _SMALL:
+    if size == "thumbnail" and len(sent) > _SMALL:
         out = io.BytesIO()
         with opened(sent) as picture:
             picture.draft("RGB", _SIDES)  # a JPEG is decoded at half its size or less

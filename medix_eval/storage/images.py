@@ -1,7 +1,7 @@
 """What becomes of a stored picture, decided once for every adapter, the report and training.
 
-Formats: JPEG, PNG, GIF, BMP, TIFF and WebP, told by their first bytes; no decoder of another one is
-started. A picture of more than 89 megapixels, or one that is cut or damaged, is none: its row is
+Formats are JPEG, PNG, GIF, BMP, TIFF and WebP, told by their first bytes; no other decoder starts.
+One of more than 89 megapixels, longer than a JPEG can be, cut or damaged is no picture: its row is
 skipped. What is shown is RGB of 8 bits, and of several frames the first:
 
 - upright, as EXIF says; white where it is transparent; CMYK as Pillow converts it; colour profiles
@@ -39,9 +39,9 @@ _SIGNATURES = {
     b"MM\x00*": "image/tiff",
 }
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
-_MOST_PIXELS = 89_478_485
-"""Where Pillow begins to warn of a decompression bomb."""
-_TOO_LARGE = f"image has more than {_MOST_PIXELS:,} pixels"
+_MOST_PIXELS, _LONGEST = 89_478_485, 65_500
+"""Where Pillow begins to warn of a decompression bomb; what a JPEG can hold."""
+_TOO_LARGE = f"image has more than {_MOST_PIXELS:,} pixels, or than {_LONGEST:,} in a line"
 _SHOWN_ALIKE = frozenset({"image/jpeg", "image/png", "image/webp"})
 _MODES_SHOWN_ALIKE = frozenset({"1", "L", "P", "RGB"})
 _PNG_DEPTH = 24
@@ -69,13 +69,13 @@ def media_type(image: bytes) -> str | None:
 @lru_cache(maxsize=8)  # questions about one picture follow each other
 def damage(image: bytes) -> str:
     """Say why an encoded image cannot be shown, or nothing."""
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 (20 ms, only with images)
+    from PIL import Image  # noqa: PLC0415 (20 ms, only with images)
 
     if media_type(image) is None:
         return f"image does not decode ({len(image)} B): it is none of {', '.join(_FORMATS)}"
     try:
         with opened(image) as picture:
-            if picture.width * picture.height > _MOST_PIXELS:
+            if picture.width * picture.height > _MOST_PIXELS or max(picture.size) > _LONGEST:
                 return _TOO_LARGE
             if _is_shown_alike(picture, image):
                 picture.draft(picture.mode, (1, 1))
@@ -85,9 +85,8 @@ def damage(image: bytes) -> str:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return _TOO_LARGE
     except Exception as error:  # noqa: BLE001 (what is no picture may fail in any way)
-        # Of an unknown one Pillow says an address only.
-        why = "" if isinstance(error, UnidentifiedImageError) else f": {one_line(error)}"
-        return f"image does not decode ({len(image)} B: {type(error).__name__}{why})"
+        said = one_line(error).partition(" <")[0]  # behind it Pillow says an address in memory
+        return f"image does not decode ({len(image)} B: {type(error).__name__}: {said})"
     return ""
 
 
