@@ -141,7 +141,7 @@ def test_other_formats_are_skipped_and_their_decoders_never_start(
             opens = lambda *_, name=name: tried.append(name)  # noqa: E731
             monkeypatch.setitem(Image.OPEN, name, (opens, accept))
 
-    assert damage(image).endswith("it is none of JPEG, PNG, GIF, BMP, TIFF, WEBP")
+    assert damage(image).endswith("read are JPEG, PNG, GIF, BMP, TIFF, WEBP")
     with pytest.raises(OSError, match="cannot identify"):
         as_rgb(image)
     assert tried == []

@@ -220,7 +220,7 @@ def test_stock_lm_eval_is_told_of_a_picture_that_cannot_be_shown(open_rows: Open
     task = open_rows(rows, features={**texts, "image": datasets.Image()}, doc_to_image="image")
 
     assert len(task.doc_to_image(task.rows[0]) or []) == 1
-    for row, said in ((1, "truncated"), (2, "it is none of JPEG, PNG")):
+    for row, said in ((1, "truncated"), (2, "read are JPEG, PNG")):
         with pytest.raises(BadRow, match=f"task mine: image does not decode .*{said}"):
             task.doc_to_image(task.rows[row])
 

@@ -128,7 +128,7 @@ class Pipeline:
         """Ask the candidate; a request that fails for good is recorded with its reason."""
         assert self._asker is not None  # noqa: S101 (opened before the first sample)
         try:
-            asked = partial(self._prompt, sample)  # drawing a picture anew takes a while
+            asked = partial(self._prompt, sample)  # drawing a picture takes a while
             prompt = await asyncio.to_thread(asked) if sample.images else asked()
             completion = await self._asker.complete(prompt, self._sampling)
         except ModelError as error:

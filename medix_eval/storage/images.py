@@ -72,7 +72,7 @@ def damage(image: bytes) -> str:
     from PIL import Image  # noqa: PLC0415 (20 ms, only with images)
 
     if media_type(image) is None:
-        return f"image does not decode ({len(image)} B): it is none of {', '.join(_FORMATS)}"
+        return f"image does not decode ({len(image)} B): read are {', '.join(_FORMATS)}"
     try:
         with opened(image) as picture:
             if picture.width * picture.height > _MOST_PIXELS or max(picture.size) > _LONGEST:
