@@ -27,7 +27,7 @@ from jinja2.runtime import Context
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import env
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from medix_eval.data.hub import offline_if_out_of_reach
 from medix_eval.data.rows import (
@@ -50,7 +50,7 @@ from medix_eval.records import IMAGE_MARK, Kind
 from medix_eval.rules.answers import extract_answer
 from medix_eval.rules.decide import decide
 from medix_eval.rules.text import normalise
-from medix_eval.storage.images import as_rgb
+from medix_eval.storage.images import as_rgb, damage
 from medix_eval.storage.mirror import Mirror, read_mirror, rows_key, sha256_of
 
 Row = Mapping[str, Any]
@@ -151,10 +151,10 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         """Decode the images, always to RGB: stock lm-eval cannot log a CMYK one."""
         if self.config.doc_to_image is None:
             return None
-        try:
-            return [as_rgb(image) for image in self.stored_images(doc)]
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise self._fault(None, f"image does not decode: {one_line(error)}") from error
+        images = self.stored_images(doc)
+        for problem in filter(None, map(damage, images)):
+            raise self._fault(None, problem)
+        return [*map(as_rgb, images)]
 
     def process_results(self, doc: Row, results: list[str]) -> dict[str, float]:
         """Score one completion without a judge: what no rule can decide counts 0 here.

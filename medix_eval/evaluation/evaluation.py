@@ -60,6 +60,7 @@ from medix_eval.results.store import (
     selection_at,
 )
 from medix_eval.storage.digests import digest
+from medix_eval.storage.images import PICTURE_RULE
 from medix_eval.storage.jsonl import write_text
 
 _LOG = logging.getLogger(__name__)
@@ -368,6 +369,8 @@ def _entry(opened: OpenedTask, settings: Settings) -> TaskEntry:
         "revision": task.revision,
         "files": task.fingerprint(),
     }
+    if file.settings.modality == "image":
+        source["picture_rule"] = PICTURE_RULE
     if task.changes:
         source["accepted_changes"] = task.changes
     return TaskEntry(

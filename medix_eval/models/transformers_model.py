@@ -28,7 +28,6 @@ from medix_eval.models.checkpoint import (
     split_revision,
     visible_gpus,
 )
-from medix_eval.models.requests import refusal_kind
 from medix_eval.models.torch_cpu import FreeCores, declare_missing_operators, threads_for
 from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import as_rgb
@@ -250,12 +249,10 @@ def _resolve(done: asyncio.Future[Completion], answer: Completion | ModelError) 
 
 
 def _failure(error: Exception) -> ModelError:
-    """Return why a prompt has no answer; it is rejected only for its length or its image."""
+    """Return why a prompt has no answer; it is rejected only for its length."""
     if isinstance(error, ModelError):
         return error
-    said = f"{type(error).__name__}: {one_line(error)[:300]}"
-    is_image = isinstance(error, OSError) and refusal_kind(said) == "image"
-    return RequestRejected(said, kind="image") if is_image else RequestRefused(said)
+    return RequestRefused(f"{type(error).__name__}: {one_line(error)[:300]}")
 
 
 def _dtype() -> str:
