@@ -172,10 +172,10 @@ def test_a_pinned_commit_is_read_from_the_field_that_stock_lm_eval_uses(tmp_path
 
 
 def test_any_change_of_the_resolved_file_changes_the_digest(tmp_path: Path) -> None:
-    write(tmp_path, "description: ''\n", name="_base")
+    write(tmp_path, "tag: one\n", name="_base")
     before = read(tmp_path, {"include": "_base.yaml"})
 
-    write(tmp_path, "description: Think well.\n", name="_base")
+    write(tmp_path, "tag: another\n", name="_base")
 
     assert load_tasks([tmp_path]).tasks["mine"].digest != before.digest
 

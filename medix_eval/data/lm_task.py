@@ -22,6 +22,7 @@ import datasets
 from datasets.config import HF_DATASETS_CACHE
 from jinja2 import Template, TemplateError, meta, nodes, pass_context
 from jinja2.runtime import Context
+from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import env
@@ -72,12 +73,18 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         self._plain_index = False
         try:
             # lm-eval hands over its own `class` field too, and then refuses it.
-            super().__init__(config={key: config[key] for key in config if key != "class"})
+            named = {
+                "task_alias": f"{self.name} (medix-eval)"
+            }  # seen beside stock tasks in a group
+            super().__init__(config=named | {key: config[key] for key in config if key != "class"})
         except _UNREADABLE as error:
             # Last of all lm-eval renders row 0. A bad one must not close the task to the others:
             # like any other row it is reported when it is read.
             if not hasattr(self, "features"):
                 raise DatasetError(f"task {self.name}: {one_line(error)}") from error
+        if self._by_rules:  # here, as in a task file's list it would change the file's digest
+            self._aggregation_list["decided"] = get_aggregation("mean")
+            self._higher_is_better["decided"] = True
         if self._plain_index:
             self._check_plain_index(str(self.config.doc_to_target))
 
@@ -134,9 +141,11 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         return super().doc_to_target(doc, self._compiled(source, read))
 
     def doc_to_choice(self, doc: Row, doc_to_choice: Any = None) -> Any:
-        """Render the options."""
+        """Render the options; a table with room for nine leaves the last ones empty."""
         source = doc_to_choice or self.config.doc_to_choice
-        return super().doc_to_choice(doc, self._compiled(source, ast.literal_eval))
+        options = super().doc_to_choice(doc, self._compiled(source, ast.literal_eval))
+        last = max((n for n, option in enumerate(options, 1) if option is not None), default=0)
+        return options[:last]
 
     def doc_to_image(self, doc: Row, doc_to_image: Any = None) -> list[Image.Image] | None:
         """Decode the images, always to RGB: stock lm-eval cannot log a CMYK one."""
@@ -147,27 +156,24 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise self._fault(None, f"image does not decode: {one_line(error)}") from error
 
-    def process_results(self, doc: Row, results: list[str]) -> dict[str, float]:
-        """Score one completion without a judge: what no rule can decide counts 0 here.
+    def process_results(self, doc: Row, results: list[Any]) -> dict[str, float]:
+        """Score one answer without a judge: what no rule can decide counts 0, and not as `decided`.
 
-        Stock lm-eval has no undecided answers. This harness has, and does not call this.
+        This harness, which has undecided answers, does not call this.
         """
-        answer = extract_answer(results[0])
         reference, kind = self.reference(doc), self.kind(doc)
-        if kind in {Kind.OPEN, Kind.REPORT}:
-            score = float(normalise(answer) == normalise(reference))
-        else:
-            verdict = decide(
-                answer,
-                kind=kind,
-                reference=reference,
-                options=self.options(doc),
-                facts=self.facts(doc),
-            )
-            score = verdict.score if verdict else 0.0
+        if self.OUTPUT_TYPE == "multiple_choice":
+            scores: dict[str, float] = super().process_results(doc, results)
+            return scores
+        answer = extract_answer(results[0])
+        score: float | None = float(normalise(answer) == normalise(reference))
+        if kind not in {Kind.OPEN, Kind.REPORT}:
+            verdict = decide(answer, kind=kind, reference=reference, options=self.options(doc))
+            score = verdict.score if verdict else None
         # A task file that lists no metric gets stock lm-eval's own for free answers.
-        (metric,) = (one["metric"] for one in self.config.metric_list or [_DEFAULT_METRIC])
-        return {metric: score}
+        names = [one["metric"] for one in self.config.metric_list or [_DEFAULT_METRIC]]
+        decided = {"decided": float(score is not None)} if self._by_rules else {}
+        return dict.fromkeys(names, score or 0.0) | decided
 
     # What this harness calls
 
@@ -232,8 +238,6 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         if not self._offers_options(doc):
             return ()
         options = list(self._read("options", row, self.doc_to_choice, doc))
-        while options and options[-1] is None:
-            options.pop()  # a table with room for nine options leaves the last ones empty
         for number, option in enumerate(options):
             if not isinstance(option, str) or not option.strip():
                 letter = chr(ord("A") + number)
@@ -312,7 +316,19 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         is_plain = column and not isinstance(self.rows.features[column], datasets.Image)
         return list(map(str, self.rows[column])) if is_plain else None
 
+    @property
+    def option_prefix(self) -> str | None:
+        """What stands before an option whose likelihood is asked for; None if answers are text."""
+        is_asked = self.config.output_type == "multiple_choice"
+        return str(self.config.target_delimiter) if is_asked else None
+
     # Inside
+
+    @property
+    def _by_rules(self) -> bool:
+        """Whether stock lm-eval scores what a model writes by rules that may leave it open."""
+        free = {Kind.OPEN, Kind.REPORT}
+        return self.OUTPUT_TYPE == "generate_until" and self.settings.kind not in free
 
     @property
     def _test_split(self) -> str:

@@ -39,7 +39,10 @@ def with_metrics(run: JudgedRun) -> Scores:
             scored[sample.task].append(sample)
     tasks = {
         name: task.model_copy(
-            update={"metrics": {one.name: _value(one, name, scored[name]) for one in installed}}
+            update={
+                "metrics": task.metrics
+                | {one.name: _value(one, name, scored[name]) for one in installed}
+            }
         )
         for name, task in run.scores.tasks.items()
     }
