@@ -60,8 +60,6 @@ UNREAD = frozenset({Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
 
 SWAPPED = "/answer_first"
 """Ends a vote's name of its prompt where it saw the answer before the reference."""
-LIKELIEST = "likeliest_option"
-"""The parser of a task that asks for the likelihood of each option: the letter it reads is ours."""
 IMAGE_MARK = "<image>"
 """Where an image stands in a prompt's text, as in stock lm-eval."""
 
@@ -91,7 +89,7 @@ class Sample:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Slice, cluster and kept columns of the row, as text."""
     parser: str | None = None
-    """The parser that scores it, if one does in place of rules and judge."""
+    """What reads a letter in place of rules and judge: a published parser, `log_likelihood`."""
     restricted: bool = False
     """Whether a data use agreement covers it."""
 

@@ -39,6 +39,9 @@ def tasks(
     typer.echo("")
     for name, members in catalogue.groups.items():
         typer.echo(f"{name:<{width}}  {len(members):>5}  {' '.join(members)}")
+    typer.echo(
+        "\nUnder --include_path these medmcqa, pubmedqa, mmlu_* replace stock lm-eval's own."
+    )
 
 
 def show(

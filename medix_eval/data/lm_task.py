@@ -55,6 +55,7 @@ Row = Mapping[str, Any]
 _UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
 _HINT = "point --data-root at a folder that holds a full copy as ORG/NAME"
 _DEFAULT_METRIC = {"metric": "exact_match"}
+_FREE = frozenset({Kind.OPEN, Kind.REPORT})
 
 
 class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
@@ -73,16 +74,17 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         self._plain_index = False
         try:
             # lm-eval hands over its own `class` field too, and then refuses it.
-            named = {
-                "task_alias": f"{self.name} (medix-eval)"
-            }  # seen beside stock tasks in a group
-            super().__init__(config=named | {key: config[key] for key in config if key != "class"})
+            own = {key: config[key] for key in config if key != "class"}
+            # A stock group may hold a task of this name: its table then says whose this is.
+            own["task_alias"] = f"{config.get('task_alias') or self.name} (medix-eval)"
+            super().__init__(config=own)
         except _UNREADABLE as error:
             # Last of all lm-eval renders row 0. A bad one must not close the task to the others:
             # like any other row it is reported when it is read.
             if not hasattr(self, "features"):
                 raise DatasetError(f"task {self.name}: {one_line(error)}") from error
-        if self._by_rules:  # here, as in a task file's list it would change the file's digest
+        if self.OUTPUT_TYPE == "generate_until" and self.settings.kind not in _FREE:
+            # Not in the task files' lists: it moves no score, but would change their digests.
             self._aggregation_list["decided"] = get_aggregation("mean")
             self._higher_is_better["decided"] = True
         if self._plain_index:
@@ -163,17 +165,18 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         """
         reference, kind = self.reference(doc), self.kind(doc)
         if self.OUTPUT_TYPE == "multiple_choice":
-            scores: dict[str, float] = super().process_results(doc, results)
-            return scores
+            return dict(super().process_results(doc, results))
         answer = extract_answer(results[0])
         score: float | None = float(normalise(answer) == normalise(reference))
-        if kind not in {Kind.OPEN, Kind.REPORT}:
+        if kind not in _FREE:
             verdict = decide(answer, kind=kind, reference=reference, options=self.options(doc))
             score = verdict.score if verdict else None
         # A task file that lists no metric gets stock lm-eval's own for free answers.
         names = [one["metric"] for one in self.config.metric_list or [_DEFAULT_METRIC]]
-        decided = {"decided": float(score is not None)} if self._by_rules else {}
-        return dict.fromkeys(names, score or 0.0) | decided
+        scores = dict.fromkeys(names, score or 0.0)
+        if "decided" in self._aggregation_list:
+            scores["decided"] = float(score is not None)
+        return scores
 
     # What this harness calls
 
@@ -319,16 +322,9 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
     @property
     def option_prefix(self) -> str | None:
         """What stands before an option whose likelihood is asked for; None if answers are text."""
-        is_asked = self.config.output_type == "multiple_choice"
-        return str(self.config.target_delimiter) if is_asked else None
+        return self.config.target_delimiter if self.OUTPUT_TYPE == "multiple_choice" else None
 
     # Inside
-
-    @property
-    def _by_rules(self) -> bool:
-        """Whether stock lm-eval scores what a model writes by rules that may leave it open."""
-        free = {Kind.OPEN, Kind.REPORT}
-        return self.OUTPUT_TYPE == "generate_until" and self.settings.kind not in free
 
     @property
     def _test_split(self) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.errors import BadRow
-from medix_eval.records import IMAGE_MARK, LIKELIEST, CompletionRecord, Failure, Kind, Sample
+from medix_eval.records import IMAGE_MARK, CompletionRecord, Failure, Kind, Sample
 from medix_eval.storage.digests import canonical
 from medix_eval.storage.images import damage
 
@@ -140,7 +140,7 @@ def _sample(
         facts=task.facts(fields, row=row),
         columns=task.columns(fields, row=row),
         option_prefix=task.option_prefix,
-        parser=task.settings.parser if task.option_prefix is None else LIKELIEST,
+        parser=task.settings.parser if task.option_prefix is None else "log_likelihood",
         restricted=task.is_restricted,
     )
 

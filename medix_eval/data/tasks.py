@@ -9,7 +9,7 @@ tasks imports neither lm-eval nor datasets.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -53,6 +53,7 @@ _TASK_FIELDS: Mapping[str, str | tuple[Any, ...] | None] = {
     "should_decontaminate": (False, None), "gen_prefix": (None, ""),
 }  # fmt: skip
 """What becomes of each field of lm-eval's `TaskConfig`, and of the parts of some."""
+_DIVIDED = {"fewshot_config", "generation_kwargs", "metric_list"}
 _METRICS = {"generate_until": ("acc", "exact_match"), "multiple_choice": ("acc", "acc_norm")}
 _GROUP_FIELDS = frozenset({"group", "group_alias", "task", "aggregate_metric_list", "metadata"})
 
@@ -321,24 +322,21 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
 def _refuse_unhonoured(path: Path, fields: Mapping[str, Any], output_type: str) -> None:
     """Refuse what stock lm-eval would do and this harness would not."""
     table = {**_TASK_FIELDS, "metric_list.metric": _METRICS.get(str(output_type), ())}
-    for field, value in _parts(fields, {one.partition(".")[0] for one in table if "." in one}):
+    for field, value in _parts(fields):
         accepted = table.get(field, ())
         if isinstance(accepted, tuple) and value not in accepted:
-            written = " or ".join(json.dumps(one) for one in accepted)
-            hint = f"leave it out{f', or write {written}' if written else ''}"
+            hint = " or ".join(["leave it out", *(f"write {json.dumps(one)}" for one in accepted)])
             if field.startswith("generation_kwargs"):
                 hint += "; the protocol says how answers are written: --set generation.KEY=VALUE"
-            raise ConfigError(
-                f"{path}: {field}: {value!r:.60} is for stock lm-eval, and has no effect here",
-                hint=hint,
-            )
+            said = f"{value!r:.60} has an effect in stock lm-eval only"
+            raise ConfigError(f"{path}: {field}: {said}", hint=hint)
 
 
-def _parts(fields: Mapping[str, Any], divided: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Yield every field with its value; of some, every part, such as `metric_list.metric`."""
+def _parts(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every field with its value; of three, every part, such as `metric_list.metric`."""
     for field, value in fields.items():
         parts = value if isinstance(value, list) and value else [value]
-        if field in divided and all(isinstance(one, dict) and one for one in parts):
+        if field in _DIVIDED and all(isinstance(one, dict) and one for one in parts):
             yield from ((f"{field}.{key}", one[key]) for one in parts for key in one)
         else:
             yield field, value
@@ -355,9 +353,7 @@ def _check_prompt_fields(path: Path, fields: dict[str, Any], settings: TaskSetti
         raise ConfigError(f"{path}: doc_to_choice: a multiple_choice task needs its options")
     is_narrow = settings.modality == "image" or settings.kind_without_options
     if fields.get("output_type") == "multiple_choice" and (choices is None or is_narrow):
-        raise ConfigError(
-            f"{path}: output_type: multiple_choice needs text, and options in each row"
-        )
+        raise ConfigError(f"{path}: output_type: multiple_choice needs options, and no images")
     texts = choices.values() if isinstance(choices, dict) else choices
     for choice in [] if texts is None or isinstance(texts, str) else texts:
         if not isinstance(choice, str):

@@ -231,8 +231,8 @@ class Answered(NamedTuple):
     def of(cls, line: Mapping[str, Any], entry: TaskEntry) -> Self:
         """Take it from the line; the task's entry says which columns are slices."""
         columns, options = line.get("columns", {}), line.get("options", ())
-        sums = enumerate(line.get("log_likelihoods", ()))
-        likely = max(((one / len(options[n]), -n) for n, one in sums), default=None)
+        sums = zip(line.get("log_likelihoods", ()), options, strict=False)
+        likely = max(sums, key=lambda one: one[0] / (len(one[1]) or 1), default=None)
         tokens = line.get("completion_tokens")
         return cls(
             int(line.get("requests", 0)),
@@ -247,7 +247,7 @@ class Answered(NamedTuple):
             len(options),
             line.get("served_model"),
             bool((line.get("completion") or "").strip()),
-            likely and options[-likely[1]] == line["reference"],
+            likely and likely[1] == line["reference"],
         )
 
 
