@@ -169,7 +169,7 @@ def test_a_prompt_that_is_too_long_is_rejected_and_not_cut(
     short.mkdir()
     for file in weigher.iterdir():
         (short / file.name).write_bytes(file.read_bytes())
-    config["max_position_embeddings"] = 250
+    config["max_position_embeddings"] = 200
     (short / "config.json").write_text(json.dumps(config))
 
     mine = ours(run, short, "medqa_ll", out=tmp_path / "out")
@@ -209,8 +209,8 @@ def test_a_run_that_was_written_is_not_resumed_as_one_by_likelihood(
     base = Path(str(bundled("tasks"))) / "text" / "medqa.yaml"
     file.write_text(yaml.safe_dump({"include": str(base), "task": "mine"}))
     argv = ("--model", weigher, "--backend", "hf", "--tasks", "mine", "--data-root", HUB)
-    argv = (*argv, "--include-path", tmp_path, "--out", tmp_path / "out", "--protocol", "rules")
-    short = ("--set", "generation.max_tokens=2")
+    rest = ("--include-path", tmp_path, "--out", tmp_path / "out", "--protocol", "rules")
+    short = (*rest, "--set", "generation.max_tokens=2")
     assert run(*argv, *short)[0] == 0
     file.write_text(MINE.format(base=base, more=""))
 

@@ -9,7 +9,7 @@ tasks imports neither lm-eval nor datasets.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -149,7 +149,7 @@ class TaskFile:
     dataset_kwargs: Mapping[str, Any]
     """What else `load_dataset` is told, such as `data_files`."""
     split: str
-    output_type: str
+    output_type: str = "generate_until"
     """`generate_until`, or `multiple_choice`: the likeliest option is the answer."""
     digest: str
     """Hash of the resolved file, with what it includes."""
@@ -320,9 +320,15 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
 
 
 def _refuse_unhonoured(path: Path, fields: Mapping[str, Any], output_type: str) -> None:
-    """Refuse what stock lm-eval would do and this harness would not."""
+    """Refuse what stock lm-eval would do and this harness would not; of some fields every part."""
     table = {**_TASK_FIELDS, "metric_list.metric": _METRICS.get(str(output_type), ())}
-    for field, value in _parts(fields):
+    named: list[tuple[str, Any]] = []
+    for field, value in fields.items():
+        parts = value if isinstance(value, list) and value else [value]
+        is_divided = field in _DIVIDED and all(isinstance(one, dict) and one for one in parts)
+        inner = [(f"{field}.{key}", one[key]) for one in parts if is_divided for key in one]
+        named += inner or [(field, value)]
+    for field, value in named:
         accepted = table.get(field, ())
         if isinstance(accepted, tuple) and value not in accepted:
             hint = " or ".join(["leave it out", *(f"write {json.dumps(one)}" for one in accepted)])
@@ -330,16 +336,6 @@ def _refuse_unhonoured(path: Path, fields: Mapping[str, Any], output_type: str) 
                 hint += "; the protocol says how answers are written: --set generation.KEY=VALUE"
             said = f"{value!r:.60} has an effect in stock lm-eval only"
             raise ConfigError(f"{path}: {field}: {said}", hint=hint)
-
-
-def _parts(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield every field with its value; of three, every part, such as `metric_list.metric`."""
-    for field, value in fields.items():
-        parts = value if isinstance(value, list) and value else [value]
-        if field in _DIVIDED and all(isinstance(one, dict) and one for one in parts):
-            yield from ((f"{field}.{key}", one[key]) for one in parts for key in one)
-        else:
-            yield field, value
 
 
 def _check_prompt_fields(path: Path, fields: dict[str, Any], settings: TaskSettings) -> None:

@@ -279,8 +279,7 @@ def resolve_models(
         max_tokens=settings.protocol.generation.max_tokens,
         out=settings.out,
     )
-    files = [catalogue.tasks[name] for name in settings.tasks]
-    weighed = [one.name for one in files if one.output_type == "multiple_choice"]
+    weighed = [n for n in settings.tasks if catalogue.tasks[n].output_type == "multiple_choice"]
     if weighed and not getattr(candidate, "takes_continuations", False):
         raise ConfigError(
             f"{candidate.name} tells no log-probabilities of options: {', '.join(weighed)}",

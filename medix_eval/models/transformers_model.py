@@ -211,10 +211,9 @@ class _Batcher:
 
     async def _together(self, jobs: list[_Job]) -> None:
         """Answer each group of prompts that are asked alike as one batch."""
-        kinds = [(job[1], bool(job[0].continuations)) for job in jobs]
-        for kind in dict.fromkeys(kinds):
-            alike = [job for job, its in zip(jobs, kinds, strict=True) if its == kind]
-            await self._answer(alike, kind[0])
+        for how in dict.fromkeys((job[1], bool(job[0].continuations)) for job in jobs):
+            alike = [job for job in jobs if (job[1], bool(job[0].continuations)) == how]
+            await self._answer(alike, how[0])
 
     async def _answer(self, jobs: list[_Job], sampling: Sampling) -> None:
         """Run one batch; an error is every row's error, so a batch is halved to find its cause."""

@@ -366,7 +366,6 @@ class Tally:
         is_graded = self.entry.kind == Kind.REPORT
         options = [one.num_options for one in self.answered.values()]
         norm = [one.is_right_by_length for one, _ in self.scored()]
-        metrics = {"acc_norm": mean(map(bool, norm))} if {*norm} - {None} else {}
         return TaskScore(
             version=self.entry.version,
             kind=self.entry.kind,
@@ -391,7 +390,7 @@ class Tally:
             harm=mean(one.severity(harm) for one in judged if one.score is not None and harm),
             ledger=self._ledger(outcomes, total=total),
             yes_no=yes_no(rows),
-            metrics=metrics,
+            metrics={"acc_norm": mean(map(bool, norm))} if {*norm} - {None} else {},
             chance=mean(1 / number for number in options) if options and all(options) else None,
         )
 
