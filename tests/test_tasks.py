@@ -423,3 +423,13 @@ def test_tasks_of_a_second_folder_are_added(tmp_path: Path) -> None:
     write(tmp_path, changed({}))
 
     assert {"mine", "medqa"} <= load_tasks([bundled("tasks"), tmp_path]).tasks.keys()
+
+
+def test_the_listing_says_which_names_replace_those_of_stock_lm_eval(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["tasks"])
+
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("In stock lm-eval these medmcqa, pubmedqa and mmlu_* replace ")

@@ -40,7 +40,7 @@ def tasks(
     for name, members in catalogue.groups.items():
         typer.echo(f"{name:<{width}}  {len(members):>5}  {' '.join(members)}")
     typer.echo(
-        "\nUnder --include_path these medmcqa, pubmedqa, mmlu_* replace stock lm-eval's own."
+        "\nIn stock lm-eval these medmcqa, pubmedqa and mmlu_* replace its tasks of the name."
     )
 
 

@@ -84,7 +84,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
             if not hasattr(self, "features"):
                 raise DatasetError(f"task {self.name}: {one_line(error)}") from error
         if self.OUTPUT_TYPE == "generate_until" and self.settings.kind not in _FREE:
-            # Not in the task files' lists: it moves no score, but would change their digests.
+            # Not in the task files' lists: it affects no score, but would change their digests.
             self._aggregation_list["decided"] = get_aggregation("mean")
             self._higher_is_better["decided"] = True
         if self._plain_index:
