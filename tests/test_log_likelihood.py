@@ -19,6 +19,7 @@ from medix_eval.testing import ScriptedServer
 
 HUB = Path(__file__).resolve().parent / "fixtures" / "hub"
 NAMES = ["medqa_ll", "medmcqa_ll", "usmle_sa_ll", "pubmedqa_ll", "mmlu_anatomy_ll"]
+BEGIN = "<|im_end|>"
 MINE = """
 include: {base}
 task: mine
@@ -32,11 +33,16 @@ def weigher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random text model that is sure of itself, so that options differ."""
     declare_missing_operators()
     import torch  # noqa: PLC0415 (after the declaration)
+    from tokenizers.processors import TemplateProcessing  # noqa: PLC0415
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("weigher")
     tokenizer = AutoTokenizer.from_pretrained(model_folder())
     tokenizer.chat_template = "{{ messages[0]['content'] }}\n"
+    tokenizer.bos_token = tokenizer.eos_token  # which every text begins with, as Llama's do
+    begins = {"single": f"{BEGIN} $A", "special_tokens": [(BEGIN, tokenizer.bos_token_id)]}
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(**begins)
+    assert tokenizer.bos_token == BEGIN
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -117,7 +123,7 @@ def test_scores_and_likelihoods_are_those_of_stock_lm_eval(
         pytest.param('doc_to_text: "{{ sent1 }} It is   "', id="spaces before the boundary"),
         pytest.param('target_delimiter: "\\n- "', id="another delimiter"),
         pytest.param('target_delimiter: ""', id="no delimiter"),
-        pytest.param('doc_to_text: "<|endoftext|>{{ sent1 }}"', id="a special token"),
+        pytest.param('doc_to_text: "<|im_end|>{{ sent1 }}"', id="a special token"),
     ],
 )
 def test_a_file_of_ones_own_that_includes_a_bundled_one_is_asked_alike(
