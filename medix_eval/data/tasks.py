@@ -36,9 +36,8 @@ _TASK_FIELDS: Mapping[str, str | tuple[Any, ...] | None] = {
     # A text: harmless, and why.
     "task_alias": "names the task in the tables of stock lm-eval",
     "tag": "another name to select the task by, in stock lm-eval",
-    "training_split": "stock lm-eval takes examples from it, and none are shown",
-    "fewshot_split": "no examples are shown",
-    "fewshot_config.sampler": "draws from no examples",
+    **dict.fromkeys(("training_split", "fewshot_split", "fewshot_config.sampler"),
+                    "for examples, and none are shown"),
     "generation_kwargs.max_gen_toks": "the protocol's limit is used, and stands in the result",
     "doc_to_decontamination_query": "only read with should_decontaminate",
     # A tuple: what does nothing, or what we do; any other value is refused.
