@@ -40,6 +40,9 @@ def tasks(
     typer.echo("")
     for name, members in catalogue.groups.items():
         typer.echo(f"{name:<{width}}  {len(members):>5}  {' '.join(members)}")
+    typer.echo(
+        "\nIn stock lm-eval these medmcqa, pubmedqa and mmlu_* replace its tasks of the name."
+    )
 
 
 def show(

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -144,6 +144,7 @@ class Pipeline:
             requests=completion.requests,
             seconds=completion.seconds,
             completion=completion.text,
+            log_likelihoods=completion.log_likelihoods,
             finish_reason=completion.finish_reason,
             served_model=completion.served_model,
             prompt_tokens=completion.prompt_tokens,
@@ -153,7 +154,10 @@ class Pipeline:
     def _prompt(self, sample: Sample) -> Prompt:
         encode = partial(as_sent, encoding=self.protocol.images.encoding)
         images = tuple(map(encode, sample.images))
-        return Prompt(text=self.wrap(sample.prompt), images=images, sample=sample)
+        prompt = Prompt(text=self.wrap(sample.prompt), images=images, sample=sample)
+        if (prefix := sample.option_prefix) is None:
+            return prompt
+        return replace(prompt, continuations=tuple(prefix + one for one in sample.options))
 
     def _samples(self) -> Iterator[Sample | BadSample]:
         for opened in self.tasks:
