@@ -432,4 +432,4 @@ def test_the_listing_says_which_names_replace_those_of_stock_lm_eval(
         main(["tasks"])
 
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("In stock lm-eval these medmcqa, pubmedqa and mmlu_* replace ")
+    assert last.endswith("stock lm-eval runs these medmcqa, pubmedqa and mmlu_* for its own.")

@@ -41,7 +41,7 @@ def tasks(
     for name, members in catalogue.groups.items():
         typer.echo(f"{name:<{width}}  {len(members):>5}  {' '.join(members)}")
     typer.echo(
-        "\nIn stock lm-eval these medmcqa, pubmedqa and mmlu_* replace its tasks of the name."
+        "\nWith --include_path, stock lm-eval runs these medmcqa, pubmedqa and mmlu_* for its own."
     )
 
 
