@@ -80,6 +80,8 @@ class Sample:
     """Where in it the question begins; what stands before is not sent to a judge."""
     reference: str
     options: tuple[str, ...] = ()
+    option_prefix: str | None = None
+    """What stands before an option whose likelihood is asked for; None if answers are text."""
     images: tuple[bytes, ...] = ()
     """Encoded image files, exactly as the dataset stores them."""
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Sample:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Slice, cluster and kept columns of the row, as text."""
     parser: str | None = None
-    """The published parser that scores it, if one does in place of rules and judge."""
+    """What reads a letter in place of rules and judge: a published parser, `log_likelihood`."""
     restricted: bool = False
     """Whether a data use agreement covers it."""
     answer: str | None = None
@@ -165,6 +167,8 @@ class CompletionRecord(Frozen):
     restricted: bool = False
     """Whether a data use agreement covers this line: readable only by its owner."""
     completion: str | None = None
+    log_likelihoods: tuple[float, ...] = ()
+    """Of each option, where they were asked for: the completion is the likeliest one's letter."""
     finish_reason: str | None = None
     """`stop`, `length`, `content_filter` or `refusal`; None where nobody said."""
     served_model: str | None = None

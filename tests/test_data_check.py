@@ -13,12 +13,14 @@ from typing import Any
 
 import datasets
 import pytest
+from scripted_servers import Run, Serve, candidate
+
+from medix_eval.phantom import dataset as phantom
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
 RAD, SLAKE, MCQ = "flaviagiammarino/vqa-rad", "BoKelvin/SLAKE", "openlifescienceai/medmcqa"
 MEDQA, SETS = "GBaker/MedQA-USMLE-4-options-hf", "sahalshajim/medix-eval-sets"
 RAD_TEST = f"{RAD}/data/test-00000-of-00001.parquet"
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -292,3 +294,28 @@ def test_data_that_is_gone_cannot_be_verified(run: Run, scored: Path, mirror: Pa
 
     assert code == 3
     assert "rad_vqa: task rad_vqa: there is no folder" in out
+
+
+def test_a_benchmark_that_draws_itself_is_data_like_others(
+    run: Run, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(lambda _: "left")
+    asked = ("--tasks", "phantom", "--limit", "3", "--protocol", "rules", "--out", tmp_path / "out")
+    run(*candidate(server), *asked)
+    scored = next((tmp_path / "out").glob("*/*/run.json")).parent
+
+    code, out, _ = run("data", "check", "--data-root", tmp_path, "--tasks", "phantom", "--json")
+    checked = json.loads(out)
+    assert (code, checked["faults"], checked["datasets"]) == (0, [], {})
+    assert {name: one["num_images"] for name, one in checked["tasks"].items()} == {
+        name: one["num_rows"] for name, one in checked["tasks"].items()
+    }
+    assert len(checked["tasks"]) == 4
+    for argv in (("judge", "--protocol", "rules"), ("export",), ("compare", scored), ("report",)):
+        assert run(argv[0], scored, *argv[1:])[0] == 0, argv
+    code, out, _ = run("data", "verify", scored)
+    assert (code, out.count("identical to what was scored")) == (0, 4)
+
+    monkeypatch.setattr(phantom, "png", lambda pixels, png=phantom.png: png(255 - pixels))
+    code, out, _ = run("data", "verify", scored)
+    assert (code, out.count("samples unlike those asked: 3 of 3")) == (3, 4)

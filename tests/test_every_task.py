@@ -27,7 +27,11 @@ from medix_eval.testing import ScriptedServer, prompt_text
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
 CATALOGUE = load_tasks([bundled("tasks")])
-NAMES = sorted(name for name, file in CATALOGUE.tasks.items() if file.dataset_path)
+NAMES = sorted(
+    name
+    for name, file in CATALOGUE.tasks.items()
+    if file.dataset_path and file.output_type == "generate_until"
+)
 BY_RULES = {Kind.MULTIPLE_CHOICE, Kind.CLOSED}
 
 

@@ -22,7 +22,7 @@ import lm_eval
 import pytest
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.config.group import GroupConfig
-from lm_eval.config.task import TaskConfig
+from lm_eval.config.task import FewshotConfig, TaskConfig
 from lm_eval.tasks import TaskManager
 from PIL import Image
 
@@ -38,7 +38,17 @@ GOLDEN = TESTS / "golden"
 CATALOGUE = tasks.load_tasks([bundled("tasks")])
 NAMES = sorted(name for name, file in CATALOGUE.tasks.items() if file.dataset_path)
 WITH_IMAGES = [name for name in NAMES if CATALOGUE.tasks[name].settings.modality == "image"]
-CHOICE = [name for name in NAMES if CATALOGUE.tasks[name].settings.kind is Kind.MULTIPLE_CHOICE]
+LIKELY = [name for name in NAMES if CATALOGUE.tasks[name].output_type == "multiple_choice"]
+CHOICE = [
+    name
+    for name in NAMES
+    if CATALOGUE.tasks[name].settings.kind is Kind.MULTIPLE_CHOICE and name not in LIKELY
+]
+DECIDED = {"decided": 1.0}
+MMLU = (
+    "anatomy", "clinical_knowledge", "college_biology", "college_medicine", "medical_genetics",
+    "professional_medicine",
+)  # fmt: skip
 
 
 def open_fixture(name: str) -> MedixTask:
@@ -145,7 +155,8 @@ def test_stock_lm_eval_sends_the_same_prompts_and_pictures(
     for name in NAMES:
         task = open_fixture(name)
         stock[name].build_all_requests()
-        for request, row in zip(stock[name].instances, task.rows, strict=True):
+        requests = {one.doc_id: one for one in stock[name].instances}
+        for request, row in zip(requests.values(), task.rows, strict=True):
             assert request.args[0] == task.prompt_text(row)
             pictures = request.args[2]["visual"] if len(request.args) > 2 else []
             decoded = [Image.open(io.BytesIO(stored)) for stored in task.stored_images(row)]
@@ -162,11 +173,11 @@ def test_every_right_choice_scores_full_marks(name: str, style: str) -> None:
     for row in task.rows:
         reference = task.reference(row)
         if not task.options(row):
-            assert task.process_results(row, [reference]) == {"acc": 1.0}
+            assert task.process_results(row, [reference]) == {"acc": 1.0} | DECIDED
             continue
         letter = "ABCDEFGHI"[task.options(row).index(reference)]
         said = style.format(letter=letter, reference=reference)
-        assert task.process_results(row, [said]) == {"acc": 1.0}
+        assert task.process_results(row, [said]) == {"acc": 1.0} | DECIDED
 
 
 @pytest.mark.parametrize("name", CHOICE)
@@ -176,16 +187,19 @@ def test_every_wrong_choice_scores_nothing(name: str) -> None:
     for row in task.rows:
         for number, option in enumerate(task.options(row)):
             if option != task.reference(row):
-                assert task.process_results(row, ["ABCDEFGHI"[number]]) == {"acc": 0.0}
+                said = ["ABCDEFGHI"[number]]
+                assert task.process_results(row, said) == {"acc": 0.0} | DECIDED
 
 
-def test_what_no_rule_can_decide_scores_nothing_in_stock_lm_eval() -> None:
+def test_what_no_rule_can_decide_scores_nothing_and_is_not_decided_in_stock_lm_eval() -> None:
     task = open_fixture("medqa")
 
-    assert task.process_results(task.rows[0], ["I would rather not say."]) == {"acc": 0.0}
+    found = task.process_results(task.rows[0], ["I would rather not say."])
+
+    assert found == {"acc": 0.0, "decided": 0.0}
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(CHOICE)))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {*CHOICE, *LIKELY}))
 def test_a_free_answer_is_compared_with_its_reference_as_normalised_text(name: str) -> None:
     task = open_fixture(name)
 
@@ -195,11 +209,19 @@ def test_a_free_answer_is_compared_with_its_reference_as_normalised_text(name: s
         assert task.process_results(row, ["something else"]) == {"exact_match": 0.0}
 
 
-def test_the_fields_that_are_accepted_are_those_of_lm_eval() -> None:
+def test_the_table_of_fields_has_those_of_lm_eval_and_no_other() -> None:
     fields = {field.name for field in dataclasses.fields(TaskConfig)}
+    listed = {name.partition(".")[0] for name in tasks._TASK_FIELDS}  # noqa: SLF001
+    examples = {field.name for field in dataclasses.fields(FewshotConfig)}
+    divided = {name.partition(".")[2] for name in tasks._TASK_FIELDS if "fewshot_config." in name}  # noqa: SLF001
+
+    assert listed == fields | {"class"}
+    assert divided <= examples
+
+
+def test_the_groups_fields_that_are_accepted_are_those_of_lm_eval() -> None:
     group_fields = {field.name for field in dataclasses.fields(GroupConfig)}
 
-    assert fields | {"class"} == tasks._TASK_FIELDS  # noqa: SLF001
     assert group_fields == tasks._GROUP_FIELDS  # noqa: SLF001
 
 
@@ -232,7 +254,8 @@ def test_a_stock_lm_eval_run_scores_multiple_choice_without_a_judge(tmp_path: Pa
         for row, doc in enumerate(task.rows):
             place = task.options(doc).index(task.reference(doc))
             letter = "ABCDEFGHI"[place if row < number else place - 1]
-            replies[task.prompt_text(doc)] = f"<answer>{letter}</answer>"
+            is_silent = (name, row) == ("mmlu_anatomy", 7)
+            replies[task.prompt_text(doc)] = "" if is_silent else f"<answer>{letter}</answer>"
 
     with ScriptedServer(lambda body: replies[prompt_text(body)]) as server:
         done = run_stock(
@@ -248,6 +271,9 @@ def test_a_stock_lm_eval_run_scores_multiple_choice_without_a_judge(tmp_path: Pa
     results = json.loads(path.read_text())["results"]
     found = {name: results[name]["acc,none"] for name in right}
     assert found == {"mmlu_anatomy": 6 / 8, "medqa": 1.0, "usmle_sa": 0.0}
+    decided = {name: results[name]["decided,none"] for name in right}
+    # One row of usmle_sa is answered with a letter that names no option.
+    assert decided == {"mmlu_anatomy": 7 / 8, "medqa": 1.0, "usmle_sa": 9 / 10}
 
 
 def test_stock_lm_eval_scores_image_tasks_and_sends_their_pictures(
@@ -277,6 +303,38 @@ def test_stock_lm_eval_scores_image_tasks_and_sends_their_pictures(
     assert sent == [(48, 48)] * 16
     assert found["results"]["path_vqa"]["exact_match,none"] == 2 / 8
     assert found["results"]["pmc_vqa"]["acc,none"] == 0.0
+
+
+REPLACED = {
+    *(f"mmlu_{subject}" for subject in MMLU),
+    "medmcqa",
+    "pubmedqa",
+}
+
+
+def test_eight_of_our_names_and_no_others_replace_stock_tasks() -> None:
+    stock = TaskManager().task_index
+
+    assert {*CATALOGUE.tasks, *CATALOGUE.groups} & stock.keys() == REPLACED
+
+
+@pytest.mark.slow
+def test_a_stock_group_shows_which_of_its_tasks_are_ours(tmp_path: Path) -> None:
+    """It has MedQA of its own beside our eight, and gives six of them other titles."""
+    done = run_stock(
+        *("run", "--model", "dummy", "--tasks", "multimedqa", "--output_path", str(tmp_path)),
+        *("--include_path", str(bundled("tasks")), "--limit", "1"),
+        HF_HUB_OFFLINE="1",
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = tmp_path.rglob("results_*.json")
+    aliases = {name: one["alias"] for name, one in json.loads(path.read_text())["results"].items()}
+    ours = {name for name, alias in aliases.items() if alias.endswith("(medix-eval)")}
+    assert ours == REPLACED
+    assert {"multimedqa", "medqa_4options"} == aliases.keys() - REPLACED
+    assert "anatomy (mmlu) (medix-eval)" in done.stdout
+    assert done.stderr.count("overrides existing task") >= len(REPLACED)
 
 
 @pytest.mark.slow

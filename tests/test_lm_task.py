@@ -210,6 +210,21 @@ def test_several_images_come_in_the_order_of_their_columns(open_rows: Open) -> N
     assert task.stored_images(task.rows[0]) == [told["second"], told["first"], *others]
 
 
+def test_stock_lm_eval_is_told_of_a_picture_that_cannot_be_shown(open_rows: Open) -> None:
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 80).save(whole, format="PNG")
+    pictures = [whole.getvalue(), whole.getvalue()[:900], b"<html>"]
+    rows = [{"question": "q", "answer": "a", "image": {"bytes": b, "path": None}} for b in pictures]
+    texts = dict.fromkeys(("question", "answer"), Value("string"))
+
+    task = open_rows(rows, features={**texts, "image": datasets.Image()}, doc_to_image="image")
+
+    assert len(task.doc_to_image(task.rows[0]) or []) == 1
+    for row, said in ((1, "truncated"), (2, "read are JPEG, PNG")):
+        with pytest.raises(BadRow, match=f"task mine: image does not decode .*{said}"):
+            task.doc_to_image(task.rows[row])
+
+
 def test_the_fixture_with_several_images_holds_one_two_and_three(open_rows: Open) -> None:
     table = datasets.load_dataset(str(HUB / "medix/several-images"), split="test")
     columns = ["image_1", "image_2", "more"]

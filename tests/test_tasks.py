@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from medix_eval.data.tasks import Catalogue, TaskFile, load_tasks
+from medix_eval.cli.app import main
+from medix_eval.data.tasks import (
+    _TASK_FIELDS,
+    Catalogue,
+    TaskFile,
+    load_tasks,
+)
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.records import Kind
 from medix_eval.storage.bundled import bundled
@@ -172,10 +178,10 @@ def test_a_pinned_commit_is_read_from_the_field_that_stock_lm_eval_uses(tmp_path
 
 
 def test_any_change_of_the_resolved_file_changes_the_digest(tmp_path: Path) -> None:
-    write(tmp_path, "description: ''\n", name="_base")
+    write(tmp_path, "tag: one\n", name="_base")
     before = read(tmp_path, {"include": "_base.yaml"})
 
-    write(tmp_path, "description: Think well.\n", name="_base")
+    write(tmp_path, "tag: another\n", name="_base")
 
     assert load_tasks([tmp_path]).tasks["mine"].digest != before.digest
 
@@ -276,6 +282,128 @@ def test_a_file_that_is_no_task_or_group_is_an_error(
     assert str(path) in str(error.value)
 
 
+HONOURED_BY_STOCK_ONLY: dict[str, Any] = {
+    "output_type": "loglikelihood",
+    "process_docs": "my.rows",
+    "doc_to_audio": "sound",
+    "unsafe_code": True,
+    "process_results": "my.scores",
+    "use_prompt": "promptsource:first",
+    "description": "Think well.",
+    "fewshot_delimiter": "\n",
+    "fewshot_config": "my.examples",
+    "fewshot_config.samples": [{"question": "q", "answer": "a"}],
+    "fewshot_config.split": "train",
+    "num_fewshot": 5,
+    "generation_kwargs": ["until"],
+    "generation_kwargs.until": ["\n\n"],
+    "generation_kwargs.do_sample": True,
+    "generation_kwargs.temperature": 0.7,
+    "generation_kwargs.top_p": 0.9,
+    "metric_list": [],
+    "metric_list.metric": "f1",
+    "metric_list.aggregation": "median",
+    "metric_list.higher_is_better": False,
+    "metric_list.ignore_case": True,
+    "repeats": 3,
+    "filter_list": [{"name": "strict", "filter": [{"function": "take_first"}]}],
+    "should_decontaminate": True,
+    "gen_prefix": "Answer:",
+}
+
+
+def with_field(dotted: str, value: Any) -> dict[str, Any]:
+    """Return a change of the minimal task: one field, or one part of a field."""
+    field, _, part = dotted.partition(".")
+    if not part:
+        return {field: value}
+    base = {"metric": "exact_match"} if field == "metric_list" else {}
+    return {field: [base | {part: value}] if field == "metric_list" else {part: value}}
+
+
+@pytest.mark.parametrize("field", HONOURED_BY_STOCK_ONLY)
+def test_what_only_stock_lm_eval_would_do_is_refused_by_file_and_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    path = write(tmp_path, changed(with_field(field, HONOURED_BY_STOCK_ONLY[field])))
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["tasks", "--include-path", str(tmp_path)])
+
+    said, hint = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert said.startswith(f"error: {path}: {field}: ")
+    assert hint.startswith("hint: leave it out")
+
+
+def test_every_field_that_may_be_refused_is_tried() -> None:
+    refused = {name for name, accepted in _TASK_FIELDS.items() if isinstance(accepted, tuple)}
+
+    assert refused <= HONOURED_BY_STOCK_ONLY.keys()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        pytest.param(field, value, id=f"{field}={value!r}")
+        for field, accepted in _TASK_FIELDS.items()
+        for value in (
+            accepted if isinstance(accepted, tuple) else ["text"] if accepted is not None else []
+        )
+        if value != "multiple_choice"
+    ],
+)
+def test_what_changes_nothing_is_accepted(tmp_path: Path, field: str, value: Any) -> None:
+    assert read(tmp_path, with_field(field, value)).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("output_type", "metric"), [("generate_until", "acc_norm"), ("multiple_choice", "exact_match")]
+)
+def test_a_metric_that_is_not_computed_this_way_is_refused(
+    tmp_path: Path, output_type: str, metric: str
+) -> None:
+    changes = {"output_type": output_type, "metric_list": [{"metric": metric}]}
+
+    with pytest.raises(ConfigError, match=r"metric_list\.metric: '" + metric):
+        read(tmp_path, CHOICE | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="no options"),
+        pytest.param(CHOICE | {"metadata.medix.kind_without_options": "open"}, id="some options"),
+        pytest.param(
+            CHOICE | {"metadata.medix.modality": "image", "doc_to_image": "image"}, id="images"
+        ),
+    ],
+)
+def test_only_text_with_options_is_asked_for_likelihoods(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="output_type: multiple_choice needs options, and no im"):
+        read(tmp_path, {"output_type": "multiple_choice"} | changes)
+
+
+def test_every_text_task_with_options_has_a_twin_by_likelihood(catalogue: Catalogue) -> None:
+    """But for other sources of the same benchmark; no engine of lm-eval weighs text on images."""
+    twins = {
+        f"{name}_ll"
+        for name, task in catalogue.tasks.items()
+        if task.settings.kind is Kind.MULTIPLE_CHOICE
+        and (task.settings.modality, task.output_type) == ("text", "generate_until")
+        and "[" not in name
+    }
+
+    assert {*catalogue.groups["medix_ll"]} == twins
+    assert {n for n, task in catalogue.tasks.items() if task.output_type != "generate_until"} == (
+        twins
+    )
+    others = (set(members) for name, members in catalogue.groups.items() if name != "medix_ll")
+    assert not twins & set().union(*others)
+
+
 def test_two_files_with_one_task_name_are_an_error(tmp_path: Path) -> None:
     write(tmp_path, changed({}))
     write(tmp_path, changed({}), name="other")
@@ -295,3 +423,13 @@ def test_tasks_of_a_second_folder_are_added(tmp_path: Path) -> None:
     write(tmp_path, changed({}))
 
     assert {"mine", "medqa"} <= load_tasks([bundled("tasks"), tmp_path]).tasks.keys()
+
+
+def test_the_listing_says_which_names_replace_those_of_stock_lm_eval(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["tasks"])
+
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("stock lm-eval runs these medmcqa, pubmedqa and mmlu_* for its own.")

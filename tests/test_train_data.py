@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ def encoded(*, mode: str = "RGBA", side: int = 64) -> bytes:
     out = io.BytesIO()
     Image.new(mode, (side, side), color="red").save(out, format="PNG")
     return out.getvalue()
+
+
+CUT = {"bytes": encoded(side=256)[:300], "path": None}
 
 
 def a_row(**changes: Any) -> dict[str, Any]:
@@ -171,6 +175,7 @@ def is_red(image: PILImage) -> bool:
         ({"solution": "yes"}, r"row 1 \(bad\): solution 'yes' does not begin with a modality tag"),
         ({"solution": "<X_RAY>\n"}, r"row 1 \(bad\): .* no answer after its tag"),
         ({"image": [{"bytes": b"GIF8 no", "path": None}]}, r"row 1 \(bad\): image does not decode"),
+        ({"image": [CUT]}, r"row 1 \(bad\): image does not decode .*truncated"),
         ({"image": []}, r"row 1 \(bad\): there is no image"),
     ],
 )
@@ -196,11 +201,11 @@ def test_no_data_is_an_error_of_the_data(processor: Any, tmp_path: Path) -> None
         load_training_data(DataSection(path="phantom:none"), processor=processor)
 
 
-def test_an_image_that_is_cut_off_is_named_when_it_is_used(
+def test_an_image_that_is_cut_off_later_is_named_when_it_is_used(
     processor: Any, parquet: Callable[..., DataSection]
 ) -> None:
-    cut = {"bytes": encoded(side=256)[:300], "path": None}
-    data = load_training_data(parquet(a_row(image=[cut])), processor=processor)
+    data = load_training_data(parquet(a_row()), processor=processor)
+    stored: Any = [a_row(image=[CUT])]
 
     with pytest.raises(DatasetError, match="row r1: an image does not decode"):
-        data.with_images(list(data.rows))
+        replace(data, stored=stored).with_images(list(data.rows))

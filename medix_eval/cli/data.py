@@ -105,7 +105,7 @@ def check_data(
 
     mirror_at(data_root)
     catalogue = open_catalogue(include_path)
-    names = catalogue.select(tasks) if tasks else tuple(catalogue.tasks)
+    names = list(catalogue.select(tasks) if tasks else catalogue.tasks)
     from medix_eval.data.check import check_mirror  # noqa: PLC0415 (lm-eval: seconds)
     from medix_eval.data.pull import place_of  # noqa: PLC0415
 
@@ -113,6 +113,7 @@ def check_data(
     if not tasks:  # a mirror need not hold every benchmark
         places = {name: place_of(catalogue.tasks[name], data_root=data_root) for name in names}
         absent = [name for name, place in places.items() if place.where == "missing"]
+        names = [name for name in names if places[name].where != "drawn"]
     files = [catalogue.tasks[name] for name in names if name not in absent]
     checked, datasets, faults = check_mirror(files, data_root)
     if not checked and not faults:

@@ -40,6 +40,9 @@ def tasks(
     typer.echo("")
     for name, members in catalogue.groups.items():
         typer.echo(f"{name:<{width}}  {len(members):>5}  {' '.join(members)}")
+    typer.echo(
+        "\nWith --include_path, stock lm-eval runs these medmcqa, pubmedqa and mmlu_* for its own."
+    )
 
 
 def show(

@@ -24,10 +24,11 @@ from datasets.config import HF_DATASETS_CACHE
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from jinja2 import Template, TemplateError, meta, nodes, pass_context
 from jinja2.runtime import Context
+from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import env
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from medix_eval.data.hub import offline_if_out_of_reach
 from medix_eval.data.rows import (
@@ -50,7 +51,7 @@ from medix_eval.records import IMAGE_MARK, Kind
 from medix_eval.rules.answers import extract_answer
 from medix_eval.rules.decide import decide
 from medix_eval.rules.text import normalise
-from medix_eval.storage.images import as_rgb
+from medix_eval.storage.images import as_rgb, damage
 from medix_eval.storage.mirror import Mirror, read_mirror, rows_key, sha256_of
 
 Row = Mapping[str, Any]
@@ -58,6 +59,7 @@ Row = Mapping[str, Any]
 _UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
 _HINT = "point --data-root at a folder that holds a full copy as ORG/NAME"
 _DEFAULT_METRIC = {"metric": "exact_match"}
+_FREE = frozenset({Kind.OPEN, Kind.REPORT})
 
 
 class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
@@ -76,12 +78,19 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         self._plain_index = False
         try:
             # lm-eval hands over its own `class` field too, and then refuses it.
-            super().__init__(config={key: config[key] for key in config if key != "class"})
+            own = {key: config[key] for key in config if key != "class"}
+            # A stock group may hold a task of this name: its table then says whose this is.
+            own["task_alias"] = f"{config.get('task_alias') or self.name} (medix-eval)"
+            super().__init__(config=own)
         except _UNREADABLE as error:
             # Last of all lm-eval renders row 0. A bad one must not close the task to the others:
             # like any other row it is reported when it is read.
             if not hasattr(self, "features"):
                 raise DatasetError(f"task {self.name}: {one_line(error)}") from error
+        if self.OUTPUT_TYPE == "generate_until" and self.settings.kind not in _FREE:
+            # Not in the task files' lists: it affects no score, but would change their digests.
+            self._aggregation_list["decided"] = get_aggregation("mean")
+            self._higher_is_better["decided"] = True
         if self._plain_index:
             self._check_plain_index(str(self.config.doc_to_target))
 
@@ -143,40 +152,40 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         return super().doc_to_target(doc, self._compiled(source, read))
 
     def doc_to_choice(self, doc: Row, doc_to_choice: Any = None) -> Any:
-        """Render the options."""
+        """Render the options; a table with room for nine leaves the last ones empty."""
         source = doc_to_choice or self.config.doc_to_choice
-        return super().doc_to_choice(doc, self._compiled(source, ast.literal_eval))
+        options = super().doc_to_choice(doc, self._compiled(source, ast.literal_eval))
+        last = max((n for n, option in enumerate(options, 1) if option is not None), default=0)
+        return options[:last]
 
     def doc_to_image(self, doc: Row, doc_to_image: Any = None) -> list[Image.Image] | None:
         """Decode the images, always to RGB: stock lm-eval cannot log a CMYK one."""
         if self.config.doc_to_image is None:
             return None
-        try:
-            return [as_rgb(image) for image in self.stored_images(doc)]
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise self._fault(None, f"image does not decode: {one_line(error)}") from error
+        images = self.stored_images(doc)
+        for problem in filter(None, map(damage, images)):
+            raise self._fault(None, problem)
+        return [*map(as_rgb, images)]
 
-    def process_results(self, doc: Row, results: list[str]) -> dict[str, float]:
-        """Score one completion without a judge: what no rule can decide counts 0 here.
+    def process_results(self, doc: Row, results: list[Any]) -> dict[str, float]:
+        """Score one answer without a judge: what no rule can decide counts 0, and not as `decided`.
 
-        Stock lm-eval has no undecided answers. This harness has, and does not call this.
+        This harness, which has undecided answers, does not call this.
         """
-        answer = extract_answer(results[0])
         reference, kind = self.reference(doc), self.kind(doc)
-        if kind in {Kind.OPEN, Kind.REPORT}:
-            score = float(normalise(answer) == normalise(reference))
-        else:
-            verdict = decide(
-                answer,
-                kind=kind,
-                reference=reference,
-                options=self.options(doc),
-                facts=self.facts(doc),
-            )
-            score = verdict.score if verdict else 0.0
+        if self.OUTPUT_TYPE == "multiple_choice":
+            return dict(super().process_results(doc, results))
+        answer = extract_answer(results[0])
+        score: float | None = float(normalise(answer) == normalise(reference))
+        if kind not in _FREE:
+            verdict = decide(answer, kind=kind, reference=reference, options=self.options(doc))
+            score = verdict.score if verdict else None
         # A task file that lists no metric gets stock lm-eval's own for free answers.
-        (metric,) = (one["metric"] for one in self.config.metric_list or [_DEFAULT_METRIC])
-        return {metric: score}
+        names = [one["metric"] for one in self.config.metric_list or [_DEFAULT_METRIC]]
+        scores = dict.fromkeys(names, score or 0.0)
+        if "decided" in self._aggregation_list:
+            scores["decided"] = float(score is not None)
+        return scores
 
     # What this harness calls
 
@@ -255,8 +264,6 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         if not self._offers_options(doc):
             return ()
         options = list(self._read("options", row, self.doc_to_choice, doc))
-        while options and options[-1] is None:
-            options.pop()  # a table with room for nine options leaves the last ones empty
         for number, option in enumerate(options):
             if not isinstance(option, str) or not option.strip():
                 letter = chr(ord("A") + number)
@@ -335,6 +342,11 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         column = self.settings.cluster
         is_plain = column and not isinstance(self.rows.features[column], datasets.Image)
         return list(map(str, self.rows[column])) if is_plain else None
+
+    @property
+    def option_prefix(self) -> str | None:
+        """What stands before an option whose likelihood is asked for; None if answers are text."""
+        return self.config.target_delimiter if self.OUTPUT_TYPE == "multiple_choice" else None
 
     # Inside
 

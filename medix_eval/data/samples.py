@@ -139,7 +139,8 @@ def _sample(
         images=images,
         facts=task.facts(fields, row=row),
         columns=task.columns(fields, row=row),
-        parser=task.settings.parser,
+        option_prefix=task.option_prefix,
+        parser=task.settings.parser if task.option_prefix is None else "log_likelihood",
         restricted=task.is_restricted,
     )
 

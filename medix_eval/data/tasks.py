@@ -8,6 +8,7 @@ tasks imports neither lm-eval nor datasets.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,15 +27,34 @@ from medix_eval.storage.digests import digest
 _ALIASES = {"all": "medix"}
 
 # lm-eval raises TypeError on any other key, but only when the task is opened.
-_TASK_FIELDS = frozenset({
-    "task", "task_alias", "tag", "custom_dataset", "dataset_path", "dataset_name",
-    "dataset_kwargs", "training_split", "validation_split", "test_split", "fewshot_split",
-    "process_docs", "doc_to_text", "doc_to_target", "doc_to_image", "doc_to_audio",
-    "unsafe_code", "doc_to_choice", "process_results", "use_prompt", "description",
-    "target_delimiter", "fewshot_delimiter", "fewshot_config", "num_fewshot", "metric_list",
-    "output_type", "generation_kwargs", "repeats", "filter_list", "should_decontaminate",
-    "doc_to_decontamination_query", "gen_prefix", "metadata", "class",
-})  # fmt: skip
+_TASK_FIELDS: Mapping[str, str | tuple[Any, ...] | None] = {
+    # None: honoured, as stock lm-eval does.
+    **dict.fromkeys((
+        "task", "class", "custom_dataset", "dataset_path", "dataset_name", "dataset_kwargs",
+        "validation_split", "test_split", "doc_to_text", "doc_to_target", "doc_to_image",
+        "doc_to_choice", "target_delimiter", "metadata",
+    )),
+    # A text: harmless, and why.
+    "task_alias": "names the task in the tables of stock lm-eval",
+    "tag": "another name to select the task by, in stock lm-eval",
+    **dict.fromkeys(("training_split", "fewshot_split", "fewshot_config.sampler"),
+                    "for examples, and none are shown"),
+    "generation_kwargs.max_gen_toks": "the protocol's limit is used, and stands in the result",
+    "doc_to_decontamination_query": "only read with should_decontaminate",
+    # A tuple: what does nothing, or what we do; any other value is refused.
+    "output_type": ("generate_until", "multiple_choice"), "process_docs": (None,),
+    "doc_to_audio": (None, "", []), "unsafe_code": (False,), "process_results": (None,),
+    "use_prompt": (None,), "description": ("", None), "fewshot_delimiter": ("\n\n",),
+    "fewshot_config": (None, {}), "fewshot_config.samples": ([], None), "num_fewshot": (0, None),
+    "generation_kwargs": (None, {}), "generation_kwargs.until": ([],),
+    "generation_kwargs.do_sample": (False,), "generation_kwargs.temperature": (0,),
+    "metric_list": (None,), "metric_list.aggregation": ("mean",),
+    "metric_list.higher_is_better": (True,), "repeats": (1,), "filter_list": (None,),
+    "should_decontaminate": (False, None), "gen_prefix": (None, ""),
+}  # fmt: skip
+"""What becomes of each field of lm-eval's `TaskConfig`, and of the parts of some."""
+_DIVIDED = {"fewshot_config", "generation_kwargs", "metric_list"}
+_METRICS = {"generate_until": ("acc", "exact_match"), "multiple_choice": ("acc", "acc_norm")}
 _GROUP_FIELDS = frozenset({"group", "group_alias", "task", "aggregate_metric_list", "metadata"})
 
 
@@ -168,6 +188,8 @@ class TaskFile:
     dataset_kwargs: Mapping[str, Any]
     """What else `load_dataset` is told, such as `data_files`."""
     split: str
+    output_type: str = "generate_until"
+    """`generate_until`, or `multiple_choice`: the likeliest option is the answer."""
     digest: str
     """Hash of the resolved file, with what it includes and its patterns."""
 
@@ -308,13 +330,15 @@ def _resolved(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
-    _forbid_unknown(path, fields, _TASK_FIELDS)
+    _forbid_unknown(path, fields, [one for one in _TASK_FIELDS if "." not in one])
     name = fields.get("task")
     if not isinstance(name, str):
         raise ConfigError(f"{path}: task: the file names neither a task nor a group")
     metadata = fields.get("metadata")
     settings = read_settings(metadata, where=str(path))
     _check_prompt_fields(path, fields, settings)
+    output_type = fields.get("output_type", "generate_until")
+    _refuse_unhonoured(path, fields, output_type)
     split = fields.get("test_split") or fields.get("validation_split")
     if not split:
         raise ConfigError(f"{path}: test_split: the file names no split to test on")
@@ -330,8 +354,28 @@ def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
         revision=kwargs.get("revision"),
         dataset_kwargs=kwargs,
         split=split,
+        output_type=output_type,
         digest=digest(fields | derived),
     )
+
+
+def _refuse_unhonoured(path: Path, fields: Mapping[str, Any], output_type: str) -> None:
+    """Refuse what stock lm-eval would do and this harness would not; of some fields every part."""
+    table = {**_TASK_FIELDS, "metric_list.metric": _METRICS.get(str(output_type), ())}
+    named: list[tuple[str, Any]] = []
+    for field, value in fields.items():
+        parts = value if isinstance(value, list) and value else [value]
+        is_divided = field in _DIVIDED and all(isinstance(one, dict) and one for one in parts)
+        inner = [(f"{field}.{key}", one[key]) for one in parts if is_divided for key in one]
+        named += inner or [(field, value)]
+    for field, value in named:
+        accepted = table.get(field, ())
+        if isinstance(accepted, tuple) and value not in accepted:
+            hint = " or ".join(["leave it out", *(f"write {json.dumps(one)}" for one in accepted)])
+            if field.startswith("generation_kwargs"):
+                hint += "; the protocol says how answers are written: --set generation.KEY=VALUE"
+            said = f"{value!r:.60} has an effect in stock lm-eval only"
+            raise ConfigError(f"{path}: {field}: {said}", hint=hint)
 
 
 def _check_prompt_fields(path: Path, fields: dict[str, Any], settings: TaskSettings) -> None:
@@ -343,6 +387,9 @@ def _check_prompt_fields(path: Path, fields: dict[str, Any], settings: TaskSetti
     choices = fields.get("doc_to_choice")
     if settings.kind is Kind.MULTIPLE_CHOICE and choices is None:
         raise ConfigError(f"{path}: doc_to_choice: a multiple_choice task needs its options")
+    is_narrow = settings.modality == "image" or settings.kind_without_options
+    if fields.get("output_type") == "multiple_choice" and (choices is None or is_narrow):
+        raise ConfigError(f"{path}: output_type: multiple_choice needs options, and no images")
     texts = choices.values() if isinstance(choices, dict) else choices
     for choice in [] if texts is None or isinstance(texts, str) else texts:
         if not isinstance(choice, str):

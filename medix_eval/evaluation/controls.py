@@ -24,6 +24,7 @@ from medix_eval.results.comparison import compare_runs
 from medix_eval.results.scores import ControlEffect
 from medix_eval.results.store import JudgedRun, folder_of, read_run, selection_at
 from medix_eval.storage.digests import canonical, digest
+from medix_eval.storage.images import as_rgb, damage
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
@@ -126,7 +127,7 @@ def _without_images(sample: Sample) -> Sample:
 
 
 def _with_blanks(sample: Sample) -> Sample:
-    return replace(sample, images=tuple(map(_blanked, sample.images)))
+    return replace(sample, images=tuple(_grey(as_rgb(image).size) for image in sample.images))
 
 
 class _Swap:
@@ -150,6 +151,8 @@ class _Swap:
             try:
                 images = self._task.stored_images(self._task.rows[row], row=row)
             except BadRow:
+                continue
+            if any(map(damage, images)):
                 continue
             if len(images) == len(sample.images) and own.isdisjoint(map(_sha256, images)):
                 return replace(sample, images=tuple(images))
@@ -204,13 +207,6 @@ def _list_of(options: tuple[str, ...]) -> re.Pattern[str]:
         for number, text in enumerate(options)
     ]
     return re.compile(r"\n+".join(lines), re.MULTILINE)
-
-
-def _blanked(image: bytes) -> bytes:
-    from PIL import Image  # noqa: PLC0415 (20 ms, only with images)
-
-    with Image.open(io.BytesIO(image)) as opened:
-        return _grey(opened.size)
 
 
 @lru_cache(maxsize=64)

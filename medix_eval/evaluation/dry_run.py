@@ -36,7 +36,7 @@ def estimate(
 
     What the evaluation would refuse to send is refused in the same words.
     """
-    candidate, judges = resolve_models(settings)
+    candidate, judges = resolve_models(settings, catalogue)
     tasks = {
         one.file.name: _measured(one, settings.protocol, shows=settings.control != NO_IMAGE)
         for one in open_tasks(settings, catalogue)

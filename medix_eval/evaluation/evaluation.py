@@ -60,6 +60,7 @@ from medix_eval.results.store import (
     shared,
 )
 from medix_eval.storage.digests import digest
+from medix_eval.storage.images import PICTURE_RULE
 from medix_eval.storage.jsonl import write_text
 
 _LOG = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     if settings.control:
         named = {name: catalogue.tasks[name].settings for name in settings.tasks}
         refuse_unfit(settings.control, named)
-    candidate, sources = resolve_models(settings)
+    candidate, sources = resolve_models(settings, catalogue)
     opened = open_tasks(settings, catalogue)
     settings = replace(settings, tasks=tuple(one.file.name for one in opened))
     restricted = [n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"]
@@ -285,7 +286,9 @@ def _write_tables(scores: Scores, place: Path, run: Path) -> None:
     write_text(place / "report.md", as_markdown(scores))
 
 
-def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, ...]]:
+def resolve_models(
+    settings: Settings, catalogue: Catalogue
+) -> tuple[ModelSource, tuple[ModelSource, ...]]:
     """Return the candidate and the judges, each with its own GPUs if there are enough.
 
     Otherwise the judges at least get separate ones: they run after the candidate has stopped.
@@ -296,6 +299,12 @@ def resolve_models(settings: Settings) -> tuple[ModelSource, tuple[ModelSource, 
         max_tokens=settings.protocol.generation.max_tokens,
         out=settings.out,
     )
+    weighed = [n for n in settings.tasks if catalogue.tasks[n].output_type == "multiple_choice"]
+    if weighed and not getattr(candidate, "takes_continuations", False):
+        raise ConfigError(
+            f"{candidate.name} tells no log-probabilities of options: {', '.join(weighed)}",
+            hint="ORG/NAME or a folder tells them with --backend hf",
+        )
     judges = judge_sources(settings.protocol, settings.judges, out=settings.out)
     together = give_gpus([candidate, *judges])
     if together == (candidate, *judges):
@@ -370,6 +379,8 @@ def _entry(opened: OpenedTask, settings: Settings) -> TaskEntry:
         "revision": task.revision,
         "files": task.fingerprint(),
     }
+    if file.settings.modality == "image":
+        source["picture_rule"] = PICTURE_RULE
     if task.changes:
         source["accepted_changes"] = task.changes
     return TaskEntry(

@@ -7,6 +7,7 @@ one place where a failure becomes data.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import hashlib
 import sys
@@ -15,8 +16,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.samples import BadSample, read_samples
@@ -30,14 +32,13 @@ from medix_eval.models.requests import RetryingModel, RetryPolicy, each, gate_fo
 from medix_eval.records import CompletionRecord, Failure, Sample
 from medix_eval.report.format import counted
 from medix_eval.results.store import Judging, RunFolder, newest_completions
-from medix_eval.storage.images import as_jpeg
+from medix_eval.storage.images import as_sent
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask
 
 _LINE_EVERY_S = 30.0
 """How often progress is told where stderr is a file."""
-_JPEG_QUALITY = 75
 _GARBAGE = 10_000
 """Net new objects before a collection: 256 samples in flight are some 7,000."""
 
@@ -133,7 +134,8 @@ class Pipeline:
             return line_of(sample, completion=sample.answer, finish_reason="stop")
         assert self._asker is not None  # noqa: S101 (opened before the first sample)
         try:
-            prompt = self._prompt(sample)
+            asked = partial(self._prompt, sample)  # drawing a picture takes a while
+            prompt = await asyncio.to_thread(asked) if sample.images else asked()
             completion = await self._asker.complete(prompt, self._sampling)
         except ModelError as error:
             kind = error.kind if isinstance(error, RequestRejected) else ""
@@ -144,6 +146,7 @@ class Pipeline:
             requests=completion.requests,
             seconds=completion.seconds,
             completion=completion.text,
+            log_likelihoods=completion.log_likelihoods,
             finish_reason=completion.finish_reason,
             served_model=completion.served_model,
             prompt_tokens=completion.prompt_tokens,
@@ -151,10 +154,12 @@ class Pipeline:
         )
 
     def _prompt(self, sample: Sample) -> Prompt:
-        images = sample.images
-        if self.protocol.images.encoding == "jpeg75":
-            images = tuple(as_jpeg(image, quality=_JPEG_QUALITY) for image in images)
-        return Prompt(text=self.wrap(sample.prompt), images=images, sample=sample)
+        encode = partial(as_sent, encoding=self.protocol.images.encoding)
+        images = tuple(map(encode, sample.images))
+        prompt = Prompt(text=self.wrap(sample.prompt), images=images, sample=sample)
+        if (prefix := sample.option_prefix) is None:
+            return prompt
+        return replace(prompt, continuations=tuple(prefix + one for one in sample.options))
 
     def _samples(self) -> Iterator[Sample | BadSample]:
         for opened in self.tasks:

@@ -39,6 +39,8 @@ class Prompt:
     """JSON schema that the reply must follow, where the server can enforce one."""
     sample: Sample | None = None
     """The sample asked about, for adapters that look answers up."""
+    continuations: tuple[str, ...] = ()
+    """Texts whose likelihood is asked for in place of an answer: then the prompt is plain text."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class Completion:
     """What a model returned; `text` is None where the server sent no content at all."""
 
     text: str | None
+    log_likelihoods: tuple[float, ...] = ()
+    """Of each continuation; `text` is then the likeliest one's letter."""
     finish_reason: str | None = None
     """In the server's own word; once it is accepted, as `requests.ending_of` calls it."""
     thought_only: bool = False

@@ -32,7 +32,7 @@ from medix_eval.errors import (
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind
 from medix_eval.records import IMAGE_MARK
-from medix_eval.storage.images import data_url, in_8_bits
+from medix_eval.storage.images import data_url
 from medix_eval.storage.jsonl import parsed
 from medix_eval.storage.names import marked_name, shown_name
 
@@ -343,8 +343,7 @@ def _encoded(fields: Mapping[str, Any], images: tuple[bytes, ...]) -> bytes:
     """Return the request as JSON; images go in behind the encoder, which would read every byte."""
     body = to_json(fields)
     for index, image in enumerate(images):
-        url = data_url(in_8_bits(image))
-        body = body.replace(b"%b%d-" % (_PLACE.encode(), index), url, 1)
+        body = body.replace(b"%b%d-" % (_PLACE.encode(), index), data_url(image), 1)
     return body
 
 

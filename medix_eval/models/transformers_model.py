@@ -28,7 +28,6 @@ from medix_eval.models.checkpoint import (
     split_revision,
     visible_gpus,
 )
-from medix_eval.models.requests import refusal_kind
 from medix_eval.models.torch_cpu import FreeCores, declare_missing_operators, threads_for
 from medix_eval.records import IMAGE_MARK
 from medix_eval.storage.images import as_rgb
@@ -52,6 +51,8 @@ class TransformersModel:
     concurrency: int = 16
     """Prompts in one batch."""
     adapts: bool = False
+    takes_continuations: bool = True
+    """Whether it tells how likely a text is after another."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -144,9 +145,9 @@ class _Batcher:
                 await self._together(await self._flow(greedy))
 
     async def _greedy(self, jobs: list[_Job]) -> list[_Job]:
-        """Answer the prompts that are sampled, and return the others."""
-        await self._together([job for job in jobs if job[1].temperature])
-        return [job for job in jobs if not job[1].temperature]
+        """Answer the prompts that are sampled, or have continuations, and return the others."""
+        await self._together([job for job in jobs if job[1].temperature or job[0].continuations])
+        return [job for job in jobs if not (job[1].temperature or job[0].continuations)]
 
     async def _more(self, most: int) -> list[_Job]:
         """Return up to so many prompts that wait; they come one by one as earlier ones finish."""
@@ -208,9 +209,10 @@ class _Batcher:
         return answers
 
     async def _together(self, jobs: list[_Job]) -> None:
-        """Answer each group of prompts that are sampled alike as one batch."""
-        for sampling in dict.fromkeys(job[1] for job in jobs):
-            await self._answer([job for job in jobs if job[1] == sampling], sampling)
+        """Answer each group of prompts that are asked alike as one batch."""
+        for how in dict.fromkeys((job[1], bool(job[0].continuations)) for job in jobs):
+            alike = [job for job in jobs if (job[1], bool(job[0].continuations)) == how]
+            await self._answer(alike, how[0])
 
     async def _answer(self, jobs: list[_Job], sampling: Sampling) -> None:
         """Run one batch; an error is every row's error, so a batch is halved to find its cause."""
@@ -230,6 +232,8 @@ class _Batcher:
 
     def _generate(self, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
         self._follow_cores()
+        if prompts[0].continuations:
+            return [_likeliest(self.loaded, prompt) for prompt in prompts]
         return _generate(self.loaded, prompts, sampling, ended=self.ended.is_set)
 
     def _follow_cores(self) -> None:
@@ -250,12 +254,10 @@ def _resolve(done: asyncio.Future[Completion], answer: Completion | ModelError) 
 
 
 def _failure(error: Exception) -> ModelError:
-    """Return why a prompt has no answer; it is rejected only for its length or its image."""
+    """Return why a prompt has no answer; it is rejected only for its length."""
     if isinstance(error, ModelError):
         return error
-    said = f"{type(error).__name__}: {one_line(error)[:300]}"
-    is_image = isinstance(error, OSError) and refusal_kind(said) == "image"
-    return RequestRejected(said, kind="image") if is_image else RequestRefused(said)
+    return RequestRefused(f"{type(error).__name__}: {one_line(error)[:300]}")
 
 
 def _dtype() -> str:
@@ -383,6 +385,34 @@ def _generate(
         _completion(loaded, row.tolist(), num_read=int(length))
         for row, length in zip(fresh, lengths, strict=True)
     ]
+
+
+def _likeliest(loaded: _Loaded, prompt: Prompt) -> Completion:
+    """Measure each continuation of a text, split into tokens and summed as lm-eval's `hf` does."""
+    import torch  # noqa: PLC0415
+
+    tokenizer = loaded.tokenizer
+    starts = tokenizer.bos_token and prompt.text.startswith(tokenizer.bos_token)
+    special = {"add_special_tokens": False} if starts else {}
+    # Spaces before the boundary belong to the continuation, whose first token may begin with them.
+    length = len(tokenizer.encode(prompt.text.rstrip(), **special))
+    texts = [prompt.text + one for one in prompt.continuations]
+    rows = [torch.tensor(tokenizer.encode(text, **special)) for text in texts]
+    if not 0 < length < min(map(len, rows)):
+        raise RequestRefused("the prompt, or an option, has no token of its own")
+    if (longest := max(map(len, rows)) - 1) > loaded.context:
+        raise _too_long(longest, loaded)
+    batch = torch.nn.utils.rnn.pad_sequence([row[:-1] for row in rows], batch_first=True)
+    batch, num = batch.to(loaded.model.device), longest - length + 1
+    with torch.inference_mode():
+        logits = loaded.model(input_ids=batch, logits_to_keep=num).logits[:, -num:]
+    found = []
+    for row, of_row in zip(rows, logits, strict=True):
+        target = row[length:].to(of_row.device)
+        likely = of_row[: len(target)].float().log_softmax(dim=-1)
+        found.append(float(likely.gather(1, target[:, None]).sum()))
+    letter = chr(ord("A") + found.index(max(found)))
+    return Completion(text=letter, log_likelihoods=tuple(found), prompt_tokens=length)
 
 
 def _row(loaded: _Loaded, job: _Job) -> BatchRow:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.results.store import JudgedRun
-from medix_eval.storage.images import data_url, media_type, shown
+from medix_eval.storage.images import as_sent, damage, data_url, opened, shown
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_SIDE = 384
+_SIDES = (384, 384)
+"""The largest width and height of a thumbnail."""
 _SMALL = 16_384
-"""Bytes below which a stored image is embedded as it is."""
+"""Bytes up to which an image is embedded as the model got it."""
 _QUALITY = 70
 _AT_ONCE = 16
-_SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"})
 Size = Literal["none", "thumbnail", "original"]
 
 
@@ -36,7 +36,8 @@ def read_pictures(
     """
     if size == "none":
         return {}
-    encode = _thumbnail if size == "thumbnail" else _original
+    encoding = run.manifest.generation.get("images", {}).get("encoding", "stored")
+    encode = partial(_shown, encoding=encoding, size=size)
     wanted: defaultdict[str, dict[int, frozenset[str]]] = defaultdict(dict)
     for sample in run.samples():
         if sample.completion.image_sha256 and run.entry(sample.task).data_class != "dua":
@@ -65,7 +66,7 @@ def _of_task(
     for row, images in _stored(catalogue, task, sorted(rows), data_root=data_root):
         for image in images:
             name = hashlib.sha256(image).hexdigest()
-            if name in rows[row] and name not in found:
+            if name in rows[row] and name not in found and not damage(image):
                 found[name] = encode(image)
     if missing := len(frozenset().union(*rows.values()) - found.keys()):
         _LOG.warning("task %s: the data has changed; missing images: %d", task, missing)
@@ -91,29 +92,15 @@ def _stored(
                 _LOG.warning("%s", error)
 
 
-def _original(image: bytes) -> str:
-    """Return an image as it is stored; one that no browser shows as PNG."""
-    if media_type(image) in _SHOWN:
-        return data_url(image).decode("ascii")
-    return _encoded(image, form="PNG", longest=None)
-
-
-def _thumbnail(image: bytes) -> str:
-    if len(image) <= _SMALL and media_type(image) in _SHOWN:
-        return data_url(image).decode("ascii")
-    return _encoded(image, form="JPEG", longest=_LONGEST_SIDE)
-
-
-def _encoded(image: bytes, *, form: Literal["PNG", "JPEG"], longest: int | None) -> str:
-    from PIL import Image  # noqa: PLC0415 (20 ms, only with images)
-
-    out = io.BytesIO()
-    with Image.open(io.BytesIO(image)) as opened:
-        if longest:
-            opened.draft("RGB", (longest, longest))  # a JPEG is decoded at half its size or less
-        picture = shown(opened)
-        if longest:
-            picture.thumbnail((longest, longest))
-        picture.save(out, format=form, quality=_QUALITY)
-    kind = form.lower()
-    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
+def _shown(image: bytes, *, encoding: str, size: Size) -> str:
+    """Return an image as the model got it, or smaller if that saves anything."""
+    sent = as_sent(image, encoding=encoding)
+    if size == "thumbnail" and len(sent) > _SMALL:
+        out = io.BytesIO()
+        with opened(sent) as picture:
+            picture.draft("RGB", _SIDES)  # a JPEG is decoded at half its size or less
+            small = shown(picture)
+            small.thumbnail(_SIDES)
+            small.save(out, format="JPEG", quality=_QUALITY)
+        sent = out.getvalue()
+    return data_url(sent).decode("ascii")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from numbers import Real
 
@@ -39,7 +39,7 @@ def with_metrics(run: JudgedRun) -> Scores:
             scored[sample.task].append(sample)
     tasks = {
         name: task.model_copy(
-            update={"metrics": {one.name: _value(one, name, scored[name]) for one in installed}}
+            update={"metrics": task.metrics | {m.name: _value(m, name, scored) for m in installed}}
         )
         for name, task in run.scores.tasks.items()
     }
@@ -47,10 +47,10 @@ def with_metrics(run: JudgedRun) -> Scores:
 
 
 def _value(
-    metric: EntryPoint, task: str, samples: Sequence[JudgedSample]
+    metric: EntryPoint, task: str, scored: Mapping[str, Sequence[JudgedSample]]
 ) -> float | MetricValue | None:
     try:
-        found = metric.load()(samples)
+        found = metric.load()(scored[task])
         number = found.value if isinstance(found, MetricValue) else found
         is_number = isinstance(number, Real) and not isinstance(number, bool)
         if number is None or (is_number and math.isfinite(number)):

@@ -224,11 +224,15 @@ class Answered(NamedTuple):
     served: str | None = None
     """The id that answered, where it is not the one asked for."""
     has_text: bool = True
+    is_right_by_length: bool | None = None
+    """Whether the likeliest option, by the length of its text, is the right one."""
 
     @classmethod
     def of(cls, line: Mapping[str, Any], entry: TaskEntry) -> Self:
         """Take it from the line; the task's entry says which columns are slices."""
-        columns = line.get("columns", {})
+        columns, options = line.get("columns", {}), line.get("options", ())
+        sums = zip(line.get("log_likelihoods", ()), options, strict=False)
+        likely = max(sums, key=lambda one: one[0] / (len(one[1]) or 1), default=None)
         tokens = line.get("completion_tokens")
         return cls(
             int(line.get("requests", 0)),
@@ -240,9 +244,10 @@ class Answered(NamedTuple):
             columns.get(entry.cluster, line["sample_id"]),
             slices_of(columns, names=entry.slices, kind=entry.kind, reference=line["reference"]),
             said(line["reference"], whole=True),
-            len(line.get("options", ())),
+            len(options),
             line.get("served_model"),
             bool((line.get("completion") or "").strip()),
+            likely and likely[1] == line["reference"],
         )
 
 
@@ -360,6 +365,7 @@ class Tally:
         ]
         is_graded = self.entry.kind == Kind.REPORT
         options = [one.num_options for one in self.answered.values()]
+        norm = [one.is_right_by_length for one, _ in self.scored()]
         return TaskScore(
             version=self.entry.version,
             kind=self.entry.kind,
@@ -384,6 +390,7 @@ class Tally:
             harm=mean(one.severity(harm) for one in judged if one.score is not None and harm),
             ledger=self._ledger(outcomes, total=total),
             yes_no=yes_no(rows),
+            metrics={"acc_norm": mean(map(bool, norm))} if {*norm} - {None} else {},
             chance=mean(1 / number for number in options) if options and all(options) else None,
         )
 

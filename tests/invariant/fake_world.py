@@ -73,7 +73,7 @@ class _Task:
 
     name = TASK
     is_restricted = False
-    mirror = revision = None
+    mirror = revision = option_prefix = None
     changes: tuple[str, ...] = ()
 
     def __init__(self, questions: Sequence[Question], settings: TaskSettings) -> None:

@@ -59,15 +59,17 @@ def _values(scan: pydicom.Dataset, picture: Picture) -> Array:
 
 
 def sent(source: Pixels) -> Pixels:
-    """Return what a server must be sent: the same, but for 16 bits, which it would clip."""
-    if source.mode != "I;16":
-        return source
-    return Pixels("L", source.values // 256)
+    """Return what a server must be sent: what servers show unlike one another as it is shown."""
+    if source.mode == "I;16":
+        return Pixels("L", source.values // 256)
+    return shown(source) if source.mode in {"LA", "RGBA"} else source
 
 
 def shown(source: Pixels, *, drops_alpha: bool = False) -> Pixels:
     """Return what a model must see: three channels, and white where nothing is drawn."""
-    values = sent(source).values.astype(float)
+    values = source.values.astype(float)
+    if source.mode == "I;16":
+        values //= 256
     if source.mode in {"LA", "RGBA"}:
         alpha = 1.0 if drops_alpha else values[..., -1:] / 255
         values = np.rint(alpha * values[..., :-1] + (1 - alpha) * 255)

@@ -27,7 +27,6 @@ from PIL import Image
 import medix_eval
 from medix_eval.data import lm_task, rows
 from medix_eval.errors import DatasetError
-from medix_eval.evaluation import pipeline
 from medix_eval.models import openai_server, transformers_model
 from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.phantom.dataset import model_folder
@@ -352,12 +351,14 @@ def test_a_fault_on_the_way_to_a_checkpoint_is_seen(
 def test_another_channel_order_is_seen_through_the_jpeg(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    as_jpeg = images.as_jpeg
+
     def harming(image: bytes, *, quality: int) -> bytes:
         out = io.BytesIO()
         other_channel_order(Image.open(io.BytesIO(image))).save(out, "PNG", compress_level=1)
-        return images.as_jpeg(out.getvalue(), quality=quality)
+        return as_jpeg(out.getvalue(), quality=quality)
 
-    monkeypatch.setattr(pipeline, "as_jpeg", harming)
+    monkeypatch.setattr(images, "as_jpeg", harming)
 
     found = differing(published(mirror, tmp_path), without_alpha, tolerance=JPEG_COSTS)
 

@@ -35,7 +35,7 @@ from medix_eval.models.vllm_server import VLLMServer, kept_servers, remember
 from medix_eval.phantom.dataset import model_folder, png, questions
 from medix_eval.phantom.dataset import prompt as prompt_of
 from medix_eval.records import Kind
-from medix_eval.storage.images import as_rgb, in_8_bits
+from medix_eval.storage.images import as_rgb, as_sent
 from medix_eval.testing import prompt_text, serving
 
 pytestmark = pytest.mark.vllm
@@ -307,7 +307,7 @@ def test_vllm_decodes_an_unusual_picture_as_transformers_is_shown_it(name: str) 
     image.save(out, format=kind, **options)
     stored = out.getvalue()
 
-    (seen,) = decoded_by_vllm([in_8_bits(stored)])
+    (seen,) = decoded_by_vllm([as_sent(stored)])
 
     assert differences([seen], [Pixels.of(as_rgb(stored))]) == []
 
