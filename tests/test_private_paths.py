@@ -139,8 +139,8 @@ metadata:
     )
     repeat = ("--repeat", "2", "--set", "generation.temperature=0.5")
     for more in ((), repeat, ("--control", "shuffle-options")):
-        tasks = "medqa" if "--control" in more else "medqa,ward_vqa"
-        code, _, err = run(*asked, "--tasks", tasks, *changed, *more)
+        named = "medqa" if "--control" in more else "medqa,ward_vqa"
+        code, _, err = run(*asked, "--tasks", named, *changed, *more)
         assert code == 0, err
     made = {path.parent: path.read_text() for path in private.glob("results/*/*/run.json")}
     one, two, *_ = sorted(made, key=lambda path: ("control" in made[path], "0.5" in made[path]))

@@ -89,7 +89,7 @@ class Run:
 
         if not (file := self.path / "repeats.json").is_file():
             return None
-        found, out = Repeats.model_validate_json(file.read_bytes()), self.path.parents[3]
+        found, out = Repeats.model_validate_json(file.read_bytes()), self.judged.folder.parents[1]
         return found.model_copy(update={"runs": tuple(str(out / one) for one in found.runs)})
 
     def samples(self) -> Iterator[JudgedSample]:
