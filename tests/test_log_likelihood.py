@@ -12,8 +12,10 @@ import yaml
 from lm_eval.tasks import TaskManager
 from scripted_servers import Run, records
 
+from medix_eval.data.tasks import load_tasks
 from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.phantom.dataset import model_folder
+from medix_eval.records import Kind
 from medix_eval.storage.bundled import bundled
 from medix_eval.testing import ScriptedServer
 
@@ -224,3 +226,22 @@ def test_a_run_that_was_written_is_not_resumed_as_one_by_likelihood(
 
     assert code == 2, err
     assert "mine" in err
+
+
+def test_every_text_task_with_options_has_a_twin_that_differs_in_nothing_else() -> None:
+    catalogue = load_tasks([bundled("tasks")])
+    plain = {
+        name: file
+        for name, file in catalogue.tasks.items()
+        if file.settings.kind is Kind.MULTIPLE_CHOICE
+        and (file.settings.modality, file.output_type) == ("text", "generate_until")
+        and "[fallback=" not in name
+    }
+
+    assert {*catalogue.groups["medix_ll"]} == {f"{name}_ll" for name in plain}
+    for name, file in plain.items():
+        twin = catalogue.tasks[f"{name}_ll"]
+        assert twin.settings == file.settings.model_copy(update={"fallbacks": ()})
+        assert (twin.dataset_path, twin.dataset_name) == (file.dataset_path, file.dataset_name)
+        assert (twin.split, twin.revision) == (file.split, file.revision)
+        assert catalogue.groups_of(twin.name) == ("medix_ll",)
