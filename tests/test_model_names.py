@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -186,6 +187,24 @@ def test_a_folder_is_one_model_in_whatever_form_it_is_named(
     assert [*(tmp_path / "out").glob("*/*/run.json")] == [manifest]
     assert (manifest.parent / "completions.jsonl").read_bytes() == before
     assert json.loads(manifest.read_text())["model"] == "weights"
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", os.fsdecode(b"caf\xe9"), "[/x]"])
+def test_a_folder_of_any_name_can_be_shown(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shutil.copytree(model_folder(), tmp_path / name)
+    monkeypatch.chdir(tmp_path / name)
+    text = ("--tasks", "medqa", "--limit", "1", "--protocol", "rules", "--backend", "hf")
+    text += ("--data-root", str(HUB), "--set", "generation.max_tokens=4")
+
+    code, said, err = run("--model", ".", *text, "--out", tmp_path / "out")
+
+    (made,) = manifests(tmp_path / "out")
+    shown = re.sub(r"[\n\x1b\udce9]", "?", name)
+    assert code in {0, 1}, err
+    assert made["model"] == shown
+    assert shown in said
 
 
 TASKS = {

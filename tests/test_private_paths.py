@@ -159,7 +159,7 @@ def test_nor_does_one_of_a_run_that_an_earlier_version_kept_under_its_path(
 ) -> None:
     private, shared = tmp_path / PRIVATE, tmp_path / "shared"
     shared.mkdir()
-    model = "/home/private-7f3a/weights/my-model"
+    model = "/data/private-7f3a/weights/my-model"
     (source,) = (V0_1 / "runs" / "rules").glob("*/*/run.json")
     old = private / "results" / slug(model) / source.parent.name
     shutil.copytree(source.parent, old)

@@ -42,15 +42,15 @@ def resolved(name: str, **flags: Any) -> ModelSource:
 def test_a_path_in_an_argument_is_known_by_its_name_and_tells_no_folder() -> None:
     one, two, plain = (
         parse_vllm_args(f"--chat-template {path} --dtype half", flag="").moving_a_score
-        for path in ("/home/me/a/t.jinja", "/home/me/b/t.jinja", "t.jinja")
+        for path in ("/data/mine/a/t.jinja", "/data/mine/b/t.jinja", "t.jinja")
     )
 
     assert one["chat-template"] != two["chat-template"]
     assert one["chat-template"].startswith("t.jinja (")
-    assert "me" not in one["chat-template"]
+    assert "mine" not in one["chat-template"]
     assert (one["dtype"], plain["chat-template"]) == ("half", "t.jinja")
-    lora = parse_vllm_args("--lora-modules a=/home/me/x b=/home/me/y", flag="").moving_a_score
-    assert "me" not in lora["lora-modules"]
+    lora = parse_vllm_args("--lora-modules a=/data/mine/x b=/data/mine/y", flag="").moving_a_score
+    assert "mine" not in lora["lora-modules"]
 
 
 def test_vllm_serves_what_it_can_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from medix_eval.data.tasks import Catalogue, mirror_at, open_catalogue
 from medix_eval.errors import ConfigError, UnknownName
 from medix_eval.models.resolve import ModelFlags, kind_of
 from medix_eval.results.store import JudgedRun, JudgedSample, find_judging, read_runs
-from medix_eval.storage.names import shown_name
+from medix_eval.storage.digests import shown_name
 
 if TYPE_CHECKING:
     from typing import Unpack

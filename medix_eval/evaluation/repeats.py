@@ -32,8 +32,8 @@ from medix_eval.results.statistics import (
 from medix_eval.results.store import JudgedRun, JudgedSample, read_run
 from medix_eval.rules.decide import Expected, chosen_option
 from medix_eval.rules.text import normalise, read
+from medix_eval.storage.digests import ShownName
 from medix_eval.storage.jsonl import write_text
-from medix_eval.storage.names import ShownName
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -53,8 +53,7 @@ from medix_eval.judging.protocol import (
 from medix_eval.models.resolve import resolve_model
 from medix_eval.records import CompletionRecord, Sample
 from medix_eval.results.store import TaskEntry
-from medix_eval.storage.digests import differences, digest
-from medix_eval.storage.names import marked_name
+from medix_eval.storage.digests import differences, digest, marked_name
 
 if TYPE_CHECKING:
     from medix_eval.data.lm_task import MedixTask

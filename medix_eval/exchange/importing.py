@@ -41,8 +41,7 @@ from medix_eval.results.store import (
     open_judging,
     open_run,
 )
-from medix_eval.storage.digests import digest
-from medix_eval.storage.names import shown_name
+from medix_eval.storage.digests import digest, shown_name
 
 _LAYOUTS = (
     (is_official, read_official),

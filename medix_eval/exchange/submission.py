@@ -36,8 +36,8 @@ from medix_eval.results.store import (
     newest,
     slug,
 )
+from medix_eval.storage.digests import ShownName
 from medix_eval.storage.mirror import sha256_of
-from medix_eval.storage.names import ShownName
 
 MANIFEST, SIGNATURE, NAMESPACE = "submission.json", "submission.json.sig", "medix-eval"
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -18,8 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_serializer, 
 from medix_eval.errors import ConfigError, UnknownName, first_error
 from medix_eval.records import Frozen, Kind
 from medix_eval.storage.bundled import bundled, read_mapping, set_key
-from medix_eval.storage.digests import digest
-from medix_eval.storage.names import without_folders
+from medix_eval.storage.digests import digest, without_folders
 
 JUDGING_VERSION = 5
 """Goes up with any score-affecting change to answer extraction, rules or reply reading, with

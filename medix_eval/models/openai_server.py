@@ -32,9 +32,9 @@ from medix_eval.errors import (
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind
 from medix_eval.records import IMAGE_MARK
+from medix_eval.storage.digests import marked_name, shown_name
 from medix_eval.storage.images import data_url
 from medix_eval.storage.jsonl import parsed
-from medix_eval.storage.names import marked_name, shown_name
 
 if TYPE_CHECKING:
     import aiohttp

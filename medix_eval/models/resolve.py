@@ -98,7 +98,7 @@ def _checkpoint(name: str, flags: ModelFlags, *, max_tokens: int, out: Path) -> 
         location = str(model_folder())
     elif Path(name).is_dir() and name:  # known by its own name, wherever it lies
         location = str(Path(name).resolve())
-        name = Path(location).name
+        name = "".join(one if one.isprintable() else "?" for one in Path(location).name)
     elif ":" in name or name.count("/") != 1:
         raise ConfigError(
             f"{name!r} is not a model",

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from medix_eval.errors import ConfigError
-from medix_eval.storage.names import marked_name, without_folders
+from medix_eval.storage.digests import marked_name, without_folders
 
 _SHORT = {
     "tp": "tensor-parallel-size",

@@ -9,7 +9,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from medix_eval.records import Frozen, Outcome
 from medix_eval.results.statistics import Agreement, Corrected, Difference, Share
-from medix_eval.storage.names import ShownName
+from medix_eval.storage.digests import ShownName
 
 FAILED = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 MIN_SLICE = 30

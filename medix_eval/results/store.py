@@ -33,9 +33,8 @@ from medix_eval.models.requests import unanswered
 from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.rules.answers import after_thinking
-from medix_eval.storage.digests import differences, digest, mark_of
+from medix_eval.storage.digests import ShownName, differences, digest, mark_of, marked_name
 from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
-from medix_eval.storage.names import ShownName, marked_name
 
 _LOG = logging.getLogger(__name__)
 _SHORT = 8
@@ -540,21 +539,20 @@ def folder_of(out: Path, manifest: RunManifest) -> Path:
 def shared(scores: Scores, run: Path) -> Scores:
     """Return scores as files have them, which tell nothing of the folders above the run."""
     name = f"{slug(scores.model)}/{scores.generation_digest[:_SHORT]}"
-    update: dict[str, Any] = {"run": f"{name}/{os.path.relpath(scores.run, run)}"}
-    if effect := scores.effect:
-        plain = os.path.relpath(effect.plain, run)
-        update["effect"] = effect.model_copy(update={"plain": plain})
-    return scores.model_copy(update=update)
+    place = f"{name}/{os.path.relpath(scores.run, run)}"
+    return _placed(scores, place, plain=lambda path: os.path.relpath(path, run))
 
 
 def load_scores(place: Path, run: Path, *, hint: str = _RESTORE) -> Scores:
     """Read the scores at a place of a run."""
     scores = load_record(Scores, place / "scores.json", hint=hint)
-    update: dict[str, Any] = {"run": str(place)}
-    if effect := scores.effect:
-        plain = os.path.normpath(run / effect.plain)
-        update["effect"] = effect.model_copy(update={"plain": plain})
-    return scores.model_copy(update=update)
+    return _placed(scores, str(place), plain=lambda path: os.path.normpath(run / path))
+
+
+def _placed(scores: Scores, place: str, *, plain: Callable[[str], str]) -> Scores:
+    effect = scores.effect
+    effect = effect and effect.model_copy(update={"plain": plain(effect.plain)})
+    return scores.model_copy(update={"run": place, "effect": effect})
 
 
 def distinct_names(runs: Sequence[JudgedRun]) -> list[str]:

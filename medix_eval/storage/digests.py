@@ -1,10 +1,21 @@
-"""Digests: one way to turn settings into the hexadecimal name of exactly these settings."""
+"""What things are known by: settings by a digest of exactly these, a path by its last part.
+
+Nothing that people share may tell the folders of somebody's machine.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+_PATH = re.compile(r"(?<![^\s=,\"'(\[{])/[^\s,\"')\]}]+")
+"""An absolute path within a text, such as the value of a flag."""
 
 
 def canonical(value: Any) -> str:
@@ -36,3 +47,35 @@ def differences(old: Any, new: Any, *, at: str = "") -> list[str]:
 def _short(value: Any) -> str:
     text = canonical(value)
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
+
+
+def shown_name(name: str) -> str:
+    """Return how a model is shown: of a path on somebody's machine the last part.
+
+    >>> shown_name("/data/step-500"), shown_name("MBZUAI/MediX-R1-8B")
+    ('step-500', 'MBZUAI/MediX-R1-8B')
+    """
+    paths = (kind(name) for kind in (PurePosixPath, PureWindowsPath))
+    return next((path.name for path in paths if path.is_absolute() and path.name), name)
+
+
+ShownName = Annotated[str, AfterValidator(shown_name)]
+
+
+def marked_name(name: str) -> str:
+    """Return a name; of a path the last part and what tells it from others that end so.
+
+    >>> marked_name("/data/step-500"), marked_name("qwen3")
+    ('step-500 (c9148643)', 'qwen3')
+    """
+    shown = shown_name(name)
+    return name if shown == name else f"{shown} ({digest(name)[:8]})"
+
+
+def without_folders(text: str, name: Callable[[str], str] = shown_name) -> str:
+    """Return a text with the name of each absolute path in it in place of the path.
+
+    >>> without_folders("prompt.template=/data/plain.jinja")
+    'prompt.template=plain.jinja'
+    """
+    return _PATH.sub(lambda found: name(found[0]), text)

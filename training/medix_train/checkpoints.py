@@ -22,7 +22,7 @@ from medix_eval.models.checkpoint import refused
 from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.records import Frozen, Outcome
 from medix_eval.storage.bundled import bundled
-from medix_eval.storage.digests import digest
+from medix_eval.storage.digests import digest, shown_name
 from medix_eval.storage.jsonl import JsonLines, read_lines
 from medix_eval.storage.version import __version__
 from medix_train.reading import MODALITIES, SHAPE
@@ -207,12 +207,6 @@ def merged(checkpoint: Path, *, recipe: Recipe, to: Path) -> Path:
     return to
 
 
-def _shared(name: str) -> str:
-    """Return a hub name, or a folder's own name without those above it."""
-    is_here = Path(name).exists() or Path(name).is_absolute()
-    return Path(name).resolve().name if is_here else name
-
-
 def export(checkpoint: Path, *, to: Path, recipe: Recipe, evaluation: Evaluation | None) -> None:
     """Write what `medix-eval --model` and everything else can load, with a card."""
     shutil.rmtree(to, ignore_errors=True)
@@ -221,8 +215,8 @@ def export(checkpoint: Path, *, to: Path, recipe: Recipe, evaluation: Evaluation
     environment = Environment(trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 (Markdown)
     card = environment.from_string((bundled("recipes") / "card.md.jinja").read_text("utf-8"))
     weights = (f"{name} {value:g}" for name, value in recipe.reward.weights)
-    shown = {"base": json.dumps(_shared(recipe.model.path)), "data": _shared(recipe.data.path)}
-    shown |= {"weights": ", ".join(weights)}
+    base, data = map(shown_name, (recipe.model.path, recipe.data.path))
+    shown = {"base": json.dumps(base), "data": data, "weights": ", ".join(weights)}
     shown |= {"version": __version__, "digest": digest(recipe.model_dump(mode="json"))[:8]}
     text = card.render(recipe=recipe, evaluation=evaluation, **shown)
     (to / "README.md").write_text(text, encoding="utf-8")
