@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -77,7 +76,9 @@ def test_a_name_that_is_none_is_refused(run: Run, tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["x" * 256, "é" * 128, "a/" + "x" * 5000, "a\0b", "a\nb", "\ud800", "/x" * 2048]
+    "name",
+    ["x" * 256, "é" * 128, "a/" + "x" * 5000, "a\0b", "a\nb", "\ud800", "/x" * 2048],
+    ids=range(7),
 )
 @pytest.mark.parametrize("prefix", ["", "openai:", "replay:"])
 def test_a_models_name_that_is_none_is_refused(run: Run, prefix: str, name: str) -> None:
@@ -189,19 +190,19 @@ def test_a_folder_is_one_model_in_whatever_form_it_is_named(
     assert json.loads(manifest.read_text())["model"] == "weights"
 
 
-@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", os.fsdecode(b"caf\xe9"), "[/x]"])
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "[bold]", "a|b", "médecin 医"])
 def test_a_folder_of_any_name_can_be_shown(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     shutil.copytree(model_folder(), tmp_path / name)
     monkeypatch.chdir(tmp_path / name)
     text = ("--tasks", "medqa", "--limit", "1", "--protocol", "rules", "--backend", "hf")
-    text += ("--data-root", str(HUB), "--set", "generation.max_tokens=4")
+    common = (*text, "--data-root", HUB, "--set", "generation.max_tokens=4")
 
-    code, said, err = run("--model", ".", *text, "--out", tmp_path / "out")
+    code, said, err = run("--model", ".", *common, "--out", tmp_path / "out")
 
     (made,) = manifests(tmp_path / "out")
-    shown = re.sub(r"[\n\x1b\udce9]", "?", name)
+    shown = re.sub(r"[\n\x1b]", "?", name)
     assert code in {0, 1}, err
     assert made["model"] == shown
     assert shown in said
