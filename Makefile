@@ -29,10 +29,10 @@ demo-train: dev ## train a half-trained model with GRPO, and compare it with wha
 	.venv/bin/medix-eval --model training/recipes/phantom-half --backend hf --tasks phantom \
 	    --protocol rules --out results/demo-train
 	.venv/bin/python training/phantom/demo_train.py --out results/demo-train/trained
-	.venv/bin/medix-eval --model results/demo-train/trained/model --backend hf --tasks phantom \
-	    --protocol rules --out results/demo-train
+	.venv/bin/medix-eval --model results/demo-train/trained/model --name phantom-trained --backend hf \
+	    --tasks phantom --protocol rules --out results/demo-train
 	.venv/bin/medix-eval compare results/demo-train/*phantom-half/* \
-	    results/demo-train/*trained__model/*
+	    results/demo-train/phantom-trained/*
 
 test: dev ## run the tests
 	.venv/bin/python -m pytest -n 2

@@ -270,3 +270,33 @@ def test_a_thumbnail_of_a_report_shows_what_the_model_saw() -> None:
     thumbnail = base64.b64decode(url.partition(",")[2])
 
     assert abs(grey(thumbnail).mean() - EIGHT.mean()) < 3
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "clear", "other"),
+    [
+        pytest.param(16, 2, b"\x12\x34" * 3 + b"\x80\0" * 3, b"\x12\x34" * 3, 128, id="16-bit RGB"),
+        pytest.param(8, 2, b"\x12" * 3 + b"\x80" * 3, b"\0\x12" * 3, 128, id="8-bit RGB"),
+        pytest.param(4, 0, b"\x78", b"\0\7", 136, id="4-bit grey"),
+        pytest.param(2, 0, b"\x60", b"\0\1", 170, id="2-bit grey"),
+        pytest.param(8, 0, b"\x07\x80", b"\0\7", 128, id="8-bit grey"),
+    ],
+)
+def test_the_transparent_shade_of_a_png_is_white_at_any_depth(
+    depth: int, colour: int, row: bytes, clear: bytes, other: int
+) -> None:
+    image = png((2, 1, depth, colour), (b"tRNS", clear), raw=b"\0" + row)
+
+    assert damage(image) == ""
+    assert [as_rgb(image).getpixel((x, 0)) for x in (0, 1)] == [(255,) * 3, (other,) * 3]
+
+
+def test_a_large_tiff_and_a_float_of_any_range_are_shown() -> None:
+    for form in ({"big_tiff": True}, {}):
+        values = np.array([[-3e38, 3e38]], dtype=np.float32)
+        out = io.BytesIO()
+        Image.fromarray(values).save(out, "TIFF", **form)
+
+        assert damage(out.getvalue()) == ""
+        drawn = as_rgb(out.getvalue())
+        assert [drawn.getpixel((x, 0)) for x in (0, 1)] == [(0,) * 3, (255,) * 3]

@@ -411,6 +411,30 @@ def test_a_report_scores_as_its_lists_allow(listed: dict[str, Any], most: int) -
     assert usable == ([*range(most + 1)] if listed else [0, 5, None])
 
 
+@pytest.mark.parametrize(
+    ("lists", "score", "labels"),
+    [
+        ({"Missing": [{"urgency": "Urgent ", "BY": "Presence"}]}, 2, ("missing", "missing_urgent")),
+        ({"missing": [{"urgency": "urgent", "by": None}]}, 2, ("missing", "missing_urgent")),
+        ({"contradicted": [{"By": "Side"}]}, 2, ("contradicted", "laterality")),
+        ({"missing": "none", "invented": ["None"], "contradicted": None}, 5, ()),
+        ({"missing": "effusion"}, 4, ("missing",)),
+        ({"missing": [{"finding": "mass", "correct_side": "left"}]}, 4, ("missing",)),
+    ],
+)
+def test_lists_in_any_spelling_bind_the_score(
+    lists: dict[str, Any], score: int, labels: tuple[str, ...]
+) -> None:
+    text = json.dumps({"missing": [], "contradicted": [], "invented": [], "score": score} | lists)
+    more = json.dumps({**json.loads(text), "score": min(5, score + 1)})
+
+    assert read_points(text, scale=(0, 5)) == score
+    assert labels_of(text) == labels
+    if labels:
+        with pytest.raises(ReplyUnusable, match="contradicts itself"):
+            read_points(more, scale=(0, 5))
+
+
 def test_what_a_page_shows_of_a_reply_is_text_that_a_file_can_hold() -> None:
     reply = '{"reason": "\\ud83d", "x": NaN, "y": 1e999, "relation": "same", "score": 1}'
 

@@ -93,7 +93,7 @@ def test_a_changed_pattern_is_another_digest_of_its_tasks_only(
         name: one.digest for name, one in CATALOGUE.tasks.items()
     }
     assert {name for name in before if before[name].digest != after[name].digest} == {
-        "medqa", "medqa[fallback=gbaker]",
+        "medqa", "medqa[fallback=gbaker]", "medqa_ll",
     }  # fmt: skip
 
 

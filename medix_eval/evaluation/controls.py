@@ -90,6 +90,9 @@ class Control:
         return task.kind is Kind.MULTIPLE_CHOICE
 
 
+_FOR = {"normal report": "reports, such as mimic_cxr_report_generation; `normal_report` says it"}
+
+
 def refuse_unfit(control: Control, tasks: Mapping[str, TaskSettings]) -> None:
     """Refuse tasks on which a control would change nothing."""
     unfit = [name for name, task in tasks.items() if not control.fits(task)]
@@ -98,7 +101,7 @@ def refuse_unfit(control: Control, tasks: Mapping[str, TaskSettings]) -> None:
         fit = ",".join(name for name in tasks if name not in unfit)
         raise ConfigError(
             f"--control {control.name}: no {what} in {', '.join(unfit)}",
-            hint=f"--tasks {fit}" if fit else f"it is for tasks with {what}",
+            hint=f"--tasks {fit}" if fit else f"it is for {_FOR.get(what, f'tasks with {what}')}",
         )
 
 

@@ -34,6 +34,8 @@ _SAID = re.compile(
 _KEY = re.compile(rf"(?i)(?:{_NOUN}|correct)")
 """A key of an object that gives a verdict."""
 _RELATION = re.compile(r'(?i)"\s*relation\s*"\s*:\W*(\w*)')
+_NOTHING = frozenset({"none", "nothing", "no", "n/a", "-"})
+"""In place of an empty list."""
 _SERIOUS = 2
 """Points that a report has at most where one of its errors is serious, as report.txt says."""
 _REFUSED = "refused"
@@ -97,8 +99,8 @@ def labels_of(reply: str, more: Pairs = ()) -> tuple[str, ...]:
     """Return what a verdict says in words of its schema: the relation, or a report's errors."""
     details = details_of(reply, more)
     labels = {one for one in _relations(details.items()) if one in RELATIONS}
-    for name, error in _errors(details):
-        by = str(error.get("by", ""))
+    for name, error in _errors(details.items()):
+        by = error.get("by", "")
         is_only_vague = name == "missing" and by not in {"", "presence"}  # its side or site
         is_urgent = error.get("urgency") == "urgent" and not is_only_vague
         labels |= {name, f"{name}_urgent" if is_urgent else name}
@@ -115,12 +117,17 @@ def _relations(pairs: Iterable[tuple[str, Any]]) -> Iterator[str]:
                 yield next(iter(re.findall(r"\w+", str(one).casefold())), "")
 
 
-def _errors(details: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the errors of a report by their list; one that is no object has no properties."""
-    for name in _LISTS:
-        listed = details.get(name)
-        for error in listed if isinstance(listed, list) else ():
-            yield name, error if isinstance(error, dict) else {}
+def _errors(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield the errors of a report by their list, in lower case; one that is text has no words."""
+
+    def plain(text: object) -> str:
+        return str(text).strip().casefold()
+
+    for key, value in pairs:
+        for one in value if isinstance(value, list) else [value]:
+            if plain(key) in _LISTS and one and plain(one) not in _NOTHING:
+                told = one.items() if isinstance(one, dict) else ()
+                yield plain(key), {plain(k): plain(v) for k, v in told if v is not None}
 
 
 def read_points(
@@ -158,15 +165,17 @@ def read_points(
 
 def _points(verdict: str, scale: tuple[int, int]) -> int | None:
     """Return the one score of a JSON object, a whole number: 1, 1.0 or "1"; None for "refused"."""
-    found: list[tuple[str, Any]] = []  # in the objects of its lists, too
+    levels: list[list[tuple[str, Any]]] = []  # the objects of its lists first
 
     def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found.extend(pairs)
+        levels.append(pairs)
         return dict(pairs)
 
     try:
         json.loads(verdict, strict=False, object_pairs_hook=kept)
-        ((_, score),) = (pair for pair in found if _KEY.search(pair[0]))
+        *inner, found = levels
+        beside = [pair for one in inner for pair in one if re.fullmatch(f"(?i){_NOUN}", pair[0])]
+        ((_, score),) = [*beside, *(pair for pair in found if _KEY.search(pair[0]))]
         is_refusal = str(score).casefold() == _REFUSED
         is_number = not isinstance(score, bool) and "_" not in str(score)
         points = scale[0] if is_refusal else float(score) if is_number else math.nan
@@ -183,16 +192,16 @@ def _points(verdict: str, scale: tuple[int, int]) -> int | None:
 
 def _misfit(pairs: Iterable[tuple[str, Any]], points: int | None, scale: tuple[int, int]) -> str:
     """Return what a report's lists say that its score does not; empty if they agree."""
-    lists = {key: value for key, value in pairs if key in _LISTS}
-    is_faulty = any(lists.values())
+    pairs = list(pairs)
+    errors, lists = [*_errors(pairs)], {key.strip().casefold() for key, _ in pairs}
     if points is None or points == scale[1]:
-        return "errors" if is_faulty else ""
-    if not is_faulty and len(lists) == len(_LISTS) and points != scale[0]:
+        return "errors" if errors else ""
+    if not errors and lists.issuperset(_LISTS) and points != scale[0]:
         return "no error"
     serious = any(
         (error.get("urgency") == "urgent" and error.get("by", "presence") == "presence")
         or (name, error.get("by")) == ("contradicted", "side")
-        for name, error in _errors(lists)
+        for name, error in errors
     )
     return "a serious error" if serious and points > _SERIOUS else ""
 

@@ -37,6 +37,8 @@ _SIGNATURES = {
     b"BM": "image/bmp",
     b"II*\x00": "image/tiff",
     b"MM\x00*": "image/tiff",
+    b"II+\x00": "image/tiff",
+    b"MM\x00+": "image/tiff",
 }
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 _MOST_PIXELS, _LONGEST = 89_478_485, 65_500
@@ -94,7 +96,14 @@ def opened(image: bytes) -> Image.Image:
     """Open an encoded image; its pixels are decoded once they are wanted."""
     from PIL import Image  # noqa: PLC0415
 
-    return Image.open(io.BytesIO(image), formats=_FORMATS)
+    picture = Image.open(io.BytesIO(image), formats=_FORMATS)
+    if picture.format == "PNG":  # Pillow scales the pixels, but not what is clear
+        clear, depth = picture.info.get("transparency"), image[_PNG_DEPTH]
+        if isinstance(clear, tuple) and picture.mode == "RGB" and depth > 8:  # noqa: PLR2004
+            picture.info["transparency"] = tuple(one >> 8 for one in clear)
+        elif picture.mode == "L" and isinstance(clear, int):
+            picture.info["transparency"] = clear * 255 // (2**depth - 1)
+    return picture
 
 
 def data_url(image: bytes) -> bytes:
@@ -205,7 +214,7 @@ def _narrowed(picture: Image.Image) -> Image.Image:
     if values.dtype.kind != "f" and low >= 0:
         shades = values >> max(0, int(high).bit_length() - 8)
     else:
-        shades = (values - low) * (255 / (high - low or 1.0))
+        shades = (values.astype(np.float64) - low) * (255 / (high - low or 1.0))
     shades = shades.astype(np.uint8)
     if getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == _MIN_IS_WHITE:
         shades = 255 - shades
