@@ -151,21 +151,61 @@ def test_a_file_that_changed_in_size_and_time_alone_unseen_is_read_again(tmp_pat
     assert after.fingerprint() == {"rows.csv": sha256(file.read_bytes()).hexdigest()}
 
 
-def test_readings_that_are_outdated_or_of_folders_that_are_gone_are_removed(
+def test_readings_that_are_outdated_or_of_folders_that_are_gone_are_removed_later(
     open_rows: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    for answer in ("a", "b"):
-        task = open_rows([{"question": "q", "answer": answer}])
-    readings = [one for one in (tmp_path / "cache/medix-eval").glob("*/*") if one.is_dir()]
-    assert len(readings) == 1
-    assert readings[0] in Path(task.rows.cache_files[0]["filename"]).parents
+
+    def readings() -> list[Path]:
+        return [one for one in (tmp_path / "cache/medix-eval").glob("*/*") if one.is_dir()]
+
+    open_rows([{"question": "q", "answer": "a"}])
+    task = open_rows([{"question": "q", "answer": "b"}])
+    assert len(readings()) == 2  # another process may still read the older one
+    for one in readings():
+        os.utime(one, (0, 0))
+    task = open_rows([{"question": "q", "answer": "b"}])
+    (reading,) = readings()
+    assert reading in Path(task.rows.cache_files[0]["filename"]).parents
 
     shutil.move(tmp_path / "hub", tmp_path / "moved")
-    again = open_task(load_tasks([tmp_path / "tasks"]).tasks["mine"], data_root=tmp_path / "moved")
+    file = load_tasks([tmp_path / "tasks"]).tasks["mine"]
+    open_task(file, data_root=tmp_path / "moved")
+    assert reading.exists()
+    os.utime(reading.parent / "source", (0, 0))
+    again = open_task(file, data_root=tmp_path / "moved")
 
-    assert not readings[0].exists()
+    assert not reading.exists()
     assert again.rows[0]["answer"] == "b"
+
+
+def test_two_splits_of_one_folder_keep_a_reading_each(tmp_path: Path) -> None:
+    folder = tmp_path / "hub/org/name"
+    folder.mkdir(parents=True)
+    for split in ("validation", "test"):
+        (folder / f"{split}.csv").write_text(f"question,answer\nq,{split}\n")
+
+    first = task_on(tmp_path, test_split="test")
+    made = Path(first.rows.cache_files[0]["filename"])
+    other = task_on(tmp_path, test_split="validation")
+
+    assert made.parents[4] != Path(other.rows.cache_files[0]["filename"]).parents[4]
+    assert [one.rows[0]["answer"] for one in (first, other)] == ["test", "validation"]
+
+
+def test_a_folder_named_like_a_reader_is_not_taken_for_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place, answer in (("d", "read"), ("csv/d", "other")):
+        Path(place).mkdir(parents=True)
+        Path(place, "ward.csv").write_text(f"question,answer\nq,{answer}\n")
+    files = {"data_files": {"test": "d/ward.csv"}}
+
+    task = task_on(None, tmp_path / "tasks", dataset_path="csv", dataset_kwargs=files)
+
+    assert task.rows[0]["answer"] == "read"
+    assert task.fingerprint() == {"ward.csv": sha256(Path("d/ward.csv").read_bytes()).hexdigest()}
 
 
 def test_images_that_are_fetched_do_not_make_the_rows_be_read_again(

@@ -116,6 +116,26 @@ def test_another_address_goes_on_only_if_somebody_says_that_it_is_the_same_model
     assert all(f"openai:scripted ({host})" in index for host in hosts)
 
 
+def test_vouching_never_leaves_a_run_of_ones_own_nor_chooses_among_several(
+    run: Run, serve: Serve, tmp_path: Path
+) -> None:
+    servers = [serve(answers_b) for _ in range(3)]
+    for server in servers[:2]:
+        run(*candidate(server), *RULES, "--out", tmp_path)
+
+    code, _, _ = run(
+        *candidate(servers[0]), "--same-model", *RULES, "--limit", "5", "--out", tmp_path
+    )
+    assert code == 0
+    assert [len(server.requests) for server in servers] == [5, 3, 0]
+
+    code, _, err = run(*candidate(servers[2]), "--same-model", *RULES, "--out", tmp_path)
+
+    assert code == 2
+    assert "--same-model: openai:scripted has runs at 127.0.0.1:" in err
+    assert servers[2].requests == []
+
+
 def test_a_server_that_has_another_model_under_the_name_is_refused(
     run: Run, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -293,7 +293,6 @@ HONOURED_BY_STOCK_ONLY: dict[str, Any] = {
     "fewshot_delimiter": "\n",
     "fewshot_config": "my.examples",
     "fewshot_config.samples": [{"question": "q", "answer": "a"}],
-    "fewshot_config.split": "train",
     "num_fewshot": 5,
     "generation_kwargs": ["until"],
     "generation_kwargs.until": ["\n\n"],

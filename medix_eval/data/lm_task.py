@@ -104,7 +104,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
                 others = [
                     one for split in files if split != self._test_split for one in files[split]
                 ]
-                source = (self._folder or files[self._test_split][0], self.DATASET_NAME, options)
+                place = self._folder or files[self._test_split][0]
+                source = (place, self.DATASET_NAME, options, self._test_split)
                 options["cache_dir"] = cache_of(source, self.table_hashes, others)
             super().download(options)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -360,7 +361,8 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
 
         A link is followed: `datasets` follows some, and would name files outside of the folder.
         """
-        folder = Path(self.DATASET_PATH) if self.DATASET_PATH else None
+        path = self.DATASET_PATH  # a reader of `datasets` comes before a folder of its name
+        folder = Path(path) if path and path not in _PACKAGED_DATASETS_MODULES else None
         return folder.resolve() if folder and folder.is_dir() else None
 
     @cached_property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import time
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -86,7 +87,8 @@ def cache_of(source: Sequence[Any], scored: Mapping[str, str], others: Iterable[
     Left alone it would take rows read earlier from another copy, or from files changed since, if
     the card names files: then its cache is known by name and card only. So it is known here by its
     `source` (path first), the hashes of the `scored` files and the state of the files of `others`.
-    Readings of the same source that are outdated are removed, and those of sources that are gone.
+    Readings of the same source that are outdated are removed, and those of sources that are gone;
+    not those of late, which another process may read or write.
     """
     states = [
         (str(path), (of := path.stat()).st_size, of.st_mtime_ns, of.st_ctime_ns) for path in others
@@ -96,15 +98,23 @@ def cache_of(source: Sequence[Any], scored: Mapping[str, str], others: Iterable[
     now = home / digest([dict(scored), states])[:16]
     home.mkdir(parents=True, exist_ok=True)
     (home / _SOURCE).write_text(str(source[0]), encoding="utf-8")
-    outdated = [one for one in home.iterdir() if one.is_dir() and one != now]
+    outdated = [
+        one for one in home.iterdir() if one.is_dir() and one != now and _is_old(one, _HOUR)
+    ]
     for note in place.glob(f"*/{_SOURCE}"):
         with suppress(OSError):  # another process may clean up, too
-            outdated += [] if Path(note.read_text(encoding="utf-8")).exists() else [note.parent]
+            is_gone = not Path(note.read_text(encoding="utf-8")).exists()
+            outdated += [note.parent] if is_gone and _is_old(note, _WEEK) else []
     for one in outdated:
         shutil.rmtree(one, ignore_errors=True)
     return str(now)
 
 
+def _is_old(path: Path, seconds: float) -> bool:
+    return time.time() - path.stat().st_mtime > seconds
+
+
+_HOUR, _WEEK = 3_600.0, 604_800.0
 _SOURCE = "source"
 """A file beside the readings of one source: where it lies."""
 

@@ -363,7 +363,8 @@ _LONGEST_NAME = 100
 def _checked_name(name: Any) -> str:
     """Return a name in the one way to write it, or raise `ConfigError`."""
     text = normalize("NFC", name) if isinstance(name, str) else ""
-    is_plain = text == shown_name(text.strip()) and text.isprintable()
+    is_path = "://" in text or text.startswith(("~/", "./", "../"))
+    is_plain = text == shown_name(text.strip()) and text.isprintable() and not is_path
     if not is_plain or not 0 < len(text) <= _LONGEST_NAME:
         raise ConfigError(
             f"--name {str(name)[:60]!r} is not a name",

@@ -90,7 +90,9 @@ class Control:
         return task.kind is Kind.MULTIPLE_CHOICE
 
 
-_FOR = {"normal report": "reports, such as mimic_cxr_report_generation; `normal_report` says it"}
+_FOR = {
+    "normal report": "reports, such as mimic_cxr_report_generation, and `normal_report` in the file"
+}
 
 
 def refuse_unfit(control: Control, tasks: Mapping[str, TaskSettings]) -> None:

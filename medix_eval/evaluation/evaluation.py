@@ -141,15 +141,18 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         hardware=_hardware(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    if elsewhere := made_elsewhere(settings.out, manifest):
+    has_own = folder_of(settings.out, manifest).exists()
+    if not has_own and (
+        elsewhere := made_elsewhere(settings.out, manifest, one=settings.same_model)
+    ):
         was, now = (one.generation["model"].get("host") for one in (elsewhere, manifest))
         if settings.same_model:
             found = {key: getattr(elsewhere, key) for key in ("generation", "generation_digest")}
             manifest = manifest.model_copy(update=found)
             _LOG.info("goes on with the run at %s, now asking %s", was, now)
-        elif not folder_of(settings.out, manifest).exists():
+        else:
             _LOG.info("another run than that at %s; --same-model would go on with it", was)
-    elif settings.same_model and not folder_of(settings.out, manifest).exists():
+    elif settings.same_model and not has_own:
         _LOG.warning("--same-model: no run at another address has these settings; one is begun")
     if settings.accept_data_change:
         manifest = apart_from_other_data(settings.out, manifest)

@@ -135,6 +135,12 @@ class Repeats(Frozen):
 def evaluate_repeatedly(settings: Settings, catalogue: Catalogue, *, times: int) -> Repeats:
     """Run an evaluation with `times` seeds, one after the other, and write `repeats.json`."""
     refuse_equal(settings, times=times)
+    if weighed := [
+        n for n in settings.tasks if catalogue.tasks[n].output_type == "multiple_choice"
+    ]:
+        raise ConfigError(
+            f"--repeat: {', '.join(weighed)}: likelihoods are no draw, and stay the same"
+        )
     first = settings.protocol.generation.seed
     seeds = tuple(range(first, first + times))
     folders = [

@@ -208,13 +208,16 @@ class RunFolder:
         was, now = dict(self.manifest.served), dict(told)
         if vouched:
             was, now = ({key: one[key].partition(" (")[0] for key in one} for one in (was, now))
-        if differ := differences(was, now) if was else []:
+        both = was.keys() & now.keys()  # a server of another version tells more, or less
+        if differ := differences({key: was[key] for key in both}, {key: now[key] for key in both}):
             raise ConfigError(
                 f"{self.path}: the server has another model now: {', '.join(differ)}",
                 hint="name it with --name NAME to start another run; if only its folder moved, "
                 "--same-model",
             )
-        self.manifest = self.manifest.model_copy(update={"served": dict(told)})
+        self.manifest = self.manifest.model_copy(
+            update={"served": {**self.manifest.served, **told}}
+        )
         self.save_manifest()
 
     def answered_rows(self, task: str) -> set[int]:
@@ -570,8 +573,11 @@ def distinct_names(runs: Sequence[JudgedRun]) -> list[str]:
     return names
 
 
-def made_elsewhere(out: Path, manifest: RunManifest) -> RunManifest | None:
-    """Return the newest run that differs from this one in the address of its server alone."""
+def made_elsewhere(out: Path, manifest: RunManifest, *, one: bool) -> RunManifest | None:
+    """Return the newest run that differs from this one in the address of its server alone.
+
+    Raises `ConfigError` if there are several and it must be `one`: they may be several models.
+    """
 
     def without_host(one: RunManifest) -> dict[str, Any]:
         model = one.generation.get("model", {})
@@ -580,10 +586,16 @@ def made_elsewhere(out: Path, manifest: RunManifest) -> RunManifest | None:
     alike = []
     for file in out.glob(f"{slug(manifest.model)}/*/run.json"):
         with suppress(ConfigError):  # a damaged one is none of ours
-            one = load_run_manifest(file.parent)
-            is_alike = without_host(one) == without_host(manifest)
-            alike += [one] if is_alike and one.generation != manifest.generation else []
-    return max(alike, key=lambda one: one.started, default=None)
+            found = load_run_manifest(file.parent)
+            is_alike = without_host(found) == without_host(manifest)
+            alike += [found] if is_alike and found.generation != manifest.generation else []
+    if one and len(alike) > 1:
+        hosts = ", ".join(str(found.generation["model"].get("host")) for found in alike)
+        raise ConfigError(
+            f"--same-model: {manifest.model} has runs at {hosts}",
+            hint="ask at one of these addresses, or choose another --out",
+        )
+    return max(alike, key=lambda run: run.started, default=None)
 
 
 def _data_changes(old: RunManifest, new: RunManifest) -> list[str]:
