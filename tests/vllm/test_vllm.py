@@ -40,10 +40,8 @@ from medix_eval.testing import prompt_text, serving
 
 pytestmark = pytest.mark.vllm
 
-LONG = "--max-model-len 4096"
-"""More than the phantom has learnt, so that a judge's prompt fits in."""
-SHORT = "phantom_multiple_choice,phantom_closed,phantom_open"
-"""A verdict on a report would not fit into the 1,024 positions that the phantom has."""
+LONG = "--max-model-len 4096 --hf-overrides.text_config.max_position_embeddings=4096"
+"""More than the phantom has learnt, so that a judge's prompt fits in, and a reason without end."""
 ENVIRONMENT = {
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -217,23 +215,29 @@ def test_a_schema_is_followed_without_a_blank(served: Served) -> None:
     assert len([one for one in replies if isinstance(one, Completion)]) == len(asked)
 
 
-@pytest.mark.skip(reason="prompt and verdict exceed the phantom's 1,024 positions, and vLLM ends")
+@pytest.mark.parametrize(("reply", "calls"), [("score", 1), (None, 2)])
 def test_a_judge_that_vllm_serves_gives_votes_that_can_be_read(
-    served: Served, through_vllm: Path
+    served: Served, through_vllm: Path, reply: str | None, calls: int
 ) -> None:
-    """Its opinions are worthless, their form is not. It is the server that is up already."""
+    """Its opinions are worthless, their form is not. It is the server that is up already.
+
+    Asked for a reason it never comes to an end; then it is asked for the score alone.
+    """
     (replay,) = through_vllm.rglob("completions.jsonl")
-    out = served.out
+    out = served.out / str(reply)
+    (kept,) = kept_servers(served.out / ".servers")
+    remember(out / ".servers", kept)
+    forms = [f"judge.{kind}.reply={reply}" for kind in ("question", "report") if reply]
     code, _, err = run(
-        *("--model", f"replay:{replay}", "--tasks", SHORT, "--limit", "8", "--out", out),
+        *("--model", f"replay:{replay}", "--tasks", "phantom", "--limit", "8", "--out", out),
         *("--judge", "phantom", "--judge-backend", "vllm", "--judge-vllm-args", LONG),
-        *("--keep-server", "--no-cache"),
+        *("--keep-server", "--no-cache", *(word for form in forms for word in ("--set", form))),
     )
 
     votes = [vote for one in records(out, "verdicts.jsonl") for vote in one.get("votes", ())]
     assert code == 0, err
-    assert len(votes) >= 2 * 3 * 8
-    assert all(vote["points"] is not None and vote["calls"] == 1 for vote in votes)
+    assert len(votes) >= 2 * 4 * 8
+    assert all(vote["points"] is not None and vote["calls"] == calls for vote in votes)
     assert "stays up on port" in err
     assert not list(out.rglob("vllm-judge.log"))
 
