@@ -11,10 +11,9 @@ import pytest
 import yaml
 from lm_eval.tasks import TaskManager
 from scripted_servers import Run, records
+from text_models import plain_tokenizer, write_text_model
 
 from medix_eval.data.tasks import load_tasks
-from medix_eval.models.torch_cpu import declare_missing_operators
-from medix_eval.phantom.dataset import model_folder
 from medix_eval.records import Kind
 from medix_eval.storage.bundled import bundled
 from medix_eval.testing import ScriptedServer
@@ -33,35 +32,15 @@ output_type: multiple_choice
 @pytest.fixture(scope="module")
 def weigher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random text model that is sure of itself, so that options differ."""
-    declare_missing_operators()
-    import torch  # noqa: PLC0415 (after the declaration)
     from tokenizers.processors import TemplateProcessing  # noqa: PLC0415
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415
 
-    folder = tmp_path_factory.mktemp("weigher")
-    tokenizer = AutoTokenizer.from_pretrained(model_folder())
-    tokenizer.chat_template = "{{ messages[0]['content'] }}\n"
+    tokenizer = plain_tokenizer()
     tokenizer.bos_token = tokenizer.eos_token  # which every text begins with, as Llama's do
     begins = {"single": f"{BEGIN} $A", "special_tokens": [(BEGIN, tokenizer.bos_token_id)]}
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(**begins)
     assert tokenizer.bos_token == BEGIN
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=8192,
-        initializer_range=1.0,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    sure = {"max_position_embeddings": 8192, "initializer_range": 1.0}
+    return write_text_model(tmp_path_factory.mktemp("weigher"), tokenizer, **sure)
 
 
 def ours(run: Run, model: Path, *names: str, out: Path, more: tuple[str, ...] = ()) -> Any:

@@ -124,6 +124,14 @@ def test_what_four_letters_are_worth(call: Run) -> None:
             "cannot be combined",
             id="control",
         ),
+        pytest.param(
+            ["--repeat", "2", *WARM, "--tasks", "medqa_ll"], "medqa_ll: likelihoods", id="weighed"
+        ),
+        pytest.param(
+            ["--repeat", "2", *WARM, "--tasks", "medqa_ll", "--dry-run"],
+            "medqa_ll: likelihoods",
+            id="weighed, planned",
+        ),
     ],
 )
 def test_repetitions_that_cannot_differ_are_refused(call: Run, argv: list[str], why: str) -> None:

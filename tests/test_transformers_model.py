@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from text_models import plain_tokenizer, write_text_model
 
 from medix_eval.errors import ConfigError, RequestRefused, RequestRejected, ServerError
 from medix_eval.judging.replies import verdict_schema
 from medix_eval.models.chat import Completion, Prompt, Sampling
 from medix_eval.models.checkpoint import folder_identity, split_revision
 from medix_eval.models.held_to_schema import held
-from medix_eval.models.torch_cpu import declare_missing_operators
 from medix_eval.models.transformers_model import TransformersModel
 from medix_eval.phantom.dataset import model_folder, png, questions
 from medix_eval.phantom.dataset import prompt as prompt_of
@@ -91,29 +91,8 @@ def test_an_answer_cut_off_says_so() -> None:
 @pytest.fixture(scope="module")
 def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen3 that knows no images, with the phantom's tokenizer."""
-    declare_missing_operators()
-    import torch  # noqa: PLC0415
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415
-
     folder = tmp_path_factory.mktemp("text-model")
-    tokenizer = AutoTokenizer.from_pretrained(model_folder())
-    tokenizer.chat_template = "{{ messages[0]['content'] }}\n"
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=256,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_text_model(folder, plain_tokenizer(), max_position_embeddings=256)
 
 
 @pytest.mark.slow

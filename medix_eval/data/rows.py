@@ -68,17 +68,12 @@ def local_files(
     """
     options = {key: options[key] for key in options if key not in {"revision", "trust_remote_code"}}
     builder = datasets.load_dataset_builder(place, config, **options)
-    found = {
-        str(split): [*map(str, paths)] for split, paths in (builder.config.data_files or {}).items()
-    }
-    if afar := [
-        path for paths in found.values() for path in paths if "://" in path.split("::")[-1]
-    ]:
-        raise DatasetError(
-            f"data_files: {afar[0]} is not a local file",
-            hint="download it, or name its repository as dataset_path",
-        )
-    return {split: [*map(Path, paths)] for split, paths in found.items()}
+    found = builder.config.data_files or {}
+    for path in (str(one) for paths in found.values() for one in paths):
+        if "://" in path.split("::")[-1]:
+            hint = "download it, or name its repository as dataset_path"
+            raise DatasetError(f"data_files: {path} is not a local file", hint=hint)
+    return {str(split): [*map(Path, paths)] for split, paths in found.items()}
 
 
 def cache_of(source: Sequence[Any], scored: Mapping[str, str], others: Iterable[Path]) -> str:

@@ -212,6 +212,10 @@ class Catalogue:
         """Return the groups that a task is in."""
         return tuple(name for name, members in self.groups.items() if task in members)
 
+    def weighed(self, tasks: Iterable[str]) -> str:
+        """Return those of these tasks that are answered by likelihood, with commas between them."""
+        return ", ".join(n for n in tasks if self.tasks[n].output_type == "multiple_choice")
+
     def select(self, names: Iterable[str], *, twins: str | None = None) -> tuple[str, ...]:
         """Return the tasks that these names stand for, in order, each once.
 

@@ -192,7 +192,7 @@ def plan(*, as_json: bool = False, **options: Any) -> str:
         refuse_unfit(settings.control, named)
     repetitions = _number("--repeat", bound.arguments["repeat"])
     if repetitions is not None:
-        refuse_equal(settings, times=repetitions)
+        refuse_equal(settings, catalogue, times=repetitions)
     return estimate(settings, catalogue, repetitions=repetitions or 1, as_json=as_json)
 
 

@@ -141,19 +141,7 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
         hardware=_hardware(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    has_own = folder_of(settings.out, manifest).exists()
-    if not has_own and (
-        elsewhere := made_elsewhere(settings.out, manifest, one=settings.same_model)
-    ):
-        was, now = (one.generation["model"].get("host") for one in (elsewhere, manifest))
-        if settings.same_model:
-            found = {key: getattr(elsewhere, key) for key in ("generation", "generation_digest")}
-            manifest = manifest.model_copy(update=found)
-            _LOG.info("goes on with the run at %s, now asking %s", was, now)
-        else:
-            _LOG.info("another run than that at %s; --same-model would go on with it", was)
-    elif settings.same_model and not has_own:
-        _LOG.warning("--same-model: no run at another address has these settings; one is begun")
+    manifest = _at_its_address(manifest, settings)
     if settings.accept_data_change:
         manifest = apart_from_other_data(settings.out, manifest)
     with ExitStack() as stack:
@@ -302,10 +290,10 @@ def resolve_models(
         max_tokens=settings.protocol.generation.max_tokens,
         out=settings.out,
     )
-    weighed = [n for n in settings.tasks if catalogue.tasks[n].output_type == "multiple_choice"]
+    weighed = catalogue.weighed(settings.tasks)
     if weighed and not getattr(candidate, "takes_continuations", False):
         raise ConfigError(
-            f"{candidate.name} tells no log-probabilities of options: {', '.join(weighed)}",
+            f"{candidate.name} tells no log-probabilities of options: {weighed}",
             hint="ORG/NAME or a folder tells them with --backend hf",
         )
     judges = judge_sources(settings.protocol, settings.judges, out=settings.out)
@@ -371,6 +359,24 @@ def open_tasks(settings: Settings, catalogue: Catalogue) -> list[OpenedTask]:
         asked = side_by_side(every, task.cluster_values())
         opened.append(OpenedTask(file=file, task=task, rows=asked, is_limited=rows is not None))
     return opened
+
+
+def _at_its_address(manifest: RunManifest, settings: Settings) -> RunManifest:
+    """Return the manifest, under the settings of a run elsewhere if the user vouches for it."""
+    if folder_of(settings.out, manifest).exists():
+        return manifest
+    elsewhere = made_elsewhere(settings.out, manifest, one=settings.same_model)
+    if elsewhere is None:
+        if settings.same_model:
+            _LOG.warning("--same-model: no run at another address has these settings; one is begun")
+        return manifest
+    was, now = (one.generation["model"].get("host") for one in (elsewhere, manifest))
+    if not settings.same_model:
+        _LOG.info("another run than that at %s; --same-model would go on with it", was)
+        return manifest
+    _LOG.info("goes on with the run at %s, now asking %s", was, now)
+    made = {key: getattr(elsewhere, key) for key in ("generation", "generation_digest")}
+    return manifest.model_copy(update=made)
 
 
 def _entry(opened: OpenedTask, settings: Settings) -> TaskEntry:

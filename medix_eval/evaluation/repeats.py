@@ -134,13 +134,7 @@ class Repeats(Frozen):
 
 def evaluate_repeatedly(settings: Settings, catalogue: Catalogue, *, times: int) -> Repeats:
     """Run an evaluation with `times` seeds, one after the other, and write `repeats.json`."""
-    refuse_equal(settings, times=times)
-    if weighed := [
-        n for n in settings.tasks if catalogue.tasks[n].output_type == "multiple_choice"
-    ]:
-        raise ConfigError(
-            f"--repeat: {', '.join(weighed)}: likelihoods are no draw, and stay the same"
-        )
+    refuse_equal(settings, catalogue, times=times)
     first = settings.protocol.generation.seed
     seeds = tuple(range(first, first + times))
     folders = [
@@ -229,7 +223,7 @@ def _seeded(protocol: Protocol, seed: int) -> Protocol:
     )
 
 
-def refuse_equal(settings: Settings, *, times: int) -> None:
+def refuse_equal(settings: Settings, catalogue: Catalogue, *, times: int) -> None:
     """Refuse repetitions that cannot differ."""
     if times < 2:  # noqa: PLR2004
         raise ConfigError(f"--repeat {times} is too small", hint="use 2 or more")
@@ -242,6 +236,11 @@ def refuse_equal(settings: Settings, *, times: int) -> None:
         raise ConfigError(
             "--repeat gives identical answers: a replay has one per sample",
             hint="generate the repetitions where the replay file was generated",
+        )
+    if weighed := catalogue.weighed(settings.tasks):
+        raise ConfigError(
+            f"--repeat: {weighed}: likelihoods are no draw, and stay the same",
+            hint="leave --repeat out, or repeat the tasks whose answers are written",
         )
     if settings.control:
         raise ConfigError("--repeat and --control cannot be combined", hint="use one at a time")

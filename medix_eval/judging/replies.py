@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -190,9 +190,8 @@ def _points(verdict: str, scale: tuple[int, int]) -> int | None:
     return read
 
 
-def _misfit(pairs: Iterable[tuple[str, Any]], points: int | None, scale: tuple[int, int]) -> str:
+def _misfit(pairs: Sequence[tuple[str, Any]], points: int | None, scale: tuple[int, int]) -> str:
     """Return what a report's lists say that its score does not; empty if they agree."""
-    pairs = list(pairs)
     errors, lists = [*_errors(pairs)], {key.strip().casefold() for key, _ in pairs}
     if points is None or points == scale[1]:
         return "errors" if errors else ""

@@ -292,10 +292,8 @@ class JudgedAs(NamedTuple):
 
         An answer that says nothing (refused, cut, empty) states nothing that could harm.
         """
-        lost = (
-            1.0 - (self.score or 0.0) if self.outcome in {Outcome.WRONG, Outcome.PARTIAL} else 0.0
-        )
-        unnamed = lost * harm.get("unknown", 0.0)
+        is_stated = self.outcome in {Outcome.WRONG, Outcome.PARTIAL}
+        unnamed = is_stated * (1.0 - (self.score or 0.0)) * harm.get("unknown", 0.0)
         return max((harm.get(tag, 0.0) for tag in self.tags), default=unnamed)
 
 

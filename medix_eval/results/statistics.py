@@ -622,8 +622,7 @@ def judge_effects(samples: Iterable[tuple[Sequence[Said], float]]) -> dict[str, 
     Which cells these are is drawn by the sample, so each effect is a mean of paired differences;
     of prompts that are not drawn there is none, for order and wording would go together.
     """
-    gains: defaultdict[str, list[float]] = defaultdict(list)
-    samples_of: defaultdict[str, list[str]] = defaultdict(list)  # judges of one are no two samples
+    gains: defaultdict[str, dict[tuple[int, str], float]] = defaultdict(dict)
     for number, (votes, points_range) in enumerate(samples):
         for judge in dict.fromkeys(one[0] for one in votes):
             pair = [(prompt.partition("#")[0], points) for who, prompt, points in votes
@@ -633,19 +632,16 @@ def judge_effects(samples: Iterable[tuple[Sequence[Said], float]]) -> dict[str, 
                 continue
             (first, one), (second, other) = valid
             gain = (one - other) / points_range
-            found = dict[str, float]()
+            at = number, judge
             if first.endswith(SWAPPED) != second.endswith(SWAPPED):
-                found = {"reference first": gain if second.endswith(SWAPPED) else -gain}
+                gains["reference first"][at] = gain if second.endswith(SWAPPED) else -gain
             if (name := first.removesuffix(SWAPPED)) != (last := second.removesuffix(SWAPPED)):
-                found |= {name: gain, last: -gain}
-            for effect, value in found.items():
-                gains[effect].append(value)
-                samples_of[effect].append(str(number))
+                gains[name][at], gains[last][at] = gain, -gain
     is_drawn = "reference first" in gains
     return {
-        name: task_difference(clustered(gains[name], samples_of[name]))
-        for name in sorted(gains)
-        if is_drawn
+        name: task_difference(clustered([*of.values()], [str(number) for number, _ in of]))
+        for name, of in sorted(gains.items())
+        if is_drawn  # judges of one sample are no two samples
     }
 
 

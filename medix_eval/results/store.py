@@ -541,9 +541,13 @@ def folder_of(out: Path, manifest: RunManifest) -> Path:
 
 def shared(scores: Scores, run: Path) -> Scores:
     """Return scores as files have them, which tell nothing of the folders above the run."""
-    name = f"{slug(scores.model)}/{scores.generation_digest[:_SHORT]}"
-    place = f"{name}/{os.path.relpath(scores.run, run)}"
+    place = _label(scores, Path(scores.run), run)
     return _placed(scores, place, plain=lambda path: os.path.relpath(path, run))
+
+
+def _label(scores: Scores, place: Path, run: Path) -> str:
+    short = scores.generation_digest[:_SHORT]
+    return f"{slug(scores.model)}/{short}/{os.path.relpath(place, run)}"
 
 
 def load_scores(place: Path, run: Path, *, hint: str = _RESTORE) -> Scores:
@@ -561,10 +565,8 @@ def _placed(scores: Scores, place: str, *, plain: Callable[[str], str]) -> Score
 def distinct_names(runs: Sequence[JudgedRun]) -> list[str]:
     """Return the models' names, those of different models told apart by address or digest."""
     made = [(run.scores.model, run.manifest.generation.get("model", {})) for run in runs]
-    hosts = [
-        ", ".join(host) if isinstance(host := model.get("host"), list) else host
-        for _, model in made
-    ]
+    told = [model.get("host") for _, model in made]
+    hosts = [", ".join(one) if isinstance(one, list) else one for one in told]
     names = []
     for (name, model), host in zip(made, hosts, strict=True):
         others = [at for at, (its, other) in enumerate(made) if its == name and other != model]
@@ -733,7 +735,7 @@ class JudgedRun:
     @property
     def label(self) -> str:
         """Where it lies in the folder of runs, such as `NAME/147e8bc8/judged/6abc11e8`."""
-        return shared(self.scores.model_copy(update={"run": str(self.place)}), self.folder).run
+        return _label(self.scores, self.place, self.folder)
 
     def entry(self, task: str) -> TaskEntry:
         """Return what `run.json` says of a task."""
