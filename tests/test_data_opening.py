@@ -187,9 +187,11 @@ def test_two_splits_of_one_folder_keep_a_reading_each(tmp_path: Path) -> None:
 
     first = task_on(tmp_path, test_split="test")
     made = Path(first.rows.cache_files[0]["filename"])
+    os.utime(made.parents[4], (0, 0))  # the reading, in the folder of its source
     other = task_on(tmp_path, test_split="validation")
 
-    assert made.parents[4] != Path(other.rows.cache_files[0]["filename"]).parents[4]
+    assert made.exists()
+    assert made.parents[5] != Path(other.rows.cache_files[0]["filename"]).parents[5]
     assert [one.rows[0]["answer"] for one in (first, other)] == ["test", "validation"]
 
 

@@ -128,6 +128,11 @@ def test_vouching_never_leaves_a_run_of_ones_own_nor_chooses_among_several(
     )
     assert code == 0
     assert [len(server.requests) for server in servers] == [5, 3, 0]
+    asked = {
+        one["generation"]["model"]["host"]: len(one["tasks"]["medqa"]["rows"])
+        for one in manifests(tmp_path)
+    }
+    assert [asked[server.url.split("/")[2]] for server in servers[:2]] == [5, 3]
 
     code, _, err = run(*candidate(servers[2]), "--same-model", *RULES, "--out", tmp_path)
 
