@@ -12,9 +12,12 @@ MedixError
 `-- ModelError              one request failed: recorded with its sample
     |-- RequestRejected     this sample is refused: too long, its image      scored 0
     |-- RequestRefused      refused or broken, and not for what it holds     not retried
-    |-- RequestFailed       time-out, overload, broken connection            retried
+    |-- RequestFailed       a broken connection, an unreadable reply         retried
+    |   |-- TimedOut        no answer within the request's time-out          retried
     |   |-- OtherModel      another model than the one asked has answered    retried
-    |   `-- Unreachable     no connection at all                             retried, counted
+    |   |-- Overloaded      too many requests, or just starting              retried for a while
+    |   |-- EndpointFault   a web page, a redirect, 401, 404                 retried, then exit 4
+    |   `-- Unreachable     no connection at all                             waited for
     |-- ReplyUnusable       an answer that is not a completion               recorded
     `-- NoAnswer            a replay without this sample                     skipped
 """
@@ -32,6 +35,11 @@ if TYPE_CHECKING:
 
 NO_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 """Of a name that no file can have, and of links that lead in a circle."""
+NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+"""Of a process, or a machine, that may open no more files and connections."""
+MORE_FILES = (
+    "`ulimit -n 4096` allows more, a smaller --concurrency needs fewer; finished work is kept"
+)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -135,8 +143,20 @@ class OtherModel(RequestFailed):
     """A reply that names another model than the one that was asked."""
 
 
+class TimedOut(RequestFailed):
+    """No answer within the request's time-out."""
+
+
+class Overloaded(RequestFailed):
+    """The server has too much to do, or is just starting; it is tried again for a while."""
+
+
+class EndpointFault(RequestFailed):
+    """What no working endpoint of this model answers; if it lasts, address or key are wrong."""
+
+
 class Unreachable(RequestFailed):
-    """No connection to the server; many in a row stop the run."""
+    """No connection to the server; it is waited for, as long as the user's patience lasts."""
 
 
 class ReplyUnusable(ModelError):
@@ -185,8 +205,24 @@ def whole_story(error: BaseException) -> str:
     return one_line(error) if first is error else f"{one_line(error)}: {one_line(first)[:300]}"
 
 
-def full_disk(error: BaseException | None) -> OSError | None:
-    """Return what a full disk, or a quota, said: this error or the one that caused it."""
-    while error is not None and not (isinstance(error, OSError) and error.errno in _FULL):
+def exhausted(error: BaseException | None) -> OSError | None:
+    """Return what a full disk, a quota or a limit on open files said: this error or its cause."""
+    while error is not None and not (
+        isinstance(error, OSError) and error.errno in _FULL | NO_FILES
+    ):
         error = error.__cause__
     return error
+
+
+def of_the_system(error: BaseException) -> ConfigError | None:
+    """Return what the user can do where the system has said no; None for any other error."""
+    if isinstance(error, OSError) and error.errno in NO_PATH:
+        what = f"{str(error.filename)[:60]!r}: {error.strerror}"
+        return ConfigError(what, hint="check the paths that the command names")
+    if (short := exhausted(error)) is None:
+        return None
+    what = short.filename or "a file"
+    if short.errno in NO_FILES:
+        return ConfigError(f"too many open files: {what} was not opened", hint=MORE_FILES)
+    hint = "free some space and run the same command again: finished work is kept"
+    return ConfigError(f"the disk is full: {what} was not written", hint=hint)

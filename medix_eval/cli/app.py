@@ -25,7 +25,7 @@ from medix_eval.cli import (
     score,
     submit,
 )
-from medix_eval.errors import NO_PATH, ConfigError, MedixError, full_disk
+from medix_eval.errors import ConfigError, MedixError, of_the_system
 
 # typer carries a click of its own and shows only its subclasses.
 UsageError: Any = next(one for one in typer.BadParameter.mro() if one.__name__ == "ClickException")
@@ -72,11 +72,6 @@ def run(app: typer.Typer, argv: list[str] | None) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         code = app(argv, standalone_mode=False)
-    except MedixError as error:
-        typer.echo(f"error: {error}", err=True)
-        if error.hint:
-            typer.echo(f"hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
     except UsageError as error:
         typer.echo(f"error: {error.format_message()}", err=True)
         typer.echo(f"hint: `{name} --help` lists the flags", err=True)
@@ -87,21 +82,14 @@ def run(app: typer.Typer, argv: list[str] | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_DONE)
     except Exception as error:
-        if full := full_disk(error):
-            typer.echo(
-                f"error: the disk is full: {full.filename or 'a file'} was not written", err=True
-            )
-            typer.echo(
-                "hint: free some space and run the same command again: finished work is kept",
-                err=True,
-            )
-            sys.exit(ConfigError.exit_code)
-        if isinstance(error, OSError) and error.errno in NO_PATH:
-            typer.echo(f"error: {str(error.filename)[:60]!r}: {error.strerror}", err=True)
-            typer.echo("hint: check the paths that the command names", err=True)
-            sys.exit(ConfigError.exit_code)
-        logging.getLogger(__name__).exception("internal error in %s; please report it", name)
-        sys.exit(MedixError.exit_code)
+        known = error if isinstance(error, MedixError) else of_the_system(error)
+        if known is None:
+            logging.getLogger(__name__).exception("internal error in %s; please report it", name)
+            sys.exit(MedixError.exit_code)
+        typer.echo(f"error: {known}", err=True)
+        if known.hint:
+            typer.echo(f"hint: {known.hint}", err=True)
+        sys.exit(known.exit_code)
     if code == _INTERRUPTED:  # typer, too, turns Ctrl-C into this code
         typer.echo("interrupted: finished work is kept; run the same command again", err=True)
     sys.exit(code if isinstance(code, int) else _DONE)

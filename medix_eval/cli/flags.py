@@ -86,6 +86,8 @@ Concurrency = Annotated[int | None, typer.Option("--concurrency", metavar="N",
                                   "for a model in this process, the batch size.")]
 RequestTimeout = Annotated[float, typer.Option("--request-timeout", metavar="S",
     rich_help_panel=_MODELS, help="Seconds until a request times out.")]
+Patience = Annotated[float, typer.Option("--patience", metavar="S", rich_help_panel=_MODELS,
+    help="Seconds to wait for a server that cannot be reached any more; then the run stops.")]
 TextOnly = Annotated[bool, typer.Option("--allow-text-only", rich_help_panel=_MODELS,
     help="Ask a text-only model without the images; the result records it.")]
 Judge = Annotated[list[str] | None, typer.Option("--judge", metavar="J", rich_help_panel=_JUDGES,
@@ -104,6 +106,8 @@ JudgeConcurrency = Annotated[list[int] | None, typer.Option("--judge-concurrency
     rich_help_panel=_JUDGES, help="Judge calls in flight.")]
 JudgeRequestTimeout = Annotated[float, typer.Option("--judge-request-timeout", metavar="S",
     rich_help_panel=_JUDGES, help="Seconds until a judge call times out.")]
+JudgePatience = Annotated[float, typer.Option("--judge-patience", metavar="S",
+    rich_help_panel=_JUDGES, help="The same for the judge.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", rich_help_panel=_JUDGES,
     help="Ask the judge again instead of using cached verdicts.")]
 Gpus = Annotated[str | None, typer.Option("--gpus", metavar="0,1", rich_help_panel=_VLLM,
@@ -138,6 +142,7 @@ _MODEL = {
     "allow_model_alias": (Alias, None),
     "concurrency": (Concurrency, None),
     "request_timeout": (RequestTimeout, 600.0),
+    "patience": (Patience, 300.0),
     "gpus": (Gpus, None),
     "vllm_args": (VllmArgs, None),
     "server_timeout": (ServerTimeout, 900.0),
@@ -150,6 +155,7 @@ _JUDGE = {
     "judge_allow_model_alias": (JudgeAlias, None),
     "judge_concurrency": (JudgeConcurrency, None),
     "judge_request_timeout": (JudgeRequestTimeout, 600.0),
+    "judge_patience": (JudgePatience, 300.0),
     "judge_gpus": (JudgeGpus, None),
     "judge_vllm_args": (JudgeVllmArgs, None),
     "judge_server_timeout": (JudgeServerTimeout, 900.0),

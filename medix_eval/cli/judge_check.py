@@ -151,14 +151,11 @@ def _panel(
     out: Path,
 ) -> Panel:
     """Return the judge under its protocol, or nobody where that asks no language model."""
-    from medix_eval.evaluation.evaluation import refuse_foreign_hosts  # noqa: PLC0415
+    from medix_eval.evaluation.egress import kept_local  # noqa: PLC0415
     from medix_eval.evaluation.panel import Panel, judge_sources, resolve_judges  # noqa: PLC0415
-    from medix_eval.models.requests import RetryPolicy  # noqa: PLC0415
 
-    sources = judge_sources(protocol, [choice], out=out)
-    hosts = [host for source in sources for host in source.hosts]
-    vouched, reason = egress
-    refuse_foreign_hosts(tasks=restricted, hosts=hosts, vouched=vouched, reason=reason)
-    policy = RetryPolicy(silence_s=choice.flags.request_timeout_s)
+    sources, (allowed, reason) = judge_sources(protocol, [choice], out=out), egress
+    sources = kept_local(sources, tasks=restricted, allowed=allowed, reason=reason)
+    policy = choice.flags.policy()
     panel = Panel(protocol=protocol, judges=resolve_judges(sources), policy=policy)
     return replace(panel, gives_up=False)  # it is to be measured, whatever it replies

@@ -51,6 +51,7 @@ class Serving(TypedDict, total=False):
     allow_model_alias: str | Sequence[str] | None
     concurrency: int | None
     request_timeout: float
+    patience: float
     gpus: str | None
     vllm_args: str | None
     server_timeout: float
@@ -61,6 +62,7 @@ class Serving(TypedDict, total=False):
     judge_allow_model_alias: str | Sequence[str] | None
     judge_concurrency: int | Sequence[int] | None
     judge_request_timeout: float
+    judge_patience: float
     judge_gpus: str | Sequence[str] | None
     judge_vllm_args: str | Sequence[str] | None
     judge_server_timeout: float
@@ -442,7 +444,7 @@ def _flags(
         raise UnknownName("backend", str(flags.backend), get_args(Engine))
     seconds = {
         f"{name}_s": serving.get(flags.prefix[2:].replace("-", "_") + name)
-        for name in ("request_timeout", "server_timeout")
+        for name in ("request_timeout", "patience", "server_timeout")
     }
     changed = {}
     for name, value in seconds.items():

@@ -12,10 +12,10 @@ from typing import Any
 from medix_eval.data.samples import read_samples
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.evaluation.controls import NO_IMAGE
+from medix_eval.evaluation.egress import kept_local
 from medix_eval.evaluation.evaluation import (
     Settings,
     open_tasks,
-    refuse_foreign_hosts,
     resolve_models,
 )
 from medix_eval.evaluation.pipeline import OpenedTask, line_of
@@ -42,10 +42,10 @@ def estimate(
         for one in open_tasks(settings, catalogue)
     }
     hosts = sorted({host for model in (candidate, *judges) for host in model.hosts})
-    refuse_foreign_hosts(
+    kept_local(
+        (candidate, *judges),
         tasks=[name for name, task in tasks.items() if task["data_class"] == "dua"],
-        hosts=hosts,
-        vouched=settings.local_hosts,
+        allowed=settings.local_hosts,
         reason=settings.egress_reason,
     )
     spec = settings.protocol.judge

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import os
 import platform
-import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from typing import Any
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.evaluation.controls import NO_IMAGE, Control, refuse_unfit
+from medix_eval.evaluation.egress import kept_local
 from medix_eval.evaluation.kinship import Known, kinship_warnings
 from medix_eval.evaluation.panel import (
     JudgeChoice,
@@ -32,7 +31,7 @@ from medix_eval.evaluation.pipeline import JudgingStage, OpenedTask, Pipeline, s
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
-from medix_eval.models.requests import RetryPolicy, run_to_end
+from medix_eval.models.requests import run_to_end
 from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
 from medix_eval.models.vllm_server import kept_servers
 from medix_eval.report.format import counted
@@ -112,12 +111,13 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     opened = open_tasks(settings, catalogue)
     settings = replace(settings, tasks=tuple(one.file.name for one in opened))
     restricted = [n for n in settings.tasks if catalogue.tasks[n].settings.data_class == "dua"]
-    refuse_foreign_hosts(
+    candidate, *local = kept_local(
+        (candidate, *sources),
         tasks=restricted,
-        hosts=[host for model in (candidate, *sources) for host in model.hosts],
-        vouched=settings.local_hosts,
+        allowed=settings.local_hosts,
         reason=settings.egress_reason,
     )
+    sources = tuple(local)
     controls = _controls(candidate, settings, catalogue)
     generation = _generation(candidate, settings, controls)
     judges = resolve_judges(sources)
@@ -125,16 +125,16 @@ def evaluate(settings: Settings, catalogue: Catalogue) -> Scores:
     for warning in known and kinship_warnings(Known(candidate.name, generation["model"]), known):
         _LOG.warning("%s", warning)
     template = settings.protocol.prompt.template
-    policy = _policy(settings.model_flags, quotes=not restricted)
-    judge_policy = _policy(settings.judges[0].flags, quotes=not restricted)
+    policy = settings.model_flags.policy(quotes=not restricted)
+    judge_policy = settings.judges[0].flags.policy(quotes=not restricted)
     manifest = RunManifest(
         model=settings.name or candidate.name,
         generation_digest=digest(generation),
         generation=generation,
         tasks={one.file.name: _entry(one, settings) for one in opened},
         limits={
-            "model": {**asdict(settings.model_flags), **asdict(policy)},
-            "judges": [{**asdict(one.flags), **asdict(judge_policy)} for one in settings.judges],
+            "model": {**settings.model_flags.shown(), **asdict(policy)},
+            "judges": [{**one.flags.shown(), **asdict(judge_policy)} for one in settings.judges],
             "egress_reason": settings.egress_reason,
         },
         versions=_versions(),
@@ -440,10 +440,6 @@ def _refuse_unusable(run: Path, tasks: Mapping[str, TaskScore]) -> None:
             raise DatasetError(f"task {name} has no usable row: {record.failure.message}")
 
 
-def _policy(flags: ModelFlags, *, quotes: bool) -> RetryPolicy:
-    return RetryPolicy(silence_s=flags.request_timeout_s, quotes=quotes)
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _RECORDED:
@@ -460,28 +456,3 @@ def _hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
     }
-
-
-def refuse_foreign_hosts(
-    *, tasks: Iterable[str], hosts: Iterable[str], vouched: Collection[str], reason: str | None
-) -> None:
-    """Raise `ConfigError` if samples of these restricted tasks would leave the machine."""
-    names = sorted(tasks)
-    if not names or reason:
-        return
-    for host in sorted(set(hosts)):
-        if host not in vouched and not is_local(host):
-            raise ConfigError(
-                f"{', '.join(names)}: restricted data may not be sent to {host}",
-                hint=f"use a model on this machine, allow the host with --local-host {host}, "
-                'or state why it is allowed with --allow-egress "reason"',
-            )
-
-
-def is_local(host: str) -> bool:
-    """Whether every address of a host is loopback; a host without an address is not."""
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False
-    return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)

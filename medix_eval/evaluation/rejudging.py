@@ -12,7 +12,8 @@ from pathlib import Path
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.evaluation import refuse_foreign_hosts, write_scores
+from medix_eval.evaluation.egress import kept_local
+from medix_eval.evaluation.evaluation import write_scores
 from medix_eval.evaluation.panel import (
     JudgeChoice,
     Panel,
@@ -24,7 +25,7 @@ from medix_eval.evaluation.panel import (
 from medix_eval.evaluation.pipeline import JudgingStage, Progress, shown_progress
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.judging.protocol import Protocol
-from medix_eval.models.requests import RetryPolicy, run_to_end
+from medix_eval.models.requests import run_to_end
 from medix_eval.models.resolve import give_gpus
 from medix_eval.results.store import (
     JudgingManifest,
@@ -53,11 +54,6 @@ class Rejudging:
     egress_reason: str | None = None
     progress: bool = False
 
-    @property
-    def policy(self) -> RetryPolicy:
-        """How long to go on asking a judge."""
-        return RetryPolicy(silence_s=self.judges[0].flags.request_timeout_s)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejudged:
@@ -76,22 +72,22 @@ def judge_again(asked: Rejudging, catalogue: Catalogue) -> list[Rejudged]:
     if twice := next((one for one in folders if folders.count(one) > 1), None):
         raise ConfigError(f"{twice} is named twice", hint="name each run once, at either level")
     out = folders[0].parent.parent
-    judges = resolve_judges(give_gpus(judge_sources(asked.protocol, asked.judges, out=out)))
     manifests = [
         load_run_manifest(folder, read_selection(folder, place) if place else None)
         for folder, place in named
     ]
-    refuse_foreign_hosts(
+    sources = kept_local(
+        give_gpus(judge_sources(asked.protocol, asked.judges, out=out)),
         tasks={
             name
             for manifest in manifests
             for name, task in manifest.tasks.items()
             if task.data_class == "dua"
         },
-        hosts=[host for judge in judges for host in judge.source.hosts],
-        vouched=asked.local_hosts,
+        allowed=asked.local_hosts,
         reason=asked.egress_reason,
     )
+    judges = resolve_judges(sources)
     with shown_progress(wanted=asked.progress) as progress:
         runs = zip(folders, manifests, strict=True)
         judgings = run_to_end(_judge_all(asked, judges, runs, progress))
@@ -113,7 +109,8 @@ async def _judge_all(
     progress: Progress,
 ) -> list[Path]:
     """Judge one run after the other, and return the folders of the judgings."""
-    panel = Panel(protocol=asked.protocol, judges=judges, policy=asked.policy)
+    policy = asked.judges[0].flags.policy()
+    panel = Panel(protocol=asked.protocol, judges=judges, policy=policy)
     async with AsyncExitStack() as stack:
         return [await _judge(asked, panel, run, stack=stack, progress=progress) for run in runs]
 

@@ -6,33 +6,47 @@ flight that client reaches half of what one session can, at five times the CPU.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
+import socket
+import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic_core import to_json
 
 from medix_eval.errors import (
+    MORE_FILES,
+    NO_FILES,
     ConfigError,
+    EndpointFault,
     OtherModel,
+    Overloaded,
     ReplyUnusable,
     RequestFailed,
     RequestRefused,
     RequestRejected,
     ServerError,
+    TimedOut,
     Unreachable,
 )
 from medix_eval.models.chat import ChatModel, Completion, Prompt, Sampling
 from medix_eval.models.requests import OF_THE_SAMPLE, ending_of, refusal_kind
 from medix_eval.records import IMAGE_MARK
-from medix_eval.storage.digests import marked_name, shown_name
+from medix_eval.storage.digests import (
+    hidden_in,
+    marked_name,
+    shown_name,
+    shown_url,
+    without_secrets,
+)
 from medix_eval.storage.images import data_url
 from medix_eval.storage.jsonl import parsed
 
@@ -42,10 +56,17 @@ if TYPE_CHECKING:
     from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
 _CONNECT_TIMEOUT_S = 10.0
-_JSON = {"Content-Type": "application/json"}
+_JSON = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
+_LARGEST_BODY = 8 * 1024**2
+"""Bytes of a reply, unpacked; the longest completion of today's models has one."""
+_CHECK_AGAIN_S = (0.5, 1.0)
+_REMEMBERED = 4096
+_MOST_SPOILT = 1000
 _PLACE = f"image-{secrets.token_hex(16)}-"
 """Where an image goes in an encoded request; no prompt can hold it."""
 _RETRYABLE = frozenset({408, 409, 425, 429})
+_OVERLOADED = frozenset({429, 502, 503, 504, 529})
+_OF_THE_ENDPOINT = frozenset({401, 403, 404})
 _STOPS = {
     401: "check the key in {key_env}",
     402: "the account behind {key_env} has no credit",
@@ -95,6 +116,8 @@ class OpenAIServer:
     """Its name in messages: `model` or `judge`."""
     aliases: tuple[str, ...] = ()
     """Other ids that its replies may carry; the user vouches for them."""
+    addresses: tuple[str, ...] = ()
+    """The only addresses of its host that requests go to; empty: whatever its name means then."""
 
     @property
     def name(self) -> str:
@@ -109,7 +132,21 @@ class OpenAIServer:
     @property
     def where(self) -> str:
         """The address and who gave it, for messages."""
-        return f"{self.prefix}base-url={self.base_url} (it usually ends in /v1)"
+        return f"{self.prefix}base-url={self.address} (it usually ends in /v1)"
+
+    @property
+    def address(self) -> str:
+        """The address as it may be shown: without a key that it carries."""
+        return shown_url(self.base_url)
+
+    def to(self, path: str) -> str:
+        """Return the address of a part of the API; a query such as Azure's stays behind it."""
+        parts = urlsplit(self.base_url)
+        return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path, fragment=""))
+
+    def bound(self, addresses: Mapping[str, tuple[str, ...]]) -> Self:
+        """Return the model, to be reached at these addresses of its host only."""
+        return replace(self, addresses=addresses[self.hosts[0]])
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -157,17 +194,22 @@ class OpenAIServer:
         import aiohttp  # noqa: PLC0415 (150 ms, off the way of `--help`)
 
         key = os.environ.get(self.key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            hint = "copy it again, as one line"
+            raise ConfigError(f"{self.key_env} holds a key that no request can carry", hint=hint)
         timeout = aiohttp.ClientTimeout(
             total=self.request_timeout_s, connect=None, sock_connect=_CONNECT_TIMEOUT_S
         )
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=_connector(self.addresses),
+            auto_decompress=False,
             timeout=timeout,
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_JSON | ({"Authorization": f"Bearer {key}"} if key else {}),
         ) as session:
-            yield Connected(self, session)
+            hidden = filter(None, (key, *hidden_in(self.base_url)))
+            yield Connected(self, session, tuple(hidden))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +218,29 @@ class Connected:
 
     server: OpenAIServer
     session: aiohttp.ClientSession
+    secrets: tuple[str, ...] = ()
+    """What no text of the server may hold: a key that it repeats would be in every file."""
     served: dict[str, str] = field(default_factory=dict)
     """What the server's list says that its model is, such as `root`."""
+    answers: dict[int, int] = field(default_factory=dict)
+    """The last answers, each with what it was given to."""
+    ids: dict[str, None] = field(default_factory=dict)
+    """The ids of the last replies: two, if they have ids of their own."""
 
     async def check(self) -> None:
         """Check the list of models; a server without one (404, 405) is trusted."""
-        try:
-            status, reply, wait_s = await self._request("GET", "/models")
-            if status in {404, 405}:
-                return
-            self._refuse(status, reply, wait_s=wait_s)
-        except RequestFailed as error:
-            hint = f"is the server running? {self.server.where}"
-            raise ServerError(str(error), hint=hint) from error
+        for wait_s in (*_CHECK_AGAIN_S, None):
+            try:
+                status, reply, asked_s = await self._request("GET", "/models")
+                if status in {404, 405}:
+                    return
+                self._refuse(status, reply, wait_s=asked_s)
+                break
+            except RequestFailed as error:
+                if wait_s is None or isinstance(error, Unreachable):
+                    hint = error.hint or f"is the server running? {self.server.where}"
+                    raise ServerError(str(error), hint=hint) from error
+                await asyncio.sleep(wait_s)
         rows = reply.get("data") if isinstance(reply, dict) else None
         listed = {str(row.get("id")): row for row in rows or () if isinstance(row, dict)}
         served, told = [*listed], listed.get(self.server.model, {})
@@ -198,7 +250,7 @@ class Connected:
         if served and self.server.model not in served:
             shown = ", ".join(served[:5]) + (" ..." if len(served) > 5 else "")  # noqa: PLR2004
             raise ConfigError(
-                f"{self.server.base_url} does not serve {self.server.model!r}",
+                f"{self.server.address} does not serve {self.server.model!r}",
                 hint=f"it serves: {shown}",
             )
 
@@ -221,6 +273,8 @@ class Connected:
         status, reply, wait_s = await self._request("POST", "/chat/completions", body)
         self._refuse(status, reply, prompt, wait_s=wait_s)
         completion = _completion(reply, self._choice(reply, prompt))
+        if self._is_repeated(reply, completion, prompt):
+            raise RequestFailed("the server sent its answer to another prompt once more")
         served = str(reply.get("model") or "").strip()
         if served not in {"", self.server.model}:
             if not self.server.is_served_as(served):
@@ -237,28 +291,52 @@ class Connected:
         """Return status, what was said, and how many seconds the server asks to wait."""
         import aiohttp  # noqa: PLC0415
 
-        url = self.server.base_url.rstrip("/") + path
+        url = self.server.to(path)
         try:
             async with self.session.request(method, url, data=body, allow_redirects=False) as found:
-                raw = await found.read()
+                raw = await _body(found)
                 status, headers = found.status, found.headers
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Unreachable(f"no connection to {self.server.base_url}: {_said(error)}") from error
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise RequestFailed(f"{self.server.base_url}: {_said(error)}") from error
+        except (TimeoutError, aiohttp.ClientError, OSError, zlib.error) as error:
+            if getattr(error, "errno", None) in NO_FILES:
+                said = f"too many open files: no connection to {self.server.address}"
+                raise ConfigError(said, hint=MORE_FILES) from error
+            said = without_secrets(str(error) or type(error).__name__, self.secrets)
+            if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+                raise Unreachable(f"no connection to {self.server.address}: {said}") from error
+            kind = TimedOut if isinstance(error, TimeoutError) else RequestFailed
+            raise kind(f"{self.server.address}: {said}") from error
+        marks = (*map(str.encode, self.secrets), b"\\u", b"\\/")  # JSON can spell a key otherwise
+        may_hide = self.secrets and any(one in raw for one in marks)
         try:
             reply = parsed(raw)
+            reply = without_secrets(reply, self.secrets) if may_hide else reply
         except (ValueError, RecursionError) as error:
-            kind = headers.get("Content-Type", "no type")
+            kind = without_secrets(headers.get("Content-Type", "no type"), self.secrets)
             if status == 200 and "json" in kind:  # noqa: PLR2004
-                raise RequestFailed(f"{url} answered with half a reply") from error
+                raise RequestFailed(f"{self.server.address} answered with half a reply") from error
             if status == 200:  # noqa: PLR2004
-                raise ServerError(
-                    f"{url} answered with {kind}, not JSON",
+                raise EndpointFault(
+                    f"{self.server.address} answered with {kind}, not JSON",
                     hint=f"an OpenAI-compatible API is expected at {self.server.where}",
                 ) from error
-            reply = raw[:200].decode(errors="replace")
+            reply = without_secrets(raw[:200].decode(errors="replace"), self.secrets)
         return status, reply, _retry_after_s(headers.get("Retry-After"))
+
+    def _is_repeated(self, reply: Any, completion: Completion, asked: Prompt) -> bool:
+        """Tell whether this answer was that to another prompt: it would be read as this one's.
+
+        A proxy that mixes up connections does that. Where all replies have one id nobody can tell.
+        """
+        name, created = str(reply.get("id")), reply.get("created")
+        answer = hash((name, str(created), completion.text))
+        question = hash((asked.text, asked.images, asked.before))
+        is_repeated = self.answers.setdefault(answer, question) != question
+        self.ids.setdefault(name)
+        if len(self.answers) > _REMEMBERED:
+            del self.answers[next(iter(self.answers))]
+        if len(self.ids) > 2:  # noqa: PLR2004
+            del self.ids[next(iter(self.ids))]
+        return is_repeated and len(self.ids) > 1
 
     def _choice(self, reply: Any, asked: Prompt) -> dict[str, Any]:
         """Return the first choice. Raises what an error says that a gateway passes as a success."""
@@ -285,14 +363,15 @@ class Connected:
             return
         if status < 400:  # noqa: PLR2004
             # Followed, it would carry samples to a host that nobody has checked.
-            raise ServerError(
-                f"{self.server.base_url} answered {status}: redirected",
+            raise EndpointFault(
+                f"{self.server.address} answered {status}: redirected",
                 hint=f"give the final address of the API in {self.server.where}",
             )
-        said = [*_sayings(reply)]
-        words = _without(" ".join(said), asked.text if asked else "")[:4000]
+        # What is kept and told must not repeat the prompt, which may be restricted.
+        said = [_without(one, asked.text if asked else "") for one in _sayings(reply)]
+        words = " ".join(said)[:4000]
         message = f"answered {status}: {next((one for one in said if ' ' in one), words)[:300]}"
-        at, kind = f"{self.server.base_url} {message}", refusal_kind(words)
+        at, kind = f"{self.server.address} {message}", refusal_kind(words)
         passes = status in _RETRYABLE or status >= 500  # noqa: PLR2004
         is_own = kind in OF_THE_SAMPLE and not isinstance(reply, str)
         if passes or status in _STOPS:  # a firewall and a crash say many things
@@ -303,7 +382,8 @@ class Connected:
             kind = kind if kind in OF_THE_SAMPLE else "content_filter"
             raise RequestRejected(message, kind=kind)
         if (passes or kind == "rate") and kind != "account":
-            raise RequestFailed(at, retry_after_s=wait_s)
+            is_overloaded = status in _OVERLOADED or kind == "rate"
+            raise (Overloaded if is_overloaded else RequestFailed)(at, retry_after_s=wait_s)
         if asked and asked.schema is not None and _OF_A_SCHEMA.search(words):
             raise RequestRefused(message, is_schema=True)
         setting, about = _setting(reply, words, asked), status if status in _STOPS else kind
@@ -313,7 +393,8 @@ class Connected:
             raise ServerError(at, hint=hint)
         if about in _STOPS:
             known = {"key_env": self.server.key_env, "where": self.server.where}
-            raise ServerError(at, hint=_STOPS[about].format(**known))
+            stops = EndpointFault if about in _OF_THE_ENDPOINT else ServerError
+            raise stops(at, hint=_STOPS[about].format(**known))
         raise RequestRefused(message)
 
 
@@ -463,5 +544,55 @@ def _retry_after_s(header: str | None) -> float | None:
         return None
 
 
-def _said(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _connector(addresses: tuple[str, ...]) -> aiohttp.TCPConnector:
+    """Return what opens connections: to these addresses only, if there are any."""
+    import aiohttp  # noqa: PLC0415
+    from aiohttp.abc import AbstractResolver, ResolveResult  # noqa: PLC0415
+
+    class Checked(AbstractResolver):
+        async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+            return [
+                {
+                    "hostname": host,
+                    "host": one,
+                    "port": port,
+                    "family": socket.AF_INET6 if ":" in one else socket.AF_INET,
+                    "proto": 0,
+                    "flags": socket.AI_NUMERICHOST,
+                }
+                for one in addresses
+            ]
+
+        async def close(self) -> None:
+            pass
+
+    class Connector(aiohttp.TCPConnector):
+        async def connect(self, *request: Any, **how: Any) -> Any:
+            """Leave out a connection on which something came that nobody asked for."""
+            for _ in range(_MOST_SPOILT):
+                found = await super().connect(*request, **how)
+                if found.protocol is None or not found.protocol.should_close:
+                    return found
+                found.close()
+            raise aiohttp.ClientConnectionError("the server speaks before it is asked")
+
+    return Connector(limit=0, resolver=Checked() if addresses else None)
+
+
+async def _body(found: aiohttp.ClientResponse) -> bytes:
+    """Return the bytes of a reply, unpacked; raise `RequestFailed` for too many or too few."""
+    raw = bytearray()
+    async for part in found.content.iter_any():
+        raw += part
+        if len(raw) > _LARGEST_BODY:
+            break
+    else:
+        if found.headers.get("Content-Encoding", "identity").strip().lower() == "identity":
+            return bytes(raw)
+        unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        raw = bytearray(unpacking.decompress(raw, _LARGEST_BODY + 1))
+        if unpacking.eof:
+            return bytes(raw)
+        if len(raw) <= _LARGEST_BODY:
+            raise RequestFailed("the reply is cut")
+    raise RequestFailed(f"the reply has more than {_LARGEST_BODY >> 20} MiB")

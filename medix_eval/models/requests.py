@@ -21,15 +21,18 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from medix_eval.errors import (
+    EndpointFault,
     MedixError,
     ModelError,
     OtherModel,
+    Overloaded,
     RefusesAll,
     ReplyUnusable,
     RequestFailed,
     RequestRefused,
     RequestRejected,
     ServerError,
+    TimedOut,
     UnknownName,
     Unreachable,
 )
@@ -256,6 +259,12 @@ def accepted(completion: Completion) -> Completion:
 
 _LOG = logging.getLogger(__name__)
 _FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_TO_CONNECT_S = 3.0
+_DOUBLED_AT_MOST = 10
+_CONNECTING_S = 15.0
+"""More than it takes to find out that there is no connection."""
+_FAULTS = 3
+"""Samples in a row that failed for good by the endpoint's fault: it stays so."""
 _REFUSALS = (OtherModel, RequestRefused, RequestRejected)
 
 
@@ -265,14 +274,29 @@ class RetryPolicy:
 
     tries: int = 5
     longest_wait_s: float = 60.0
-    connection_failures: int = 20
-    """This many in a row, over all requests, stop the run."""
+    patience_s: float = 300.0
+    """So long a server that cannot be reached is waited for; then the run stops."""
+    overload_s: float = 60.0
+    """So long a request is tried again that the server turns away while it answers no other."""
     silence_s: float = 600.0
-    """So long without any answer, while several requests wait for one, stops the run."""
+    """So long without any answer, while several requests fail, stops the run."""
     refusals: int = 8
     """This many of the same kind, before anything was answered, stop the run."""
     quotes: bool = False
     """Whether logs quote the server; it may quote the prompt, and so restricted data."""
+
+
+@dataclass(slots=True, eq=False)
+class _Asking:
+    """One prompt on its way: how many requests, and what they took together."""
+
+    requests: int = 0
+    seconds: float = 0.0
+    tries: int = 0
+    """Requests whose failure counts: not those that found no connection."""
+    sent_at: float = 0.0
+    failed_at: float = float("inf")
+    """When it failed first."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -287,52 +311,92 @@ class RetryingModel:
     answered: set[bool] = field(default_factory=set)
     """Whether prompts with images, or without, were answered in this run: then a refusal is not of
     every such request."""
+    clock: Callable[[], float] = time.monotonic
     _refused: Counter[str] = field(default_factory=Counter)
     _is_warned: bool = False
-    _failures_in_a_row: int = 0
-    _last_answer_at: float = field(default_factory=time.monotonic)
+    _is_waiting: bool = False
+    """Whether it was said that the server is waited for."""
+    _last_answer_at: float = field(init=False)
+    _failing_since: float | None = None
+    """When it began to fail, nothing having been answered since."""
+    _under_way: set[_Asking] = field(default_factory=set)
+    _num_open: int = 0
+    """Prompts on their way, those included that wait for their next try."""
     _failed_since: int = 0
     """Requests that finally failed since the last answer: one alone proves nothing."""
+    _faults: int = 0
+    """Of these, those that the endpoint itself is to blame for."""
     # Only spreads waiting times, so its seed affects no score.
     _random: random.Random = field(default_factory=random.Random)
 
+    def __post_init__(self) -> None:
+        self._last_answer_at = self.clock()
+
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Return the first completion, or raise the last failure after all tries."""
-        number, seconds = 0, 0.0
-        if not self.gate.under_way:  # nobody was asked, so nobody was silent
-            self._last_answer_at = time.monotonic()
-        while True:
-            number += 1
+        asking = _Asking()
+        self._num_open += 1
+        try:
+            while True:
+                try:
+                    completion = await self._ask(asking, prompt, sampling)
+                except ModelError as error:
+                    error.requests, error.seconds = asking.requests, asking.seconds
+                    if not isinstance(error, RequestFailed):
+                        self._answered()
+                        self._heed(error, prompt)
+                        raise
+                    self._count(error, asking)
+                    if self._gives_up(error, asking):
+                        self._heed(error, prompt)
+                        raise
+                    await asyncio.sleep(self._wait_s(error, asking))
+                else:
+                    self._answered()
+                    self.answered.add(bool(prompt.images))
+                    completion.requests, completion.seconds = asking.requests, asking.seconds
+                    return completion
+        finally:
+            self._num_open -= 1
+
+    async def _ask(self, asking: _Asking, prompt: Prompt, sampling: Sampling) -> Completion:
+        asking.requests += 1
+        async with self.gate:
+            asking.sent_at = self.clock()
+            self._under_way.add(asking)
             try:
-                async with self.gate:
-                    started = time.monotonic()
-                    try:
-                        completion = accepted(await self.model.complete(prompt, sampling))
-                    finally:
-                        seconds = round(seconds + time.monotonic() - started, 3)
-            except RequestFailed as error:
-                error.requests, error.seconds = number, seconds
-                self._count(error)
-                if number >= self.policy.tries:
-                    self._failed_since += 1
-                    self._heed(error, prompt)
-                    raise
-                await asyncio.sleep(self._wait_s(error, number=number))
-            except ModelError as error:
-                error.requests, error.seconds = number, seconds
-                self._answered()
-                self._heed(error, prompt)
-                raise
-            else:
-                self._answered()
-                self.answered.add(bool(prompt.images))
-                completion.requests, completion.seconds = number, seconds
-                return completion
+                return accepted(await self.model.complete(prompt, sampling))
+            finally:
+                self._under_way.discard(asking)
+                asking.seconds = round(asking.seconds + self.clock() - asking.sent_at, 3)
 
     def _answered(self) -> None:
         self.gate.answered()
-        self._failures_in_a_row = self._failed_since = 0
-        self._last_answer_at = time.monotonic()
+        if self._is_waiting:
+            waited_s = self.clock() - (self._failing_since or self._last_answer_at)
+            _LOG.warning("the %s answers again, after %.0f s", self.role, waited_s)
+        self._failed_since = self._faults = 0
+        self._is_waiting, self._failing_since, self._last_answer_at = False, None, self.clock()
+
+    def _gives_up(self, error: RequestFailed, asking: _Asking) -> bool:
+        """Return whether a request has failed for good; raise if others would fail as it did."""
+        now, policy = self.clock(), self.policy
+        asking.failed_at = min(asking.failed_at, now)
+        if isinstance(error, Unreachable):
+            return False
+        asking.tries += 1
+        if asking.tries < policy.tries:
+            return False
+        if isinstance(error, Overloaded) and now - asking.failed_at < policy.patience_s:
+            # Others may be let in before it, one after the other.
+            since = max(asking.failed_at, self._last_answer_at)
+            if now - since < min(policy.overload_s, policy.patience_s):
+                return False
+        self._failed_since += 1
+        self._faults += isinstance(error, EndpointFault)
+        if self._faults >= (_FAULTS if self.answered else 1):
+            raise ServerError(str(error), hint=error.hint) from error
+        return True
 
     def _heed(self, error: ModelError, prompt: Prompt) -> None:
         """Warn of what a hint can mend; and stop when the first requests are all refused alike."""
@@ -351,29 +415,39 @@ class RetryingModel:
             hint = error.hint or "mend the server or its flags, and run the same command again"
             raise RefusesAll(f"{said}: {told}", hint=hint) from error
 
-    def _count(self, error: RequestFailed) -> None:
+    def _count(self, error: RequestFailed, asking: _Asking) -> None:
         """Slow down; and stop everything when the server is evidently gone."""
-        self.gate.overloaded()
-        in_a_row = self._failures_in_a_row + 1
-        self._failures_in_a_row = in_a_row if isinstance(error, Unreachable) else 0
-        silence_s = time.monotonic() - self._last_answer_at
-        if self._failures_in_a_row >= self.policy.connection_failures:
-            said = f"connections to the {self.role} that failed in a row: {self._failures_in_a_row}"
-        elif silence_s > self.policy.silence_s and self._failed_since + self.gate.under_way > 1:
-            said = f"the {self.role} has not answered for {silence_s:.0f} s"
+        now, is_gone, limit_s = self.clock(), False, self.policy.silence_s
+        if isinstance(error, Unreachable):
+            is_gone, limit_s = True, self.policy.patience_s
+            if any(now - other.sent_at > _CONNECTING_S for other in self._under_way):
+                self._failing_since = now  # it has let that one in, and works on it
         else:
-            return
-        raise ServerError(
-            f"{said} ({self._told(error)})",
-            hint="finished work is kept: run the same command again",
-        ) from error
+            self.gate.overloaded()
+        since = asking.sent_at if isinstance(error, TimedOut) else now
+        known = since if self._failing_since is None else self._failing_since
+        self._failing_since = max(min(known, since), self._last_answer_at)
+        silence_s = now - self._failing_since
+        if silence_s > limit_s and (is_gone or self._failed_since + self._num_open > 1):
+            raise ServerError(
+                f"the {self.role} has not answered for {silence_s:.0f} s ({self._told(error)})",
+                hint="finished work is kept: run the same command again",
+            ) from error
+        if not self._is_waiting and (is_gone or silence_s > _CONNECTING_S):
+            self._is_waiting = True
+            said = "the %s does not answer (%s): trying again for up to %.0f s"
+            _LOG.warning(said, self.role, self._told(error), limit_s)
 
-    def _wait_s(self, error: RequestFailed, *, number: int) -> float:
+    def _wait_s(self, error: RequestFailed, asking: _Asking) -> float:
         """Return the wait before the next try: growing, and no less than the server asks for."""
-        cap = self.policy.longest_wait_s
-        grown = min(_FIRST_WAIT_S * 2.0 ** (number - 1), cap)
-        wait_s = max(grown * self._random.uniform(0.5, 1.0), min(error.retry_after_s or 0.0, cap))
-        _LOG.debug("try %d failed (%s); waiting %.1f s", number, self._told(error), wait_s)
+        cap, tries = self.policy.longest_wait_s, asking.tries
+        if isinstance(error, Unreachable):  # to ask whether it is back costs nothing
+            cap, tries = min(cap, _LONGEST_WAIT_TO_CONNECT_S), asking.requests
+        spread = self._random.uniform(0.5, 1.0)
+        wait_s = min(_FIRST_WAIT_S * 2.0 ** min(tries - 1, _DOUBLED_AT_MOST), cap) * spread
+        if error.retry_after_s is not None:  # and a little more, so that not all come at once
+            wait_s = max(wait_s, min(error.retry_after_s, cap) * (1.5 - spread / 2))
+        _LOG.debug("try %d failed (%s); waiting %.1f s", tries, self._told(error), wait_s)
         return wait_s
 
     def _told(self, error: RequestFailed) -> str:

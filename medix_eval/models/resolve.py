@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,10 @@ from medix_eval.errors import ConfigError, MedixError, how_to_install, whole_sto
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.checkpoint import split_gpus, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
+from medix_eval.models.requests import RetryPolicy
 from medix_eval.records import Frozen
 from medix_eval.storage.bundled import read_mapping
+from medix_eval.storage.digests import shown_url
 
 _LONGEST_PART, _LONGEST_PATH = 255, 4095
 """Bytes that a part of a path may have, and all of it."""
@@ -44,6 +46,8 @@ class ModelFlags:
     """Other ids that an endpoint's replies may carry."""
     concurrency: int | None = None
     request_timeout_s: float = 600.0
+    patience_s: float = 300.0
+    """So long a server that cannot be reached is waited for."""
     gpus: str | None = None
     vllm_args: str | None = None
     server_timeout_s: float = 900.0
@@ -53,6 +57,15 @@ class ModelFlags:
     def prefix(self) -> str:
         """How this role's flags begin."""
         return "--judge-" if self.role == "judge" else "--"
+
+    def shown(self) -> dict[str, Any]:
+        """Return the flags as a run keeps them: without a key that an address carries."""
+        return asdict(self) | {"base_urls": [*map(shown_url, self.base_urls)]}
+
+    def policy(self, **how: Any) -> RetryPolicy:
+        """Return how long requests to it are tried again."""
+        silence_s = max(self.request_timeout_s, self.patience_s)
+        return RetryPolicy(**{"patience_s": self.patience_s, "silence_s": silence_s} | how)
 
 
 def resolve_model(

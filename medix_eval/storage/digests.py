@@ -8,12 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import AfterValidator
 
+_REDACTED = "[redacted]"
+_SHORTEST_SECRET = 8
+"""Characters; what is shorter, such as `EMPTY`, is no key, and may be part of an answer."""
+_TOLD_IN_QUERIES = frozenset({"api-version"})
+_KEY = re.compile(r"(sk|pk|key|token|eyJ)[-_\w.]{8,}|(?=.*\d)(?=.*[A-Za-z])\w{24,}")
+"""A part of a path that looks like a credential."""
 _PATH = re.compile(r"(?<![^\s=,\"'(\[{])/[^\s,\"')\]}]+")
 """An absolute path within a text, such as the value of a flag."""
 
@@ -79,3 +86,44 @@ def without_folders(text: str, name: Callable[[str], str] = shown_name) -> str:
     'prompt.template=plain.jinja'
     """
     return _PATH.sub(lambda found: name(found[0]), text)
+
+
+def shown_url(url: str) -> str:
+    """Return an address without what may be a credential in it.
+
+    >>> shown_url("https://host/v1?api_key=a&api-version=2024-10-21")
+    'https://host/v1?api_key=[redacted]&api-version=2024-10-21'
+    """
+    parts, asked = urlsplit(url), []
+    for name, mark, value in (one.rpartition("=") for one in parts.query.split("&") if one):
+        is_told = name.lower() in _TOLD_IN_QUERIES
+        asked.append(name + mark + (value if is_told else _REDACTED))
+    path = "/".join(_REDACTED if _KEY.fullmatch(one) else one for one in parts.path.split("/"))
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, path, "&".join(asked), ""))
+
+
+def hidden_in(url: str) -> list[str]:
+    """Return what `shown_url` leaves out, also as it was before it was quoted."""
+    parts = urlsplit(url)
+    named = (one.rpartition("=") for one in parts.query.split("&"))
+    hidden = [value for name, _, value in named if name.lower() not in _TOLD_IN_QUERIES]
+    hidden += [*filter(_KEY.fullmatch, parts.path.split("/")), parts.password or "", parts.fragment]
+    return [*filter(None, {*hidden, *map(unquote, hidden)})]
+
+
+def without_secrets(said: Any, secrets: Collection[str]) -> Any:
+    """Return a text, or all texts of parsed JSON, without these secrets.
+
+    >>> without_secrets({"error": "no such key: sk-12345678"}, ["sk-12345678"])
+    {'error': 'no such key: [redacted]'}
+    """
+    if isinstance(said, str):
+        for secret in secrets:
+            if len(secret) >= _SHORTEST_SECRET:
+                said = said.replace(secret, _REDACTED)
+        return said
+    if isinstance(said, dict):
+        clean = ((without_secrets(one, secrets) for one in pair) for pair in said.items())
+        return dict(map(tuple, clean))
+    return [without_secrets(one, secrets) for one in said] if isinstance(said, list) else said

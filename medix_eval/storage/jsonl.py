@@ -45,18 +45,26 @@ class JsonLines:
         os.close(self._file)
 
     def append(self, line: str) -> None:
-        """Write one JSON line; it survives a kill at once, a power cut after two seconds."""
+        """Write one JSON line; it survives a kill at once, a power cut after two seconds.
+
+        Raises `ConfigError` where somebody has deleted or replaced the file.
+        """
         left = f"{line}\n".encode()
         now = time.monotonic()
         try:
-            while left := left[os.write(self._file, left) :]:
+            is_there = os.path.samestat(self.path.stat(), os.fstat(self._file))
+            while is_there and (left := left[os.write(self._file, left) :]):
                 pass  # a full disk takes a part and then says so
             if now - self._synced_at > _FSYNC_EVERY_S:
                 os.fsync(self._file)
                 self._synced_at = now
+        except FileNotFoundError as error:
+            raise _gone(self.path) from error
         except OSError as error:
             error.filename = str(self.path)  # a write that fails does not know it
             raise
+        if not is_there:
+            raise _gone(self.path)
 
     def restrict(self) -> None:
         """Make the file accessible only to its owner."""
@@ -152,6 +160,14 @@ def _repair(path: Path) -> None:
             file.truncate(keep)
 
 
+def _gone(path: Path) -> ConfigError:
+    what = path if path.parent.is_dir() else path.parent
+    return ConfigError(
+        f"{what} was deleted or moved while it was written to",
+        hint="put it back, or do without it: the same command again begins anew what is not there",
+    )
+
+
 def write_text(path: Path, text: str | Iterable[str]) -> None:
     """Write a text, or its parts, atomically."""
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
@@ -161,6 +177,8 @@ def write_text(path: Path, text: str | Iterable[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except FileNotFoundError as error:
+        raise _gone(path) from error
     except OSError as error:
         error.filename = str(path)  # a write that fails does not know it
         raise

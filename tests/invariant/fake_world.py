@@ -12,7 +12,7 @@ import random
 import re
 import selectors
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -452,11 +452,12 @@ class _Response:
         self._asked, self._reply = asked, reply
         self.status = reply.status
         self.headers = CIMultiDict({"Content-Type": "application/json", **reply.headers})
+        self.content = self
 
-    async def read(self) -> bytes:
+    async def iter_any(self) -> AsyncIterator[bytes]:
         if isinstance(self._reply.error, aiohttp.ClientPayloadError):
             raise copy(self._reply.error)
-        return self._reply.body
+        yield self._reply.body
 
 
 class _Request:
@@ -502,7 +503,9 @@ class _Session:
 
 
 def _retrying(**given: Any) -> RetryingModel:
-    return RetryingModel(_random=random.Random(0), **given)  # noqa: S311 (no secret)
+    clock = _WORLD[-1]
+    spread: Any = random.Random(0)  # noqa: S311 (no secret)
+    return RetryingModel(_random=spread, clock=lambda: clock.now, **given)
 
 
 def _write_page(run: JudgedRun) -> Path:
@@ -540,7 +543,7 @@ def fake_surroundings() -> Iterator[None]:
     clock = SimpleNamespace(monotonic=lambda: _WORLD[-1].now if _WORLD else 0.0)
     with (
         patch("aiohttp.ClientSession", _Session),
-        patch("aiohttp.TCPConnector", lambda **_: None),
+        patch("medix_eval.models.openai_server._connector", lambda _: None),
         patch("aiohttp.DummyCookieJar", lambda **_: None),
         patch("medix_eval.models.requests.time", clock),
         patch(here + "pipeline.RetryingModel", _retrying),

@@ -23,6 +23,7 @@ from vendor_replies import (
     TRUNCATED,
     UNREADABLE,
     UNSTRUCTURED,
+    Reply,
 )
 
 from medix_eval.records import Kind
@@ -39,7 +40,9 @@ _VOIDED = "refused as all requests were"
 _ALIKE = 8
 """So many samples that are refused, and none answered, may stop a run."""
 _VOTES_ALIKE = 16
-_CONNECTIONS = 20
+_PATIENCE_S = 300.0
+_TURNED_AWAY_S = _PATIENCE_S + 2 * 75.0  # and the longest wait, for the last time
+_OVERLOADED = frozenset({429, 502, 503, 504, 529})
 _WITHOUT_READER: Mapping[str, Way] = {
     TRUNCATED: ("truncated", 0.0),
     REFUSED: ("refused", 0.0),
@@ -137,7 +140,9 @@ class Truth:
             for one in several[:-1]:
                 if AGAIN not in one.reply.means:
                     self._say([number], f"was asked again after {one.reply.name!r}")
-            if len(several) > _TRIES:
+            tries = [one for one in several if not _is_turned_away(one.reply)]
+            lasted_s = several[-1].at - several[0].at
+            if len(tries) > _TRIES or (len(several) > _TRIES and lasted_s > _TURNED_AWAY_S):
                 self._say([number], f"was asked {len(several)} times in one run")
         for number, several in votes.items():
             by_vote = defaultdict(list)
@@ -299,9 +304,9 @@ class Truth:
                 return True
             answered_at = [asked.at for asked in mine if AGAIN not in asked.reply.means]
             began = min((asked.at for asked in mine), default=0.0)
-            if mine and self.world.now - max([began, *answered_at]) >= TIME_OUT_S:
-                return True
-            if sum(asked.reply.name == "no connection" for asked in mine) >= _CONNECTIONS:
+            is_gone = any(asked.reply.name == "no connection" for asked in mine)
+            limit_s = _PATIENCE_S if is_gone else TIME_OUT_S
+            if mine and self.world.now - max([began, *answered_at]) >= limit_s:
                 return True
             has_answered = any(asked.reply.means <= _ANSWERED for asked in mine)
             refused = {(a.number, a.vote) for a in mine if _is_refusal(a)}
@@ -449,3 +454,9 @@ def _last_of(votes: Sequence[Asked]) -> str:
     """Name what each vote came to."""
     last = {f"{one.role}.{one.vote}": one.reply.name for one in votes}
     return f"; votes: {', '.join(repr(last[vote]) for vote in sorted(last))}" if last else ""
+
+
+def _is_turned_away(reply: Reply) -> bool:
+    """Tell whether a reply is no try: nobody was there, or had too much to do."""
+    says_so = reply.status == 200 and b'"error"' in reply.body
+    return reply.name == "no connection" or reply.status in _OVERLOADED or says_so

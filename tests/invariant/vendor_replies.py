@@ -30,6 +30,8 @@ AGAIN = "again"
 """No answer, and it is asked for again in this run, up to the last try."""
 STOP = "stop"
 """Nobody can go on: exit code 4."""
+STRAY = f"{STOP} {FAILED} {AGAIN}"
+"""The endpoint is to blame: it is tried again, and stops the run if it stays so."""
 UNREADABLE = "unreadable"
 """A judge that answered, but gave no verdict."""
 UNSTRUCTURED = "unstructured"
@@ -342,17 +344,17 @@ _UNCLEAR: Makers = {
     "418": (0.2, _error(418, {"detail": "?"}, FAILED)),
     "424": (0.2, _error(424, _refusal("Dependency failed"), f"{FAILED} {AGAIN}")),
     "498": (0.2, _error(498, _refusal("Flex tier capacity exceeded"), f"{FAILED} {AGAIN} {STOP}")),
-    "200 html": (0.15, _error(200, "<html>hello</html>", f"{STOP} {FAILED} {AGAIN}")),
-    "200 half JSON": (0.15, _error(200, '{"choices": [{"mess', f"{STOP} {FAILED} {AGAIN}")),
-    "200 nothing": (0.15, _error(200, "", f"{STOP} {FAILED} {AGAIN}")),
+    "200 html": (0.15, _error(200, "<html>hello</html>", STRAY)),
+    "200 half JSON": (0.15, _error(200, '{"choices": [{"mess', STRAY)),
+    "200 nothing": (0.15, _error(200, "", STRAY)),
 }
 
 STOPS: Makers = {
-    "401": (1.0, _error(401, _refusal("Incorrect API key provided", code="invalid_api_key"), STOP)),
+    "401": (1.0, _error(401, _refusal("Incorrect API key provided", code="invalid_api_key"), STRAY)),
     "402": (1.0, _error(402, _refusal("Insufficient credits"), STOP)),
-    "403": (1.0, _error(403, _refusal("Your organization may not use this model"), STOP)),
-    "404": (1.0, _error(404, _refusal("model not found", code="model_not_found"), STOP)),
-    "307": (0.5, _error(307, "", STOP, Location="https://elsewhere.test/v1")),
+    "403": (1.0, _error(403, _refusal("Your organization may not use this model"), STRAY)),
+    "404": (1.0, _error(404, _refusal("model not found", code="model_not_found"), STRAY)),
+    "307": (0.5, _error(307, "", STRAY, Location="https://elsewhere.test/v1")),
     "max_tokens unsupported": (1.0, _error(400, {"error": {
         "message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
         "'max_completion_tokens' instead.", "type": "invalid_request_error",

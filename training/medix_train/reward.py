@@ -20,7 +20,7 @@ from medix_eval.evaluation.panel import JudgeChoice, Panel, ResolvedJudge, judge
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.canaries import Asked, accept_rates, canaries
 from medix_eval.judging.embedding import Embedder, Pair
-from medix_eval.models.requests import RetryPolicy, each
+from medix_eval.models.requests import each
 from medix_eval.models.resolve import ModelFlags
 from medix_eval.records import CompletionRecord, Kind, Vote
 from medix_train.reading import EDITIONS, Text, last_turn
@@ -163,7 +163,8 @@ class MedixReward:
             if self.settings.cache:
                 hint = "`cache: null` of the reward runs without it"
                 cache = self._opened.enter_context(VerdictCache.at(self.settings.cache, hint=hint))
-            policy = RetryPolicy(tries=3, longest_wait_s=8.0, silence_s=server.request_timeout_s)
+            # Not for long: `failures` says how long a batch waits.
+            policy = flags.policy(tries=3, longest_wait_s=8.0, patience_s=8.0, overload_s=8.0)
             how: Any = {"policy": policy, "cache": cache, "models": {judge.name: model}}
             how["gives_up"] = self.settings.edition == "medix"  # the other reads in its own way
             panel = Panel(protocol=self._protocol, judges=(judge,), **how)
