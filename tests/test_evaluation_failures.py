@@ -24,7 +24,7 @@ def test_a_passing_failure_is_retried_and_a_lasting_one_recorded(
         prompt = prompt_text(body)
         seen[prompt] += 1
         if list(seen).index(prompt) == 0:
-            return Reply(status=503, text="overloaded")
+            return Reply(status=500, text="out of memory")
         return "A" if seen[prompt] > 1 else Reply(status=429, headers={"Retry-After": "0"})
 
     answering = serve(flaky)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from medix_eval.data.samples import side_by_side
-from medix_eval.errors import ConfigError, ServerError
+from medix_eval.errors import ConfigError, ServerError, Unreachable
 from medix_eval.models import shared_load
 from medix_eval.models.chat import ChatModel, Prompt, Sampling
 from medix_eval.models.openai_server import OpenAIServer
@@ -110,7 +110,6 @@ def test_a_server_of_another_model_is_not_just_left_out() -> None:
 
 def test_a_server_comes_back_when_it_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(shared_load, "_LEFT_OUT_S", 60)
     monkeypatch.setattr(shared_load, "time", SimpleNamespace(monotonic=lambda: now))
     with ScriptedServer(lambda _: "yes") as one:
         gone = ScriptedServer(lambda _: "yes").__enter__()
@@ -121,10 +120,10 @@ def test_a_server_comes_back_when_it_answers_again(monkeypatch: pytest.MonkeyPat
             async with source.open(Path()) as model:
                 shared: Any = model
                 member = shared.members[0]
-                member.leave_out()
+                member.failed(Unreachable("down"))
                 await model.complete(Prompt(text="now"), SAMPLING)
                 before = len(gone.requests)
-                now += 60
+                now += 5
                 await model.complete(Prompt(text="later"), SAMPLING)
                 return len(gone.requests) - before
 
@@ -132,6 +131,54 @@ def test_a_server_comes_back_when_it_answers_again(monkeypatch: pytest.MonkeyPat
         gone.__exit__(None, None, None)
 
     assert came_back == 1
+
+
+BAD = {
+    "a web page": Reply(body="<html>welcome</html>"),
+    "an empty reply": Reply(body=" "),
+    "half a reply": Reply(body='{"choices": [{"mess'),
+    "more than a reply": Reply(body='{"choices": []} and so on'),
+    "nested too deep": Reply(body="[" * 100_000),
+    "a stream": Reply(body='data: {"choices": []}\n\ndata: [DONE]\n\n'),
+    "a redirect": Reply(status=307, headers={"Location": "http://192.0.2.7/"}),
+    "no key": Reply(status=401, text="bad key"),
+    "no model": Reply(status=404, text="no such model"),
+    "no credit": Reply(status=402, text="pay first"),
+    "broken": Reply(status=500, text="broken"),
+    "overloaded": Reply(status=429, text="slow down"),
+    "no answer": Reply(drop=True),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_the_load_of_a_server_that_is_bad_in_any_way_is_answered_by_the_others(bad: Reply) -> None:
+    with ScriptedServer(lambda _: bad) as one, ScriptedServer(lambda _: "yes") as two:
+        texts = ask_all(servers_at(one.url, two.url), 40)
+
+    assert texts == ["yes"] * 40
+    assert len(one.requests) < 40
+
+
+def test_a_server_that_stays_bad_is_told_of_with_its_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shared_load, "_LEFT_OUT_S", 0.0)
+
+    with ScriptedServer(lambda _: BAD["no key"]) as one, ScriptedServer(lambda _: "yes") as two:
+        ask_all(servers_at(one.url, two.url), 40)
+
+    told = [line for line in caplog.messages if "bad key" in line]
+    assert told == [f"{one.url} answered 401: bad key; the other servers take its load"]
+
+
+def test_only_where_every_server_stays_bad_the_run_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medix_eval.models.requests._FIRST_WAIT_S", 0.001)
+    with (
+        ScriptedServer(lambda _: BAD["no key"]) as one,
+        ScriptedServer(lambda _: BAD["a web page"]) as two,
+        pytest.raises(ServerError, match=r"401|text/html"),
+    ):
+        ask_all(servers_at(one.url, two.url), 4)
 
 
 def test_rows_that_share_an_image_are_sent_one_after_the_other() -> None:

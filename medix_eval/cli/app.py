@@ -82,13 +82,14 @@ def run(app: typer.Typer, argv: list[str] | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_DONE)
     except Exception as error:
-        known = error if isinstance(error, MedixError) else of_the_system(error)
+        system = of_the_system(error)  # it knows better what helps
+        known = error if isinstance(error, MedixError) else system
         if known is None:
             logging.getLogger(__name__).exception("internal error in %s; please report it", name)
             sys.exit(MedixError.exit_code)
         typer.echo(f"error: {known}", err=True)
-        if known.hint:
-            typer.echo(f"hint: {known.hint}", err=True)
+        if hint := (system or known).hint:
+            typer.echo(f"hint: {hint}", err=True)
         sys.exit(known.exit_code)
     if code == _INTERRUPTED:  # typer, too, turns Ctrl-C into this code
         typer.echo("interrupted: finished work is kept; run the same command again", err=True)

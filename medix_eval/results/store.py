@@ -483,7 +483,7 @@ def _lines(folder: Path, name: str, about: str, run: RunManifest) -> Iterator[Js
                 lines.restrict()
             yield lines
     except BaseException:
-        if not (was_there or (folder / name).stat().st_size):
+        if not was_there and (folder / name).exists() and not (folder / name).stat().st_size:
             for one in (about, name, ".lock"):
                 (folder / one).unlink(missing_ok=True)
             with suppress(OSError):  # the log of a server that did not start is kept

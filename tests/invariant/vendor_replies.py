@@ -350,7 +350,7 @@ _UNCLEAR: Makers = {
 }
 
 STOPS: Makers = {
-    "401": (1.0, _error(401, _refusal("Incorrect API key provided", code="invalid_api_key"), STRAY)),
+    "401": (1.0, _error(401, _refusal("Incorrect API key", code="invalid_api_key"), STRAY)),
     "402": (1.0, _error(402, _refusal("Insufficient credits"), STOP)),
     "403": (1.0, _error(403, _refusal("Your organization may not use this model"), STRAY)),
     "404": (1.0, _error(404, _refusal("model not found", code="model_not_found"), STRAY)),
