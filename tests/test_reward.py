@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -245,6 +246,42 @@ def test_judge_and_embedding_work_at_the_same_time() -> None:
         (found,) = ask(reward, ["heart"], ["left lung"])
 
     assert found is not None
+
+
+@pytest.mark.parametrize(
+    ("judge", "goes"),
+    [
+        ({}, "nowhere"),
+        ({"allow_egress": " "}, "nowhere"),
+        ({"local_hosts": ["ward"]}, "there"),
+        ({"allow_egress": "covered by contract 12"}, "there"),
+    ],
+)
+def test_restricted_rows_go_to_no_judge_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, judge: dict[str, Any], goes: str
+) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", resolved_to("127.0.0.1", "192.0.2.7"))
+    with ScriptedServer(lambda _: "YES") as server:
+        url = server.url.replace("127.0.0.1", "ward")
+        whole = {"model": "openai:scripted", "base_url": [url], **judge}
+        reward = a_reward(server, judge=whole, data_class="dua")
+        if goes == "there":
+            assert ask(reward, ["a silhouette"], ["heart"]) != [None]
+        else:
+            with pytest.raises(ConfigError, match=r"dua: restricted .* to ward") as caught:
+                ask(reward, ["a silhouette"], ["heart"])
+            assert "reward.judge.local_hosts" in caught.value.hint
+
+    assert bool(server.requests) == (goes == "there")
+
+
+def resolved_to(*addresses: str) -> Any:
+    """Look names up here; one that can be reached comes first."""
+
+    def look_up(host: str, port: object, *_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
+
+    return look_up
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ class JudgeServer(Frozen):
     key_env: str | None = None
     concurrency: Count = 256  # more than the server runs at once, so it is never idle
     request_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    local_hosts: tuple[str, ...] = ()  # that may see restricted rows, as `--local-host` says
+    allow_egress: str | None = None  # why restricted rows may go to any host
 
 
 class RewardSettings(Frozen):
@@ -99,6 +101,7 @@ class RewardSettings(Frozen):
     weights: Weights = Weights()
     protocol: str = "reward"  # one YES/NO vote and an embedding: a name, or the path of a YAML
     set: tuple[str, ...] = ()  # changes to the protocol, such as embedding.threshold=0.7
+    data_class: Literal["public", "gated", "dua"] = "public"  # `dua` rows stay on this machine
     graded: bool = False  # pay for similarity itself, not one or nothing at the threshold
     judge: JudgeServer = JudgeServer()
     failures: FailureBudget = FailureBudget()

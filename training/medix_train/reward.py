@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from medix_eval.errors import RequestFailed, ServerError
+from medix_eval.errors import ConfigError, EndpointFault, RequestFailed, ServerError
+from medix_eval.evaluation.egress import kept_local
 from medix_eval.evaluation.panel import JudgeChoice, Panel, ResolvedJudge, judge_sources
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.canaries import Asked, accept_rates, canaries
@@ -62,6 +63,7 @@ class MedixReward:
         self.scored: list[Scored] = []
         self._protocol, _, embedding = settings.load_protocol()
         self._edition, self._threshold = EDITIONS[settings.edition], embedding.threshold
+        self._is_restricted = settings.data_class == "dua"
         self._similarities = similarities or Embedder(embedding).similarities
         self._panel: Panel | None = None
         self._opened = AsyncExitStack()
@@ -154,10 +156,18 @@ class MedixReward:
     async def _opened_panel(self) -> Panel:
         if self._panel is None:
             server, cache = self.settings.judge, None
-            given = server.model_dump(exclude={"model", "base_url"})
+            ours = {"model", "base_url", "local_hosts", "allow_egress"}
+            given = server.model_dump(exclude=ours)
             flags = ModelFlags(role="judge", base_urls=server.base_url, **given)
             choice = JudgeChoice(name=server.model, flags=flags)
-            (source,) = judge_sources(self._protocol, [choice], out=Path())
+            sources = judge_sources(self._protocol, [choice], out=Path())
+            tasks = ["reward.data_class: dua"] * self._is_restricted
+            egress: Any = {"allowed": server.local_hosts, "reason": server.allow_egress}
+            try:
+                (source,) = kept_local(sources, tasks=tasks, **egress)
+            except ConfigError as error:
+                error.hint = "name the host in reward.judge.local_hosts, or say why in allow_egress"
+                raise
             judge = ResolvedJudge(name=source.name, source=source, identity=source.identity())
             model = await self._opened.enter_async_context(source.open(Path("logs")))
             if self.settings.cache:
@@ -201,11 +211,13 @@ class MedixReward:
 
         async def work(pair: Asked) -> None:
             said: Any = {"prompt": pair.question, "reference": pair.reference, "kind": Kind.OPEN}
+            said["restricted"] = self._is_restricted
             record = CompletionRecord(task="reward", sample_id=pair.question, row=0, **said)
             try:
                 grade = await panel.grade(record, answer=pair.answer)
             except ServerError as error:
-                if not isinstance(error.__cause__, RequestFailed):
+                cause = error.__cause__
+                if not isinstance(cause, RequestFailed) or isinstance(cause, EndpointFault):
                     raise  # it is there, and does not want us
                 found[pair], self._said = None, str(error)
                 return
@@ -219,7 +231,7 @@ class MedixReward:
             await each(dict.fromkeys(asked), work, limit=panel.concurrency)
         finally:
             self._num_calls += sum(vote.calls for vote in votes)
-            panel.keep(votes, restricted=False)
+            panel.keep(votes, restricted=self._is_restricted)
         return found
 
     async def _canaries(self, questions: Sequence[str]) -> dict[str, float]:
