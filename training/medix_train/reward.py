@@ -174,7 +174,7 @@ class MedixReward:
                 hint = "`cache: null` of the reward runs without it"
                 cache = self._opened.enter_context(VerdictCache.at(self.settings.cache, hint=hint))
             # Not for long: `failures` says how long a batch waits.
-            policy = flags.policy(tries=3, longest_wait_s=8.0, patience_s=8.0, overload_s=8.0)
+            policy = flags.policy(tries=3, longest_wait_s=8.0, patience_s=8.0, overload_s=0.0)
             how: Any = {"policy": policy, "cache": cache, "models": {judge.name: model}}
             how["gives_up"] = self.settings.edition == "medix"  # the other reads in its own way
             panel = Panel(protocol=self._protocol, judges=(judge,), **how)
