@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from medix_eval.errors import ConfigError, ModelError
-from medix_eval.evaluation.egress import addresses_of, is_local, kept_local
 from medix_eval.models.chat import ModelSource, Prompt, Sampling
 from medix_eval.models.openai_server import OpenAIServer
+from medix_eval.models.resolve import addresses_of, is_local, kept_local
 from medix_eval.models.shared_load import SharedLoad
 from medix_eval.testing import ScriptedServer
 

@@ -151,8 +151,8 @@ def _panel(
     out: Path,
 ) -> Panel:
     """Return the judge under its protocol, or nobody where that asks no language model."""
-    from medix_eval.evaluation.egress import kept_local  # noqa: PLC0415
     from medix_eval.evaluation.panel import Panel, judge_sources, resolve_judges  # noqa: PLC0415
+    from medix_eval.models.resolve import kept_local  # noqa: PLC0415
 
     sources, (allowed, reason) = judge_sources(protocol, [choice], out=out), egress
     sources = kept_local(sources, tasks=restricted, allowed=allowed, reason=reason)

@@ -12,7 +12,6 @@ from typing import Any
 from medix_eval.data.samples import read_samples
 from medix_eval.data.tasks import Catalogue, TaskFile
 from medix_eval.evaluation.controls import NO_IMAGE
-from medix_eval.evaluation.egress import kept_local
 from medix_eval.evaluation.evaluation import (
     Settings,
     open_tasks,
@@ -21,6 +20,7 @@ from medix_eval.evaluation.evaluation import (
 from medix_eval.evaluation.pipeline import OpenedTask, line_of
 from medix_eval.judging.judge import first_votes
 from medix_eval.judging.protocol import Protocol
+from medix_eval.models.resolve import kept_local
 from medix_eval.records import Kind, Sample
 from medix_eval.report.format import percent
 

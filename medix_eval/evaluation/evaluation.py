@@ -18,7 +18,6 @@ from typing import Any
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import BadRow, ConfigError, DatasetError
 from medix_eval.evaluation.controls import NO_IMAGE, Control, refuse_unfit
-from medix_eval.evaluation.egress import kept_local
 from medix_eval.evaluation.kinship import Known, kinship_warnings
 from medix_eval.evaluation.panel import (
     JudgeChoice,
@@ -32,7 +31,7 @@ from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.chat import ModelSource
 from medix_eval.models.requests import run_to_end
-from medix_eval.models.resolve import ModelFlags, give_gpus, resolve_model
+from medix_eval.models.resolve import ModelFlags, give_gpus, kept_local, resolve_model
 from medix_eval.models.vllm_server import kept_servers
 from medix_eval.report.format import counted
 from medix_eval.report.tables import as_csv, as_markdown

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from medix_eval.data.tasks import Catalogue
 from medix_eval.errors import ConfigError
-from medix_eval.evaluation.egress import kept_local
 from medix_eval.evaluation.evaluation import write_scores
 from medix_eval.evaluation.panel import (
     JudgeChoice,
@@ -26,7 +25,7 @@ from medix_eval.evaluation.pipeline import JudgingStage, Progress, shown_progres
 from medix_eval.judging.cache import CACHE_FILE, VerdictCache
 from medix_eval.judging.protocol import Protocol
 from medix_eval.models.requests import run_to_end
-from medix_eval.models.resolve import give_gpus
+from medix_eval.models.resolve import give_gpus, kept_local
 from medix_eval.results.store import (
     JudgingManifest,
     RunManifest,

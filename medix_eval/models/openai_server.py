@@ -325,7 +325,7 @@ class Connected:
     def _is_repeated(self, reply: Any, completion: Completion, asked: Prompt) -> bool:
         """Tell whether this answer was that to another prompt: it would be read as this one's.
 
-        A proxy that mixes up connections does that. Where all replies have one id nobody can tell.
+        Proxies mix connections up. Where all replies have one id it cannot be told.
         """
         name, created = str(reply.get("id")), reply.get("created")
         answer = hash((name, str(created), completion.text))

@@ -9,8 +9,10 @@ is what stands before the colon, its value a function that is called as `resolve
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
@@ -22,6 +24,7 @@ from medix_eval.models.chat import ModelSource
 from medix_eval.models.checkpoint import split_gpus, visible_gpus
 from medix_eval.models.openai_server import OpenAIServer
 from medix_eval.models.requests import RetryPolicy
+from medix_eval.models.shared_load import SharedLoad
 from medix_eval.records import Frozen
 from medix_eval.storage.bundled import read_mapping
 from medix_eval.storage.digests import shown_url
@@ -240,8 +243,6 @@ def _refuse(name: str, flags: ModelFlags, *fields: str) -> None:
 
 
 def _endpoint(model: str, flags: ModelFlags) -> ModelSource:
-    from medix_eval.models.shared_load import SharedLoad  # noqa: PLC0415
-
     if not flags.base_urls:
         raise ConfigError(
             f"openai:{model} needs {flags.prefix}base-url",
@@ -308,6 +309,49 @@ def _asking(flags: ModelFlags, *, key_env: str) -> dict[str, Any]:
 def _in_flight(flags: ModelFlags) -> dict[str, Any]:
     """Return a fixed number of requests in flight, where one was asked for."""
     return {"concurrency": flags.concurrency, "adapts": False} if flags.concurrency else {}
+
+
+def kept_local(
+    sources: Sequence[ModelSource],
+    *,
+    tasks: Iterable[str],
+    allowed: Collection[str],
+    reason: str | None,
+) -> tuple[ModelSource, ...]:
+    """Return the models, those behind a server bound to the addresses that were checked.
+
+    A name is looked up once: one that meant this machine at the check could mean another at the
+    connection. `tasks` are the restricted ones; without any, or with a reason, models are as they
+    were. Raises `ConfigError` for a host that is neither this machine nor `allowed`.
+    """
+    names = sorted(tasks)
+    if not names or (reason or "").strip():
+        return tuple(sources)
+    found = {}
+    for host in sorted({host for source in sources for host in source.hosts}):
+        found[host] = addresses_of(host)
+        if host not in allowed and not is_local(found[host]):
+            raise ConfigError(
+                f"{', '.join(names)}: restricted data may not be sent to {host}",
+                hint=f"use a model on this machine, allow the host with --local-host {host}, "
+                'or state why it is allowed with --allow-egress "reason"',
+            )
+    return tuple(
+        one.bound(found) if isinstance(one, OpenAIServer | SharedLoad) else one for one in sources
+    )
+
+
+def addresses_of(host: str) -> tuple[str, ...]:
+    """Return all addresses of a host; none if it is unknown."""
+    try:
+        return tuple({str(info[4][0]): None for info in socket.getaddrinfo(host, None)})
+    except OSError:
+        return ()
+
+
+def is_local(addresses: Collection[str]) -> bool:
+    """Whether all of these are loopback addresses, and there is one."""
+    return bool(addresses) and all(ipaddress.ip_address(one).is_loopback for one in addresses)
 
 
 _FILE = Path(__file__).with_name("providers.yaml")

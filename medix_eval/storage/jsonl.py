@@ -164,7 +164,7 @@ def _gone(path: Path) -> ConfigError:
     what = path if path.parent.is_dir() else path.parent
     return ConfigError(
         f"{what} was deleted or moved while it was written to",
-        hint="put it back, or do without it: the same command again begins anew what is not there",
+        hint="put it back, or do without it: the same command again starts what is not there",
     )
 
 

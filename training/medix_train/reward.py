@@ -16,13 +16,12 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from medix_eval.errors import ConfigError, EndpointFault, RequestFailed, ServerError
-from medix_eval.evaluation.egress import kept_local
 from medix_eval.evaluation.panel import JudgeChoice, Panel, ResolvedJudge, judge_sources
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.canaries import Asked, accept_rates, canaries
 from medix_eval.judging.embedding import Embedder, Pair
 from medix_eval.models.requests import each
-from medix_eval.models.resolve import ModelFlags
+from medix_eval.models.resolve import ModelFlags, kept_local
 from medix_eval.records import CompletionRecord, Kind, Vote
 from medix_train.reading import EDITIONS, Text, last_turn
 from medix_train.recipe import RewardSettings
