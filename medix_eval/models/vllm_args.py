@@ -21,6 +21,7 @@ _OURS = {
     "host": "nothing: the server listens on this machine only",
     "revision": "NAME@REV",
     "api-key": "nothing: the server listens on this machine only",
+    "hf-token": "HF_TOKEN in the environment: everybody sees a command line",
 }
 _PLACEMENT = frozenset({
     "all2all-backend", "api-server-count", "block-size", "cpu-offload-gb", "data-parallel-size",
