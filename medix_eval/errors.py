@@ -14,6 +14,7 @@ MedixError
     |-- RequestRefused      refused or broken, and not for what it holds     not retried
     |-- RequestFailed       a broken connection, an unreadable reply         retried
     |   |-- TimedOut        no answer within the request's time-out          retried
+    |   |-- NoText          a reply without any text                         retried
     |   |-- OtherModel      another model than the one asked has answered    retried
     |   |-- Overloaded      too many requests, or just starting              retried for a while
     |   |-- EndpointFault   a web page, a redirect, 401, 404                 retried, then exit 4
@@ -139,6 +140,10 @@ class RequestFailed(ModelError):
         self.retry_after_s = retry_after_s
 
 
+class NoText(RequestFailed):
+    """A reply without any text, not even an empty one."""
+
+
 class OtherModel(RequestFailed):
     """A reply that names another model than the one that was asked."""
 
@@ -161,6 +166,10 @@ class Unreachable(RequestFailed):
 
 class ReplyUnusable(ModelError):
     """The server answered with something that is not a completion."""
+
+
+UNREADABLE = frozenset({ReplyUnusable.__name__, NoText.__name__})
+"""Failures of a judge that answered, and gave no verdict."""
 
 
 class NoAnswer(ModelError):

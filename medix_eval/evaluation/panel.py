@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medix_eval.errors import ConfigError, NoJudge, ReplyUnusable, ServerError
+from medix_eval.errors import UNREADABLE, ConfigError, NoJudge, ServerError
 from medix_eval.judging.cache import VerdictCache
 from medix_eval.judging.judge import Grade, Grader, grader_for
 from medix_eval.judging.outcomes import verdict_of
@@ -112,7 +112,7 @@ class Panel:
         unread = self._unread.setdefault(vote.judge, [])
         if vote.points is not None:
             self.readable.add(vote.judge)
-        elif vote.failure is not None and vote.failure.error == ReplyUnusable.__name__:
+        elif vote.failure is not None and vote.failure.error in UNREADABLE:
             said = " ".join((vote.reply or vote.failure.message).split())[:120]
             unread.append("" if record.restricted else f"; it wrote {said!r}")
             if self.gives_up and vote.judge not in self.readable and len(unread) >= _MOST_UNREAD:

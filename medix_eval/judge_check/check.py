@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import RootModel
 
-from medix_eval.errors import ReplyUnusable
+from medix_eval.errors import UNREADABLE
 from medix_eval.evaluation.panel import Panel
 from medix_eval.evaluation.pipeline import shown_progress
 from medix_eval.judge_check.answers import answers_of_run, ask_panel
@@ -113,7 +113,7 @@ def make_scorecard(
 ) -> Scorecard:
     """Sum up what a judge said of labelled answers."""
     votes = [vote for one in judged for vote in one.verdict.votes]
-    unread = [one for one in votes if one.failure and one.failure.error == ReplyUnusable.__name__]
+    unread = [one for one in votes if one.failure and one.failure.error in UNREADABLE]
     return Scorecard(
         judge={"id": who.name, "digest": who.identity_digest},
         protocol=dict(who.protocol),

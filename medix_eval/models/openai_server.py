@@ -27,9 +27,9 @@ from medix_eval.errors import (
     NO_FILES,
     ConfigError,
     EndpointFault,
+    NoText,
     OtherModel,
     Overloaded,
-    ReplyUnusable,
     RequestFailed,
     RequestRefused,
     RequestRejected,
@@ -474,7 +474,7 @@ def _parts(content: Any) -> dict[str, str]:
     if isinstance(content, str):
         return {"text": content}
     if not isinstance(content, list | None):
-        raise ReplyUnusable(f"the completion is {type(content).__name__}, not text")
+        raise NoText(f"the completion is {type(content).__name__}, not text")
     found: dict[str, str] = {}
     for part in content or ():
         kind = str(part.get("type", "text")) if isinstance(part, dict) else "text"

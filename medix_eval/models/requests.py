@@ -24,6 +24,7 @@ from medix_eval.errors import (
     EndpointFault,
     MedixError,
     ModelError,
+    NoText,
     OtherModel,
     Overloaded,
     RefusesAll,
@@ -174,6 +175,7 @@ async def each(
         raise (known[0] if known else errors.exceptions[0]) from None
 
 
+_NO_TEXT = "the reply has no text"
 _NO_ANSWER = "all of the reply is reasoning, without an answer"
 _PARSER = "does the server's --reasoning-parser (llama.cpp: --reasoning-format) fit the model?"
 OF_THE_SAMPLE = frozenset({"too_long", "image", "content_filter"})
@@ -238,7 +240,7 @@ def unanswered(text: str | None, reason: str | None, *, thought_only: bool = Fal
     if ending in {"failed", "unknown"}:
         return f"the reply ended with finish_reason {reason!r}, which is no answer's"
     if text is None and ending == "stop":
-        return "the reply has no text"
+        return _NO_TEXT
     if thought_only and ending == "stop":
         return _NO_ANSWER
     return ""
@@ -247,12 +249,14 @@ def unanswered(text: str | None, reason: str | None, *, thought_only: bool = Fal
 def accepted(completion: Completion) -> Completion:
     """Return a completion that is an answer, its finish reason in our words.
 
-    Raises `RequestFailed` for one that the server broke off, `ReplyUnusable` for any other.
+    Raises `RequestFailed` for one that the server broke off or left out, else `ReplyUnusable`.
     """
     reason, ending = completion.finish_reason, ending_of(completion.finish_reason)
     if why := unanswered(completion.text, reason, thought_only=completion.thought_only):
         hint = _PARSER if why == _NO_ANSWER else ""
-        raise RequestFailed(why) if ending == "failed" else ReplyUnusable(why, hint=hint)
+        if ending == "failed" or why == _NO_TEXT:
+            raise NoText(why) if why == _NO_TEXT else RequestFailed(why)
+        raise ReplyUnusable(why, hint=hint)
     completion.finish_reason = reason and ending
     return completion
 
