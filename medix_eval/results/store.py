@@ -34,7 +34,7 @@ from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.rules.answers import after_thinking
 from medix_eval.storage.digests import ShownName, differences, digest, mark_of, marked_name
-from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
+from medix_eval.storage.jsonl import LONGEST, JsonLines, newest_lines, read_lines, write_text
 
 _LOG = logging.getLogger(__name__)
 _SHORT = 8
@@ -664,6 +664,8 @@ def _locked(path: Path) -> Iterator[None]:
 def load_record(kind: type[_M], path: Path, *, hint: str = _RESTORE) -> _M:
     """Read a record from a JSON file. Raises `ConfigError` with this hint."""
     try:
+        if path.stat().st_size > LONGEST:
+            raise ConfigError(f"{path} is larger than {LONGEST >> 20} MiB", hint=hint)
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
@@ -682,7 +684,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-_Line = TypeVar("_Line", CompletionRecord, VerdictRecord)
+Record = TypeVar("Record", CompletionRecord, VerdictRecord)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -754,13 +756,14 @@ class JudgedRun:
                 task = key[0].partition("@")[0]
                 if task not in takes or key not in verdicts:
                     continue
-                completion = _record(CompletionRecord, completions, at)
+                completion = record_at(CompletionRecord, completions, at)
                 if takes[task](completion.row):
-                    verdict = _record(VerdictRecord, judgements, verdicts[key])
+                    verdict = record_at(VerdictRecord, judgements, verdicts[key])
                     yield JudgedSample(task=task, completion=completion, verdict=verdict)
 
 
-def _record(kind: type[_Line], file: BinaryIO, at: int) -> _Line:
+def record_at(kind: type[Record], file: BinaryIO, at: int) -> Record:
+    """Read the line that begins at this byte."""
     file.seek(at)
     try:
         return kind.model_validate_json(file.readline())
