@@ -203,7 +203,7 @@ class Judge:
         return {"reply": reply, "points": known, "is_refusal": points is None, "labels": labels}
 
     def _fits(self, known: Mapping[str, Any], rubric: Rubric, *, answer: str) -> bool:
-        """Tell whether a vote is what its reply says, or may be one where its words are not kept."""
+        """Tell whether a vote is what its reply says; without the reply, whether it may be one."""
         if known["reply"] is not None:
             with suppress(ReplyUnusable):
                 return self._said(known["reply"], rubric, answer=answer).items() <= known.items()

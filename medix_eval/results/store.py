@@ -47,6 +47,28 @@ class _Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class _Sealed(_Manifest):
+    digests: dict[str, str] = {}
+    """Of what can move a score, by key, as the file was written; earlier versions did without."""
+
+    def made_of(self) -> dict[str, str]:
+        """Return the digests of what it holds now."""
+        kept = self.model_dump(mode="json", exclude_defaults=True)
+        its = {key: kept.get(key) for key in ("generation", "protocol", "judges", "judging")}
+        for name, task in kept["tasks"].items() if isinstance(kept["tasks"], dict) else ():
+            its[f"tasks.{name}"] = {key: task[key] for key in task if key != "source"}
+        return {key: digest(value) for key, value in its.items()}
+
+    def edited(self) -> list[str]:
+        """Return the keys that somebody else has written since."""
+        now = self.made_of()
+        return [key for key, was in self.digests.items() if now.get(key) != was]
+
+    def sealed(self) -> dict[str, Any]:
+        """Return what its file holds."""
+        return {**self.model_dump(mode="json"), "digests": self.made_of()}
+
+
 def _without_folder(source: dict[str, Any]) -> dict[str, Any]:
     path = source.get("path")
     return source | {"path": marked_name(path)} if isinstance(path, str) else source
@@ -89,7 +111,7 @@ class TaskEntry(Chosen):
         return (lambda _: True) if self.rows is None else frozenset(self.rows).__contains__
 
 
-class RunManifest(_Manifest):
+class RunManifest(_Sealed):
     """`run.json`: everything that made the completions."""
 
     schema_version: int = 1
@@ -127,7 +149,7 @@ class RunManifest(_Manifest):
         return generation
 
 
-class JudgingManifest(_Manifest):
+class JudgingManifest(_Sealed):
     """`judging.json`: everything that made the verdicts."""
 
     schema_version: int = 1
@@ -198,7 +220,7 @@ class RunFolder:
 
     def save_manifest(self) -> None:
         """Write `run.json`."""
-        _write(self.path / "run.json", self.manifest.model_dump(mode="json"))
+        _write(self.path / "run.json", self.manifest.sealed())
 
     def note_served(self, told: Mapping[str, str], *, vouched: bool) -> None:
         """Keep what a server says that its model is; refuse one that was another model before.
@@ -268,6 +290,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
             ) from error
         if (path / "run.json").exists():
             manifest = _continued(load_run_manifest(path), manifest, path=path)
+            refuse_edits(path)
         lines = stack.enter_context(_lines(path, "completions.jsonl", "run.json", manifest))
         run = RunFolder(path, manifest, lines)
         untold = math.inf if manifest.num_untold is None else manifest.num_untold
@@ -341,11 +364,12 @@ def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]
     path = run.path / "judged" / manifest.judging_digest[:_SHORT]
     path.mkdir(parents=True, exist_ok=True)
     if (path / "judging.json").exists():
+        refuse_edits(run.path, path)
         before = load_judging_manifest(path)
         tasks = list(dict.fromkeys([*before.tasks, *manifest.tasks]))
         manifest = manifest.model_copy(update={"tasks": tasks, "protocol": before.protocol})
     with _lines(path, "verdicts.jsonl", "judging.json", run.manifest) as lines:
-        _write(path / "judging.json", manifest.model_dump(mode="json"))
+        _write(path / "judging.json", manifest.sealed())
         judging = Judging(path, manifest, lines)
         for key, (outcome, mark, judges) in newest(lines.path, _noted).items():
             judging.note(key, outcome, mark)
@@ -506,6 +530,28 @@ def load_run_manifest(path: Path, what: Selection | None = None) -> RunManifest:
 def load_judging_manifest(path: Path) -> JudgingManifest:
     """Read `judging.json`."""
     return load_record(JudgingManifest, path / "judging.json")
+
+
+def refuse_edits(folder: Path, judged: Path | None = None) -> None:
+    """Raise `RunMismatch` where a manifest is not what was written, naming the keys."""
+    run, edited = load_run_manifest(folder), list[str]()
+    for name, task in run.tasks.items():
+        rows = task.rows or []
+        if len({*rows}) < len(rows) or not all(0 <= row < task.num_rows for row in rows):
+            edited.append(f"run.json: tasks.{name}.rows")
+    edited += [f"run.json: {key}" for key in run.edited()]
+    if judged is not None:
+        made = load_judging_manifest(judged)
+        edited += [f"judging.json: {key}" for key in made.edited()]
+        identities = made.judging.get("judges")
+        known = [digest(one) for one in identities] if isinstance(identities, list) else None
+        if known not in (None, [one.get("digest") for one in made.judges]):
+            edited.append("judging.json: judges")
+        if not made.judging_digest.startswith(judged.name):
+            edited.append("judging.json: judging_digest")
+    if edited:
+        keys = ", ".join(dict.fromkeys(edited))[:300]
+        raise RunMismatch(f"{folder} was edited after it was written: {keys}", hint=_RESTORE)
 
 
 def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
@@ -714,6 +760,7 @@ class JudgedRun:
     def of(cls, folder: Path, place: Path, what: Selection, score: Callable[..., Scores]) -> Self:
         """Return the run as if nothing but this selection had ever been asked for."""
         judged, manifest = judging_at(place), load_run_manifest(folder, what)
+        refuse_edits(folder, judged)
         made = load_judging_manifest(judged).model_copy(update={"tasks": [*manifest.tasks]})
         return cls(folder, judged, place, manifest, made, score(manifest=manifest, judging=made))
 
