@@ -69,6 +69,15 @@ class _Sealed(_Manifest):
         return {**self.model_dump(mode="json"), "digests": self.made_of()}
 
 
+def _with(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def checked(record: dict[str, Any]) -> dict[str, Any]:
+        if missing := [key for key in keys if not isinstance(record.get(key), str)]:
+            raise ValueError(f"it has no {' and no '.join(missing)}")
+        return record
+
+    return checked
+
+
 def _without_folder(source: dict[str, Any]) -> dict[str, Any]:
     path = source.get("path")
     return source | {"path": marked_name(path)} if isinstance(path, str) else source
@@ -153,8 +162,8 @@ class JudgingManifest(_Sealed):
     """`judging.json`: everything that made the verdicts."""
 
     schema_version: int = 1
-    protocol: dict[str, str]
-    judges: list[dict[str, Any]]
+    protocol: Annotated[dict[str, str], AfterValidator(_with("name", "digest"))]
+    judges: list[Annotated[dict[str, Any], AfterValidator(_with("id"))]]
     judging_digest: str
     judging: dict[str, Any]
     prompt_names: dict[str, str] = {}
