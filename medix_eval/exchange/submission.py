@@ -243,10 +243,6 @@ def read_submission(folder: Path) -> Submission:
         completions=_Records(folder / "completions.jsonl", CompletionRecord),
         verdicts=_Records(folder / "verdicts.jsonl", VerdictRecord),
     )
-    if not {"name", "digest"} <= given.judging.protocol.keys():
-        raise ConfigError("judging.json names no protocol with its digest")
-    if not all(isinstance(judge.get("id"), str) for judge in given.judging.judges):
-        raise ConfigError("judging.json has a judge without a name")
     if not isinstance(given.manifest.generation.get("model"), dict):
         raise ConfigError("run.json does not name its model")
     if unknown := [name for name in given.judging.tasks if name not in given.manifest.tasks]:

@@ -39,6 +39,8 @@ from medix_eval.storage.jsonl import LONGEST, JsonLines, newest_lines, read_line
 _LOG = logging.getLogger(__name__)
 _SHORT = 8
 _RESTORE = "restore the file, or give another --out"
+_DAMAGES = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""Of a line that is JSON, but not one of ours."""
 _M = TypeVar("_M", bound=BaseModel)
 _Kept = TypeVar("_Kept")
 
@@ -308,7 +310,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
                 key = sys.intern(row["task"]), row["sample_id"]
                 failed = _is_no_answer(row, may_be_split=number <= untold and manifest.is_served)
                 run._index(key, row["row"], mark_of(row.get("completion")), failed=failed)  # noqa: SLF001
-            except (KeyError, TypeError) as error:
+            except _DAMAGES as error:
                 raise _damaged(lines.path, number, error) from error
         if manifest.num_untold is None:
             run.manifest = manifest.model_copy(update={"num_untold": run.num_lines})
@@ -411,7 +413,7 @@ def newest(path: Path, keep: Callable[[Mapping[str, Any]], _Kept]) -> dict[tuple
     for number, line in enumerate(read_lines(path), 1):
         try:
             found[line["task"], line["sample_id"]] = keep(line)
-        except (KeyError, TypeError, ValueError) as error:
+        except _DAMAGES as error:
             raise _damaged(path, number, error) from error
     return found
 

@@ -37,11 +37,7 @@ def read_mapping(path: Path, *, what: str) -> dict[str, Any]:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except OSError as error:
         raise ConfigError(f"{what} file {path} cannot be read: {error.strerror}") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # also of a day such as 2026-13-01
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a day 2026-13-01, too
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} is not a {what}: expected keys and values")

@@ -42,7 +42,7 @@ from medix_eval.data.lm_task import open_task
 from medix_eval.data.new import new_benchmark
 from medix_eval.data.samples import read_samples
 from medix_eval.data.tasks import load_tasks
-from medix_eval.errors import MedixError, ReplyUnusable
+from medix_eval.errors import NO_PATH, MedixError, ReplyUnusable
 from medix_eval.exchange.checking import Doubts, check_submission, unpack
 from medix_eval.exchange.importing import import_results
 from medix_eval.judging import replies
@@ -582,7 +582,11 @@ def fuzz(
             return
         tried += 1
         with tempfile.TemporaryDirectory() as folder, _within(PER_INPUT_S), suppress(MedixError):
-            reader.check(given, Path(folder))
+            try:
+                reader.check(given, Path(folder))
+            except OSError as error:
+                if error.errno not in NO_PATH:  # of a name that no file can have a command tells
+                    raise
 
     while True:
         told = settings(
