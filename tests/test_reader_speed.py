@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -81,10 +82,8 @@ FOUND = [
 @pytest.mark.usefixtures("_limited")
 @pytest.mark.parametrize(("name", "head", "unit"), FOUND)
 def test_a_megabyte_of_the_worst_is_read_in_seconds(name: str, head: str, unit: str) -> None:
-    try:
+    with suppress(ReplyUnusable):
         READERS[name](head + unit * (MEGABYTE // len(unit)))
-    except ReplyUnusable as error:
-        assert str(error)
 
 
 def test_the_first_block_of_tags_is_read_as_it_always_was() -> None:
@@ -97,5 +96,5 @@ def test_the_first_block_of_tags_is_read_as_it_always_was() -> None:
 
 def test_an_unfinished_sentence_longer_than_any_may_take_an_answer_back() -> None:
     assert may_take_back("a " * 10_000, OPTIONS)
-    assert not may_take_back("and so on", OPTIONS)
+    assert not may_take_back("It is rou", OPTIONS)
     assert states_answer("x " * 200_000 + "The answer is B.", kind=Kind.OPEN, options=OPTIONS)

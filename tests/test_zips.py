@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -12,6 +18,8 @@ import pytest
 
 from medix_eval.errors import ConfigError
 from medix_eval.exchange.checking import unpack
+from medix_eval.results.store import load_run_manifest
+from medix_eval.storage.jsonl import newest_lines, read_lines
 
 
 def zipped(*names: str) -> bytes:
@@ -144,3 +152,44 @@ def test_repeated_text_that_packs_well_is_no_bomb(tmp_path: Path) -> None:
     unpack(packed(tmp_path / "a.zip", "a", lines.encode()), tmp_path / "in")
 
     assert size_of(tmp_path / "in") == len(lines)
+
+
+@pytest.mark.slow
+def test_an_interrupted_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    large = packed(tmp_path / "large.zip", "a", random.Random(0).randbytes(1 << 20) * 500)  # noqa: S311
+    command = [sys.executable, "-m", "medix_eval", "submit", "--check", str(large)]
+    with subprocess.Popen(
+        command, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.PIPE, text=True
+    ) as checking:
+        while not any(file.is_file() for file in scratch.rglob("*")):
+            assert checking.poll() is None
+        checking.send_signal(signal.SIGINT)
+        assert checking.wait(60) == 130
+
+    assert [*scratch.iterdir()] == []
+
+
+def test_a_line_that_is_longer_than_any_is_named_and_not_read(tmp_path: Path) -> None:
+    long = tmp_path / "verdicts.jsonl"
+    with long.open("wb") as file:
+        file.write(b'{"task": "t", "sample_id": "a"}\n{"task": "t", "sample_id": "')
+        file.truncate(200 << 20)
+    tracemalloc.start()
+
+    for read in (lambda: [*read_lines(long)], lambda: newest_lines(long)):
+        with pytest.raises(ConfigError, match=r"verdicts\.jsonl, line 2 is longer than 32 MiB"):
+            read()
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150 << 20
+
+
+def test_a_record_that_is_larger_than_any_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "run.json").open("wb") as file:
+        file.truncate(33 << 20)
+
+    with pytest.raises(ConfigError, match="is larger than 32 MiB"):
+        load_run_manifest(tmp_path)

@@ -9,17 +9,20 @@ from typing import Any
 from hypothesis import strategies as st
 
 TOKENS = """
-A | (A) | B. | B) warfarin | ( | [ | { | ) | ] | } | ** | <think> | </think> | <answer> | </answer> |
-<answer | not | no | yes | , | ; | . | ? | ! | : | -- | - | 1 | 1.5 | 1,5 | 5 mg | 10^9/L | x 10 | 1/2 | ½ |
-{"score": 1} | {"score": | "score" | "relation": "same" | \\boxed{B} | \\boxed{ | \\frac{1}{2} | ```json |
-the answer is | so | wait | verdict: | liver | the lung | left | no lesion | é | 漢 | ａ | <|a|> | assistantfinal |
-## Thinking | # | > | " | ' | ` | $ | _ | \u0301 | \u200b | \u202e | \ud83d | \x00 | \x85 | - | & | =cmd | -1 | NaN |
-1e999 | null | true | [] | 99999999999999999999999999 | Final answer: | I cannot | unable to tell | <CT_SCAN>
+A | (A) | B. | B) warfarin | ( | [ | { | ) | ] | } | ** | <think> | </think> | <answer> |
+</answer> | <answer | not | no | yes | , | ; | . | ? | ! | : | -- | - | 1 | 1.5 | 1,5 | 5 mg |
+10^9/L | x 10 | 1/2 | ½ | {"score": 1} | {"score": | "score" | "relation": "same" | \\boxed{B} |
+\\boxed{ | \\frac{1}{2} | ```json | the answer is | so | wait | verdict: | liver | the lung |
+left | no lesion | é | 漢 | \uff21 | < | a | > | assistantfinal | ## Thinking | # | > | " | ' | `
+| $ | _ | \u0301 | \u200b | \u202e | \ud83d | \x00 | \x85 | - | & | =cmd | -1 | NaN | 1e999 |
+null | true | [] | 99999999999999999999999999 | Final answer: | I cannot | unable to tell |
+<CT_SCAN>
 """.replace("\n", " ").split("|")
-WORDS = [one.strip(" ") for one in TOKENS] + [" ", "\n", "\r\n", "\t", "\ufeff"]
+WORDS = [one.strip(" ") for one in TOKENS] + ["<|a|>", " ", "\n", "\r\n", "\t", "\ufeff"]
 ODD: list[Any] = [
-    None, True, False, 0, -1, 1, 0.5, 2.0, 1e308, -1e308, 10**30, float("nan"), float("inf"), "", "x",
-    "A", "yes", "NaN", "\x00", "\u202e", "x" * 2000, [], [[]], [None], ["a", 1], {}, {"": None}, {"a": []},
+    None, True, False, 0, -1, 1, 0.5, 2.0, 1e308, -1e308, 10**30, float("nan"), float("inf"), "",
+    "x", "A", "yes", "NaN", "\x00", "\u202e", "x" * 2000, "2026-13-01", [], [[]], [None], ["a", 1],
+    {}, {"": None}, {"a": []},
 ]  # fmt: skip
 
 
@@ -44,11 +47,11 @@ def bent(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
             data[at:end] = draw(st.binary(max_size=40))
         elif how == 1:
             data[at:end] = draw(st.sampled_from(WORDS)).encode(errors="replace")
-        elif how == 2:  # noqa: PLR2004
+        elif how == 2:
             data[at:at] = data[at:end] * draw(st.integers(1, 50))
-        elif how == 3 and at < len(data):  # noqa: PLR2004
+        elif how == 3 and at < len(data):
             data[at] ^= 1 << draw(st.integers(0, 7))
-        elif how == 4:  # noqa: PLR2004
+        elif how == 4:
             del data[at:]
         else:
             del data[at:end]

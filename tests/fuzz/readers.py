@@ -1,7 +1,7 @@
 """Every reader of outside text, archives and pictures gets inputs that nobody would send.
 
-`make fuzz` gives each `FUZZ_S` seconds. A reader returns, or raises the error that it documents, and
-within seconds; what it returns is in its range. A failure is told with how to repeat it.
+`make fuzz` gives each `FUZZ_S` seconds. A reader returns, or raises the error that it documents,
+and within seconds; what it returns is in its range. A failure is told with how to repeat it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ from medix_eval.storage.mirror import read_mirror
 from medix_train.recipe import load_recipe, load_reward_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-from inputs import WORDS, bent, files, odd, texts  # noqa: E402 (a script beside it)
+from inputs import bent, files, odd, texts
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RUN = FIXTURES / "v0_1" / "runs" / "medix" / "openai-scripted" / "147e8bc8"
@@ -222,8 +222,7 @@ def _archive(data: bytes, folder: Path) -> None:
     (folder / "given.zip").write_bytes(data)
     with suppress(MedixError):
         unpack(folder / "given.zip", folder / "in")
-        inside = [one for one in (folder / "in").rglob("*")]
-        assert not any(one.is_symlink() for one in inside)
+        assert not any(one.is_symlink() for one in (folder / "in").rglob("*"))
     assert {one.name for one in folder.iterdir()} <= {"given.zip", "in"}
     check_submission(folder / "given.zip", CATALOGUE, Doubts(allow_synthetic=True))
 
@@ -233,7 +232,7 @@ def _imported(given: dict[str, bytes], folder: Path) -> None:
     for name, data in given.items():
         (folder / "given" / name).write_bytes(data)
     found = import_results(folder / "given", CATALOGUE, out=folder / "out", model=None)
-    assert all(one.score is None or 0 <= one.score for one in found.scores.tasks.values())
+    assert all(one.score is None or one.score >= 0 for one in found.scores.tasks.values())
 
 
 def _foreign() -> st.SearchStrategy[dict[str, bytes]]:
@@ -276,7 +275,7 @@ def _protocol(data: bytes, folder: Path) -> None:
     shutil.copytree(bundled("judges"), folder / "judges")
     (folder / "judges" / "mine.yaml").write_bytes(data)
     found = load_protocol(str(folder / "judges" / "mine.yaml"))
-    assert len(found.stamp()["digest"]) == 64  # noqa: PLR2004
+    assert len(found.stamp()["digest"]) == 64
 
 
 def _yaml(read: Callable[[Path], object]) -> Callable[[bytes, Path], None]:
@@ -438,14 +437,42 @@ MESSAGE: dict[str, Any] = {
 }
 REPLIES: list[Any] = [
     {
-        "id": "x", "object": "chat.completion", "created": 1, "model": "m",
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
         "choices": [{"index": 0, "finish_reason": "stop", "message": MESSAGE}],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 1, "completion_tokens_details": {"reasoning_tokens": 0}},
+        "usage": {
+            "prompt_tokens": 3,
+            "completion_tokens": 1,
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
     },
-    {"choices": [{"message": {"content": [{"type": "text", "text": "A"}, {"type": "thinking", "thinking": [{"text": "x"}]}]}, "finish_reason": ["length"], "error": {"code": 429}}]},
-    {"error": {"message": "This model's maximum context length is 4096 tokens", "type": "invalid_request_error", "code": "context_length_exceeded", "param": "messages"}},
-    {"object": "error", "message": "bad", "code": 400}, {"detail": [{"loc": ["body", "seed"], "msg": "no"}]},
-]  # fmt: skip
+    {
+        "choices": [
+            {
+                "message": {
+                    "content": [
+                        {"type": "text", "text": "A"},
+                        {"type": "thinking", "thinking": [{"text": "x"}]},
+                    ]
+                },
+                "finish_reason": ["length"],
+                "error": {"code": 429},
+            }
+        ]
+    },
+    {
+        "error": {
+            "message": "This model's maximum context length is 4096 tokens",
+            "type": "invalid_request_error",
+            "code": "context_length_exceeded",
+            "param": "messages",
+        }
+    },
+    {"object": "error", "message": "bad", "code": 400},
+    {"detail": [{"loc": ["body", "seed"], "msg": "no"}]},
+]
 
 
 def _wire() -> st.SearchStrategy[tuple[bytes, bytes]]:
@@ -476,9 +503,7 @@ def _wire() -> st.SearchStrategy[tuple[bytes, bytes]]:
         ]
     )
     head = st.builds(
-        lambda status, kind, wait: (
-            f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\n{wait}Connection: close\r\n\r\n".encode()
-        ),
+        lambda *said: "HTTP/1.1 {} x\r\nContent-Type: {}\r\n{}\r\n".format(*said).encode(),
         statuses,
         kinds,
         waits,
@@ -528,32 +553,93 @@ def _server(said: tuple[bytes, bytes], _: Path) -> None:
     _loop().run_until_complete(ask())
 
 
-JUDGES, LEADERBOARD = bundled("judges"), bundled("leaderboard")
+JUDGES = bundled("judges")
 READERS: dict[str, Reader] = {
     "completion": Reader(texts(), _completion),
-    "judge_reply": Reader(texts() | files(b'{"reason": "x", "relation": "same", "score": 1}').map(lambda data: data.decode(errors="replace")), _judge_reply),
+    "judge_reply": Reader(
+        texts()
+        | files(b'{"reason": "x", "relation": "same", "score": 1}').map(
+            lambda data: data.decode(errors="replace")
+        ),
+        _judge_reply,
+    ),
     "vendor_words": Reader(texts(), _vendor_words),
     "server": Reader(_wire(), _server),
-    "labels": Reader(files(b"sample_id,label,annotator\na,yes,x\na,0.5,y\nb,?,x\n", b"sample_id;label\na;1,0\n"), _labels),
+    "labels": Reader(
+        files(b"sample_id,label,annotator\na,yes,x\na,0.5,y\nb,?,x\n", b"sample_id;label\na;1,0\n"),
+        _labels,
+    ),
     "quotes": Reader(texts(), _quoted),
-    "replay": Reader(files(values=[{"sample_id": "a", "task": "t", "completion": "A"}, {"id": "medqa_0", "response": "A"}]), _replay),
+    "replay": Reader(
+        files(
+            values=[
+                {"sample_id": "a", "task": "t", "completion": "A"},
+                {"id": "medqa_0", "response": "A"},
+            ]
+        ),
+        _replay,
+    ),
     "run": Reader(_run_files(), _run),
     "archive": Reader(st.deferred(lambda: bent(_zips())), _archive),
     "imported": Reader(_foreign(), _imported),
-    "task": Reader(files(b"class: !function medix_eval.lm_task.MedixTask\n", values=[TASK, {"group": "g", "task": ["mine"]}]), _task),
+    "task": Reader(
+        files(
+            b"class: !function medix_eval.lm_task.MedixTask\n",
+            values=[TASK, {"group": "g", "task": ["mine"]}],
+        ),
+        _task,
+    ),
     "protocol": Reader(_yamls(*sorted(JUDGES.glob("*.yaml"))), _protocol),
-    "prices": Reader(files(values=[{"currency": "EUR", "prompt_tokens": 1, "completion_tokens": 2, "judge_call": 0.1}]), _yaml(read_prices)),
-    "gate": Reader(files(values=[{"floors": [{"task": "medqa", "at_least": 0.5}], "limits": {"request_failed": 0.01}}]), _yaml(load_policy)),
-    "board": Reader(files(values=[{"models": {"m": {"size": 8, "open": True}}}]), _yaml(lambda path: load_facts([path]))),
-    "board_rules": Reader(files(values=[{"complete": True, "scorecard": {"kappa": 0.5}}]), _yaml(load_rules)),
-    "recipe": Reader(_yamls(*sorted(bundled("recipes").glob("*.yaml"))[:3]), _yaml(lambda path: load_recipe(str(path)))),
-    "rewards": Reader(files(values=[{"edition": "medix", "weights": {}, "judge": {"model": "m"}}]), _yaml(load_reward_settings)),
+    "prices": Reader(
+        files(
+            values=[
+                {"currency": "EUR", "prompt_tokens": 1, "completion_tokens": 2, "judge_call": 0.1}
+            ]
+        ),
+        _yaml(read_prices),
+    ),
+    "gate": Reader(
+        files(
+            values=[
+                {"floors": [{"task": "medqa", "at_least": 0.5}], "limits": {"request_failed": 0.01}}
+            ]
+        ),
+        _yaml(load_policy),
+    ),
+    "board": Reader(
+        files(values=[{"models": {"m": {"size": 8, "open": True}}}]),
+        _yaml(lambda path: load_facts([path])),
+    ),
+    "board_rules": Reader(
+        files(values=[{"complete": True, "scorecard": {"kappa": 0.5}}]), _yaml(load_rules)
+    ),
+    "recipe": Reader(
+        _yamls(*sorted(bundled("recipes").glob("*.yaml"))[:3]),
+        _yaml(lambda path: load_recipe(str(path))),
+    ),
+    "rewards": Reader(
+        files(values=[{"edition": "medix", "weights": {}, "judge": {"model": "m"}}]),
+        _yaml(load_reward_settings),
+    ),
     "table": Reader(_tables(), _table),
     "mirror": Reader(bent([_parquet()]), _mirror),
-    "mirror_manifest": Reader(files(values=[{"source": "a/b", "revision": None, "files": {}, "rows": {"t": 1}, "synthetic": False}]), _mirror_manifest),
+    "mirror_manifest": Reader(
+        files(
+            values=[
+                {
+                    "source": "a/b",
+                    "revision": None,
+                    "files": {},
+                    "rows": {"t": 1},
+                    "synthetic": False,
+                }
+            ]
+        ),
+        _mirror_manifest,
+    ),
     "picture": Reader(st.deferred(lambda: bent(_pictures())), _picture),
     "kept_votes": Reader(st.deferred(lambda: bent(_caches())), _kept_votes),
-}  # fmt: skip
+}
 
 
 @contextmanager
