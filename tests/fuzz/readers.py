@@ -660,18 +660,21 @@ def fuzz(
     reader: Reader, *, seconds: float, seed: int, num: int = 100
 ) -> tuple[int, int, BaseException | None]:
     """Try inputs for this long; return how many, the seed of the last batch, and what failed."""
-    end, tried = time.monotonic() + seconds, 0
+    end, tried, failed = time.monotonic() + seconds, 0, False
 
     def one(given: Any) -> None:
-        nonlocal tried
-        if tried and time.monotonic() > end + PER_INPUT_S:
-            return
+        nonlocal tried, failed
+        if tried and not failed and time.monotonic() > end + PER_INPUT_S:
+            return  # in the middle of a batch
         tried += 1
         with tempfile.TemporaryDirectory() as folder, _within(PER_INPUT_S), suppress(MedixError):
             try:
                 reader.check(given, Path(folder))
-            except OSError as error:
-                if error.errno not in NO_PATH:  # of a name that no file can have a command tells
+            except MedixError:
+                raise
+            except Exception as error:
+                if not (isinstance(error, OSError) and error.errno in NO_PATH):
+                    failed = True  # a name that no file can have, a command tells of
                     raise
 
     while True:
