@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 from pydantic import BaseModel
 
@@ -191,7 +191,7 @@ _FILES = ("run.json", "judging.json", "scores.json", "completions.jsonl", "verdi
 _LINES = ("completions.jsonl", "verdicts.jsonl")
 
 
-class _Records(Mapping[tuple[str, str], Record]):
+class _Records(Mapping[tuple[str, str], Record], Generic[Record]):
     """The newest line of each sample: checked once, and read again where it is asked for.
 
     So a check needs memory for one line, whatever a stranger's file holds.
@@ -199,7 +199,8 @@ class _Records(Mapping[tuple[str, str], Record]):
 
     def __init__(self, path: Path, kind: type[Record]) -> None:
         newest(path, lambda line: bool(kind.model_validate(line)))
-        self._path, self._kind, self._at = path, kind, newest_lines(path)
+        self._path, self._at = path, newest_lines(path)
+        self._kind: type[Record] = kind
 
     def __getitem__(self, key: tuple[str, str]) -> Record:
         with self._path.open("rb") as file:

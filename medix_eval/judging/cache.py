@@ -101,7 +101,7 @@ class VerdictCache:
             self._done(write)
 
     def _done(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Do this in one transaction; a cache that cannot be read is begun anew, and holds none."""
+        """Do this in one transaction; one that cannot be read is replaced, and holds none."""
         try:
             with self.connection:
                 return work(self.connection)
@@ -113,7 +113,7 @@ class VerdictCache:
         try:
             self.connection, self.inode = _opened(self.path, damaged=self.inode)
         except (OSError, sqlite3.Error) as error:
-            _LOG.warning("the verdict cache cannot be begun anew: %s", error)
+            _LOG.warning("no new verdict cache can be written: %s", error)
             self.connection = _prepared(Path(":memory:"))
         return None
 

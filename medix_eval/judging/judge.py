@@ -388,8 +388,8 @@ class Dialogue:
 
 def _is_published(known: Mapping[str, Any], *, is_report: bool) -> bool:
     """Tell whether a kept turn says what its reply does; without it, points as usual."""
-    points, reply = known["points"], known["reply"]
-    if reply is None:
+    points: float = known["points"]
+    if (reply := known["reply"]) is None:
         return 0 <= points <= _MOST_POINTS if is_report else points in {0, 1}
     with suppress(ReplyUnusable):
         return replies.read_published(reply, is_report=is_report) == points

@@ -51,7 +51,7 @@ class _Manifest(BaseModel):
 
 class _Sealed(_Manifest):
     digests: dict[str, str] = {}
-    """Of what can move a score, by key, as the file was written; earlier versions did without."""
+    """Of what affects a score, by key, as the file was written; earlier versions did without."""
 
     def made_of(self) -> dict[str, str]:
         """Return the digests of what it holds now."""
