@@ -146,8 +146,8 @@ def test_a_cache_of_another_schema_is_set_aside_and_a_new_one_begun(
 
     with VerdictCache.at(path) as cache:
         for _ in range(2):
-            votes = grade(a_judge(Scripted(YES), cache=cache)).votes
-            cache.keep(votes, restricted=False)
+            cache.keep(grade(a_judge(Scripted(YES), cache=cache)).votes, restricted=False)
+        votes = grade(a_judge(Scripted(YES), cache=cache)).votes
         known = [cache.find(vote.key) for vote in votes]
 
     assert [one and one["points"] for one in known] == [1.0, 1.0]

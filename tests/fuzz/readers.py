@@ -243,7 +243,10 @@ def _foreign() -> st.SearchStrategy[dict[str, bytes]]:
     samples = [
         {"doc_id": 0, "target": "A", "filtered_resps": ["A"], "acc": 1.0, "arguments": [["Q"]]}
     ]
-    lines = lambda rows: files(values=rows).map(lambda data: data + b"\n")  # noqa: E731
+
+    def lines(rows: list[Any]) -> st.SearchStrategy[bytes]:
+        return files(values=rows).map(lambda data: data + b"\n")
+
     return st.one_of(
         st.fixed_dictionaries({"m.jsonl": lines(answers), "m_eval.jsonl": lines(judged)}),
         st.fixed_dictionaries(
@@ -680,7 +683,7 @@ def fuzz(
     while True:
         told = settings(
             max_examples=num, deadline=None, database=None, verbosity=Verbosity.quiet,
-            suppress_health_check=[*HealthCheck], report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
         )  # fmt: skip
         try:
             hypothesis.seed(seed)(told(given(reader.inputs)(one)))()
