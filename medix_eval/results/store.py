@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 _SHORT = 8
 _RESTORE = "restore the file, or give another --out"
 _DAMAGES = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""Of a line that is JSON, but not one of ours."""
+"""Of a line that is JSON, but of another shape."""
 _M = TypeVar("_M", bound=BaseModel)
 _Kept = TypeVar("_Kept")
 
