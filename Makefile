@@ -4,9 +4,10 @@ REAL_TASKS = pubmedqa,medqa,medmcqa,mmlu_medical
 LIMIT = 4
 HISTORIES = 10000
 CLAUSES = 20000
+FUZZ_S = 30
 SEED = 0
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo real demo-train test test-long invariant coverage docs test-vllm lint check bench build clean dev
+.PHONY: help demo real demo-train test test-long invariant fuzz coverage docs test-vllm lint check bench build clean dev
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +44,9 @@ test-long: dev ## run the tests that take long: kills, simulations, training, al
 invariant: dev ## 20,000 clauses beside answers; 10,000 histories of faults, kills and resumes (SEED=7 HISTORIES=1 tells one)
 	MEDIX_CLAUSES=$(CLAUSES) .venv/bin/python -m pytest -q tests/test_rules_clauses.py
 	PYTHONPATH=tests/oracles .venv/bin/python tests/invariant/histories.py --number $(HISTORIES) --seed $(SEED)
+
+fuzz: dev ## invented inputs for every reader of outside text, archives and pictures: FUZZ_S seconds each (ONLY=labels SEED=7)
+	.venv/bin/python tests/fuzz/readers.py --seconds $(FUZZ_S) --seed $(SEED) $(addprefix --only ,$(ONLY))
 
 coverage: dev ## run the tests and measure how much of medix_eval they reach, branches included
 	.venv/bin/python -m pytest -n 2 --cov=medix_eval

@@ -158,6 +158,7 @@ def test_runs_on_different_data_are_refused_and_the_difference_named(
     (file,) = manifest["tasks"]["medqa"]["source"]["files"]
     manifest["tasks"]["medqa"]["source"]["files"][file] = "0" * 64
     manifest["tasks"]["medmcqa"]["version"] = "9"
+    del manifest["digests"]  # as of an earlier version
     path.write_text(json.dumps(manifest))
 
     code, _, err = run("compare", first, second)

@@ -352,10 +352,10 @@ def test_a_run_of_a_version_without_these_slices_still_matches_its_data() -> Non
     task, file = open_fixture("medqa"), CATALOGUE.tasks["medqa"]
     rows = range(len(task.rows))
     read = read_samples(task, rows, key=file.key, done=frozenset(), taken=set())
-    now = {one.id: line_of(one) for one in read if isinstance(one, Sample)}
+    now = {(file.key, one.id): line_of(one) for one in read if isinstance(one, Sample)}
     old = {name: one.model_copy(update={"columns": {}}) for name, one in now.items()}
 
-    def differences(stored: dict[str, Any], slices: list[str]) -> list[str]:
+    def differences(stored: Any, slices: list[str]) -> list[str]:
         entry = TaskEntry(
             version="1", digest="d", source={}, synthetic=True, num_rows=len(rows),
             limit=None, seed=0, rows=None, slices=slices,

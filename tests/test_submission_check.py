@@ -64,9 +64,9 @@ def test_a_foreign_prompt_is_never_filled_in(submitted: Submitted, tmp_path: Pat
         ("run.json", lambda run: run.update(generation={"model": 1}), "does not name its model"),
         ("run.json", lambda run: run["tasks"].pop("medqa"), "which run.json does not list"),
         ("run.json", lambda run: run["tasks"]["medqa"].update(num_rows=10**12), "samples: "),
-        ("judging.json", lambda j: j.update(protocol={}), "names no protocol"),
+        ("judging.json", lambda j: j.update(protocol={}), "protocol: it has no name and no digest"),
         ("judging.json", lambda j: j["judging"].update(judge=[1]), "settings differ"),
-        ("judging.json", lambda j: j.update(judges=[{}]), "a judge without a name"),
+        ("judging.json", lambda j: j.update(judges=[{}]), "judges.0: it has no id"),
         ("scores.json", lambda s: s.update(tasks={}), "medqa states nothing"),
     ],
 )

@@ -122,7 +122,7 @@ def _read(folder: Path) -> tuple[list[NewQuestion], Uses, list[str]]:
     (table,) = tables
     try:
         frame = _READERS[table.suffix.lower()](table)
-    except (ValueError, OSError, ImportError, pa.ArrowException) as error:
+    except Exception as error:
         first_line = str(error).partition("\n")[0]
         raise ConfigError(f"{table} cannot be read: {first_line}") from error
     if any(frame.index.names):

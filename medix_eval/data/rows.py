@@ -261,6 +261,11 @@ def open_image_files(
     return ImageFiles(source, Path(downloaded))
 
 
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError)
+_UNREADABLE = (KeyError, OSError, RuntimeError, *_DAMAGED)
+"""Of a damaged zip, or one with a password."""
+
+
 class ImageFiles:
     """The image files that a dataset keeps beside its table, in a zip or in a folder."""
 
@@ -286,7 +291,7 @@ class ImageFiles:
                 return self._zip.read(self._member(member))
             # The bare name only: a table must not reach files outside the folder.
             return (self._folder / Path(member).name).read_bytes()
-        except (KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        except _UNREADABLE as error:
             raise BadRow(f"no image {member} in {self._folder.name}: {error}") from error
 
     def missing(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import lzma
+import stat
 import subprocess
 import tempfile
 import zipfile
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.tasks import Catalogue, TaskFile
-from medix_eval.errors import ConfigError, MedixError
+from medix_eval.errors import ConfigError, MedixError, exhausted, one_line
 from medix_eval.evaluation.panel import JudgeChoice, ResolvedJudge, resolve_judges
 from medix_eval.exchange.recorded import (
     ask_again,
@@ -232,9 +232,10 @@ def _check_data(given: Submission, catalogue: Catalogue, doubts: Doubts, found: 
         except MedixError as error:
             shut.setdefault(error.hint or "", {})[name] = error
             continue
-        theirs = {key[1]: it for key, it in given.completions.items() if key[0] == file.key}
+        has_text = name not in given.listed.restricted
+        theirs = given.completions
         problems = differences_from_data(
-            task, entry, key=file.key, theirs=theirs, has_text=name not in given.listed.restricted
+            task, entry, key=file.key, theirs=theirs, has_text=has_text
         )
         found.add(f"{name} against its data", list(problems))
     for hint, errors in shut.items():
@@ -265,7 +266,7 @@ def differences_from_data(
     entry: TaskEntry,
     *,
     key: str,
-    theirs: Mapping[str, CompletionRecord],
+    theirs: Mapping[tuple[str, str], CompletionRecord],
     has_text: bool,
 ) -> Iterator[str]:
     """Yield what differs, a line each; without text only ids are compared."""
@@ -281,13 +282,16 @@ def differences_from_data(
     if entry.rows is not None and {*entry.rows} != {*(drawn or ())}:
         yield f"{task.name}: its rows are not those that --limit {entry.limit} draws"
     rows = list(range(len(task.rows))) if drawn is None else drawn
-    left, unmade = dict(theirs), task.settings.derived.keys() - {*entry.slices}
+    left = dict.fromkeys(sample_id for name, sample_id in theirs if name == key)
+    unmade = task.settings.derived.keys() - {*entry.slices}
     for read in read_samples(task, rows, key=key, done=frozenset(), taken=set()):
         sample_id = read.record.sample_id if isinstance(read, BadSample) else read.id
-        mine = left.pop(sample_id, None)
-        if mine is None:
+        if sample_id not in left:
             yield f"{task.name}: {sample_id} of the dataset is missing"
-        elif isinstance(read, Sample):
+            continue
+        left.pop(sample_id)
+        mine = theirs[key, sample_id]
+        if isinstance(read, Sample):
             known = {name: text for name, text in read.columns.items() if name not in unmade}
             for what in _unlike(mine, replace(read, columns=known), has_text=has_text):
                 yield f"{task.name}: {sample_id} {what}"
@@ -324,35 +328,60 @@ def _sha256(image: bytes) -> str:
     return hashlib.sha256(image).hexdigest()
 
 
-_MOST_BYTES = 8 * 1024**3
-_MOST_FILES = 10_000
-_DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
+_MOST_BYTES, _MOST_FILES = 8 << 30, 1000
+_ALWAYS_FITS, _MOST_TIMES = 64 << 20, 200
+"""Bytes that any zip may hold, and how many times its own size: of 50,000 reports with three votes
+each a submission has 1.5 GB, which pack to a tenth."""
+_PART = 1 << 20
+_DAMAGES = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError)
 _NOT_FOR_US = (RuntimeError,)
 """A zip with a password, or with compression that Python does not support."""
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack a zip into a folder.
+    """Unpack a zip into a folder; what its headers state is not believed, bytes are counted.
 
-    Raises `ConfigError` for a damaged one, for a file that would land outside of the folder or
-    occurs twice, and for one that unpacks to more than 8 GiB.
+    Raises `ConfigError` for a damaged one, for a link, for a file that would land outside of the
+    folder or occurs twice, and for one that unpacks to more than 8 GiB, or to more than 64 MiB and
+    200 times its size.
     """
+    too_much = ConfigError(f"{path} unpacks to more than a submission may")
     try:
+        left = min(_MOST_BYTES, max(_ALWAYS_FITS, _MOST_TIMES * path.stat().st_size))
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if len(entries) > _MOST_FILES or sum(e.file_size for e in entries) > _MOST_BYTES:
-                raise ConfigError(f"{path} unpacks to more than a submission may")
+            if len(entries) > _MOST_FILES:
+                raise too_much
             if len({entry.filename for entry in entries}) < len(entries):
                 raise ConfigError(f"{path} has two files with the same name")
-            for entry in entries:
-                target = (folder / entry.filename).resolve()
-                if not target.is_relative_to(folder.resolve()):
-                    raise ConfigError(f"{path}: {entry.filename!r} would land outside its folder")
-                archive.extract(entry, folder)
+            targets = [_target(folder.resolve(), entry, path) for entry in entries]
+            for entry, target in zip(entries, targets, strict=True):
+                (target if entry.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
+                if entry.is_dir():
+                    continue
+                with archive.open(entry) as packed, target.open("xb") as file:
+                    while part := packed.read(_PART):
+                        if (left := left - len(part)) < 0:
+                            raise too_much
+                        file.write(part)
     except _DAMAGES as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
+        if exhausted(error):
+            raise
+        raise ConfigError(f"{path} is damaged: {one_line(error)}") from error
     except _NOT_FOR_US as error:
-        raise ConfigError(f"{path} cannot be unpacked: {error}") from error
+        raise ConfigError(f"{path} cannot be unpacked: {one_line(error)}") from error
+
+
+def _target(folder: Path, entry: zipfile.ZipInfo, path: Path) -> Path:
+    target, named = (folder / entry.filename).resolve(), f"{path}: {entry.filename!r}"
+    if not target.is_relative_to(folder):
+        raise ConfigError(f"{named} would land outside its folder")
+    if stat.S_IFMT(entry.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        raise ConfigError(f"{named} is a link or a device, not a file")
+    if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        # Python unpacks others in one piece, however large.
+        raise ConfigError(f"{named} is packed in an unusual way", hint="pack it with deflate")
+    return target
 
 
 _OTHER_GENERATION = "+other-generation"
@@ -427,7 +456,8 @@ def task_problems(given: Submission, catalogue: Catalogue) -> Iterator[str]:
         asked = there if entry.rows is None else frozenset(entry.rows)
         if len(asked) != entry.num_selected or not all(row in there for row in entry.rows or ()):
             yield f"{name}: run.json lists a row twice, or one that is not in the data"
-        taken = [one.row for key, one in given.completions.items() if key[0].startswith(f"{name}@")]
+        its = given.completions
+        taken = [its[key].row for key in its if key[0].startswith(f"{name}@")]
         if len({*taken}) < len(taken) or not all(row in asked for row in taken):
             yield f"{name}: two samples are of the same row, or one is of a row that was not asked"
         file = catalogue.tasks.get(name)

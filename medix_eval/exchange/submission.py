@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 from pydantic import BaseModel
 
@@ -29,14 +29,17 @@ from medix_eval.results.store import (
     JudgedRun,
     JudgedSample,
     JudgingManifest,
+    Record,
     RunManifest,
     load_judging_manifest,
     load_record,
     load_run_manifest,
     newest,
+    record_at,
     slug,
 )
 from medix_eval.storage.digests import ShownName
+from medix_eval.storage.jsonl import newest_lines, numbered
 from medix_eval.storage.mirror import sha256_of
 
 MANIFEST, SIGNATURE, NAMESPACE = "submission.json", "submission.json.sig", "medix-eval"
@@ -188,6 +191,28 @@ _FILES = ("run.json", "judging.json", "scores.json", "completions.jsonl", "verdi
 _LINES = ("completions.jsonl", "verdicts.jsonl")
 
 
+class _Records(Mapping[tuple[str, str], Record], Generic[Record]):
+    """The newest line of each sample: checked once, and read again where it is asked for.
+
+    So a check needs memory for one line, whatever a stranger's file holds.
+    """
+
+    def __init__(self, path: Path, kind: type[Record]) -> None:
+        newest(path, lambda line: bool(kind.model_validate(line)))
+        self._path, self._at = path, newest_lines(path)
+        self._kind: type[Record] = kind
+
+    def __getitem__(self, key: tuple[str, str]) -> Record:
+        with self._path.open("rb") as file:
+            return record_at(self._kind, file, self._at[key])
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._at)
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """The files of one zip, read."""
@@ -216,13 +241,9 @@ def read_submission(folder: Path) -> Submission:
         manifest=load_run_manifest(folder),
         judging=load_judging_manifest(folder),
         scores=load_record(Scores, folder / "scores.json"),
-        completions=newest(folder / "completions.jsonl", CompletionRecord.model_validate),
-        verdicts=newest(folder / "verdicts.jsonl", VerdictRecord.model_validate),
+        completions=_Records(folder / "completions.jsonl", CompletionRecord),
+        verdicts=_Records(folder / "verdicts.jsonl", VerdictRecord),
     )
-    if not {"name", "digest"} <= given.judging.protocol.keys():
-        raise ConfigError("judging.json names no protocol with its digest")
-    if not all(isinstance(judge.get("id"), str) for judge in given.judging.judges):
-        raise ConfigError("judging.json has a judge without a name")
     if not isinstance(given.manifest.generation.get("model"), dict):
         raise ConfigError("run.json does not name its model")
     if unknown := [name for name in given.judging.tasks if name not in given.manifest.tasks]:
@@ -252,7 +273,7 @@ def line_problems(folder: Path) -> list[str]:
     for name in _LINES:
         seen = Counter[tuple[str, str]]()
         with (folder / name).open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in numbered(folder / name, file):
                 repeated: list[str] = []
                 row = json.loads(line, object_pairs_hook=partial(_row, repeated=repeated))
                 seen[row["task"], row["sample_id"]] += 1

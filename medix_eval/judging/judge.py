@@ -13,7 +13,9 @@ import time
 import typing
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -137,7 +139,8 @@ class Judge:
             text += self._switch.get("suffix", "")
             return await self._asked(vote, text, rubric, sampling, answer=fields["answer"])
 
-        return await remembered(self.cache, vote, ask)
+        fits = partial(self._fits, rubric=rubric, answer=fields["answer"])
+        return await remembered(self.cache, vote, ask, fits)
 
     async def _asked(
         self, vote: Vote, text: str, rubric: Rubric, sampling: Sampling, *, answer: str
@@ -182,17 +185,34 @@ class Judge:
                 limit = f"{CUT}, judge.sampling.max_tokens={sampling.max_tokens}"
                 said = limit if ending == "length" else f"the reply ended by {ending}"
                 raise ReplyUnusable(said)  # noqa: TRY301 (as of a reply that was read)
-            points = (
-                replies.read_label(reply, labels=rubric.labels, more=more)
-                if rubric.labels
-                else replies.read_points(reply, scale=rubric.scale, answer=answer, more=more)
-            )
+            return self._said(reply, rubric, answer=answer)
         except ReplyUnusable as error:
             failure = Failure(error=type(error).__name__, message=str(error))
             return {"reply": reply, "failure": failure}
+
+    def _said(self, reply: str, rubric: Rubric, *, answer: str) -> dict[str, Any]:
+        """Return what a reply says, by the fields of a vote. Raises `ReplyUnusable`."""
+        more = self.thinking
+        points = (
+            replies.read_label(reply, labels=rubric.labels, more=more)
+            if rubric.labels
+            else replies.read_points(reply, scale=rubric.scale, answer=answer, more=more)
+        )
         known = rubric.scale[0] if points is None else points
         labels = () if rubric.labels else replies.labels_of(reply, more=more)
         return {"reply": reply, "points": known, "is_refusal": points is None, "labels": labels}
+
+    def _fits(self, known: Mapping[str, Any], rubric: Rubric, *, answer: str) -> bool:
+        """Tell whether a vote is what its reply says; without the reply, whether it may be one."""
+        if known["reply"] is not None:
+            with suppress(ReplyUnusable):
+                return self._said(known["reply"], rubric, answer=answer).items() <= known.items()
+            return False
+        lowest, highest = rubric.scale
+        offered = rubric.labels.values() or range(lowest, highest + 1)
+        words = set() if rubric.labels else {*replies.RELATIONS, *replies.FINDING_TAGS}
+        is_one = known["points"] in offered and words.issuperset(known["labels"])
+        return is_one and (known["points"] == lowest or not known["is_refusal"])
 
     async def _ask(
         self, text: str, schema: Mapping[str, Any] | None, sampling: Sampling
@@ -311,7 +331,7 @@ class Dialogue:
         files = [opening, *[self.spec.again_file] * (self.spec.turns - 1)]
         fields = fields_of(record, answer=answer, published=True)
         turns = self._turns(files, fields)
-        votes = self._known(turns)
+        votes = self._known(turns, is_report=is_report)
         if votes is None:
             texts = [filled(self._templates[file], record, fields) for file in files]
             votes = await self._held(turns, texts, is_report=is_report)
@@ -328,9 +348,10 @@ class Dialogue:
             for number in range(1, len(files) + 1)
         ]
 
-    def _known(self, turns: Sequence[Vote]) -> list[Vote] | None:
+    def _known(self, turns: Sequence[Vote], *, is_report: bool) -> list[Vote] | None:
         """Return the whole dialogue from the cache; half of one could not be gone on with."""
-        found = [self.cache.find(vote.key) if self.cache else None for vote in turns]
+        fits = partial(_is_published, is_report=is_report)
+        found = [self.cache.find(vote.key, fits) if self.cache else None for vote in turns]
         if None in found:
             return None
         return [vote.model_copy(update=hit) for vote, hit in zip(turns, found, strict=True)]
@@ -363,6 +384,16 @@ class Dialogue:
         except ModelError as error:
             failure = Failure(error=type(error).__name__, message=str(error))
             return {"reply": reply, "failure": failure}
+
+
+def _is_published(known: Mapping[str, Any], *, is_report: bool) -> bool:
+    """Tell whether a kept turn says what its reply does; without it, points as usual."""
+    points: float = known["points"]
+    if (reply := known["reply"]) is None:
+        return 0 <= points <= _MOST_POINTS if is_report else points in {0, 1}
+    with suppress(ReplyUnusable):
+        return replies.read_published(reply, is_report=is_report) == points
+    return False
 
 
 def published_score(

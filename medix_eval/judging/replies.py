@@ -151,7 +151,8 @@ def read_points(
     _check_relations(_RELATION.findall(said), points, scale=scale)
     prose = _OBJECT.sub(lambda one: "|" if _CLAIM.search(one[0]) else one[0], said)
     told = {one if one.isdigit() else "0" for one in map(str.casefold, _SAID.findall(prose))}
-    is_other = re.search(rf'"[^"]*{_KEY.pattern[4:]}[^"]*"\s*:', prose.casefold())
+    keys = re.finditer(r'"([^"]*)(?="\s*:)', prose.casefold())
+    is_other = any(_KEY.search(one[1]) for one in keys)
     if others or is_other or _CLAIM.search(prose) or told - {str(points)}:
         raise ReplyUnusable(f"more than one verdict: {_tail(said)}")
     if not _stands_alone(said[: verdicts[-1].start()], said[verdicts[-1].end() :]):

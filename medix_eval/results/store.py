@@ -34,17 +34,50 @@ from medix_eval.records import CompletionRecord, Failure, Outcome, VerdictRecord
 from medix_eval.results.scores import Scores
 from medix_eval.rules.answers import after_thinking
 from medix_eval.storage.digests import ShownName, differences, digest, mark_of, marked_name
-from medix_eval.storage.jsonl import JsonLines, newest_lines, read_lines, write_text
+from medix_eval.storage.jsonl import LONGEST, JsonLines, newest_lines, read_lines, write_text
 
 _LOG = logging.getLogger(__name__)
 _SHORT = 8
 _RESTORE = "restore the file, or give another --out"
+_DAMAGES = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""Of a line that is JSON, but of another shape."""
 _M = TypeVar("_M", bound=BaseModel)
 _Kept = TypeVar("_Kept")
 
 
 class _Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class _Sealed(_Manifest):
+    digests: dict[str, str] = {}
+    """Of what affects a score, by key, as the file was written; earlier versions did without."""
+
+    def made_of(self) -> dict[str, str]:
+        """Return the digests of what it holds now."""
+        kept = self.model_dump(mode="json", exclude_defaults=True)
+        its = {key: kept.get(key) for key in ("generation", "protocol", "judges", "judging")}
+        for name, task in kept["tasks"].items() if isinstance(kept["tasks"], dict) else ():
+            its[f"tasks.{name}"] = {key: task[key] for key in task if key != "source"}
+        return {key: digest(value) for key, value in its.items()}
+
+    def edited(self) -> list[str]:
+        """Return the keys that somebody else has written since."""
+        now = self.made_of()
+        return [key for key, was in self.digests.items() if now.get(key) != was]
+
+    def sealed(self) -> dict[str, Any]:
+        """Return what its file holds."""
+        return {**self.model_dump(mode="json"), "digests": self.made_of()}
+
+
+def _with(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def checked(record: dict[str, Any]) -> dict[str, Any]:
+        if missing := [key for key in keys if not isinstance(record.get(key), str)]:
+            raise ValueError(f"it has no {' and no '.join(missing)}")
+        return record
+
+    return checked
 
 
 def _without_folder(source: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +122,7 @@ class TaskEntry(Chosen):
         return (lambda _: True) if self.rows is None else frozenset(self.rows).__contains__
 
 
-class RunManifest(_Manifest):
+class RunManifest(_Sealed):
     """`run.json`: everything that made the completions."""
 
     schema_version: int = 1
@@ -127,12 +160,12 @@ class RunManifest(_Manifest):
         return generation
 
 
-class JudgingManifest(_Manifest):
+class JudgingManifest(_Sealed):
     """`judging.json`: everything that made the verdicts."""
 
     schema_version: int = 1
-    protocol: dict[str, str]
-    judges: list[dict[str, Any]]
+    protocol: Annotated[dict[str, str], AfterValidator(_with("name", "digest"))]
+    judges: list[Annotated[dict[str, Any], AfterValidator(_with("id"))]]
     judging_digest: str
     judging: dict[str, Any]
     prompt_names: dict[str, str] = {}
@@ -198,7 +231,7 @@ class RunFolder:
 
     def save_manifest(self) -> None:
         """Write `run.json`."""
-        _write(self.path / "run.json", self.manifest.model_dump(mode="json"))
+        _write(self.path / "run.json", self.manifest.sealed())
 
     def note_served(self, told: Mapping[str, str], *, vouched: bool) -> None:
         """Keep what a server says that its model is; refuse one that was another model before.
@@ -268,6 +301,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
             ) from error
         if (path / "run.json").exists():
             manifest = _continued(load_run_manifest(path), manifest, path=path)
+            refuse_edits(path)
         lines = stack.enter_context(_lines(path, "completions.jsonl", "run.json", manifest))
         run = RunFolder(path, manifest, lines)
         untold = math.inf if manifest.num_untold is None else manifest.num_untold
@@ -276,7 +310,7 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
                 key = sys.intern(row["task"]), row["sample_id"]
                 failed = _is_no_answer(row, may_be_split=number <= untold and manifest.is_served)
                 run._index(key, row["row"], mark_of(row.get("completion")), failed=failed)  # noqa: SLF001
-            except (KeyError, TypeError) as error:
+            except _DAMAGES as error:
                 raise _damaged(lines.path, number, error) from error
         if manifest.num_untold is None:
             run.manifest = manifest.model_copy(update={"num_untold": run.num_lines})
@@ -341,11 +375,12 @@ def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]
     path = run.path / "judged" / manifest.judging_digest[:_SHORT]
     path.mkdir(parents=True, exist_ok=True)
     if (path / "judging.json").exists():
+        refuse_edits(run.path, path)
         before = load_judging_manifest(path)
         tasks = list(dict.fromkeys([*before.tasks, *manifest.tasks]))
         manifest = manifest.model_copy(update={"tasks": tasks, "protocol": before.protocol})
     with _lines(path, "verdicts.jsonl", "judging.json", run.manifest) as lines:
-        _write(path / "judging.json", manifest.model_dump(mode="json"))
+        _write(path / "judging.json", manifest.sealed())
         judging = Judging(path, manifest, lines)
         for key, (outcome, mark, judges) in newest(lines.path, _noted).items():
             judging.note(key, outcome, mark)
@@ -378,7 +413,7 @@ def newest(path: Path, keep: Callable[[Mapping[str, Any]], _Kept]) -> dict[tuple
     for number, line in enumerate(read_lines(path), 1):
         try:
             found[line["task"], line["sample_id"]] = keep(line)
-        except (KeyError, TypeError, ValueError) as error:
+        except _DAMAGES as error:
             raise _damaged(path, number, error) from error
     return found
 
@@ -506,6 +541,28 @@ def load_run_manifest(path: Path, what: Selection | None = None) -> RunManifest:
 def load_judging_manifest(path: Path) -> JudgingManifest:
     """Read `judging.json`."""
     return load_record(JudgingManifest, path / "judging.json")
+
+
+def refuse_edits(folder: Path, judged: Path | None = None) -> None:
+    """Raise `RunMismatch` where a manifest is not what was written, naming the keys."""
+    run, edited = load_run_manifest(folder), list[str]()
+    for name, task in run.tasks.items():
+        rows = task.rows or []
+        if len({*rows}) < len(rows) or not all(0 <= row < task.num_rows for row in rows):
+            edited.append(f"run.json: tasks.{name}.rows")
+    edited += [f"run.json: {key}" for key in run.edited()]
+    if judged is not None:
+        made = load_judging_manifest(judged)
+        edited += [f"judging.json: {key}" for key in made.edited()]
+        identities = made.judging.get("judges")
+        known = [digest(one) for one in identities] if isinstance(identities, list) else None
+        if known not in (None, [one.get("digest") for one in made.judges]):
+            edited.append("judging.json: judges")
+        if not made.judging_digest.startswith(judged.name):
+            edited.append("judging.json: judging_digest")
+    if edited:
+        keys = ", ".join(dict.fromkeys(edited))[:300]
+        raise RunMismatch(f"{folder} was edited after it was written: {keys}", hint=_RESTORE)
 
 
 def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
@@ -664,6 +721,8 @@ def _locked(path: Path) -> Iterator[None]:
 def load_record(kind: type[_M], path: Path, *, hint: str = _RESTORE) -> _M:
     """Read a record from a JSON file. Raises `ConfigError` with this hint."""
     try:
+        if path.stat().st_size > LONGEST:
+            raise ConfigError(f"{path} is larger than {LONGEST >> 20} MiB", hint=hint)
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
@@ -682,7 +741,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-_Line = TypeVar("_Line", CompletionRecord, VerdictRecord)
+Record = TypeVar("Record", CompletionRecord, VerdictRecord)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -712,6 +771,7 @@ class JudgedRun:
     def of(cls, folder: Path, place: Path, what: Selection, score: Callable[..., Scores]) -> Self:
         """Return the run as if nothing but this selection had ever been asked for."""
         judged, manifest = judging_at(place), load_run_manifest(folder, what)
+        refuse_edits(folder, judged)
         made = load_judging_manifest(judged).model_copy(update={"tasks": [*manifest.tasks]})
         return cls(folder, judged, place, manifest, made, score(manifest=manifest, judging=made))
 
@@ -754,13 +814,14 @@ class JudgedRun:
                 task = key[0].partition("@")[0]
                 if task not in takes or key not in verdicts:
                     continue
-                completion = _record(CompletionRecord, completions, at)
+                completion = record_at(CompletionRecord, completions, at)
                 if takes[task](completion.row):
-                    verdict = _record(VerdictRecord, judgements, verdicts[key])
+                    verdict = record_at(VerdictRecord, judgements, verdicts[key])
                     yield JudgedSample(task=task, completion=completion, verdict=verdict)
 
 
-def _record(kind: type[_Line], file: BinaryIO, at: int) -> _Line:
+def record_at(kind: type[Record], file: BinaryIO, at: int) -> Record:
+    """Read the line that begins at this byte."""
     file.seek(at)
     try:
         return kind.model_validate_json(file.readline())

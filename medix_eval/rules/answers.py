@@ -101,7 +101,7 @@ def after_thinking(completion: str, *, more: Pairs = ()) -> str | None:
 def _said_at(text: str, more: Pairs) -> slice:
     """Return where the text stands that is no thinking, without an end while it still thinks."""
     marks, end = _marks_in(text, more), len(text)
-    while marks[1:] and marks[-2][2] and marks[-1][2] and not text[marks[-1][1] : end].strip():
+    while len(marks) > 1 and marks[-2][2] and marks[-1][2] and not text[marks[-1][1] : end].strip():
         end = marks.pop()[0]
     if not marks:
         return slice(0, end)
@@ -147,7 +147,6 @@ def _marks_in(text: str, more: Pairs) -> list[tuple[int, int, bool]]:
     return sorted(marks)
 
 
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _EDGES = ",.!?;:'"
 _FEW_WORDS = 5
 
@@ -160,8 +159,9 @@ def letter_of(completion: str, options: Sequence[str]) -> str | None:
     >>> letter_of("I cannot tell.", ["lung", "liver"]) is None
     True
     """
-    tagged = _TAGGED.search(completion)
-    text = _boxed(tagged[1].strip() if tagged else completion)
+    _, _, opened = completion.partition("<answer>")
+    tagged, closing, _ = opened.partition("</answer>")
+    text = _boxed(tagged.strip() if closing else completion)
     for edge in _EDGES:
         text = text.strip(edge)
     text = f" {text} "

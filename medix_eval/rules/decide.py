@@ -470,7 +470,8 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
     """Tell whether complete sentences state an answer, right or wrong, certain or not."""
     if re.search(terms()["says_answer"], text):
         return True
-    if options and _claimed_option(read(text), tuple(options)) is not None:
+    is_readable = options and len(text) <= 10 * _LONGEST_ANSWER
+    if is_readable and _claimed_option(read(text), tuple(options)) is not None:
         return True
     is_interjected = kind is Kind.CLOSED and re.match(r"(?i)\W*(?:yes|no)\b", text)
     parts = [one.strip("*_# :") for one in re.split(terms()["ends"], text) if words(one)]
@@ -481,4 +482,4 @@ def states_answer(text: str, *, kind: Kind, options: Sequence[str] = ()) -> bool
 
 def may_take_back(cut: str, options: Sequence[str] = ()) -> bool:
     """Tell whether a sentence that was cut may change what was stated before it."""
-    return may_change(read(cut), _choices(tuple(options)))
+    return len(cut) > _LONGEST_ANSWER or may_change(read(cut), _choices(tuple(options)))

@@ -80,7 +80,7 @@ _SUBSCRIPT = re.compile(r"(?<=[A-Z])_\{?([0-9]+)\}?(?![^\W_])")
 _DIGIT = re.compile(r"(?![0-9])\d")
 _JSON = re.compile(r"(?:```(?:json)?\s*)?(\{[^{}]*\})\s*(?:```)?", re.IGNORECASE)
 _INTERVAL = re.compile(
-    r"\[[^\[\]()]{0,40}\)|\([^\[\]()]{0,40}\]|\[\s*[-+\d.∞]+\s*[,;-]\s*[-+\d.∞]+\s*\]"
+    r"\[[^\[\]()]{0,40}\)|\([^\[\]()]{0,40}\]|\[\s*[-+\d.∞]{1,40}\s*[,;-]\s*[-+\d.∞]{1,40}\s*\]"
 )
 _CLOSED = str.maketrans("[]", "⟦⟧")
 """[0, 9) holds 0 and (0, 9) does not: beside the numbers of an interval a bracket is a token."""

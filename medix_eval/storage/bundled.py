@@ -37,7 +37,7 @@ def read_mapping(path: Path, *, what: str) -> dict[str, Any]:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except OSError as error:
         raise ConfigError(f"{what} file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a day 2026-13-01, too
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} is not a {what}: expected keys and values")
@@ -61,5 +61,5 @@ def set_key(raw: dict[str, Any], override: str, *, hint: str) -> None:
             raise ConfigError(f"{override!r}: {parent!r} has no keys below it", hint=hint)
     try:
         at[last] = yaml.load(value, Loader=yaml.CSafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{override!r}: the value is not YAML") from error

@@ -10,15 +10,18 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from pydantic_core import from_json
 
 from medix_eval.errors import ConfigError
 
 _FSYNC_EVERY_S = 2.0
+LONGEST = 32 << 20
+"""Bytes of one line, or of one record: no prompt with its completion or votes is nearly as long."""
 _KEY = re.compile(rb'\{"task":"([^"\\]+)","sample_id":"([^"\\]+)"')
 
 
@@ -87,6 +90,17 @@ def parsed(text: bytes) -> Any:
     return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
 
 
+def numbered(path: Path, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield each line with its number. Raises `ConfigError` for one that memory is not made for."""
+    for number, line in enumerate(iter(partial(file.readline, LONGEST), b""), 1):
+        if len(line) >= LONGEST:
+            raise ConfigError(
+                f"{path}, line {number} is longer than {LONGEST >> 20} MiB",
+                hint="a line holds one sample; write each on a line of its own",
+            )
+        yield number, line
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield every line of a JSONL file, one at a time; an incomplete last line is left out.
 
@@ -95,7 +109,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in numbered(path, file):
             try:
                 row = parsed(line)
             except (ValueError, RecursionError) as error:
@@ -120,7 +134,7 @@ def newest_lines(path: Path) -> dict[tuple[str, str], int]:
         return found
     at = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in numbered(path, file):
             if line.endswith(b"\n"):
                 key = _key(line, path=path, number=number)
                 found.pop(key, None)
