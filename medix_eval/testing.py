@@ -157,10 +157,8 @@ _WAITS = {
     "date": "{ahead}", "past": "Wed, 21 Oct 2015 07:28:00 GMT", "garbage": "soon",
 }  # fmt: skip
 _FAULTS: dict[str, tuple[str, Reply | Callable[[bytes, float], Reply]]] = {
-    "latency": ("is late, up to 5 s, mostly less",
-        lambda good, dice: Reply(body=good, delay_s=min(0.05 / (1 - dice), 5.0))),
-    "out of order": ("answers after later requests",
-        lambda good, dice: Reply(body=good, delay_s=0.1 + dice / 2)),
+    "latency": ("lags", lambda good, dice: Reply(body=good, delay_s=min(0.05 / (1 - dice), 5.0))),
+    "out of order": ("is passed", lambda good, dice: Reply(body=good, delay_s=0.1 + dice / 2)),
     "slow drip": ("answers byte by byte", lambda good, _: Reply(raw=chain(
         [_json(size=len(good))], *((bytes([one]), 0.001) for one in good)))),
     "duplicate": ("answers twice at once", lambda good, _: Reply(raw=(_json(good) * 2, 1.0))),
@@ -191,8 +189,8 @@ _FAULTS: dict[str, tuple[str, Reply | Callable[[bytes, float], Reply]]] = {
     "bad utf-8": ("answers no text", lambda good, _: Reply(body=good.replace(b': "', b': "\xff'))),
     "events": ("streams", Reply(body=_EVENTS, headers={"Content-Type": "text/event-stream"})),
     "redirect": ("redirects", Reply(status=307, headers={"Location": "{elsewhere}"})),
-    "other model": ("answers as another model",
-        lambda good, _: Reply(body=good.replace(b'"model": "', b'"model": "another-'))),
+    "other model": ("is another",
+        lambda good, _: Reply(body=good.replace(b'"model": "', b'"model": "other-'))),
 }  # fmt: skip
 FAULTS: Mapping[str, str] = {name: does for name, (does, _) in _FAULTS.items()}
 """Every fault of a `FaultyServer`, and what the server then does."""
@@ -223,19 +221,20 @@ class FaultyServer(ScriptedServer):
 
     def outage(self, seconds: float) -> None:
         """Drop all connections and refuse new ones for so long; returns at once."""
-        asyncio.run_coroutine_threadsafe(self._rest(seconds), self._app[_LOOP])
+        asyncio.run_coroutine_threadsafe(self._rest(seconds), self._app[_SERVED][0])
 
     async def _rest(self, seconds: float) -> None:
-        runner = self._app[_RUNNER]
+        loop, runner, listener = served = self._app[_SERVED]
+        loop.remove_reader(listener)  # who was accepted while it closes would hang
+        await asyncio.sleep(0.01)
         for site in runner.sites:
             await site.stop()
-        if runner.server:
-            await runner.server.shutdown(0.01)
-        with socket.socket() as held:  # so that nobody else takes the port
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.bind(("127.0.0.1", self._port))
-            await asyncio.sleep(seconds)
-            await web.TCPSite(runner, "127.0.0.1", self._port).start()
+        await runner.server.shutdown(0.01)
+        served[2] = listener = socket.socket()  # holds the port, and does not listen yet
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self._port))
+        await asyncio.sleep(seconds)
+        await web.SockSite(runner, listener).start()
 
     def _reply(self, body: dict[str, Any], authorization: str) -> Reply:
         def filled(text: Any) -> Any:
@@ -270,8 +269,7 @@ class FaultyServer(ScriptedServer):
         return web.Response()
 
 
-_RUNNER = web.AppKey("runner", web.AppRunner)
-_LOOP = web.AppKey("loop", asyncio.AbstractEventLoop)
+_SERVED = web.AppKey("served", list[Any])  # the loop, its runner, and the socket that listens
 
 
 @contextmanager
@@ -283,12 +281,13 @@ def serving(app: web.Application) -> Iterator[int]:
     def serve() -> None:
         asyncio.set_event_loop(loop)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        app[_RUNNER], app[_LOOP] = runner, loop
+        app[_SERVED] = [loop, runner, socket.create_server(("127.0.0.1", 0))]
         loop.run_until_complete(runner.setup())
-        loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
+        loop.run_until_complete(web.SockSite(runner, app[_SERVED][2]).start())
         port.set_result(runner.addresses[0][1])
         loop.run_forever()
         loop.run_until_complete(runner.cleanup())
+        app[_SERVED][2].close()
         loop.close()
 
     thread = threading.Thread(target=serve, daemon=True)

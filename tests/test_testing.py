@@ -78,6 +78,22 @@ def unpacks(body: bytes) -> bytes:
     return zlib.decompressobj(wbits=31).decompress(body)
 
 
+def fails_with(status: int) -> Callable[[Heard], bool]:
+    return lambda heard: (heard.status, [*json.loads(heard.body)]) == (status, ["error"])
+
+
+def asks_to_wait(value: str) -> Callable[[Heard], bool]:
+    return lambda heard: (heard.status, heard.headers["retry-after"]) == (429, value)
+
+
+WAITS = {
+    "number": "1",
+    "zero": "0",
+    "negative": "-5",
+    "fraction": "0.5",
+    "year": "31536000",
+    "garbage": "soon",
+}
 DOES: dict[str, Callable[[Heard], bool]] = {
     "latency": lambda heard: heard.text == GOOD and heard.seconds >= 0.05,
     "out of order": lambda heard: heard.text == GOOD and heard.seconds >= 0.1,
@@ -87,25 +103,8 @@ DOES: dict[str, Callable[[Heard], bool]] = {
     "gzip": lambda heard: GOOD.encode() in gzip.decompress(heard.body),
     "gzip cut": lambda heard: not heard.is_short and 0 < len(unpacks(heard.body)) < 400,
     "gzip bomb": lambda heard: len(heard.body) < 2**21 and len(unpacks(heard.body)) == 300 * 2**20,
-    **{
-        str(status): lambda heard, status=status: (
-            (heard.status, [*json.loads(heard.body)]) == (status, ["error"])
-        )
-        for status in (401, 404, 429, 500, 502, 503)
-    },
-    **{
-        f"429 {kind}": lambda heard, value=value: (
-            (heard.status, heard.headers["retry-after"]) == (429, value)
-        )
-        for kind, value in {
-            "number": "1",
-            "zero": "0",
-            "negative": "-5",
-            "fraction": "0.5",
-            "year": "31536000",
-            "garbage": "soon",
-        }.items()
-    },
+    **{str(status): fails_with(status) for status in (401, 404, 429, 500, 502, 503)},
+    **{f"429 {kind}": asks_to_wait(value) for kind, value in WAITS.items()},
     "429 date": lambda heard: is_busy_until(heard.headers["retry-after"], 0, 3),
     "429 past": lambda heard: is_busy_until(heard.headers["retry-after"], -math.inf, -3600),
     "503 page": lambda heard: heard.status == 503 and heard.body.startswith(b"<html>"),
@@ -127,7 +126,7 @@ DOES: dict[str, Callable[[Heard], bool]] = {
     "bad utf-8": lambda heard: heard.status == 200 and b"\xff" in heard.body,
     "events": lambda heard: heard.body.startswith(b"data: ") and b"[DONE]" in heard.body,
     "redirect": lambda heard: (heard.status, heard.headers["location"]) == (307, "/elsewhere"),
-    "other model": lambda heard: json.loads(heard.body)["model"] == "another-m",
+    "other model": lambda heard: json.loads(heard.body)["model"] == "other-m",
 }
 
 
@@ -189,21 +188,18 @@ def test_an_outage_refuses_connections_and_ends_on_the_same_port() -> None:
         assert ask(server.url).text == GOOD
         started = time.monotonic()
         server.outage(0.6)
-        refused = 0
-        while time.monotonic() - started < 10:
+        refused, back = 0, b""
+        while not (refused and back) and time.monotonic() - started < 10:
             try:
-                back = ask(server.url)
+                back = ask(server.url).raw
             except ConnectionRefusedError:
                 refused += 1
                 time.sleep(0.02)
-            else:
-                if refused and back.raw:
-                    break
         seconds = time.monotonic() - started
 
     assert refused > 5
     assert 0.5 < seconds < 5
-    assert back.text == GOOD
+    assert GOOD.encode() in back
 
 
 def test_an_outage_drops_who_waits_for_an_answer() -> None:
