@@ -5,8 +5,10 @@ LIMIT = 4
 HISTORIES = 10000
 CLAUSES = 20000
 SEED = 0
+TRIALS = 20
+ONLY = *
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo real demo-train test test-long invariant coverage docs test-vllm lint check bench build clean dev
+.PHONY: help demo real demo-train test test-long invariant chaos coverage docs test-vllm lint check bench build clean dev
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +45,10 @@ test-long: dev ## run the tests that take long: kills, simulations, training, al
 invariant: dev ## 20,000 clauses beside answers; 10,000 histories of faults, kills and resumes (SEED=7 HISTORIES=1 tells one)
 	MEDIX_CLAUSES=$(CLAUSES) .venv/bin/python -m pytest -q tests/test_rules_clauses.py
 	PYTHONPATH=tests/oracles .venv/bin/python tests/invariant/histories.py --number $(HISTORIES) --seed $(SEED)
+
+chaos: dev ## the real command through every fault, 20 times in an hour (ONLY=SIGKILL TRIALS=1; WRITE=FILE.md)
+	.venv/bin/python tests/chaos/chaos.py --trials $(TRIALS) --only '$(ONLY)' --seed $(SEED) \
+	    $(if $(WRITE),--write $(WRITE))
 
 coverage: dev ## run the tests and measure how much of medix_eval they reach, branches included
 	.venv/bin/python -m pytest -n 2 --cov=medix_eval

@@ -129,7 +129,7 @@ async def _write_raw(request: web.Request, reply: Reply) -> None:
     if transport is None:
         return  # the client has gone
     for piece in reply.raw:
-        if isinstance(piece, bytes):
+        if isinstance(piece, bytes) and not transport.is_closing():
             transport.write(piece)
         await asyncio.sleep(0.0 if isinstance(piece, bytes) else piece)
         while transport.get_write_buffer_size() > _MIB:  # noqa: ASYNC110 (a transport tells nobody)

@@ -7,6 +7,7 @@ make chaos TRIALS=1 ONLY=SIGKILL SEED=7          # a few seconds
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests" / name) for name in ("chaos", "oracles", "fixtures")]
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("chaos", "oracles")]
 
 from rows import ROWS, Row  # noqa: E402 (found by the line above)
 from trial import NUM_SAMPLES, Counts, Kept, Plan, Trial, kept_in  # noqa: E402
@@ -75,16 +76,17 @@ def run(rows: list[Row], trials: int, *, seed: int, jobs: int, folder: Path) -> 
             pool = waiting if row.waits else busy
             one_of = partial(tried, row, undisturbed[row.plan.protocol, row.plan.echoes], hub)
             numbers = range(0 if row.needs else trials)
-            pending.append([pool.submit(one_of, folder, seed, number) for number in numbers])
+            pending.append([pool.submit(one_of, seed=seed, number=number) for number in numbers])
         return [
             added(row, [one.result() for one in of]) for row, of in zip(rows, pending, strict=True)
         ]
 
 
-def tried(row: Row, undisturbed: Kept, hub: Path, folder: Path, seed: int, number: int) -> Counts:
+def tried(row: Row, undisturbed: Kept, hub: Path, *, seed: int, number: int) -> Counts:
     """Run one trial; its seed is that of the table, the row and the number."""
     own = int(sha256(f"{seed} {row.name} {number}".encode()).hexdigest()[:12], 16)
-    trial = Trial(row.plan, seed=own, number=number, folder=folder / f"trial-{own}", hub=hub)
+    folder = hub.parent / f"trial-{own}"
+    trial = Trial(row.plan, seed=own, number=number, folder=folder, hub=hub)
     with trial.open():
         row.act(trial)
     return trial.weigh(undisturbed, completes=row.completes)
@@ -116,24 +118,28 @@ def about(trials: int, seed: int, seconds: float) -> str:
     """Return what stands above the table."""
     git = ["git", "-C", str(ROOT), "log", "-1", "--format=%h"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return (
-        "# Through every fault\n\n"
-        "`make chaos` runs the real command, in a process of its own, on "
-        f"{NUM_SAMPLES} samples against a `FaultyServer` (`medix_eval.testing`), disturbs it as a "
-        "row says, gives it again where the fault ends it, and compares every sample and score with "
-        "an undisturbed run. *Lost*: samples without a score in the end. *Doubled*: answered or "
-        "counted twice. *Wrong*: another completion, outcome or score. *Hung*: commands over their "
-        "time limit. *Leaked*: places that hold the API key, which errors of the servers repeat, and "
-        "requests that followed a redirect.\n\n"
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit {commit or 'unknown'}, seed {seed}, "
-        f"{trials} trials of each row, {seconds / 60:.0f} minutes.\n\n"
-    )
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    return f"""# Through every fault
+
+`make chaos` runs the real command, in a process of its own, on {NUM_SAMPLES} samples against a
+`FaultyServer` (`medix_eval.testing`), disturbs it as a row says, gives it again where the fault
+ends it, and compares every sample and score with an undisturbed run.
+
+- *lost*: samples without a score in the end
+- *doubled*: samples answered or counted twice
+- *wrong*: samples with another completion, outcome or score, and tasks with another score
+- *hung*: commands over their time limit
+- *leaked*: places that hold the API key, which errors of the servers repeat, and requests that
+  followed a redirect
+
+{date}, commit {commit or "unknown"}, seed {seed}, {trials} trials of each row, {seconds / 60:.0f} \
+minutes.
+
+"""
 
 
 def write_rows(hub: Path) -> None:
     """Write a mirror of invented questions, as many as a trial asks."""
-    from mirrored import Repository  # noqa: PLC0415 (imports datasets)
-
     rows = [
         {
             "id": f"test-{number:05}",
@@ -144,11 +150,25 @@ def write_rows(hub: Path) -> None:
         }
         for number in range(NUM_SAMPLES)
     ]
-    repository = Repository(hub, "GBaker/MedQA-USMLE-4-options-hf")
-    for split, taken in (("test", rows), ("train", rows[:1]), ("validation", rows[:1])):
-        file = "dev.json" if split == "validation" else f"{split}.json"
-        repository.json(taken, split=split, file=file, lines=True)
-    repository.close()
+    folder = hub / "GBaker" / "MedQA-USMLE-4-options-hf"
+    folder.mkdir(parents=True)
+    splits = {"test.json": rows, "train.json": rows[:1], "dev.json": rows[:1]}
+    for name, taken in splits.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in taken))
+    manifest = {
+        "source": "GBaker/MedQA-USMLE-4-options-hf",
+        "revision": None,
+        "files": {
+            name: {
+                "sha256": sha256((folder / name).read_bytes()).hexdigest(),
+                "bytes": (folder / name).stat().st_size,
+            }
+            for name in splits
+        },
+        "rows": {"default/test": len(rows), "default/train": 1, "default/validation": 1},
+        "synthetic": True,
+    }
+    (folder / "medix-mirror.json").write_text(json.dumps(manifest))
 
 
 def say(text: str) -> None:

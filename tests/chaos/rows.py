@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Row:
     """One fault."""
 
     name: str
-    plan: Plan = Plan()
+    plan: Plan = field(default_factory=Plan)
     act: Callable[[Trial], None] = Trial.finish
     completes: bool = True
     """Whether all samples can have a score in the end."""
