@@ -67,7 +67,7 @@ def run(rows: list[Row], trials: int, *, seed: int, jobs: int, folder: Path) -> 
         one = Trial(plan, seed=seed, number=0, folder=folder / f"{protocol}-{echoes}", hub=hub)
         with one.open():
             one.finish()
-        undisturbed[protocol, echoes] = kept = kept_in(one.out)
+        undisturbed[protocol, echoes] = kept = kept_in(one.out, one.key)
         if len(kept.samples) != NUM_SAMPLES or not all(s.is_scored for s in kept.samples.values()):
             sys.exit(f"the undisturbed run failed: {one.counts.unexpected}")
     pending: list[list[Future[Counts]]] = []

@@ -41,7 +41,7 @@ def out(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def undisturbed(finished: Path) -> Kept:
-    return kept_in(finished)
+    return kept_in(finished, KEY)
 
 
 def rewrite(out: Path, name: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
@@ -56,21 +56,21 @@ pytestmark = pytest.mark.slow
 
 def test_an_undisturbed_run_beside_itself_is_clean(out: Path, undisturbed: Kept) -> None:
     assert len(undisturbed.samples) == NUM_SAMPLES
-    assert compared(kept_in(out), undisturbed).is_clean
+    assert compared(kept_in(out, KEY), undisturbed).is_clean
     assert leaks(out, KEY, b"") == 0
 
 
 def test_a_missing_verdict_is_lost(out: Path, undisturbed: Kept) -> None:
     rewrite(out, "verdicts.jsonl", lambda lines: lines.pop(3))
 
-    assert compared(kept_in(out), undisturbed).lost == 1
+    assert compared(kept_in(out, KEY), undisturbed).lost == 1
 
 
 def test_a_failure_is_lost(out: Path, undisturbed: Kept) -> None:
     rewrite(out, "verdicts.jsonl", lambda lines: lines[3].update(outcome="request_failed"))
 
-    assert compared(kept_in(out), undisturbed).lost == 1
-    assert compared(kept_in(out), undisturbed, completes=False).lost == 0
+    assert compared(kept_in(out, KEY), undisturbed).lost == 1
+    assert compared(kept_in(out, KEY), undisturbed, completes=False).lost == 0
 
 
 def test_a_second_answer_is_doubled_and_a_failure_before_it_is_not(
@@ -78,24 +78,24 @@ def test_a_second_answer_is_doubled_and_a_failure_before_it_is_not(
 ) -> None:
     failed = {"completion": None, "failure": {"kind": "request_failed", "message": ""}}
     rewrite(out, "completions.jsonl", lambda lines: lines.append({**lines[0], **failed}))
-    assert compared(kept_in(out), undisturbed).is_clean
+    assert compared(kept_in(out, KEY), undisturbed).is_clean
 
     rewrite(out, "completions.jsonl", lambda lines: lines.append(lines[0]))
-    assert compared(kept_in(out), undisturbed).doubled == 1
+    assert compared(kept_in(out, KEY), undisturbed).doubled == 1
 
 
 def test_a_sample_that_nobody_asked_is_doubled(out: Path, undisturbed: Kept) -> None:
     rewrite(out, "verdicts.jsonl", lambda lines: lines.append({**lines[0], "sample_id": "0" * 16}))
 
-    assert compared(kept_in(out), undisturbed).doubled == 1
+    assert compared(kept_in(out, KEY), undisturbed).doubled == 1
 
 
 def test_another_completion_or_score_is_wrong(out: Path, undisturbed: Kept) -> None:
     damage.edit(next(out.rglob("completions.jsonl")), DICE)
-    assert compared(kept_in(out), undisturbed).wrong == 1
+    assert compared(kept_in(out, KEY), undisturbed).wrong == 1
 
     damage.edit(next(out.rglob("verdicts.jsonl")), DICE)
-    assert compared(kept_in(out), undisturbed).wrong == 2
+    assert compared(kept_in(out, KEY), undisturbed).wrong == 2
 
 
 def test_another_score_of_the_task_is_wrong(out: Path, undisturbed: Kept) -> None:
@@ -104,7 +104,7 @@ def test_another_score_of_the_task_is_wrong(out: Path, undisturbed: Kept) -> Non
     scores["tasks"][TASK]["score"] = 0.99
     path.write_text(json.dumps(scores))
 
-    assert compared(kept_in(out), undisturbed).wrong == 1
+    assert compared(kept_in(out, KEY), undisturbed).wrong == 1
 
 
 def test_a_key_is_found_in_files_in_the_cache_and_in_what_was_said(out: Path) -> None:

@@ -248,7 +248,7 @@ class Trial:
 
     def weigh(self, undisturbed: Kept, *, completes: bool = True) -> Counts:
         """Count what was lost, doubled, wrong or leaked, beside the undisturbed run."""
-        self.counts.add(compared(kept_in(self.out), undisturbed, completes=completes))
+        self.counts.add(compared(kept_in(self.out, self.key), undisturbed, completes=completes))
         self.counts.leaked += leaks(self.out, self.key, self._said)
         for server in (self.candidate, self.judge):
             self.counts.leaked += server.given["followed"]
@@ -256,14 +256,17 @@ class Trial:
         return self.counts
 
 
-def kept_in(out: Path) -> Kept:
-    """Read what the run below this folder holds; lines that no JSON reader takes are nothing."""
+def kept_in(out: Path, key: str) -> Kept:
+    """Read what the run below this folder holds; lines that no JSON reader takes are nothing.
+
+    Each trial has a key of its own: where one is kept, it counts as leaked, but not as wrong.
+    """
     completions, verdicts = (
         [line for path in out.rglob(name) for line in _lines(path)]
         for name in ("completions.jsonl", "verdicts.jsonl")
     )
     valid = [line for line in completions if line.get("completion") is not None]
-    texts = {line["sample_id"]: line["completion"] for line in valid}
+    texts = {line["sample_id"]: line["completion"].replace(key, "[redacted]") for line in valid}
     unscored = {"unjudged", "judge_failed", "request_failed", "skipped"}
     samples = {
         line["sample_id"]: Sample(
