@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -156,15 +158,15 @@ def _of_outages() -> Iterator[Row]:
 # Signals
 
 
-def _reached(trial: Trial, phase: str, process: object) -> None:
+def _reached(trial: Trial, phase: str, process: subprocess.Popen[bytes]) -> None:
     if phase == "opening":
         time.sleep(trial.rng.uniform(0.2, 2.5))
     elif phase == "answering":
-        trial.wait_for(trial.some_requests(trial.candidate), process)  # type: ignore[arg-type]
+        trial.wait_for(trial.some_requests(trial.candidate), process)
     elif phase == "judging":
-        trial.wait_for(trial.some_requests(trial.judge), process)  # type: ignore[arg-type]
+        trial.wait_for(trial.some_requests(trial.judge), process)
     else:
-        trial.wait_for(lambda: trial.num_verdicts >= NUM_SAMPLES, process)  # type: ignore[arg-type]
+        trial.wait_for(lambda: trial.num_verdicts >= NUM_SAMPLES, process)
         time.sleep(trial.rng.uniform(0, 0.2))
 
 
@@ -288,18 +290,32 @@ def _of_the_machine() -> Iterator[Row]:
 # Files
 
 
-def _damaged(
-    name: str, hurt: Callable[[Path, damage.Dice], None], *, allowed: tuple[int, ...] = ()
-) -> Callable[[Trial], None]:
+def _damaged(name: str, hurt: Callable[[Path, damage.Dice], str]) -> Callable[[Trial], None]:
     def act(trial: Trial) -> None:
         trial.finish()
         of_cache = name == "verdicts.sqlite"
-        hurt(trial.out / ".cache" / name if of_cache else trial.path(name), trial.rng)
+        path = trial.out / ".cache" / name if of_cache else trial.path(name)
+        trial.edited = hurt(path, trial.rng)
         for folder in trial.out.glob("*/*/judged") if of_cache else ():
             shutil.rmtree(folder)
-        trial.finish(*allowed)
+        told = _finished(trial, path)
+        if told:  # what its hint says to do
+            lines = path.read_bytes().splitlines(keepends=True)
+            path.write_bytes(b"".join(lines[: told - 1] + lines[told:]))
+            trial.finish()
 
     return act
+
+
+def _finished(trial: Trial, path: Path) -> int:
+    """Give the command; return the number of the line that it wants to have deleted."""
+    code = trial.end(trial.start(), 0, *([2] if path.suffix == ".jsonl" else []))
+    found = re.search(r"line (\d+) is .*\n.*delete that line", trial.last_words)
+    if code == 2 and found:
+        return int(found[1])
+    if code:
+        trial.finish()
+    return 0
 
 
 def _of_files() -> Iterator[Row]:
@@ -315,7 +331,7 @@ def _of_files() -> Iterator[Row]:
         for says, hurt in (
             ("a torn last line", damage.tear),
             ("a line that cannot be read", damage.garble),
-            ("an edited line", damage.edit),
+            ("an edited line, which may count", damage.edit),
         ):
             yield Row(name=f"{name}: {says}", plan=plan, act=_damaged(name, hurt))
 

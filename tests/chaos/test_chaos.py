@@ -20,7 +20,6 @@ from trial import NUM_SAMPLES, TASK, Counts, Kept, Plan, Trial, compared, kept_i
 from medix_eval.testing import FAULTS
 
 KEY = "sk-planted-0"
-DICE = random.Random(0)  # noqa: S311 (no secret)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +41,10 @@ def out(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def undisturbed(finished: Path) -> Kept:
     return kept_in(finished, KEY)
+
+
+def dice(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 (no secret)
 
 
 def rewrite(out: Path, name: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
@@ -91,11 +94,19 @@ def test_a_sample_that_nobody_asked_is_doubled(out: Path, undisturbed: Kept) -> 
 
 
 def test_another_completion_or_score_is_wrong(out: Path, undisturbed: Kept) -> None:
-    damage.edit(next(out.rglob("completions.jsonl")), DICE)
+    damage.edit(next(out.rglob("completions.jsonl")), dice(0))
     assert compared(kept_in(out, KEY), undisturbed).wrong == 1
 
-    damage.edit(next(out.rglob("verdicts.jsonl")), DICE)
+    damage.edit(next(out.rglob("verdicts.jsonl")), dice(1))
     assert compared(kept_in(out, KEY), undisturbed).wrong == 2
+
+
+def test_what_was_edited_by_hand_must_be_there_and_no_more(out: Path, undisturbed: Kept) -> None:
+    edited = damage.edit(next(out.rglob("completions.jsonl")), dice(2))
+    assert compared(kept_in(out, KEY), undisturbed, edited=edited).is_clean
+
+    damage.edit(next(out.rglob("verdicts.jsonl")), dice(3))
+    assert compared(kept_in(out, KEY), undisturbed, edited=edited).wrong == 1
 
 
 def test_another_score_of_the_task_is_wrong(out: Path, undisturbed: Kept) -> None:
@@ -121,7 +132,7 @@ def test_every_damage_changes_the_file(out: Path) -> None:
     for hurt in (damage.tear, damage.garble, damage.edit, damage.rot):
         path = next(out.rglob("completions.jsonl"))
         before = path.read_bytes()
-        hurt(path, DICE)
+        hurt(path, dice(4))
         assert path.read_bytes() != before
         path.write_bytes(before)
 

@@ -141,6 +141,10 @@ class Trial:
         self.key = f"sk-planted-{sha256(str(seed).encode()).hexdigest()[:32]}"
         self.counts = Counts(trials=1)
         self.base_urls: list[str] = []
+        self.last_words = ""
+        """The standard error of the last command."""
+        self.edited = ""
+        """The sample that was edited by hand: what it says then is what it says."""
         self._hub, self._seed, self._said = hub, seed, b""
         self.stack = ExitStack()
         self.out.mkdir(parents=True)
@@ -199,10 +203,11 @@ class Trial:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
         self._said += out + err
+        self.last_words = err.decode(errors="replace")
         code = process.returncode
         self.counts.codes[code] += 1
         if code not in allowed:
-            last = err.decode(errors="replace").strip().splitlines()[-2:]
+            last = self.last_words.strip().splitlines()[-2:]
             self.counts.unexpected.append(f"{code}: {' / '.join(last)}")
         return code
 
@@ -248,7 +253,8 @@ class Trial:
 
     def weigh(self, undisturbed: Kept, *, completes: bool = True) -> Counts:
         """Count what was lost, doubled, wrong or leaked, beside the undisturbed run."""
-        self.counts.add(compared(kept_in(self.out, self.key), undisturbed, completes=completes))
+        kept = kept_in(self.out, self.key)
+        self.counts.add(compared(kept, undisturbed, completes=completes, edited=self.edited))
         self.counts.leaked += leaks(self.out, self.key, self._said)
         for server in (self.candidate, self.judge):
             self.counts.leaked += server.given["followed"]
@@ -296,18 +302,18 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
 
 
-def compared(kept: Kept, undisturbed: Kept, *, completes: bool = True) -> Counts:
-    """Compare two folders, sample by sample."""
+def compared(kept: Kept, undisturbed: Kept, *, completes: bool = True, edited: str = "") -> Counts:
+    """Compare two folders, sample by sample; the edited one only has to be there."""
     counts = Counts()
     for sample_id, expected in undisturbed.samples.items():
         found = kept.samples.get(sample_id)
         if found is None or not found.is_scored:
             counts.lost += completes
-        elif found != expected:
+        elif found != expected and sample_id != edited:
             counts.wrong += 1
     counts.doubled += sum(lines > 1 for lines in kept.valid_lines.values())
     counts.doubled += len(kept.samples.keys() - undisturbed.samples.keys())
-    if completes and not counts.lost and kept.scores != undisturbed.scores:
+    if completes and not (counts.lost or edited) and kept.scores != undisturbed.scores:
         counts.wrong += 1
     return counts
 
