@@ -6,8 +6,9 @@ HISTORIES = 10000
 CLAUSES = 20000
 FUZZ_S = 30
 SEED = 0
+TRIALS = 20
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo real demo-train test test-long invariant fuzz coverage docs test-vllm lint check bench build clean dev
+.PHONY: help demo real demo-train test test-long invariant fuzz chaos coverage docs test-vllm lint check bench build clean dev
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +48,10 @@ invariant: dev ## 20,000 clauses beside answers; 10,000 histories of faults, kil
 
 fuzz: dev ## invented inputs for every reader of outside text, archives and pictures: FUZZ_S seconds each (ONLY=labels SEED=7)
 	.venv/bin/python tests/fuzz/readers.py --seconds $(FUZZ_S) --seed $(SEED) $(addprefix --only ,$(ONLY))
+
+chaos: dev ## the real command through every fault, 20 times in an hour (ONLY=SIGKILL TRIALS=1; WRITE=FILE.md)
+	.venv/bin/python tests/chaos/chaos.py --trials $(TRIALS) --seed $(SEED) $(if $(ONLY),--only '$(ONLY)') \
+	    $(if $(WRITE),--write $(WRITE))
 
 coverage: dev ## run the tests and measure how much of medix_eval they reach, branches included
 	.venv/bin/python -m pytest -n 2 --cov=medix_eval
