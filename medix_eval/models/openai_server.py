@@ -300,7 +300,9 @@ class Connected:
             if getattr(error, "errno", None) in NO_FILES:
                 said = f"too many open files: no connection to {self.server.address}"
                 raise ConfigError(said, hint=MORE_FILES) from error
-            said = without_secrets(str(error) or type(error).__name__, self.secrets)
+            cause = getattr(error, "os_error", None)
+            plain = os.strerror(cause.errno or 0) if isinstance(cause, ConnectionError) else error
+            said = without_secrets(str(plain) or type(error).__name__, self.secrets)
             if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
                 raise Unreachable(f"no connection to {self.server.address}: {said}") from error
             kind = TimedOut if isinstance(error, TimeoutError) else RequestFailed
