@@ -43,6 +43,13 @@ class Row:
 
 
 _SHARES = {"huge body": 0.04, "gzip bomb": 0.06, "429 year": 0.04, "duplicate": 0.15}
+_ODD = {
+    "429 with an odd Retry-After": tuple(
+        f"429 {kind}" for kind in ("zero", "negative", "fraction", "past", "garbage")
+    ),
+    "json list or number": ("json list", "json number"),
+}
+"""Faults of the candidate that share a row; the others have one each."""
 _TOGETHER = {
     "any 429 with a Retry-After": tuple(
         name for name in FAULTS if name.startswith("429 ") and name != "429 year"
@@ -57,14 +64,15 @@ _TOGETHER = {
     "any answer of something else": ("page", "events", "other model", "null content"),
     "any stray refusal": ("redirect", "401", "404"),
 }  # fmt: skip
-"""Faults of a judge that share a row; those of the candidate have one each."""
+"""Faults of the judge that share a row."""
 
 
 def _of_servers() -> Iterator[Row]:
-    for name in FAULTS:
+    grouped = {name for names in _ODD.values() for name in names}
+    for name, faults in ({name: (name,) for name in FAULTS if name not in grouped} | _ODD).items():
         is_long = name == "429 year"
         plan = Plan(
-            candidate=(name,), share=_SHARES.get(name, 0.25), limit_s=400 if is_long else 120
+            candidate=faults, share=_SHARES.get(name, 0.25), limit_s=400 if is_long else 120
         )
         yield Row(name=f"candidate: {name}", plan=plan, waits=is_long)
     alone = {name: (name,) for name in ("429 year", "huge body", "gzip bomb")}
