@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
 _CONNECT_TIMEOUT_S = 10.0
-_JSON = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
+_JSON = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
 _LARGEST_BODY = 8 * 1024**2
 """Bytes of a reply, unpacked; the longest completion of today's models has one."""
 _CHECK_AGAIN_S = (0.5, 1.0)
@@ -302,7 +302,8 @@ class Connected:
                 raise ConfigError(said, hint=MORE_FILES) from error
             cause = getattr(error, "os_error", None)
             plain = os.strerror(cause.errno or 0) if isinstance(cause, ConnectionError) else error
-            said = without_secrets(str(plain) or type(error).__name__, self.secrets)
+            said = " ".join(str(plain).split()) or type(error).__name__
+            said = without_secrets(said, self.secrets)
             if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
                 raise Unreachable(f"no connection to {self.server.address}: {said}") from error
             kind = TimedOut if isinstance(error, TimeoutError) else RequestFailed
