@@ -280,7 +280,7 @@ class RetryPolicy:
     longest_wait_s: float = 60.0
     patience_s: float = 300.0
     """So long a server that cannot be reached is waited for; then the run stops."""
-    overload_s: float = 60.0
+    overload_s: float = 90.0
     """So long a request is tried again that the server turns away while it answers no other."""
     silence_s: float = 600.0
     """So long without any answer, while several requests fail, stops the run."""
@@ -428,7 +428,9 @@ class RetryingModel:
                 self._failing_since = now  # it has let that one in, and works on it
         else:
             self.gate.overloaded()
-        since = asking.sent_at if isinstance(error, TimedOut) else now
+        waited_s = now - asking.sent_at  # if too long, this process had been stopped
+        is_silence = isinstance(error, TimedOut) and waited_s < 1.1 * self.policy.silence_s
+        since = asking.sent_at if is_silence else now
         known = since if self._failing_since is None else self._failing_since
         self._failing_since = max(min(known, since), self._last_answer_at)
         silence_s = now - self._failing_since
