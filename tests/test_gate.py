@@ -11,6 +11,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from medix_eval.cli.app import main
 from medix_eval.records import CompletionRecord, Kind, Outcome, VerdictRecord, Vote
+from medix_eval.results.store import RunManifest
 from medix_eval.testing import write_run
 
 
@@ -95,7 +96,8 @@ def test_a_control_misses_one_rule_and_not_two(
     files = judged.parents[1] / "run.json", judged / "scores.json"
     manifest, scores = (json.loads(file.read_text()) for file in files)
     manifest["generation"]["control"] = scores["control"] = "no-image"
-    for file, content in zip(files, (manifest, scores), strict=True):
+    sealed = RunManifest.model_validate(manifest).sealed()
+    for file, content in zip(files, (sealed, scores), strict=True):
         file.write_text(json.dumps(content))
 
     code = gate(tmp_path, FLOOR, judged)
@@ -310,7 +312,7 @@ def test_a_baseline_that_was_perturbed_or_asked_less_opens_no_gate(tmp_path: Pat
     file = control.parents[1] / "run.json"
     manifest = json.loads(file.read_text())
     manifest["generation"]["control"] = "no-image"
-    file.write_text(json.dumps(manifest))
+    file.write_text(json.dumps(RunManifest.model_validate(manifest).sealed()))
     part = ended(tmp_path, ["correct"] * 40, model="part", limit=40, rows=list(range(40)))
     rule = "non_inferiority: [{task: first, margin: 0.5}]"
 

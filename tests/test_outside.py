@@ -120,7 +120,7 @@ def test_an_adapter_of_others_gets_every_setting_there_is(
     flags = {
         "backend": "vllm", "base-url": "http://nest/v1", "api-key-env": "SEED", "gpus": "0",
         "allow-model-alias": "P", "vllm-args": "--enforce-eager", "concurrency": "2",
-        "request-timeout": "3", "server-timeout": "4",
+        "request-timeout": "3", "server-timeout": "4", "patience": "5",
     }  # fmt: skip
     argv = [text for flag, value in flags.items() for text in (f"--{flag}", value)]
     code, _, err = run(

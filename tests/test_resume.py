@@ -21,7 +21,7 @@ def test_a_failed_sample_is_asked_again_by_the_next_run_and_no_other(
 
     def script(body: dict[str, Any]) -> str | Reply:
         if broken and len(answering.requests) == 3:
-            return Reply(text=None)
+            return Reply(text="A", finish_reason="melted")
         return "A"
 
     answering = serve(script)

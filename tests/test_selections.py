@@ -413,7 +413,7 @@ def test_a_failure_in_one_task_takes_no_rows_from_another(
     evaluate: Run, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     few = "medmcqa"
-    lost = Reply(body=json.dumps({"choices": [{"message": {"content": None}}]}))
+    lost = Reply(text="A", finish_reason="melted")
     fails = {"now": False}
     answering = serve(
         lambda body: lost if fails["now"] and "Choices" not in prompt_text(body) else "A"

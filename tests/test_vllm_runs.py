@@ -65,7 +65,7 @@ def test_a_server_that_stops_answering_ends_the_run(
 ) -> None:
     fake_vllm("deaf")
 
-    code, _, _ = run(*command(tmp_path / "out", "--request-timeout", "1"))
+    code, _, _ = run(*command(tmp_path / "out", "--request-timeout", "1", "--patience", "1"))
 
     assert code == 4
     assert running(tmp_path) == []

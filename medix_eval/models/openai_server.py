@@ -552,7 +552,7 @@ def _connector(addresses: tuple[str, ...]) -> aiohttp.TCPConnector:
     import aiohttp  # noqa: PLC0415
     from aiohttp.abc import AbstractResolver, ResolveResult  # noqa: PLC0415
 
-    class Checked(AbstractResolver):
+    class Pinned(AbstractResolver):
         async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
             return [
                 {
@@ -579,7 +579,7 @@ def _connector(addresses: tuple[str, ...]) -> aiohttp.TCPConnector:
                 found.close()
             raise aiohttp.ClientConnectionError("the server speaks before it is asked")
 
-    return Connector(limit=0, resolver=Checked() if addresses else None)
+    return Connector(limit=0, resolver=Pinned() if addresses else None)
 
 
 async def _body(found: aiohttp.ClientResponse) -> bytes:
