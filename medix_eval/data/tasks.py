@@ -272,7 +272,7 @@ def load_tasks(folders: Iterable[Path]) -> Catalogue:
         for path in sorted(folder.rglob("*.yaml")):
             if path.name.startswith("_"):
                 continue
-            fields = _resolved(path)
+            fields = _resolved(path, folder)
             if "group" in fields:
                 name = str(fields["group"])
                 groups[name] = (path, _group_members(path, fields))
@@ -306,16 +306,31 @@ def read_settings(metadata: object, *, where: str) -> TaskSettings:
 
 # A `!function` is kept as text: nothing is imported for a listing.
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    pass
+    at: Path
+    folder: Path
+
+    def function(self, node: yaml.ScalarNode) -> str:
+        """Refuse code outside of the folder that the user named; lm-eval finds it this way."""
+        name = str(self.construct_scalar(node))
+        module = name.rpartition(".")[0].replace(".", "/")
+        beside = (self.at.resolve().parent / f"{module}.py").resolve()
+        asks_for = beside if beside.exists() else self.at.resolve()
+        is_ours = module.startswith("medix_eval/") and asks_for != beside
+        if not is_ours and self.folder.resolve() not in asks_for.parents:
+            said = f"!function {name} is code outside of {self.folder}"
+            raise ConfigError(f"{self.at}: {said}", hint="--include-path names a folder with code")
+        return name
 
 
-_Loader.add_constructor("!function", lambda loader, node: str(loader.construct_scalar(node)))
+_Loader.add_constructor("!function", _Loader.function)
 
 
-def _resolved(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _resolved(path: Path, folder: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a file with what it includes, merged as lm-eval does: shallow, its own keys win."""
     try:
-        fields = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a safe loader
+        loader = _Loader(path.read_bytes())
+        loader.at, loader.folder = path, folder
+        fields = loader.get_single_data()
     except FileNotFoundError:
         raise ConfigError(f"{seen[-1]}: include: there is no file {path}") from None
     except yaml.YAMLError as error:
@@ -331,7 +346,7 @@ def _resolved(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = path.parent / included
     if base in seen:
         raise ConfigError(f"{path}: include: {included} includes itself")
-    return _resolved(base, (*seen, path)) | fields
+    return _resolved(base, folder, (*seen, path)) | fields
 
 
 def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:
