@@ -182,4 +182,4 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 def _replaced(text: str, pattern: str, repl: str, count: int = 0) -> str:
-    return regex.sub(pattern, repl, text, count=count, timeout=_SECONDS)
+    return regex.sub(pattern, repl, text, count=count, timeout=_SECONDS / 2)
