@@ -293,6 +293,29 @@ def test_fields_that_would_run_code_are_refused_unread(
     assert not marker.exists()
 
 
+REPEATED = "".join(f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        f"doc_to_audio:\n  - &a0 [x, x, x, x, x, x, x, x, x]\n{REPEATED}",
+        "doc_to_audio: &a [*a]\n",
+        "doc_to_audio: &a {k: *a}\n",
+        f"doc_to_audio: {'[' * 20_000}{']' * 20_000}\n",
+    ],
+    ids=["repeats-grow", "holds-itself", "mapping-holds-itself", "deep"],
+)
+def test_a_task_file_that_grows_without_an_end_is_refused(
+    run: Run, ward: Write, fields: str
+) -> None:
+    folder = ward(PLAIN + fields)
+    code, _, err = run("tasks", "--include-path", folder)
+
+    assert code == 2
+    assert err.startswith(f"error: {folder / 'ward.yaml'}: ")
+
+
 @pytest.mark.parametrize("trusted", ["", "dataset_kwargs: {trust_remote_code: true}\n"])
 def test_a_script_in_a_mirror_is_not_run(
     run: Run, ward: Write, evil: Callable[[Path], Path], trusted: str
