@@ -29,6 +29,7 @@ PIN = re.compile(r"([A-Za-z0-9._-]+)==[^+\s]+")
 IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml"}
 BROUGHT_FOR_OTHERS = {
     "accelerate": "transformers and trl place weights with it",
+    **dict.fromkeys(("lxml", "nltk", "requests", "urllib3"), "lm-eval brings any age of it"),
     "openpyxl": "pandas reads Excel with it",
     "tensorboard": "trl writes its curves for it",
 }
