@@ -76,7 +76,7 @@ def _weigh(name: str, first: Any, *rest: Any) -> None:
     size = _size(first)
     if name in _FORMATS and isinstance(first, str):
         if _WIDE.search(first):
-            raise SecurityError("it sets a width that is too large, or is no number")
+            raise SecurityError("it sets a width that is too large, or not a number")
         size *= sum(map(_size, rest), 1)
     for one in rest if name in _GROWING else ():
         size *= max(1, abs(one) if name in _BY_NUMBER and isinstance(one, int) else _size(one))
