@@ -16,7 +16,8 @@ from typing import Any
 
 import regex
 from jinja2 import Template, nodes, pass_context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
@@ -62,7 +63,7 @@ def _size(value: Any) -> int:
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, Namespace):
-        value = value._Namespace__attrs  # type: ignore[attr-defined]  # noqa: SLF001
+        value = value._Namespace__attrs  # noqa: SLF001
     if isinstance(value, Mapping):
         value = [*value, *value.values()]
     if isinstance(value, list | tuple | AbstractSet):
@@ -158,8 +159,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         made.name, made.globals = where, dict(made.globals)
         return made
 
-    def _parse(self, *of: Any) -> nodes.Template:
-        tree: nodes.Template = _Watched().visit(super()._parse(*of))
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree: nodes.Template = _Watched().visit(super()._parse(source, name, filename))
         return tree
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -171,7 +172,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             _weigh(operator, left, right)
         return _step(None, super().call_binop(context, operator, left, right))
 
-    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Weigh what is made, before and after."""
         name = getattr(obj, "__name__", "")
         if name in _GROWING | _FORMATS:
@@ -182,4 +183,4 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 def _replaced(text: str, pattern: str, repl: str, count: int = 0) -> str:
-    return regex.sub(pattern, repl, text, count=count, timeout=_SECONDS / 2)
+    return str(regex.sub(pattern, repl, text, count=count, timeout=_SECONDS / 2))
