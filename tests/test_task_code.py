@@ -369,3 +369,19 @@ def test_imported_and_submitted_folders_bring_no_task_files(
         run(*argv)
 
     assert not marker.exists()
+
+
+def test_a_hidden_file_of_the_same_name_does_not_take_a_tasks_place(
+    run: Run, ward: Write, evil: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """A leading `_` marks files to include; lm-eval looks into them, too, and first."""
+    marker = evil(tmp_path / "elsewhere")
+    fields = PLAIN.replace("answer", "!function evil.run")
+    (tmp_path / "elsewhere" / "base.yaml").write_text(HEAD + fields)
+    folder = ward()
+    ward("include: ../elsewhere/base.yaml\n", head="task: ward\n", name="_a")
+    code, _, err = show(run, folder)
+
+    assert code == 2
+    assert "_a.yaml" in err
+    assert not marker.exists()

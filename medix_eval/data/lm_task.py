@@ -621,6 +621,9 @@ def open_task(
     reached = offline_if_out_of_reach(task_file.name, str(dataset)) if from_hub else nullcontext()
     with quiet(), reached:
         manager = TaskManager(include_path=str(task_file.path.parent), include_defaults=False)
+        read = manager.task_index[task_file.name].yaml_path  # lm-eval reads hidden files, too
+        if not task_file.path.samefile(read):
+            raise ConfigError(f"{read}: {task_file.name!r} is already defined in {task_file.path}")
         try:
             # Only a group's member may override single fields of a task that a file defines.
             loaded = manager.load({"group": "opened", "task": [override]})
