@@ -27,14 +27,10 @@ _SECONDS = 2
 _MOST = 10**8  # characters, or bytes of a list
 _ENTRY = 20
 _STEPS = 32  # between two looks at the clock
-_BY_NUMBER = {
-    "*", "batch", "center", "expandtabs", "indent", "ljust", "rjust", "round", "slice", "to_bytes",
-    "tojson", "zfill",
-}  # fmt: skip
-_GROWING = {
-    *_BY_NUMBER, "join", "regex_replace", "replace", "sum", "translate", "urlize", "wordwrap",
-    "xmlattr",
-}  # fmt: skip
+_NUMBERS = "* batch center expandtabs indent ljust rjust round slice to_bytes tojson zfill"
+_TEXTS = "join regex_replace replace sum translate urlize wordwrap xmlattr"
+_BY_NUMBER = {*_NUMBERS.split()}
+_GROWING = _BY_NUMBER.union(_TEXTS.split())
 _FORMATS = {"%", "format", "format_map"}
 _WIDE = re.compile(r"%(\(.*?\))?[^a-zA-Z%]*(\d{6}|\*)|\{[^{}]*:[^{}]*(\d{6}|\{[^{}]*\}[^{}]*\})")
 _HINT = "a template fills in texts: no code, and no work without an end"
