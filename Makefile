@@ -8,7 +8,7 @@ FUZZ_S = 30
 SEED = 0
 TRIALS = 20
 .NOTPARALLEL:   # two targets must not install into .venv at once
-.PHONY: help demo real demo-train test test-long invariant fuzz chaos coverage docs test-vllm lint check bench build clean dev
+.PHONY: help demo real demo-train test test-long invariant fuzz chaos coverage docs test-vllm audit lint check bench build clean dev
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ lint: dev ## check format, style, the direction of imports, and types
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/python -m mypy
 	.venv/bin/python -m pyright
+
+audit: ## ask the package index for advisories about the versions that are tested
+	@bash .ci/audit
 
 check: lint test ## lint and test: what a change must pass
 

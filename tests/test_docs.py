@@ -17,7 +17,7 @@ from medix_eval.cli.app import app
 from medix_train.cli import app as train_app
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "leaderboard/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "leaderboard/README.md")
 LINK = re.compile(r"\[[^\]]*\]\((?![a-z]+:)([^)#\s]*)#?([^)\s]*)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FLAG = re.compile(r"--[a-z-]*[a-z]")

@@ -29,13 +29,14 @@ PIN = re.compile(r"([A-Za-z0-9._-]+)==[^+\s]+")
 IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml"}
 BROUGHT_FOR_OTHERS = {
     "accelerate": "transformers and trl place weights with it",
+    **dict.fromkeys(("lxml", "nltk", "requests", "urllib3"), "lm-eval brings any age of it"),
     "openpyxl": "pandas reads Excel with it",
     "tensorboard": "trl writes its curves for it",
 }
 """What an extra brings although no line of ours imports it, and why."""
 MOST_ENTRIES = 20
 MOST_FLOORS = 10
-MOST_FILES_OF_A_SAMPLE = 35
+MOST_FILES_OF_A_SAMPLE = 36
 MOST_LINES = {"medix_eval": 27_339, "training/medix_train": 1_800}
 Arrows = Mapping[str, Iterable[str]]
 

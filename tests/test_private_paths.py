@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import re
 import shutil
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import pandas as pd
+from packed_files import contents
 from scripted_servers import HUB, Run, Serve
 
 from medix_eval.phantom.dataset import model_folder
@@ -22,23 +15,6 @@ from medix_eval.storage.bundled import bundled
 
 V0_1 = HUB.parent / "v0_1"
 PRIVATE = "private-7f3a"
-_PACKED = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
-
-
-def contents(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield what a file holds: itself, the members of a zip, and what a page carries packed."""
-    yield name, name.encode() + content
-    if name.endswith("parquet"):
-        yield f"{name}, read", pd.read_parquet(io.BytesIO(content)).to_csv().encode()
-    if content[:2] == b"PK":
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for member in archive.namelist():
-                yield from contents(f"{name}/{member}", archive.read(member))
-    for packed in _PACKED.findall(content.decode("latin-1")):
-        data = base64.b64decode(packed[: len(packed.rstrip("=")) // 4 * 4])
-        yield f"{name}, packed", data
-        with suppress(zlib.error):
-            yield f"{name}, unpacked", zlib.decompressobj().decompress(data)
 
 
 def traces(shared: Path) -> list[str]:

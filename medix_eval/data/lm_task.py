@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import datasets
 from datasets.config import HF_DATASETS_CACHE
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
-from jinja2 import Template, TemplateError, meta, nodes, pass_context
+from jinja2 import BaseLoader, StrictUndefined, TemplateError, meta, nodes, pass_context
 from jinja2.runtime import Context
 from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
@@ -53,10 +53,11 @@ from medix_eval.rules.decide import decide
 from medix_eval.rules.text import normalise
 from medix_eval.storage.images import as_rgb, damage
 from medix_eval.storage.mirror import Mirror, read_mirror, rows_key, sha256_of
+from medix_eval.storage.sandbox import Sandbox
 
 Row = Mapping[str, Any]
 """One row of a dataset, as `datasets` gives it, images not decoded."""
-_UNREADABLE = (TemplateError, LookupError, TypeError, ValueError, SyntaxError)
+_UNREADABLE = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, SyntaxError)
 _HINT = "point --data-root at a folder that holds a full copy as ORG/NAME"
 _DEFAULT_METRIC = {"metric": "exact_match"}
 _FREE = frozenset({Kind.OPEN, Kind.REPORT})
@@ -72,6 +73,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
     def __init__(self, config: dict[str, Any]) -> None:
         self.name = str(config.get("task"))
         self.settings = read_settings(config.get("metadata"), where=f"task {self.name}")
+        self.place = f"task {self.name}"
         self.changes: list[str] = []
         """How the data differs from what the task file pins, if the user accepted that."""
         self._splits: dict[str, datasets.Dataset] = {}
@@ -144,18 +146,17 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
 
     def doc_to_text(self, doc: Row, doc_to_text: Any = None) -> Any:
         """Render the prompt."""
-        return super().doc_to_text(doc, self._compiled(doc_to_text or self.config.doc_to_text, str))
+        return super().doc_to_text(doc, self._compiled("text", doc_to_text, str))
 
     def doc_to_target(self, doc: Row, doc_to_target: Any = None) -> Any:
         """Render the reference, or where there are options the index of the right one."""
         read = _index_or_text if self._offers_options(doc) else str
-        source = doc_to_target or self.config.doc_to_target
-        return super().doc_to_target(doc, self._compiled(source, read))
+        return super().doc_to_target(doc, self._compiled("target", doc_to_target, read))
 
     def doc_to_choice(self, doc: Row, doc_to_choice: Any = None) -> Any:
         """Render the options; a table with room for nine leaves the last ones empty."""
-        source = doc_to_choice or self.config.doc_to_choice
-        options = super().doc_to_choice(doc, self._compiled(source, ast.literal_eval))
+        read = self._compiled("choice", doc_to_choice, ast.literal_eval)
+        options = super().doc_to_choice(doc, read)
         last = max((n for n, option in enumerate(options, 1) if option is not None), default=0)
         return options[:last]
 
@@ -316,7 +317,7 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         images = [image for several in found for image in several]
         if self.settings.image_order:
             first = [one[0] if one else None for one in found]
-            order = template(self.settings.image_order)
+            order = _template(self.settings.image_order, f"{self.place}: image_order")
 
             def in_order(doc: Row) -> list[bytes]:
                 return in_named_order(order.render(doc), first)
@@ -454,9 +455,10 @@ class MedixTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
         if 0 not in values:
             yield f"{column!r} is 0 in no row, so it may count from 1"
 
-    def _compiled(self, source: Any, read: Callable[[str], Any]) -> Any:
+    def _compiled(self, what: str, source: Any, read: Callable[[str], Any]) -> Any:
+        source = source or getattr(self.config, f"doc_to_{what}")
         if isinstance(source, str) and source not in self.features:
-            compiled = template(source)
+            compiled = _template(source, f"{self.place}: doc_to_{what}")
             return lambda doc: read(compiled.render(doc))
         return source
 
@@ -494,13 +496,9 @@ def _index_or_text(text: str) -> int | str:
 _Image = TypeVar("_Image")
 
 
-@lru_cache(maxsize=256)
-def template(source: str) -> Template:
-    """Compile a template in lm-eval's own environment, so that it renders the same."""
-    compiled: Template = env.from_string(source)
-    # Jinja keeps them as a chain of maps, and copies that for every row: ten times as slow.
-    compiled.globals = dict(compiled.globals)
-    return compiled
+# As in lm-eval, so that it renders the same; but a stranger's task file gets at nothing.
+_JINJA = Sandbox(loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True)
+_template = lru_cache(maxsize=256)(_JINJA.template)
 
 
 def columns_of(source: str) -> list[str]:
@@ -513,7 +511,7 @@ def columns_of(source: str) -> list[str]:
     """
     if source.isidentifier():
         return [source]
-    tree = env.parse(source)
+    tree = _JINJA.parse(source)
     optional = {
         test.node.name
         for test in tree.find_all(nodes.Test)
@@ -583,13 +581,15 @@ def _column(context: Context, name: str) -> object:
     return context[name]
 
 
-env.filters |= {
+_FILTERS = {
     "unlettered": unlettered,
     "with_marks": with_marks,
     "image_names": image_names,
     "literal": ast.literal_eval,
     "column": _column,
 }
+_JINJA.filters |= _FILTERS
+env.filters |= _FILTERS  # the code of stock lm-eval can render these task files, too
 
 _LOG = logging.getLogger(__name__)
 _NAMED = 3
@@ -621,11 +621,15 @@ def open_task(
     reached = offline_if_out_of_reach(task_file.name, str(dataset)) if from_hub else nullcontext()
     with quiet(), reached:
         manager = TaskManager(include_path=str(task_file.path.parent), include_defaults=False)
+        read = manager.task_index[task_file.name].yaml_path  # lm-eval reads hidden files, too
+        if not task_file.path.samefile(read):
+            raise ConfigError(f"{read}: {task_file.name!r} is already defined in {task_file.path}")
         try:
             # Only a group's member may override single fields of a task that a file defines.
             loaded = manager.load({"group": "opened", "task": [override]})
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{task_file.path}: {one_line(error)}") from error
+        except (ConfigError, ImportError, AttributeError) as error:
+            hint = getattr(error, "hint", "")
+            raise ConfigError(f"{task_file.path}: {one_line(error)}", hint=hint) from error
         except DatasetError as error:
             if not exhausted(error):
                 raise
@@ -636,6 +640,7 @@ def open_task(
     task = loaded["tasks"][task_file.name]
     if not isinstance(task, MedixTask):
         raise ConfigError(f"{task_file.path}: class: must be medix_eval.lm_task.MedixTask")
+    task.place = str(task_file.path)
     task.changes = changes_since_pinned(
         task_file,
         mirror=task.mirror,

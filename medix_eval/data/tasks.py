@@ -9,6 +9,7 @@ tasks imports neither lm-eval nor datasets.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ _TASK_FIELDS: Mapping[str, str | tuple[Any, ...] | None] = {
 """What becomes of each field of lm-eval's `TaskConfig`, and of the parts of some."""
 _DIVIDED = {"fewshot_config", "generation_kwargs", "metric_list"}
 _METRICS = {"generate_until": ("acc", "exact_match"), "multiple_choice": ("acc", "acc_norm")}
+_MOST_VALUES = 1_000_000
 _GROUP_FIELDS = frozenset({"group", "group_alias", "task", "aggregate_metric_list", "metadata"})
 
 
@@ -272,7 +274,7 @@ def load_tasks(folders: Iterable[Path]) -> Catalogue:
         for path in sorted(folder.rglob("*.yaml")):
             if path.name.startswith("_"):
                 continue
-            fields = _resolved(path)
+            fields = _resolved(path, folder)
             if "group" in fields:
                 name = str(fields["group"])
                 groups[name] = (path, _group_members(path, fields))
@@ -306,20 +308,38 @@ def read_settings(metadata: object, *, where: str) -> TaskSettings:
 
 # A `!function` is kept as text: nothing is imported for a listing.
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    pass
+    at: Path
+    folder: Path
+
+    def function(self, node: yaml.ScalarNode) -> str:
+        """Refuse code outside of the folder that the user named; lm-eval finds it this way."""
+        name = str(self.construct_scalar(node))
+        module = name.rpartition(".")[0].replace(".", "/")
+        beside = (self.at.resolve().parent / f"{module}.py").resolve()
+        asks_for = beside if beside.exists() else self.at.resolve()
+        is_ours = module.startswith("medix_eval/") and asks_for != beside
+        if not is_ours and self.folder.resolve() not in asks_for.parents:
+            said = f"!function {name} is code outside of {self.folder}"
+            raise ConfigError(f"{self.at}: {said}", hint="--include-path names a folder with code")
+        return name
 
 
-_Loader.add_constructor("!function", lambda loader, node: str(loader.construct_scalar(node)))
+_Loader.add_constructor("!function", _Loader.function)
 
 
-def _resolved(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _resolved(path: Path, folder: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a file with what it includes, merged as lm-eval does: shallow, its own keys win."""
     try:
-        fields = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a safe loader
+        loader = _Loader(path.read_bytes())
+        loader.at, loader.folder = path, folder
+        fields = loader.get_single_data()
+        size = _written_out(fields, {})
     except FileNotFoundError:
         raise ConfigError(f"{seen[-1]}: include: there is no file {path}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if size > _MOST_VALUES:
+        raise ConfigError(f"{path}: too many values, once what `*` repeats is written out")
     if not isinstance(fields, dict):
         raise ConfigError(f"{path}: a task file is a mapping of fields")
     included = fields.pop("include", None)
@@ -331,7 +351,16 @@ def _resolved(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = path.parent / included
     if base in seen:
         raise ConfigError(f"{path}: include: {included} includes itself")
-    return _resolved(base, (*seen, path)) | fields
+    return _resolved(base, folder, (*seen, path)) | fields
+
+
+def _written_out(value: Any, known: dict[int, float]) -> float:
+    """Count the values below one; what repeats others many times over is counted, not walked."""
+    if isinstance(value, dict | list) and id(value) not in known:
+        known[id(value)] = math.inf  # until it is known: what holds itself has no end
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(one, known) for one in parts)
+    return known.get(id(value), 1)
 
 
 def _task_file(path: Path, fields: dict[str, Any]) -> TaskFile:

@@ -415,9 +415,11 @@ def template_around(text: str | None, *, name: str | None) -> Callable[[str], st
         return lambda prompt: prompt
     import jinja2  # noqa: PLC0415
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+    from medix_eval.storage.sandbox import Sandbox  # noqa: PLC0415
+
+    environment = Sandbox(undefined=jinja2.StrictUndefined)
     try:
-        template = environment.from_string(text)
+        template = environment.template(text, f"prompt template {name}")
         template.render(prompt="")
     except jinja2.TemplateError as error:
         raise ConfigError(f"prompt template {name}: {error}", hint="use `prompt`") from error

@@ -14,7 +14,6 @@ from functools import lru_cache
 from string import ascii_uppercase
 
 import jinja2
-import jinja2.sandbox
 import yaml
 
 from medix_eval.errors import ConfigError, UnknownName
@@ -22,11 +21,10 @@ from medix_eval.judging.error_tags import TAGS
 from medix_eval.judging.protocol import DialogueJudge, LLMJudge, Protocol
 from medix_eval.models.requests import thinking_switch
 from medix_eval.records import IMAGE_MARK, CompletionRecord, Kind
+from medix_eval.storage.sandbox import Sandbox
 
 # A run of a stranger brings its prompts along: they fill in texts, and get at nothing else.
-_JINJA = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True
-)
+_JINJA = Sandbox(undefined=jinja2.StrictUndefined, trim_blocks=True)
 _FIELDS = ("question", "reference", "answer", "fence", "answer_first")
 Fields = Mapping[str, str]
 _COMPARED = ("reference", "answer")
@@ -70,7 +68,7 @@ def compiled(texts: Mapping[str, str]) -> dict[str, jinja2.Template]:
 @lru_cache(maxsize=256)
 def _compiled(name: str, text: str) -> jinja2.Template:
     try:
-        template = _JINJA.from_string(text)
+        template = _JINJA.template(text, f"judge prompt {name}")
         template.render(dict.fromkeys(_FIELDS, ""))
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"judge prompt {name}: {error}", hint=_HINT) from error
