@@ -181,7 +181,7 @@ def test_no_command_line_holds_a_key(echo: tuple[str, list[str]], tmp_path: Path
 
 
 def test_the_scan_for_a_key_looks_into_zips(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("run/verdicts.jsonl", f'{{"reply": "{KEY}"}}')
 
     assert len(leaks(tmp_path, [f"line with {IN_PATH}"])) == 2
