@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -44,6 +45,8 @@ def main() -> int:
     asked = parser.parse_args()
     rows = [row for row in ROWS if fnmatch(row.name, f"*{asked.only}*")]
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    for server in ("asyncio", "aiohttp.server"):  # that its clients hang up is no news
+        logging.getLogger(server).setLevel(logging.CRITICAL)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="medix-chaos-") as folder:
         os.environ["HF_HOME"] = f"{folder}/home"
