@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT / "tests" / name) for name in ("chaos", "oracles")]
 from rows import ROWS, Row  # noqa: E402 (found by the line above)
 from trial import NUM_SAMPLES, Counts, Kept, Plan, Trial, kept_in  # noqa: E402
 
+_OF_THE_KILLED = "ignore:resource_tracker"
 _HEAD = (
     "| fault | trials | lost | doubled | wrong | hung | leaked | exit codes |\n"
     "|---|--:|--:|--:|--:|--:|--:|---|\n"
@@ -44,7 +45,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="a Markdown page")
     asked = parser.parse_args()
     rows = [row for row in ROWS if fnmatch(row.name, f"*{asked.only}*")]
-    os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", PYTHONWARNINGS=_OF_THE_KILLED)
     for server in ("asyncio", "aiohttp.server"):  # that its clients hang up is no news
         logging.getLogger(server).setLevel(logging.CRITICAL)
     started = time.monotonic()

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from glob import glob
 from pathlib import Path
 
 import damage
+from forked import Command
 from trial import NUM_SAMPLES, Plan, Trial, answer
 
 from medix_eval.testing import FAULTS
@@ -166,9 +166,9 @@ def _of_outages() -> Iterator[Row]:
 # Signals
 
 
-def _reached(trial: Trial, phase: str, process: subprocess.Popen[bytes]) -> None:
+def _reached(trial: Trial, phase: str, process: Command) -> None:
     if phase == "opening":
-        time.sleep(trial.rng.uniform(0.2, 2.5))
+        time.sleep(trial.rng.uniform(0.05, 0.8))
     elif phase == "answering":
         trial.wait_for(trial.some_requests(trial.candidate), process)
     elif phase == "judging":
@@ -253,7 +253,7 @@ def _few_files(trial: Trial) -> None:
 
 def _two_writers(trial: Trial) -> None:
     first = trial.start()
-    time.sleep(trial.rng.uniform(0, 3))
+    time.sleep(trial.rng.uniform(0, 1))
     second = trial.start()
     trial.end(second, 0, 2)
     if trial.end(first, 0, 2) not in {0, 1}:

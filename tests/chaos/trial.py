@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from damage import sqlite_of
+from forked import Command, Forked
 from scripted_servers import asked_answer, asked_question
 
 from medix_eval.testing import FaultyServer, Reply, prompt_text
@@ -175,36 +176,40 @@ class Trial:
 
     def command(self, *flags: str) -> list[str]:
         """Return the command as a user gives it; it is the same each time."""
-        argv = [sys.executable, "-m", "medix_eval", "--model", "openai:scripted"]
+        argv = ["--model", "openai:scripted"]
         argv += [part for url in self.base_urls for part in ("--base-url", url)]
         if self.plan.protocol != "rules":
             argv += ["--judge", "openai:scripted", "--judge-base-url", self.judge.url]
         argv += ["--tasks", TASK, "--protocol", self.plan.protocol, "--data-root", str(self._hub)]
         return [*argv, "--concurrency", "8", "--out", str(self.out), "--json", *flags]
 
-    def start(self, *flags: str, before: Sequence[str] = (), **env: str) -> subprocess.Popen[bytes]:
+    def start(self, *flags: str, before: Sequence[str] = (), **env: str) -> Command:
         """Start the command in a process group of its own; `before` is put in front of it."""
         keys = {"OPENAI_API_KEY": self.key, "MEDIX_JUDGE_API_KEY": self.key}
+        whole = {**os.environ, **keys, **env}
+        if not before and not env:
+            return Forked(self.command(*flags), env=whole, folder=self.out.parent)
         return subprocess.Popen(
-            [*before, *self.command(*flags)],
-            env={**os.environ, **keys, **env},
+            [*before, sys.executable, "-m", "medix_eval", *self.command(*flags)],
+            env=whole,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
 
-    def end(self, process: subprocess.Popen[bytes], *allowed: int) -> int:
+    def end(self, process: Command, *allowed: int) -> int:
         """Wait for its exit code, and note one that is not among the allowed."""
         try:
             out, err = process.communicate(timeout=self.plan.limit_s)
         except subprocess.TimeoutExpired:
             self.counts.hung += 1
             os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
+            out, err = process.communicate(timeout=None)
         self._said += out + err
         self.last_words = err.decode(errors="replace")
         code = process.returncode
+        assert code is not None
         self.counts.codes[code] += 1
         if code not in allowed:
             last = self.last_words.strip().splitlines()[-2:]
@@ -220,9 +225,7 @@ class Trial:
 
     # What a trial waits for
 
-    def wait_for(
-        self, there: Callable[[], bool], process: subprocess.Popen[bytes] | None = None
-    ) -> bool:
+    def wait_for(self, there: Callable[[], bool], process: Command | None = None) -> bool:
         """Wait until something is so; False if the process ended before."""
         until = time.monotonic() + self.plan.limit_s
         while time.monotonic() < until:
