@@ -229,12 +229,13 @@ class Connected:
 
     async def check(self) -> None:
         """Check the list of models; a server without one (404, 405) is trusted."""
+        reply: Any = None
         for wait_s in (*_CHECK_AGAIN_S, None):
             try:
-                status, reply, asked_s = await self._request("GET", "/models")
+                status, reply, _ = await self._request("GET", "/models")
                 if status in {404, 405}:
                     return
-                self._refuse(status, reply, wait_s=asked_s)
+                self._refuse(status, reply)
                 break
             except RequestFailed as error:
                 if wait_s is None or isinstance(error, Unreachable):

@@ -68,7 +68,7 @@ class ModelFlags:
     def policy(self, **how: Any) -> RetryPolicy:
         """Return how long requests to it are tried again."""
         silence_s = max(self.request_timeout_s, self.patience_s)
-        return RetryPolicy(**{"patience_s": self.patience_s, "silence_s": silence_s} | how)
+        return RetryPolicy(**{"patience_s": self.patience_s, "silence_s": silence_s, **how})
 
 
 def resolve_model(

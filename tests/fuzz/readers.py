@@ -683,7 +683,7 @@ def fuzz(
     while True:
         told = settings(
             max_examples=num, deadline=None, database=None, verbosity=Verbosity.quiet,
-            suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
+            suppress_health_check=_WHOLE, report_multiple_bugs=False,
         )  # fmt: skip
         try:
             hypothesis.seed(seed)(told(given(reader.inputs)(one)))()
@@ -692,6 +692,9 @@ def fuzz(
         if time.monotonic() > end:
             return tried, seed, None
         seed += 1
+
+
+_WHOLE = [getattr(HealthCheck, one) for one in HealthCheck.__members__]
 
 
 def main(argv: list[str] | None = None) -> int:
