@@ -20,6 +20,7 @@ from scripted_servers import HUB, Run, Serve, candidate
 from medix_eval.errors import (
     EndpointFault,
     ModelError,
+    Overloaded,
     RequestFailed,
     ServerError,
 )
@@ -298,3 +299,27 @@ def test_too_few_files_that_may_be_open_are_named_with_the_cure(
     assert done.returncode == 2, done.stderr
     assert "too many open files" in done.stderr.lower()
     assert "ulimit -n 4096" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait_s"),
+    [
+        ("Wed, 21 Oct 2015 07:28:30 GMT", 30.0),
+        ("Wed, 21 Oct 2015 07:27:00 GMT", 0.0),
+        ("2.5", 2.5),
+        ("-3", 0.0),
+        ("soon", None),
+        ("", None),
+    ],
+)
+async def test_a_time_to_come_back_is_one_of_the_servers_clock(
+    retry_after: str, wait_s: float | None
+) -> None:
+    """Its clock, or ours, may be years off."""
+    now = "Wed, 21 Oct 2015 07:28:00 GMT"
+    turned_away = reply(b"{}", status="429 x", Retry_After=retry_after, Date=now)
+    async with raw([turned_away]) as (connected, _):
+        with pytest.raises(Overloaded) as caught:
+            await ask(connected)
+
+    assert caught.value.retry_after_s == wait_s

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -324,7 +324,7 @@ class Connected:
                     hint=f"an OpenAI-compatible API is expected at {self.server.where}",
                 ) from error
             reply = without_secrets(raw[:200].decode(errors="replace"), self.secrets)
-        return status, reply, _retry_after_s(headers.get("Retry-After"))
+        return status, reply, _retry_after_s(headers)
 
     def _is_repeated(self, reply: Any, completion: Completion, asked: Prompt) -> bool:
         """Tell whether this answer was that to another prompt: it would be read as this one's.
@@ -532,18 +532,16 @@ def _setting(reply: Any, words: str, asked: Prompt | None) -> str | None:
     return next(filter(None, found.groups())) if found else None
 
 
-def _retry_after_s(header: str | None) -> float | None:
-    """Read `Retry-After`, which is a number of seconds or a date."""
-    if not header:
-        return None
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read `Retry-After`: seconds, or a date by the server's clock, which need not be ours."""
+    header = headers.get("Retry-After", "")
     try:
         return max(0.0, float(header))
     except ValueError:
         pass
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+        now = parsedate_to_datetime(headers.get("Date") or formatdate(usegmt=True))
+        return max(0.0, (parsedate_to_datetime(header) - now).total_seconds())
     except (ValueError, TypeError):
         return None
 
