@@ -127,7 +127,7 @@ def about(trials: int, seed: int, seconds: float) -> str:
 
 `make chaos` runs the real command, in a process of its own, on {NUM_SAMPLES} samples against a
 `FaultyServer` (`medix_eval.testing`), disturbs it as a row says, gives it again where the fault
-ends it, and compares every sample and score with an undisturbed run.
+ends it, and compares every sample and score with a run without faults.
 
 - *lost*: samples without a score in the end
 - *doubled*: samples answered or counted twice
