@@ -534,7 +534,8 @@ def _setting(reply: Any, words: str, asked: Prompt | None) -> str | None:
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Read `Retry-After`: seconds, or a date by the server's clock, which need not be ours."""
-    header = headers.get("Retry-After", "")
+    if not (header := headers.get("Retry-After", "")):
+        return None
     try:
         return max(0.0, float(header))
     except ValueError:
@@ -583,18 +584,23 @@ def _connector(addresses: tuple[str, ...]) -> aiohttp.TCPConnector:
 
 async def _body(found: aiohttp.ClientResponse) -> bytes:
     """Return the bytes of a reply, unpacked; raise `RequestFailed` for too many or too few."""
-    raw = bytearray()
-    async for part in found.content.iter_any():
-        raw += part
-        if len(raw) > _LARGEST_BODY:
-            break
+    length = found.content_length
+    if length is not None and length <= _LARGEST_BODY:
+        raw = await found.read()
     else:
+        parts = bytearray()
+        async for part in found.content.iter_any():
+            parts += part
+            if len(parts) > _LARGEST_BODY:
+                break
+        raw = bytes(parts)
+    if len(raw) <= _LARGEST_BODY:
         if found.headers.get("Content-Encoding", "identity").strip().lower() == "identity":
-            return bytes(raw)
+            return raw
         unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-        raw = bytearray(unpacking.decompress(raw, _LARGEST_BODY + 1))
+        raw = unpacking.decompress(raw, _LARGEST_BODY + 1)
         if unpacking.eof:
-            return bytes(raw)
+            return raw
         if len(raw) <= _LARGEST_BODY:
             raise RequestFailed("the reply is cut")
     raise RequestFailed(f"the reply has more than {_LARGEST_BODY >> 20} MiB")

@@ -452,7 +452,7 @@ class _Response:
         self._asked, self._reply = asked, reply
         self.status = reply.status
         self.headers = CIMultiDict({"Content-Type": "application/json", **reply.headers})
-        self.content = self
+        self.content, self.content_length = self, None
 
     async def iter_any(self) -> AsyncIterator[bytes]:
         if isinstance(self._reply.error, aiohttp.ClientPayloadError):
