@@ -138,7 +138,7 @@ def test_every_damage_changes_the_file(out: Path) -> None:
 
 
 def test_a_command_that_takes_too_long_hangs_and_is_ended(finished: Path, tmp_path: Path) -> None:
-    plan = Plan(limit_s=0.5)
+    plan = Plan(limit_s=0.5, delay_s=2.0)
     hub = finished.parent.parent / "hub"
     trial = Trial(plan, seed=0, number=0, folder=tmp_path, hub=hub)
     with trial.open():

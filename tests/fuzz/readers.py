@@ -694,7 +694,8 @@ def fuzz(
         seed += 1
 
 
-_WHOLE = [getattr(HealthCheck, one) for one in HealthCheck.__members__]
+_CHECKS = "too_slow data_too_large filter_too_much large_base_example"
+_WHOLE = [HealthCheck[name] for name in _CHECKS.split()]
 
 
 def main(argv: list[str] | None = None) -> int:
