@@ -214,11 +214,13 @@ def whole_story(error: BaseException) -> str:
     return one_line(error) if first is error else f"{one_line(error)}: {one_line(first)[:300]}"
 
 
-def exhausted(error: BaseException | None) -> OSError | None:
-    """Return what a full disk, a quota or a limit on open files said: this error or its cause."""
-    while error is not None and not (
-        isinstance(error, OSError) and error.errno in _FULL | NO_FILES
-    ):
+def full_disk(error: BaseException | None) -> OSError | None:
+    """Return what a full disk, or a quota, said: this error or the one that caused it."""
+    return _cause_with(_FULL, error)
+
+
+def _cause_with(numbers: Collection[int], error: BaseException | None) -> OSError | None:
+    while error is not None and not (isinstance(error, OSError) and error.errno in numbers):
         error = error.__cause__
     return error
 
@@ -228,10 +230,12 @@ def of_the_system(error: BaseException) -> ConfigError | None:
     if isinstance(error, OSError) and error.errno in NO_PATH:
         what = f"{str(error.filename)[:60]!r}: {error.strerror}"
         return ConfigError(what, hint="check the paths that the command names")
-    if (short := exhausted(error)) is None:
-        return None
-    what = short.filename or "a file"
-    if short.errno in NO_FILES:
-        return ConfigError(f"too many open files: {what} was not opened", hint=MORE_FILES)
-    hint = "free some space and run the same command again: finished work is kept"
-    return ConfigError(f"the disk is full: {what} was not written", hint=hint)
+    if full := full_disk(error):
+        hint = "free some space and run the same command again: finished work is kept"
+        return ConfigError(
+            f"the disk is full: {full.filename or 'a file'} was not written", hint=hint
+        )
+    if short := _cause_with(NO_FILES, error):
+        what = f"too many open files: {short.filename or 'a file'} was not opened"
+        return ConfigError(what, hint=MORE_FILES)
+    return None

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from medix_eval.errors import ConfigError, DatasetError, exhausted
+from medix_eval.errors import ConfigError, DatasetError, full_disk
 from medix_eval.testing import ScriptedServer
 
 HUB = Path(__file__).parent / "fixtures" / "hub"
@@ -81,6 +81,6 @@ def test_only_a_full_disk_is_one() -> None:
     told = DatasetError("cannot load")
     told.__cause__ = full
 
-    assert exhausted(told) is full
-    assert exhausted(broken) is None
-    assert exhausted(ConfigError("no flag")) is None
+    assert full_disk(told) is full
+    assert full_disk(broken) is None
+    assert full_disk(ConfigError("no flag")) is None

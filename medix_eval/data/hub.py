@@ -25,7 +25,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from medix_eval.errors import ConfigError, DatasetError, exhausted
+from medix_eval.errors import ConfigError, DatasetError, full_disk
 from medix_eval.storage.mirror import MirrorFile
 
 _OFFLINE = "the hub may be unreachable, or HF_HUB_OFFLINE is set; pull on a machine with access"
@@ -139,7 +139,7 @@ def _explained(name: str) -> Iterator[None]:
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # of its HTTP library
         raise DatasetError(f"cannot reach {name}: {_first_line(error)}", hint=_OFFLINE) from error
     except OSError as error:
-        if exhausted(error):
+        if full_disk(error):
             raise ConfigError(
                 f"the disk is full: {name} does not fit",
                 hint="copied files are kept; free some space or change --to, and pull again",

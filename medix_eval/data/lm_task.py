@@ -46,7 +46,7 @@ from medix_eval.data.rows import (
     undecoded,
 )
 from medix_eval.data.tasks import Catalogue, TaskFile, read_settings
-from medix_eval.errors import BadRow, ConfigError, DatasetError, exhausted, one_line, whole_story
+from medix_eval.errors import BadRow, ConfigError, DatasetError, full_disk, one_line, whole_story
 from medix_eval.records import IMAGE_MARK, Kind
 from medix_eval.rules.answers import extract_answer
 from medix_eval.rules.decide import decide
@@ -631,7 +631,7 @@ def open_task(
             hint = getattr(error, "hint", "")
             raise ConfigError(f"{task_file.path}: {one_line(error)}", hint=hint) from error
         except DatasetError as error:
-            if not exhausted(error):
+            if not full_disk(error):
                 raise
             raise ConfigError(
                 f"the disk is full: {dataset} does not fit into {HF_DATASETS_CACHE}",

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from medix_eval.errors import ConfigError, DatasetError, exhausted, one_line
+from medix_eval.errors import ConfigError, DatasetError, full_disk, one_line
 from medix_eval.storage.images import damage
 from medix_eval.storage.mirror import Mirror, MirrorFile
 
@@ -196,7 +196,7 @@ def _disk_error(error: OSError, folder: Path) -> Exception:
     """Tell a disk that is full from a connection that broke; aiohttp's errors are both."""
     if isinstance(error, aiohttp.ClientError):
         return error
-    if exhausted(error):
+    if full_disk(error):
         return ConfigError(
             f"the disk is full: the images do not fit into {folder}",
             hint="fetched images are kept; free some space and pull again",

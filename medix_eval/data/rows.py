@@ -261,8 +261,9 @@ def open_image_files(
     return ImageFiles(source, Path(downloaded))
 
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError)
-_UNREADABLE = (KeyError, OSError, RuntimeError, *_DAMAGED)
+_UNREADABLE = (
+    KeyError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, ValueError,
+)  # fmt: skip
 """Of a damaged zip, or one with a password."""
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medix_eval.data.tasks import Catalogue, TaskFile
-from medix_eval.errors import ConfigError, MedixError, exhausted, one_line
+from medix_eval.errors import ConfigError, MedixError, full_disk, one_line
 from medix_eval.evaluation.panel import JudgeChoice, ResolvedJudge, resolve_judges
 from medix_eval.exchange.recorded import (
     ask_again,
@@ -365,7 +365,7 @@ def unpack(path: Path, folder: Path) -> None:
                             raise too_much
                         file.write(part)
     except _DAMAGES as error:
-        if exhausted(error):
+        if full_disk(error):
             raise
         raise ConfigError(f"{path} is damaged: {one_line(error)}") from error
     except _NOT_FOR_US as error:

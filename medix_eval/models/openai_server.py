@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
 _CONNECT_TIMEOUT_S = 10.0
-_JSON = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
 _LARGEST_BODY = 8 * 1024**2
 """Bytes of a reply, unpacked; the longest completion of today's models has one."""
 _CHECK_AGAIN_S = (0.5, 1.0)
@@ -206,7 +206,7 @@ class OpenAIServer:
             timeout=timeout,
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=_JSON | ({"Authorization": f"Bearer {key}"} if key else {}),
+            headers=_HEADERS | ({"Authorization": f"Bearer {key}"} if key else {}),
         ) as session:
             hidden = filter(None, (key, *hidden_in(self.base_url)))
             yield Connected(self, session, tuple(hidden))

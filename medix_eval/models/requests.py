@@ -394,7 +394,7 @@ class RetryingModel:
         if isinstance(error, Overloaded) and now - asking.failed_at < policy.patience_s:
             # Others may be let in before it, one after the other.
             since = max(asking.failed_at, self._last_answer_at)
-            if now - since < min(policy.overload_s, policy.patience_s):
+            if now - since < policy.overload_s:
                 return False
         self._failed_since += 1
         self._faults += isinstance(error, EndpointFault)

@@ -94,22 +94,27 @@ def shown_url(url: str) -> str:
     >>> shown_url("https://host/v1?api_key=a&api-version=2024-10-21")
     'https://host/v1?api_key=[redacted]&api-version=2024-10-21'
     """
-    parts, asked = urlsplit(url), []
-    for name, mark, value in (one.rpartition("=") for one in parts.query.split("&") if one):
-        is_told = name.lower() in _TOLD_IN_QUERIES
-        asked.append(name + mark + (value if is_told else _REDACTED))
-    path = "/".join(_REDACTED if _KEY.fullmatch(one) else one for one in parts.path.split("/"))
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, path, "&".join(asked), ""))
+    return _taken_apart(url)[0]
 
 
 def hidden_in(url: str) -> list[str]:
     """Return what `shown_url` leaves out, also as it was before it was quoted."""
-    parts = urlsplit(url)
-    named = (one.rpartition("=") for one in parts.query.split("&"))
-    hidden = [value for name, _, value in named if name.lower() not in _TOLD_IN_QUERIES]
-    hidden += [*filter(_KEY.fullmatch, parts.path.split("/")), parts.password or "", parts.fragment]
+    hidden = _taken_apart(url)[1]
     return [*filter(None, {*hidden, *map(unquote, hidden)})]
+
+
+def _taken_apart(url: str) -> tuple[str, list[str]]:
+    parts, asked = urlsplit(url), []
+    hidden = [parts.password or "", parts.fragment]
+    for name, mark, value in (one.rpartition("=") for one in parts.query.split("&") if one):
+        is_told = name.lower() in _TOLD_IN_QUERIES
+        hidden += [] if is_told else [value]
+        asked.append(name + mark + (value if is_told else _REDACTED))
+    path = parts.path.split("/")
+    hidden += filter(_KEY.fullmatch, path)
+    shown = "/".join(_REDACTED if _KEY.fullmatch(one) else one for one in path)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, shown, "&".join(asked), "")), hidden
 
 
 def without_secrets(said: Any, secrets: Collection[str]) -> Any:
