@@ -401,3 +401,15 @@ def gate(folder: Path, policy: str, *arguments: Path | str) -> int:
     with pytest.raises(SystemExit) as ended:
         main(["gate", str(file), *map(str, arguments)])
     return int(str(ended.value.code))
+
+
+def test_a_page_into_a_folder_that_is_not_there_is_told_as_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "no such folder" / "gate.html"
+    judged = ended(tmp_path, ["correct"] * 40)
+
+    code = gate(tmp_path, FLOOR, judged, "--page", str(page))
+
+    assert code == 2
+    assert f"error: {page} was not written: its folder is not there" in capsys.readouterr().err

@@ -142,6 +142,24 @@ class RunManifest(_Sealed):
     """Lines of completions whose reasoning may have passed for the answer: those of versions that
     did not tell. None where such a version wrote the file."""
 
+    def only(self, what: Selection | None) -> Self:
+        """Return what the file would be if nothing but this selection had been asked for."""
+        tasks = {
+            name: self.tasks[name].model_copy(update=one.model_dump(exclude={"version"}))
+            for name, one in (what.tasks if what else {}).items()
+            if name in self.tasks
+        }
+        return self.model_copy(update={"tasks": tasks}) if what else self
+
+    def edited(self) -> list[str]:
+        """Return the keys; rows are numbers of the data, each once, whoever wrote them."""
+        odd = []
+        for name, task in self.tasks.items():
+            rows = task.rows or []
+            if len({*rows}) < len(rows) or not all(0 <= row < task.num_rows for row in rows):
+                odd.append(f"tasks.{name}.rows")
+        return [*odd, *super().edited()]
+
     @property
     def is_served(self) -> bool:
         """Whether a server answered, which may split reasoning off."""
@@ -174,6 +192,13 @@ class JudgingManifest(_Sealed):
     """Why restricted samples were sent to a judge on another host, if they were."""
     tasks: list[str]
     """The tasks of the run that were judged this way."""
+
+    def edited(self) -> list[str]:
+        """Return the keys; the judges are those of the settings, whoever wrote them."""
+        identities = self.judging.get("judges")
+        known = [digest(one) for one in identities] if isinstance(identities, list) else None
+        is_odd = known not in (None, [one.get("digest") for one in self.judges])
+        return [*super().edited(), *(["judges"] if is_odd else [])]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -300,8 +325,9 @@ def open_run(out: Path, manifest: RunManifest, *, at: Path | None = None) -> Ite
                 hint="choose a writable folder",
             ) from error
         if (path / "run.json").exists():
-            manifest = _continued(load_run_manifest(path), manifest, path=path)
-            refuse_edits(path)
+            before = load_run_manifest(path)
+            manifest = _continued(before, manifest, path=path)
+            _refuse_edits(path, before)
         lines = stack.enter_context(_lines(path, "completions.jsonl", "run.json", manifest))
         run = RunFolder(path, manifest, lines)
         untold = math.inf if manifest.num_untold is None else manifest.num_untold
@@ -375,8 +401,8 @@ def open_judging(run: RunFolder, manifest: JudgingManifest) -> Iterator[Judging]
     path = run.path / "judged" / manifest.judging_digest[:_SHORT]
     path.mkdir(parents=True, exist_ok=True)
     if (path / "judging.json").exists():
-        refuse_edits(run.path, path)
         before = load_judging_manifest(path)
+        _refuse_edits(path, before)
         tasks = list(dict.fromkeys([*before.tasks, *manifest.tasks]))
         manifest = manifest.model_copy(update={"tasks": tasks, "protocol": before.protocol})
     with _lines(path, "verdicts.jsonl", "judging.json", run.manifest) as lines:
@@ -529,13 +555,7 @@ def _lines(folder: Path, name: str, about: str, run: RunManifest) -> Iterator[Js
 
 def load_run_manifest(path: Path, what: Selection | None = None) -> RunManifest:
     """Read `run.json`, or what it would be if nothing but this selection had been asked for."""
-    manifest = load_record(RunManifest, path / "run.json")
-    tasks = {
-        name: manifest.tasks[name].model_copy(update=one.model_dump(exclude={"version"}))
-        for name, one in (what.tasks if what else {}).items()
-        if name in manifest.tasks
-    }
-    return manifest.model_copy(update={"tasks": tasks}) if what else manifest
+    return load_record(RunManifest, path / "run.json").only(what)
 
 
 def load_judging_manifest(path: Path) -> JudgingManifest:
@@ -543,26 +563,15 @@ def load_judging_manifest(path: Path) -> JudgingManifest:
     return load_record(JudgingManifest, path / "judging.json")
 
 
-def refuse_edits(folder: Path, judged: Path | None = None) -> None:
+def _refuse_edits(folder: Path, made: RunManifest | JudgingManifest) -> None:
     """Raise `RunMismatch` where a manifest is not what was written, naming the keys."""
-    run, edited = load_run_manifest(folder), list[str]()
-    for name, task in run.tasks.items():
-        rows = task.rows or []
-        if len({*rows}) < len(rows) or not all(0 <= row < task.num_rows for row in rows):
-            edited.append(f"run.json: tasks.{name}.rows")
-    edited += [f"run.json: {key}" for key in run.edited()]
-    if judged is not None:
-        made = load_judging_manifest(judged)
-        edited += [f"judging.json: {key}" for key in made.edited()]
-        identities = made.judging.get("judges")
-        known = [digest(one) for one in identities] if isinstance(identities, list) else None
-        if known not in (None, [one.get("digest") for one in made.judges]):
-            edited.append("judging.json: judges")
-        if not made.judging_digest.startswith(judged.name):
-            edited.append("judging.json: judging_digest")
-    if edited:
-        keys = ", ".join(dict.fromkeys(edited))[:300]
-        raise RunMismatch(f"{folder} was edited after it was written: {keys}", hint=_RESTORE)
+    name, keys = "run.json", made.edited()
+    if isinstance(made, JudgingManifest):
+        name, is_own = "judging.json", made.judging_digest.startswith(folder.name)
+        keys += [] if is_own else ["judging_digest"]
+    if keys:
+        said = f"{name}: {', '.join(dict.fromkeys(keys))[:300]}"
+        raise RunMismatch(f"{folder} was edited after it was written: {said}", hint=_RESTORE)
 
 
 def apart_from_other_data(out: Path, manifest: RunManifest) -> RunManifest:
@@ -770,9 +779,12 @@ class JudgedRun:
     @classmethod
     def of(cls, folder: Path, place: Path, what: Selection, score: Callable[..., Scores]) -> Self:
         """Return the run as if nothing but this selection had ever been asked for."""
-        judged, manifest = judging_at(place), load_run_manifest(folder, what)
-        refuse_edits(folder, judged)
-        made = load_judging_manifest(judged).model_copy(update={"tasks": [*manifest.tasks]})
+        judged, whole = judging_at(place), load_run_manifest(folder)
+        made = load_judging_manifest(judged)
+        _refuse_edits(folder, whole)
+        _refuse_edits(judged, made)
+        manifest = whole.only(what)
+        made = made.model_copy(update={"tasks": [*manifest.tasks]})
         return cls(folder, judged, place, manifest, made, score(manifest=manifest, judging=made))
 
     @property

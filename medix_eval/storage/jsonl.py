@@ -183,7 +183,7 @@ def _gone(path: Path) -> ConfigError:
 
 
 def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text, or its parts, atomically."""
+    """Write a text, or its parts, atomically. Raises `ConfigError` without its folder."""
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with part.open("w", encoding="utf-8") as file:
@@ -192,7 +192,10 @@ def write_text(path: Path, text: str | Iterable[str]) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except FileNotFoundError as error:
-        raise _gone(path) from error
+        raise ConfigError(
+            f"{path} was not written: its folder is not there",
+            hint="make it; the folder of a run that was deleted is made by the same command again",
+        ) from error
     except OSError as error:
         error.filename = str(path)  # a write that fails does not know it
         raise
