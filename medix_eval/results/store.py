@@ -152,7 +152,7 @@ class RunManifest(_Sealed):
         return self.model_copy(update={"tasks": tasks}) if what else self
 
     def edited(self) -> list[str]:
-        """Return the keys; rows are numbers of the data, each once, whoever wrote them."""
+        """Return the keys; rows are numbers of the data, each once, in any version."""
         odd = []
         for name, task in self.tasks.items():
             rows = task.rows or []
@@ -194,7 +194,7 @@ class JudgingManifest(_Sealed):
     """The tasks of the run that were judged this way."""
 
     def edited(self) -> list[str]:
-        """Return the keys; the judges are those of the settings, whoever wrote them."""
+        """Return the keys; the judges are those of the settings, in any version."""
         identities = self.judging.get("judges")
         known = [digest(one) for one in identities] if isinstance(identities, list) else None
         is_odd = known not in (None, [one.get("digest") for one in self.judges])
